@@ -1,0 +1,168 @@
+"""Solving NumPy arrays: problem, kernel, status, error."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import Any
+
+import numpy as np
+from dask.system import CPU_COUNT
+from numpy.typing import NDArray
+
+from dasksolve import kernels
+from dasksolve.errors import SingularSystemError
+from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe
+from dasksolve.status import Status
+
+# Bytes of a that go to the kernel at once. Much less and the call shows at small N; much more and
+# a copy made for the kernel leaves the cache, and Ctrl-C waits.
+_PIECE = 2 << 20
+_LANES = 16  # pieces of a multiple of the widest vector leave no lane idle but at the end
+
+
+def solve(
+    a: Any,
+    b: Any,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "raise",
+    workers: int = 1,
+) -> NDArray[Any]:
+    """Solve a batch held in memory; `dasksolve.solve` documents it."""
+    check_word("on_singular", on_singular, ON_SINGULAR)
+    threads = thread_count(workers)
+    a, b = as_array("a", a), as_array("b", b)
+    problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
+    x, status = solve_with_status(a, b, problem, on_singular, threads)
+    if on_singular == "raise" and np.count_nonzero(status):
+        failed = np.flatnonzero(is_singular(status))
+        if failed.size:
+            raise SingularSystemError(failed, problem.batch_shape, status.reshape(-1)[failed])
+    return x
+
+
+def solve_with_status(
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, on_singular: str, threads: int = 1
+) -> tuple[NDArray[Any], NDArray[np.int8]]:
+    """Return x and the status of every system; raise nothing."""
+    n, k, batch_shape = problem.n, problem.k, problem.batch_shape
+    if k == 0:  # a may be singular all the same: look at it with a right-hand side of zeros
+        b = np.zeros((*b.shape[:-1], 1), b.dtype)
+    if problem.vectors:
+        b = b[..., None]
+    x = np.empty((*batch_shape, n, max(k, 1)), problem.dtype)
+    status = np.zeros(batch_shape, np.int8)
+    if x.size:
+        _solve_pieces(a, b, x, status, problem, threads)
+        if on_singular == "lstsq" and np.count_nonzero(status):
+            _least_squares(a, b, x, status)
+    if problem.vectors:
+        x = x[..., 0]
+    return x[..., :k] if k == 0 else x, status
+
+
+def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Where `on_singular` applies."""
+    return (status == Status.SINGULAR) | (status == Status.NOT_POSITIVE_DEFINITE)
+
+
+def as_array(name: str, values: Any) -> NDArray[Any]:
+    """Return `values` as an ndarray, never dropping a mask without a word."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; fill it first, say with {name}.filled(np.nan)")
+    return np.asarray(values)
+
+
+def thread_count(workers: int) -> int:
+    """Return how many threads `workers` asks for."""
+    if workers == -1:
+        return CPU_COUNT
+    if not isinstance(workers, int | np.integer) or workers < 1:
+        raise ValueError(f"workers={workers!r} must be a positive integer, or -1 for all cores")
+    return int(workers)
+
+
+def pieces(batch_shape: tuple[int, ...], size: int) -> Iterator[tuple[tuple[Any, ...], slice]]:
+    """Yield (index, flat slice) of consecutive parts of a batch, each of at most `size` systems."""
+    axis, below = len(batch_shape), 1  # below: systems in one step along `axis`
+    while axis > 0 and below * batch_shape[axis - 1] <= size:
+        axis -= 1
+        below *= batch_shape[axis]
+    if axis == 0:
+        yield (), slice(0, below)
+        return
+    length, step = batch_shape[axis - 1], max(1, size // below)
+    start = 0
+    for outer in product(*map(range, batch_shape[: axis - 1])):
+        for first in range(0, length, step):
+            last = min(first + step, length)
+            stop = start + (last - first) * below
+            yield (*outer, slice(first, last)), slice(start, stop)
+            start = stop
+
+
+def _solve_pieces(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    x: NDArray[Any],
+    status: NDArray[np.int8],
+    problem: Problem,
+    threads: int,
+) -> None:
+    n, dtype, batch_shape = problem.n, problem.dtype, problem.batch_shape
+    kernel = kernels.pick(problem.assume_a, n, dtype)
+    x, status = x.reshape(-1, *x.shape[-2:]), status.reshape(-1)
+    a, b = _broadcast(a, batch_shape), _broadcast(b, batch_shape)
+    if a.flags.c_contiguous and b.flags.c_contiguous:
+        a, b, batch_shape = a.reshape(-1, n, n), b.reshape(x.shape), status.shape
+    size = _PIECE // (n * max(n, x.shape[-1]) * dtype.itemsize)
+    size = size // _LANES * _LANES or max(size, 1)
+    if status.size <= size and threads == 1:
+        kernel(_ready(a, n, dtype), _ready(b, n, dtype), x, status)
+        return
+
+    def drain(queue: Iterator[tuple[tuple[Any, ...], slice]]) -> None:
+        for index, flat in queue:
+            kernel(_ready(a[index], n, dtype), _ready(b[index], n, dtype), x[flat], status[flat])
+
+    in_threads(drain, list(pieces(batch_shape, size)), threads)
+
+
+def in_threads(drain: Callable[[Iterator[Any]], None], work: list[Any], threads: int) -> None:
+    """Run `drain` on one shared queue of work in each thread."""
+    queue = iter(work)  # a list's iterator hands each item to one thread only
+    if threads == 1 or len(work) == 1:
+        drain(queue)
+        return
+    with ThreadPoolExecutor(min(threads, len(work))) as pool:
+        try:
+            for future in [pool.submit(drain, queue) for _ in range(min(threads, len(work)))]:
+                future.result()
+        finally:
+            for _ in queue:  # after Ctrl-C, leave the threads nothing more to do
+                pass
+
+
+def _broadcast(values: NDArray[Any], batch_shape: tuple[int, ...]) -> NDArray[Any]:
+    core = values.shape[-2:]
+    same = values.shape[:-2] == batch_shape
+    return values if same else np.broadcast_to(values, (*batch_shape, *core))
+
+
+def _ready(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return values as the kernel wants them, copied only where they are not so already."""
+    flags = values.flags
+    if values.dtype != dtype or not (flags.c_contiguous and flags.aligned):
+        values = np.require(values, dtype, ["C", "A"])
+    return values if values.ndim == 3 else values.reshape(-1, n, values.shape[-1])
+
+
+def _least_squares(
+    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8]
+) -> None:
+    a, b = _broadcast(a, status.shape), _broadcast(b, status.shape)
+    for index in zip(*np.nonzero(is_singular(status)), strict=True):
+        x[index] = np.linalg.lstsq(a[index].astype(x.dtype), b[index].astype(x.dtype), rcond=None)[
+            0
+        ]

@@ -1,0 +1,107 @@
+"""What dasksolve raises and warns."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from dasksolve.report import Report
+
+_NAMED = 10  # how many failures an error's text names
+
+
+class PerformanceWarning(UserWarning):
+    """The result is right, but the layout of the input makes it slow to get."""
+
+
+class SingularSystemError(np.linalg.LinAlgError):
+    """Some systems of a batch have no unique solution.
+
+    Attributes
+    ----------
+    indices : (F,) int64 ndarray
+        Flat, C-order index into the whole batch of every failed system; from dask, of every
+        failed system in the chunk that raised.
+    batch_shape : tuple of int
+        Shape of the whole batch: ``numpy.unravel_index(e.indices, e.batch_shape)``.
+    status : (F,) int8 ndarray
+        The `Status` of each failed system.
+
+    Examples
+    --------
+    >>> import numpy as np, dasksolve
+    >>> a = np.stack([np.eye(2), np.zeros((2, 2))])
+    >>> try:
+    ...     dasksolve.solve(a, np.ones((2, 2)))
+    ... except dasksolve.SingularSystemError as error:
+    ...     error.indices
+    array([1])
+    """
+
+    def __init__(
+        self, indices: NDArray[np.int64], batch_shape: tuple[int, ...], status: NDArray[np.int8]
+    ) -> None:
+        self.indices = indices
+        self.batch_shape = batch_shape
+        self.status = status
+        named = ", ".join(str(i) for i in indices[:_NAMED])
+        more = ", …" if len(indices) > _NAMED else ""
+        count = f"{len(indices)} system{'s' if len(indices) != 1 else ''}"
+        super().__init__(
+            f"{count} of a batch of shape {batch_shape} "
+            f"{'are' if len(indices) != 1 else 'is'} singular, at flat index {named}{more}; "
+            'on_singular="nan" gives NaN for those alone, "lstsq" their least-squares solution'
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.indices, self.batch_shape, self.status)
+
+    def within(self, batch_shape: tuple[int, ...], origin: Sequence[int]) -> "SingularSystemError":
+        """Return the same error, counted over the batch that this one is a block of."""
+        inside = np.unravel_index(self.indices, self.batch_shape) if self.batch_shape else ()
+        moved = [place + start for place, start in zip(inside, origin, strict=True)]
+        indices = np.ravel_multi_index(moved, batch_shape) if moved else self.indices
+        return SingularSystemError(np.asarray(indices, np.int64), batch_shape, self.status)
+
+
+class BlockFailure(NamedTuple):
+    """One block of a zarr job that could not be read, solved or written."""
+
+    block: int
+    """Its number in the job."""
+    batch_range: tuple[tuple[int, int], ...]
+    """Its first and past-the-last index along each batch dimension."""
+    cause: str
+    """What went wrong, with the type of the exception."""
+
+    def __str__(self) -> str:
+        place = ", ".join(f"{start}:{stop}" for start, stop in self.batch_range)
+        return f"block {self.block} [{place}]: {self.cause}"
+
+
+class BlockErrors(RuntimeError):  # noqa: N818  the plural is the point
+    """Some blocks of a zarr job failed; all the others are written.
+
+    Attributes
+    ----------
+    failures : list of BlockFailure
+        Every failed block, with its batch range and cause.
+    report : Report
+        What was done all the same.
+    """
+
+    def __init__(self, failures: list[BlockFailure], report: "Report") -> None:
+        self.failures = failures
+        self.report = report
+        lines = [str(failure) for failure in failures[:_NAMED]]
+        if len(failures) > _NAMED:
+            lines.append(f"… and {len(failures) - _NAMED} more")
+        super().__init__(
+            f"{len(failures)} of {report.blocks} blocks failed; the others are written, and "
+            "resume=True (--resume) tries only these again:\n  " + "\n  ".join(lines)
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.failures, self.report)

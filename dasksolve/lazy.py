@@ -1,0 +1,158 @@
+"""Solving dask arrays: align the chunks, then one `map_blocks`."""
+
+import math
+import warnings
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.utils import format_bytes, parse_bytes
+from numpy.typing import NDArray
+
+from dasksolve import eager
+from dasksolve.errors import PerformanceWarning, SingularSystemError
+from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe
+
+Chunks = tuple[int, ...]
+
+
+def solve(
+    a: Any, b: Any, *, assume_a: str = "gen", lower: bool = False, on_singular: str = "raise"
+) -> da.Array:
+    """Solve a batch lazily; `dasksolve.solve` documents it."""
+    check_word("on_singular", on_singular, ON_SINGULAR)
+    a_leads = isinstance(a, da.Array)
+    a, b = _checked("a", a), _checked("b", b)
+    problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
+    if problem.vectors:
+        b = b.map_blocks(
+            _as_columns, new_axis=b.ndim, chunks=(*b.chunks, (1,)), meta=_meta(b.ndim + 1, b.dtype)
+        )
+    batch_chunks = _batch_chunks(problem.batch_shape, *((a, b) if a_leads else (b, a)))
+    if any(len(chunks) > 1 for chunks in (*a.chunks[-2:], *b.chunks[-2:])):
+        batch_chunks = _split(batch_chunks, problem, a, b)
+    a, b = _follow(a, batch_chunks), _follow(b, batch_chunks)
+    x = da.map_blocks(
+        _raising_block if on_singular == "raise" else solve_block,
+        a,
+        b,
+        name="solve-" + dask.base.tokenize(a, b, problem, on_singular),
+        chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
+        dtype=problem.dtype,
+        meta=_meta(len(batch_chunks) + 2, problem.dtype),
+        assume_a=assume_a,
+        lower=lower,
+        on_singular=on_singular,
+    )
+    return x[..., 0] if problem.vectors else x
+
+
+def solve_block(
+    a: NDArray[Any], b: NDArray[Any], *, assume_a: str, lower: bool, on_singular: str
+) -> NDArray[Any]:
+    """Solve one block."""
+    return eager.solve(a, b, assume_a=assume_a, lower=lower, on_singular=on_singular)
+
+
+def _raising_block(
+    a: NDArray[Any], b: NDArray[Any], *, block_info: dict[Any, Any], **options: Any
+) -> NDArray[Any]:
+    # Not for every block: dask writes out a block_info for each while it builds the graph.
+    try:
+        return solve_block(a, b, **options)
+    except SingularSystemError as error:
+        place = block_info[None]
+        origin = [start for start, _ in place["array-location"][:-2]]
+        raise error.within(place["shape"][:-2], origin) from None
+
+
+def _as_columns(b: NDArray[Any]) -> NDArray[Any]:
+    return b[..., None]
+
+
+def _meta(ndim: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.empty((0,) * ndim, dtype)  # spares dask from calling the kernel to learn the dtype
+
+
+def _checked(name: str, values: Any) -> da.Array:
+    if not isinstance(values, da.Array):
+        values = eager.as_array(name, values)
+        return da.from_array(
+            values, chunks=("auto",) * (values.ndim - 2) + (-1, -1)[-values.ndim :]
+        )
+    if type(values._meta) is not np.ndarray:
+        kind = f"{type(values._meta).__module__}.{type(values._meta).__name__}"
+        raise TypeError(
+            f"{name} is a dask array of {kind} blocks; dasksolve solves numpy.ndarray blocks: "
+            f"convert them with {name}.map_blocks"
+        )
+    if any(math.isnan(length) for length in values.shape):
+        raise ValueError(
+            f"{name} has chunks of unknown size: its shape is {values.shape}; "
+            f"call {name}.compute_chunk_sizes() first"
+        )
+    return values
+
+
+def _batch_chunks(
+    batch_shape: tuple[int, ...], first: da.Array, second: da.Array
+) -> tuple[Chunks, ...]:
+    """Chunks of x along the batch: those of `first`, of `second` where `first` broadcasts."""
+    chunks: list[Chunks] = []
+    for axis, length in zip(range(-len(batch_shape), 0), batch_shape, strict=True):
+        followed = next(
+            values
+            for values in (first, second)
+            if values.ndim - 2 >= -axis and values.shape[axis - 2] == length
+        )
+        chunks.append(followed.chunks[axis - 2])
+    return tuple(chunks)
+
+
+def _split(
+    chunks: tuple[Chunks, ...], problem: Problem, a: da.Array, b: da.Array
+) -> tuple[Chunks, ...]:
+    """Split the batch so that merging the core dimensions makes no block too large."""
+    limit = parse_bytes(dask.config.get("array.chunk-size"))
+    system = problem.n * max(problem.n, b.shape[-1]) * problem.dtype.itemsize
+    most = max(1, limit // max(1, system))
+    sizes = [max(c, default=1) for c in chunks]
+    for axis in range(len(sizes)):  # the leading axes first: a block stays contiguous
+        others = math.prod(sizes[:axis] + sizes[axis + 1 :])
+        sizes[axis] = min(sizes[axis], max(1, most // max(1, others)))
+    split = tuple(
+        tuple(part for length in c for part in _parts(length, size))
+        for c, size in zip(chunks, sizes, strict=True)
+    )
+    warnings.warn(
+        f"the systems themselves are chunked: a has chunks of {a.chunksize}, b of {b.chunksize} "
+        f"where a block must hold whole systems of {format_bytes(system)}. They are merged, in "
+        f"blocks of at most {format_bytes(math.prod(sizes) * system)}: every block then reads "
+        f"several chunks. Chunk along the batch alone to avoid it: "
+        f"a.rechunk({{-1: -1, -2: -1, 0: 'auto'}})",
+        PerformanceWarning,
+        stacklevel=4,
+    )
+    return split
+
+
+def _parts(length: int, size: int) -> list[int]:
+    """Split `length` into equal parts of at most `size`, the last perhaps smaller."""
+    if length == 0:
+        return [0]
+    step = -(-length // -(-length // size))
+    return [min(step, length - start) for start in range(0, length, step)]
+
+
+def _follow(values: da.Array, batch_chunks: tuple[Chunks, ...]) -> da.Array:
+    """Rechunk `values` to whole systems and the chunks of the batch, save where it broadcasts."""
+    own = values.ndim - 2
+    wanted = [
+        chunks if sum(chunks) == length else (length,)
+        for chunks, length in zip(
+            batch_chunks[len(batch_chunks) - own :], values.shape[:-2], strict=True
+        )
+    ]
+    wanted += [(length,) for length in values.shape[-2:]]
+    return values if values.chunks == tuple(wanted) else values.rechunk(tuple(wanted))

@@ -1,0 +1,125 @@
+"""`Problem`: what is to be solved, made from shapes and dtypes, which are refused here."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+STRUCTURES = (
+    "gen",
+    "pos",
+    "sym",
+    "her",
+    "upper triangular",
+    "lower triangular",
+    "diagonal",
+    "tridiagonal",
+)
+ON_SINGULAR = ("raise", "nan", "lstsq")
+DTYPES = tuple(np.dtype(t) for t in (np.float32, np.float64, np.complex64, np.complex128))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A batch of systems ``a[i] x[i] = b[i]``, described by metadata alone."""
+
+    batch_shape: tuple[int, ...]
+    """Shape of the batch, after broadcasting."""
+    n: int
+    """Order of each system."""
+    k: int
+    """Right-hand sides of each system."""
+    dtype: np.dtype[Any]
+    """What x is computed in: one of the four that LAPACK knows, in native byte order."""
+    assume_a: str
+    """Structure of a, in SciPy's words."""
+    lower: bool
+    """The lower triangle is the one that is read, where the structure leaves a choice."""
+    vectors: bool
+    """b is a stack of vectors, so x has no axis for the right-hand sides."""
+
+    @property
+    def systems(self) -> int:
+        """How many systems there are."""
+        return math.prod(self.batch_shape)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of x."""
+        return (*self.batch_shape, self.n) if self.vectors else (*self.batch_shape, self.n, self.k)
+
+
+def describe(
+    a_shape: tuple[int, ...],
+    a_dtype: np.dtype[Any],
+    b_shape: tuple[int, ...],
+    b_dtype: np.dtype[Any],
+    assume_a: str = "gen",
+    lower: bool = False,
+) -> Problem:
+    """Return the problem that these arrays pose, or raise what tells a person why there is none."""
+    check_word("assume_a", assume_a, STRUCTURES)
+    if assume_a != "gen":
+        raise NotImplementedError(
+            f'assume_a={assume_a!r} is not implemented yet; assume_a="gen" solves such systems too'
+        )
+    return _describe(a_shape, a_dtype, b_shape, b_dtype, assume_a, bool(lower))
+
+
+def check_word(name: str, word: str, words: tuple[str, ...]) -> None:
+    """Refuse a word that is not one of `words`."""
+    if word not in words:
+        raise ValueError(f"{name}={word!r} is not one of {', '.join(map(repr, words))}")
+
+
+@lru_cache(maxsize=1024)  # solving one small system takes less time than describing it
+def _describe(
+    a_shape: tuple[int, ...],
+    a_dtype: np.dtype[Any],
+    b_shape: tuple[int, ...],
+    b_dtype: np.dtype[Any],
+    assume_a: str,
+    lower: bool,
+) -> Problem:
+    shapes = f"a has shape {a_shape}, b has shape {b_shape}"
+    if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
+        raise np.linalg.LinAlgError(f"a must be square, of shape (..., N, N): {shapes}")
+    n = a_shape[-1]
+    vectors = len(b_shape) == 1 or len(b_shape) == len(a_shape) - 1
+    if len(b_shape) == 0 or (not vectors and len(b_shape) < len(a_shape)):
+        raise ValueError(
+            "b must be one vector (N,), a stack of vectors (..., N) with one axis less than a, or "
+            f"a stack of matrices (..., N, K) with at least as many axes as a: {shapes}"
+        )
+    b_batch, b_core = (b_shape[:-1], b_shape[-1:]) if vectors else (b_shape[:-2], b_shape[-2:])
+    if b_core[0] != n:
+        kind = "vectors (..., N)" if vectors else "matrices (..., N, K)"
+        raise ValueError(f"b, a stack of {kind}, has N = {b_core[0]} where a has {n}: {shapes}")
+    try:
+        batch_shape = np.broadcast_shapes(a_shape[:-2], b_batch)
+    except ValueError:
+        raise ValueError(
+            f"the batch shapes {a_shape[:-2]} of a and {b_batch} of b do not broadcast: {shapes}"
+        ) from None
+    return Problem(
+        batch_shape=batch_shape,
+        n=n,
+        k=1 if vectors else b_core[1],
+        dtype=_solution_dtype(a_dtype, b_dtype),
+        assume_a=assume_a,
+        lower=lower,
+        vectors=vectors,
+    )
+
+
+def _solution_dtype(a_dtype: np.dtype[Any], b_dtype: np.dtype[Any]) -> np.dtype[Any]:
+    for name, dtype in (("a", a_dtype), ("b", b_dtype)):
+        if dtype.kind not in "biu" and dtype.newbyteorder("=") not in DTYPES:
+            raise TypeError(
+                f"{name} has dtype {dtype}; dasksolve solves float32, float64, complex64 and "
+                "complex128 (integers and bool become float64): convert it with astype()"
+            )
+    dtype = np.result_type(a_dtype, b_dtype)
+    return dtype.newbyteorder("=") if dtype.kind in "fc" else np.dtype(np.float64)
