@@ -1,7 +1,24 @@
 """Huge batches of dense linear systems, solved in memory, on dask, and from zarr to zarr."""
 
+from importlib.metadata import version
+
 from dasksolve.api import solve
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
+from dasksolve.report import Report
 from dasksolve.status import Status
+from dasksolve.zarr_check import check_zarr
+from dasksolve.zarr_job import solve_zarr
 
-__all__ = ["BlockErrors", "PerformanceWarning", "SingularSystemError", "Status", "solve"]
+__version__ = version("dasksolve")
+
+__all__ = [
+    "BlockErrors",
+    "PerformanceWarning",
+    "Report",
+    "SingularSystemError",
+    "Status",
+    "__version__",
+    "check_zarr",
+    "solve",
+    "solve_zarr",
+]

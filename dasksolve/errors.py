@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dasksolve.problem import flat_indices
+
 if TYPE_CHECKING:
     from dasksolve.report import Report
 
@@ -60,10 +62,8 @@ class SingularSystemError(np.linalg.LinAlgError):
 
     def within(self, batch_shape: tuple[int, ...], origin: Sequence[int]) -> "SingularSystemError":
         """Return the same error, counted over the batch that this one is a block of."""
-        inside = np.unravel_index(self.indices, self.batch_shape) if self.batch_shape else ()
-        moved = [place + start for place, start in zip(inside, origin, strict=True)]
-        indices = np.ravel_multi_index(moved, batch_shape) if moved else self.indices
-        return SingularSystemError(np.asarray(indices, np.int64), batch_shape, self.status)
+        indices = flat_indices(self.indices, self.batch_shape, origin, batch_shape)
+        return SingularSystemError(indices, batch_shape, self.status)
 
 
 class BlockFailure(NamedTuple):

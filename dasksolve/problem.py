@@ -1,11 +1,13 @@
 """`Problem`: what is to be solved, made from shapes and dtypes, which are refused here."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 STRUCTURES = (
     "gen",
@@ -123,3 +125,19 @@ def _solution_dtype(a_dtype: np.dtype[Any], b_dtype: np.dtype[Any]) -> np.dtype[
             )
     dtype = np.result_type(a_dtype, b_dtype)
     return dtype.newbyteorder("=") if dtype.kind in "fc" else np.dtype(np.float64)
+
+
+def flat_indices(
+    inside: NDArray[np.int64],
+    block_shape: tuple[int, ...],
+    origin: Sequence[int],
+    batch_shape: tuple[int, ...],
+) -> NDArray[np.int64]:
+    """Flat indices into a block that starts at `origin`, counted over the whole batch."""
+    if not batch_shape:
+        return inside
+    places = [
+        place + start
+        for place, start in zip(np.unravel_index(inside, block_shape), origin, strict=True)
+    ]
+    return np.asarray(np.ravel_multi_index(places, batch_shape), np.int64)

@@ -1,0 +1,280 @@
+"""The command line: `dasksolve solve`, `check`, `demo` and `bench`."""
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from dask.utils import format_bytes
+from tqdm.auto import tqdm
+
+import dasksolve
+from dasksolve import bench, demo
+from dasksolve.problem import ON_SINGULAR, STRUCTURES
+from dasksolve.report import Report
+from dasksolve.zarr_job import prepare
+
+FLAGGED, FAILED, INTERRUPTED, TERMINATED = 3, 1, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+class Bar:
+    """The progress bar, shown on a terminal only."""
+
+    def __init__(self, what: str, shown: bool) -> None:
+        self.what, self.shown = what, shown
+        self.bar: Any = None
+
+    def __call__(self, report: Report) -> None:
+        """Show where the job is."""
+        if not self.shown:
+            return
+        if self.bar is None:
+            self.bar = tqdm(
+                total=report.blocks,
+                desc=self.what,
+                unit="block",
+                dynamic_ncols=True,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} blocks{postfix}, "
+                "{remaining} left",
+            )
+        solved = sum(n for status, n in report.counts.items() if status >= 0)
+        rate = (report.bytes_read + report.bytes_written) / report.seconds
+        self.bar.set_postfix_str(
+            f"{solved / report.seconds / 1e6:.2f} M systems/s, {format_bytes(int(rate))}/s, "
+            f"{report.flagged_count - report.counts[dasksolve.Status.PENDING]:,} flagged",
+            refresh=False,
+        )
+        self.bar.update(report.blocks_done - self.bar.n)
+
+    def close(self) -> None:
+        """Leave the bar where it is, and go to a line of its own."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words that the command line understands."""
+    top = argparse.ArgumentParser(
+        prog="dasksolve",
+        description="Solve huge batches of dense linear systems a[i] x[i] = b[i] stored in zarr.",
+        epilog="Exit status: 0 finished, nothing flagged; 3 finished, some systems flagged; "
+        "1 failed; 2 usage; 130 interrupted.",
+    )
+    top.add_argument("--version", action="version", version=f"dasksolve {dasksolve.__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.set_defaults(run=run)
+        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        return added
+
+    solve = command("solve", run_solve, "solve a batch, block by block, into a zarr group")
+    _inputs(solve, "the zarr group to create")
+    solve.add_argument(
+        "--assume-a",
+        default="gen",
+        metavar="W",
+        help=f"structure of a: {', '.join(STRUCTURES)} (default: gen)",
+    )
+    solve.add_argument(
+        "--on-singular",
+        default="nan",
+        metavar="W",
+        help=f"what becomes of a singular system: {', '.join(ON_SINGULAR)} (default: nan)",
+    )
+    solve.add_argument(
+        "--diagnostics", action="store_true", help="condition and backward error of each system"
+    )
+    _resources(solve)
+    again = solve.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with an output that exists")
+    again.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    solve.add_argument(
+        "--no-strict",
+        dest="strict",
+        action="store_false",
+        help="take a chunk that is not stored as the fill value (default: an error)",
+    )
+    solve.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    _output(solve)
+
+    check = command("check", run_check, "re-read everything and recompute the backward errors")
+    _inputs(check, "the zarr group that solve wrote")
+    _resources(check)
+    _output(check)
+
+    show = command("demo", run_demo, "write a batch larger than memory_limit, solve and check it")
+    show.add_argument("--size", default="1GiB", help="of a (default: 1GiB)")
+    show.add_argument("--memory", default="256MiB", help="the limit (default: 256MiB)")
+    show.add_argument("--keep", metavar="DIR", help="write there, and leave it")
+    show.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    measure = command("bench", run_bench, "time the kernels against NumPy on this machine")
+    bench.add_arguments(measure)
+    return top
+
+
+def _inputs(command: argparse.ArgumentParser, out: str) -> None:
+    command.add_argument("a", metavar="A", help="zarr array of matrices (..., N, N): path or URL")
+    command.add_argument("b", metavar="B", help="zarr array of right-hand sides")
+    command.add_argument("out", metavar="OUT", help=out)
+
+
+def _resources(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--memory", metavar="SIZE", help="what the run may add to a process, such as 2GiB"
+    )
+    command.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
+    command.add_argument("--scheduler", metavar="ADDRESS", help="of a dask cluster to run on")
+
+
+def _output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print the report as JSON")
+    command.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; return its exit status."""
+    options = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt as stop:
+        print(f"dasksolve: {_how_to_resume(options)}", file=sys.stderr)
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"dasksolve: {_one_line(error)}", file=sys.stderr)
+        return FAILED
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def _one_line(error: Exception) -> str:
+    expected = (ValueError, OSError, TypeError, NotImplementedError, RuntimeError, ImportError)
+    return str(error) if isinstance(error, expected) else f"{type(error).__name__}: {error}"
+
+
+def _how_to_resume(options: argparse.Namespace) -> str:
+    if options.run is not run_solve:
+        return "interrupted"
+    words = [w for w in sys.argv[1:] if w not in ("--resume", "--overwrite")]
+    command = shlex.join(["dasksolve", *words, "--resume"])
+    return f"interrupted; the blocks that are done are kept, go on with: {command}"
+
+
+def _client(options: argparse.Namespace, stack: ExitStack) -> Any:
+    if options.scheduler is None:
+        return None
+    from distributed import Client  # half a second that only a cluster is worth
+
+    try:
+        client = Client(options.scheduler, timeout="10s")
+    except OSError as error:
+        raise OSError(f"no dask scheduler answers at {options.scheduler}: {error}") from error
+    return stack.enter_context(client)
+
+
+def run_solve(options: argparse.Namespace) -> int:
+    """Solve."""
+    job = {
+        "assume_a": options.assume_a,
+        "on_singular": options.on_singular,
+        "memory_limit": options.memory,
+        "workers": options.workers,
+        "resume": options.resume,
+        "overwrite": options.overwrite,
+    }
+    arrays = options.a, options.b, options.out
+    with ExitStack() as stack:
+        job["client"] = _client(options, stack)
+        if options.dry_run:
+            prepared = prepare(*arrays, **job)
+            print(f"{prepared.scheduler}\n{prepared.plan}\nnothing was written (--dry-run)")
+            return 0
+        bar = _bar(options, "solving", stack)
+        return _finish(
+            options,
+            lambda: dasksolve.solve_zarr(
+                *arrays,
+                **job,
+                diagnostics=options.diagnostics,
+                strict=options.strict,
+                progress=bar,
+            ),
+        )
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Check."""
+    with ExitStack() as stack:
+        client = _client(options, stack)
+        bar = _bar(options, "checking", stack)
+        return _finish(
+            options,
+            lambda: dasksolve.check_zarr(
+                options.a,
+                options.b,
+                options.out,
+                memory_limit=options.memory,
+                workers=options.workers,
+                client=client,
+                progress=bar,
+            ),
+        )
+
+
+def _bar(options: argparse.Namespace, what: str, stack: ExitStack) -> Bar:
+    bar = Bar(what, shown=sys.stderr.isatty() and not options.quiet)
+    stack.callback(bar.close)
+    return bar
+
+
+def _finish(options: argparse.Namespace, work: Callable[[], Report]) -> int:
+    try:
+        report = work()
+    except dasksolve.BlockErrors as error:
+        _show(options, error.report)
+        raise
+    _show(options, report)
+    return FLAGGED if report.flagged_count else 0
+
+
+def _show(options: argparse.Namespace, report: Report) -> None:
+    if options.json:
+        print(json.dumps(report.to_dict()))
+    elif not options.quiet:
+        print(report)
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Show the whole road."""
+    with ExitStack() as stack:
+        shown = sys.stderr.isatty() and not options.quiet
+        bars = {what: Bar(what, shown) for what in ("solving", "checking")}
+        demo.run(options.size, options.memory, options.keep, bars["solving"], bars["checking"])
+        for bar in bars.values():
+            stack.callback(bar.close)
+    return 0
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    """Measure."""
+    return bench.run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""How a zarr job is cut into blocks that fit in memory: integers in, a record out."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dask.utils import format_bytes
+
+from dasksolve.problem import Problem
+
+Block = tuple[tuple[int, int], ...]
+"""First and past-the-last index along each batch dimension."""
+
+COMPILING = 80 << 20
+"""Bytes that compiling a kernel takes, measured; once in a process."""
+OVERHEAD = 24 << 20
+"""Bytes that the schedulers, the stores and the allocator's leftovers take in a process."""
+_TARGET = 16 << 20  # bytes of a block: larger buffers cost a page fault a page on each allocation
+_FETCHED = 10  # stored chunks that zarr reads at once (its async.concurrency)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one input lies in its store."""
+
+    shape: tuple[int, ...]
+    """Shape of the array."""
+    chunks: tuple[int, ...]
+    """Shape of the pieces that it is read in."""
+    core: int
+    """How many of its last axes are within a system: 2 for matrices, 1 for vectors."""
+    itemsize: int
+    """Bytes of an element."""
+
+    @property
+    def batch(self) -> int:
+        """Number of its batch dimensions."""
+        return len(self.shape) - self.core
+
+    @property
+    def system_bytes(self) -> int:
+        """Bytes of one system's part."""
+        return math.prod(self.shape[self.batch :]) * self.itemsize
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one chunk, decoded."""
+        return math.prod(self.chunks) * self.itemsize
+
+    @property
+    def whole_systems(self) -> bool:
+        """Whether a chunk holds its systems whole."""
+        return all(
+            c >= s for c, s in zip(self.chunks[self.batch :], self.shape[self.batch :], strict=True)
+        )
+
+    def part(self, block: Block) -> Block:
+        """The part of its own batch dimensions that a block of the whole batch needs."""
+        own = self.shape[: self.batch]
+        ranges = block[len(block) - self.batch :]
+        return tuple((0, 1) if n == 1 else r for r, n in zip(ranges, own, strict=True))
+
+    def read(self, block: Block) -> tuple[int, int]:
+        """Bytes that a block keeps of this array, and bytes that pass through while it is read."""
+        part = self.part(block)
+        systems = math.prod(stop - start for start, stop in part)
+        grid = list(zip(part, self.chunks[: self.batch], strict=True))
+        touched = math.prod(-(-stop // c) - start // c for (start, stop), c in grid)
+        touched *= math.prod(
+            -(-n // c)
+            for n, c in zip(self.shape[self.batch :], self.chunks[self.batch :], strict=True)
+        )
+        # Each chunk on its way stands there twice: encoded, then decoded.
+        return systems * self.system_bytes, 2 * min(touched, _FETCHED) * self.chunk_bytes
+
+    def amplification(self, block_shape: tuple[int, ...]) -> float:
+        """How often each byte is read, for blocks that are parts of a chunk."""
+        own = block_shape[len(block_shape) - self.batch :]
+        axes = zip(own, self.chunks[: self.batch], self.shape[: self.batch], strict=True)
+        return math.prod(-(-min(c, n) // b) if n > 1 else 1 for b, c, n in axes)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a zarr job will do."""
+
+    batch_shape: tuple[int, ...]
+    """Shape of the whole batch."""
+    block_shape: tuple[int, ...]
+    """Shape of a block: systems solved by one task, stored as one chunk of x and of status."""
+    workers: int
+    """Blocks in hand at once, in a process."""
+    block_memory: int
+    """Bytes that one block needs while it is in hand."""
+    memory: int
+    """Bytes that the job adds to a process, at most."""
+    memory_limit: int
+    """Bytes that it may add."""
+    amplification: float
+    """How often each byte of a is read; more than 1 where its systems are chunked themselves."""
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Number of blocks along each batch dimension."""
+        return tuple(-(-n // c) for n, c in zip(self.batch_shape, self.block_shape, strict=True))
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return math.prod(self.grid)
+
+    def block(self, number: int) -> Block:
+        """The place of one block in the batch."""
+        places = []
+        for cells, length, step in zip(
+            reversed(self.grid), reversed(self.batch_shape), reversed(self.block_shape), strict=True
+        ):
+            number, place = divmod(number, cells)
+            places.append((place * step, min((place + 1) * step, length)))
+        return tuple(reversed(places))
+
+    def windows(self, size: int) -> Iterator[range]:
+        """Consecutive block numbers, at most `size` at a time."""
+        for first in range(0, self.blocks, size):
+            yield range(first, min(first + size, self.blocks))
+
+    def __str__(self) -> str:
+        systems = math.prod(self.batch_shape)
+        lines = [
+            f"{systems:,} systems in {self.blocks:,} blocks of {self.block_shape}",
+            f"{self.workers} at a time, {format_bytes(self.block_memory)} each",
+            f"peak memory {format_bytes(self.memory)} of {format_bytes(self.memory_limit)}",
+        ]
+        if self.amplification > 1:
+            lines.append(f"every byte of a is read {self.amplification:g} times")
+        return "\n".join(lines)
+
+
+def make_plan(
+    problem: Problem,
+    a: Layout,
+    b: Layout,
+    *,
+    memory_limit: int,
+    workers: int,
+    fixed_workers: bool = False,
+    block_shape: tuple[int, ...] | None = None,
+) -> Plan:
+    """Choose the largest blocks, up to 16 MiB, that the limit holds, or refuse the limit.
+
+    `fixed_workers`: the number of blocks in hand at once is not ours to lower.
+    `block_shape`: the blocks are cut already.
+    """
+    unit = block_shape or _unit(problem, a, b)
+    for count in [workers] if fixed_workers else range(workers, 0, -1):
+        budget = (memory_limit - COMPILING - OVERHEAD) // count
+        shape = unit
+        if block_shape is None and not a.whole_systems:
+            shape = _shrink(problem, a, b, unit, budget)
+        if block_memory(problem, a, b, shape) > budget:
+            continue
+        if block_shape is None:
+            shape = _grow(problem, a, b, shape, budget)
+        each = block_memory(problem, a, b, shape)
+        return Plan(
+            batch_shape=problem.batch_shape,
+            block_shape=shape,
+            workers=count,
+            block_memory=each,
+            memory=COMPILING + OVERHEAD + count * each,
+            memory_limit=memory_limit,
+            amplification=a.amplification(shape),
+        )
+    raise ValueError(_too_small(problem, a, b, unit, memory_limit, workers if fixed_workers else 1))
+
+
+def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int, ...]) -> int:
+    """Bytes that a block needs at its worst moment: reading b, solving or writing x."""
+    block = tuple((0, n) for n in block_shape)
+    (a_bytes, a_passing), (b_bytes, b_passing) = a.read(block), b.read(block)
+    x_bytes = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 1)
+    # x is there as solved, encoded, and as zarr's copy on the way.
+    return a_bytes + b_bytes + max(a_passing, b_passing, 3 * x_bytes)
+
+
+def _unit(problem: Problem, a: Layout, b: Layout) -> tuple[int, ...]:
+    """The chunk grid along the batch: a's, or b's where a broadcasts."""
+    unit = []
+    for axis, length in zip(range(-len(problem.batch_shape), 0), problem.batch_shape, strict=True):
+        followed = next(v for v in (a, b) if v.batch >= -axis and v.shape[v.batch + axis] == length)
+        unit.append(max(1, min(length, followed.chunks[followed.batch + axis])))
+    return tuple(unit)
+
+
+def _shrink(
+    problem: Problem, a: Layout, b: Layout, unit: tuple[int, ...], budget: int
+) -> tuple[int, ...]:
+    """Divide a chunk evenly, the leading axes first, until it fits or is one system."""
+    shape = list(unit)
+    for axis in range(len(shape)):
+        full, parts = shape[axis], 1
+        while shape[axis] > 1 and block_memory(problem, a, b, tuple(shape)) > budget:
+            parts += 1
+            shape[axis] = -(-full // parts)
+    return tuple(shape)
+
+
+def _grow(
+    problem: Problem, a: Layout, b: Layout, unit: tuple[int, ...], budget: int
+) -> tuple[int, ...]:
+    """Join chunks, the last axis first, while the block stays within the target and the budget."""
+    shape = list(unit)
+    system = a.system_bytes + b.system_bytes
+
+    def fits(axis: int, cells: int) -> bool:
+        tried = (*shape[:axis], cells * unit[axis], *shape[axis + 1 :])
+        small = math.prod(tried) * system <= _TARGET
+        return small and block_memory(problem, a, b, tried) <= budget
+
+    for axis in reversed(range(len(shape))):
+        length = problem.batch_shape[axis]
+        low, high = 1, -(-length // unit[axis])
+        while low < high:  # the largest number of chunks that fits
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if fits(axis, middle) else (low, middle - 1)
+        shape[axis] = min(low * unit[axis], length)
+        if shape[axis] < length:
+            break
+    return tuple(shape)
+
+
+def _too_small(
+    problem: Problem, a: Layout, b: Layout, unit: tuple[int, ...], memory_limit: int, workers: int
+) -> str:
+    each = block_memory(problem, a, b, unit)
+    need = COMPILING + OVERHEAD + workers * each
+    name, large = ("a", a) if a.chunk_bytes >= b.chunk_bytes else ("b", b)
+    smaller = list(large.chunks)
+    if large.batch:
+        axis = max(range(large.batch), key=lambda i: large.chunks[i])
+        smaller[axis] = max(1, smaller[axis] // 8)
+    return (
+        f"memory_limit={format_bytes(memory_limit)} is too small: a block of one stored chunk "
+        f"({format_bytes(a.chunk_bytes)} of a, {format_bytes(b.chunk_bytes)} of b) needs "
+        f"{format_bytes(each)}, {workers} at a time, and the job itself "
+        f"{format_bytes(COMPILING + OVERHEAD)}, compiling included: {format_bytes(need)} in all. "
+        f"Raise the limit, or store {name} in smaller chunks: "
+        f'dask.array.from_zarr("{name}").rechunk({tuple(smaller)}).to_zarr("{name}2")'
+    )

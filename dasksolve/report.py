@@ -1,0 +1,107 @@
+"""`Report`: what a zarr job did."""
+
+import math
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import Any
+
+from dask.utils import format_bytes
+
+from dasksolve.status import Status
+
+FLAGGED = 1000
+"""How many flagged systems a report names."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a zarr job did; ``str(report)`` is the summary, ``to_dict()`` the same for programs."""
+
+    out: str
+    """Path or URL of the output group."""
+    systems: int
+    """Systems in the batch."""
+    counts: dict[Status, int]
+    """How many systems have each status."""
+    flagged: tuple[int, ...]
+    """Flat, C-order indices of the first 1,000 systems whose status is not OK."""
+    blocks: int
+    """Blocks in the job."""
+    blocks_done: int
+    """Blocks that are finished, now or before."""
+    blocks_resumed: int
+    """Blocks that an earlier run had finished, and that were not solved again."""
+    chunks_missing: int
+    """Chunks of a and b that were not stored, taken as the fill value (``strict=False``)."""
+    bytes_read: int
+    """Bytes of a and b that were read, as numbers in memory."""
+    bytes_written: int
+    """Bytes of x and status that were written, as numbers in memory."""
+    seconds: float
+    """Wall time."""
+    peak_memory: int
+    """The most bytes that the job added to a process."""
+    worst_rcond: float = math.nan
+    """Smallest reciprocal condition number; NaN without diagnostics."""
+    worst_backward_error: float = math.nan
+    """Largest backward error; NaN without diagnostics."""
+
+    @property
+    def flagged_count(self) -> int:
+        """How many systems have a status other than OK."""
+        return sum(n for status, n in self.counts.items() if status is not Status.OK)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as numbers, strings, lists and dicts, ready for JSON."""
+        values = asdict(self)
+        values["counts"] = {status.name: n for status, n in self.counts.items()}
+        values["flagged"] = list(self.flagged)
+        for name in ("worst_rcond", "worst_backward_error"):
+            if math.isnan(values[name]):
+                values[name] = None
+        return values
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The lines of the summary, as (what, how much)."""
+        rate = (self.bytes_read + self.bytes_written) / max(self.seconds, 1e-9)
+        rows = [
+            ("output", self.out),
+            ("systems", f"{self.systems:,} in {self.blocks:,} blocks"),
+            *(
+                (status.name.lower().replace("_", " "), f"{n:,}")
+                for status, n in self.counts.items()
+                if n
+            ),
+        ]
+        if self.flagged:
+            more = ", …" if self.flagged_count > 10 else ""
+            rows.append(("flagged", ", ".join(str(i) for i in self.flagged[:10]) + more))
+        if self.blocks_resumed:
+            rows.append(("resumed", f"{self.blocks_resumed:,} blocks were done before"))
+        if self.chunks_missing:
+            rows.append(("not stored", f"{self.chunks_missing:,} chunks, taken as the fill value"))
+        if not math.isnan(self.worst_rcond):
+            rows.append(("worst rcond", f"{self.worst_rcond:.2g}"))
+        if not math.isnan(self.worst_backward_error):
+            rows.append(("worst backward error", f"{self.worst_backward_error:.2g}"))
+        return [
+            *rows,
+            (
+                "read, written",
+                f"{format_bytes(self.bytes_read)}, {format_bytes(self.bytes_written)}",
+            ),
+            ("time", f"{self.seconds:.1f} s, {format_bytes(int(rate))}/s"),
+            ("peak memory", format_bytes(self.peak_memory)),
+        ]
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
+            for name, value in self.rows()
+        )
+        return f"<table>{cells}</table>"

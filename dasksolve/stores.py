@@ -1,0 +1,192 @@
+"""Zarr arrays and groups by path or URL: opened safely, read strictly, swept clean."""
+
+import warnings
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.sync import sync
+from zarr.errors import BaseZarrError
+from zarr.storage import FsspecStore, LocalStore
+
+from dasksolve.plan import Block, Layout
+
+Location = str | Path
+_PARTIAL = ".partial"  # what zarr calls a file until it is whole
+
+
+class MissingChunkError(OSError):
+    """A chunk of an input is not stored, so zarr would read its fill value."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input array, open for reading, that a worker elsewhere can open too."""
+
+    name: str
+    """What messages call it: a or b."""
+    array: Any
+    """The open `zarr.Array`."""
+    location: str
+    """Its URL, or its absolute path."""
+    layout: Layout
+    """How it is stored."""
+
+    def read(self, block: Block, strict: bool) -> tuple[NDArray[Any], int]:
+        """Return the part that `block` needs, and how many of its chunks are not stored."""
+        part = self.layout.part(block)
+        try:
+            values = np.asarray(self.array[tuple(slice(*r) for r in part)])
+        except Exception as error:
+            raise OSError(
+                f"cannot read {self.name} ({self.location}): {type(error).__name__}: {error}"
+            ) from error
+        missing = self._missing(part, values)
+        if missing and strict:
+            raise MissingChunkError(
+                f"chunk {missing[0]} of {self.name} ({self.location}) is not stored"
+                + (f", nor are {len(missing) - 1} more of this block" if missing[1:] else "")
+                + f"; strict=False (--no-strict) takes it as the fill value {self.fill_value}, "
+                "which is how zarr stores a chunk of nothing else"
+            )
+        return values, len(missing)
+
+    @property
+    def fill_value(self) -> Any:
+        """What zarr reads where no chunk is stored."""
+        return self.array.fill_value
+
+    def _missing(self, part: Block, values: NDArray[Any]) -> list[str]:
+        """Keys of the chunks under `part` that are not stored."""
+        stored = self.array.shards or self.array.chunks
+        core = tuple((0, n) for n in self.layout.shape[self.layout.batch :])
+        ranges = [
+            range(start // c, -(-stop // c)) if stop > start else range(0)
+            for (start, stop), c in zip((*part, *core), stored, strict=True)
+        ]
+        return [
+            key
+            for place in product(*ranges)
+            if self._reads_as_fill(place, stored, (*part, *core), values)
+            and not exists(self.array, key := self.array.metadata.encode_chunk_key(place))
+        ]
+
+    def _reads_as_fill(
+        self, place: tuple[int, ...], stored: tuple[int, ...], part: Block, values: NDArray[Any]
+    ) -> bool:
+        """Whether a chunk may be missing: asking the store is dear, looking at a number is not."""
+        corner = tuple(
+            max(i * c - start, 0) for i, c, (start, _) in zip(place, stored, part, strict=True)
+        )
+        found, fill = values[corner], self.fill_value
+        return bool(found == fill or (found != found and fill != fill))
+
+
+def open_input(name: str, where: Any) -> tuple[Any, str]:
+    """Open an input for reading; return the array and its URL or absolute path."""
+    array = where if isinstance(where, zarr.Array) else _open_array(name, where)
+    store = array.store_path.store
+    if not isinstance(store, LocalStore):
+        return array, str(array.store_path)
+    # A relative path would mean another file to a worker that was started elsewhere.
+    root = Path(store.root).resolve()
+    array = zarr.open_array(LocalStore(root, read_only=True), path=array.path, mode="r")
+    return array, str(root / array.path)
+
+
+def source(name: str, array: Any, location: str, core: int) -> Source:
+    """Describe an open input whose last `core` axes are within a system."""
+    layout = Layout(tuple(array.shape), tuple(array.chunks), core, array.dtype.itemsize)
+    return Source(name, array, location, layout)
+
+
+def _open_array(name: str, where: Location) -> Any:
+    try:
+        return zarr.open_array(_target(where), mode="r")
+    except ImportError as error:
+        raise ImportError(f"{name}: {where} needs a package: {error}") from error
+    except (FileNotFoundError, BaseZarrError) as error:
+        raise FileNotFoundError(f"{name}: {_no_array(where)}") from error
+    except Exception as error:
+        raise OSError(f"{name}: cannot open {where}: {type(error).__name__}: {error}") from error
+
+
+def _no_array(where: Location) -> str:
+    try:
+        members = list(zarr.open_group(_target(where), mode="r").array_keys())
+    except Exception:
+        return f"there is no zarr array at {where}"
+    inside = ", ".join(f"{where}/{member}" for member in members[:5])
+    return f"{where} is a zarr group, not an array" + (f"; it holds {inside}" if inside else "")
+
+
+def _target(where: Location) -> str | Path:
+    """Local paths absolute, and without the scheme that would open a store that is not atomic."""
+    text = str(where)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    return text if "://" in text or "::" in text else Path(text).expanduser().resolve()
+
+
+def open_store(where: Location) -> tuple[Any, str]:
+    """Return the store of a group that is to be written, and its URL or absolute path."""
+    target = _target(where)
+    if isinstance(target, Path):
+        return LocalStore(target), str(target)
+    return FsspecStore.from_url(target), target
+
+
+def exists(array: Any, key: str) -> bool:
+    """Whether a key of an array is in its store."""
+    return bool(sync((array.store_path / key).exists()))
+
+
+def is_empty(store: Any) -> bool:
+    """Whether a store holds nothing but, perhaps, files that a killed process left half written."""
+    if not isinstance(store, LocalStore):
+        return bool(sync(store.is_empty("")))
+    root = Path(store.root)
+    if not root.is_dir():
+        return not root.exists()
+    return all(p.is_dir() or p.suffix == _PARTIAL for p in root.rglob("*"))
+
+
+def require_array(group: Any, name: str, **wanted: Any) -> Any:
+    """Create an array of a group, or open it and make sure that it is the one that is wanted."""
+    if name not in group:
+        # Written even where they hold nothing but the fill value: a block is done when it is there.
+        return group.create_array(name, config={"write_empty_chunks": True}, **wanted)
+    array = group[name].with_config({"write_empty_chunks": True})
+    for field in ("shape", "chunks", "dtype"):
+        if getattr(array, field) != wanted[field]:
+            raise ValueError(
+                f"{array.store_path} has {field} {getattr(array, field)}, not {wanted[field]} as "
+                "its journal says; start again with overwrite=True (--overwrite)"
+            )
+    return array
+
+
+def delete(store: Any) -> None:
+    """Delete all that a store holds."""
+    sync(store.delete_dir(""))
+
+
+def sweep(store: Any) -> int:
+    """Delete what a killed process left half written; return how many files."""
+    if not isinstance(store, LocalStore):
+        return 0
+    orphans = list(Path(store.root).rglob(f"*{_PARTIAL}"))
+    for orphan in orphans:
+        orphan.unlink(missing_ok=True)
+    return len(orphans)
+
+
+def consolidate(store: Any) -> None:
+    """Write consolidated metadata, so that xarray opens the group without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(store)

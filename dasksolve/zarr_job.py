@@ -1,0 +1,426 @@
+"""`solve_zarr`: describe, validate, create, run in windows, report."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from dasksolve import eager, journal, memory, stores
+from dasksolve.errors import BlockErrors, SingularSystemError
+from dasksolve.plan import Block, Plan, make_plan
+from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe, flat_indices
+from dasksolve.report import Report
+from dasksolve.schedulers import WINDOW, Cluster, Threads, choose
+from dasksolve.status import Status
+from dasksolve.stores import Location, Source
+from dasksolve.tally import BlockResult, Tally, count, memory_added
+
+Progress = Callable[[Report], None]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The two arrays of a job, and the problem that they pose."""
+
+    problem: Problem
+    a: Source
+    b: Source
+    names: tuple[str, ...]
+    """Dimension names of x."""
+
+    @classmethod
+    def open(cls, a: Any, b: Any, assume_a: str, lower: bool) -> "Inputs":
+        """Open both and describe them."""
+        a_array, a_location = stores.open_input("a", a)
+        b_array, b_location = stores.open_input("b", b)
+        problem = describe(
+            a_array.shape, a_array.dtype, b_array.shape, b_array.dtype, assume_a, lower
+        )
+        source_a = stores.source("a", a_array, a_location, 2)
+        source_b = stores.source("b", b_array, b_location, 1 if problem.vectors else 2)
+        names = _dimension_names(problem, (source_a, source_b))
+        return cls(problem, source_a, source_b, names)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of one run carries with it."""
+
+    token: str
+    inputs: Inputs
+    plan: Plan
+    x: Any
+    status: Any
+    on_singular: str
+    strict: bool
+    resume: bool
+
+    def failed(self, number: int, error: object) -> BlockResult:
+        """The result of a block that could not be solved."""
+        kind = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
+        return BlockResult(number, failure=f"{kind}{error}", memory=memory_added(self.token))
+
+
+def solve_zarr(
+    a: Location | zarr.Array[Any],
+    b: Location | zarr.Array[Any],
+    out: Location,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "nan",
+    diagnostics: bool = False,
+    memory_limit: int | str | None = None,
+    workers: int | None = None,
+    client: Any = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    strict: bool = True,
+    compressors: Any = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Solve a batch stored in zarr, larger than memory, block by block into a zarr group.
+
+    Parameters
+    ----------
+    a : str, pathlib.Path or zarr.Array of shape (..., N, N)
+        Path, URL or open array of the matrices: zarr format 2 or 3, sharded or not, any chunking.
+        Chunks along the batch alone are read once; where the systems themselves are chunked, the
+        plan says how often a byte is read.
+    b : str, pathlib.Path or zarr.Array of shape (N,), (..., N) or (..., N, K)
+        Right-hand sides; which of them is told by the number of dimensions, as in `solve`.
+    out : str or pathlib.Path
+        Path or URL of the zarr group to create. It holds ``x``, ``status`` (`Status` of every
+        system, int8 over the batch shape; -1 is not solved yet), both with dimension names and
+        crc32c checksums: ``xarray.open_zarr(out)`` reads it.
+    assume_a, lower
+        As in `solve`.
+    on_singular : {"nan", "raise", "lstsq"}, default "nan"
+        As in `solve`; "raise" raises once everything is written.
+    diagnostics : bool, default False
+        Yet to come: condition and backward error of every system beside x.
+    memory_limit : int or str, optional
+        Bytes, or text such as "2GiB", that the call may add to the process: peak of the resident
+        memory minus what it was at the call, compiling included. With a client: to each worker
+        process. Default: half of what the machine or its cgroup has free, or half of the smallest
+        worker's limit.
+    workers : int, optional
+        Threads; default: all cores. Ignored with a client: its workers' threads are used.
+    client : distributed.Client, optional
+        The cluster to run on; default: the current client if there is one, else threads.
+    resume : bool, default False
+        Go on with an output that exists: blocks that are done stay, half-written files are swept.
+        Refused where the inputs or the options are not those of the first run.
+    overwrite : bool, default False
+        Replace an output that an earlier job wrote. Nothing else is ever replaced.
+    strict : bool, default True
+        A chunk of a or b that is not stored is an error. False takes it as the array's fill value
+        and counts it in the report; zarr by default does not store a chunk of zeros.
+    compressors : sequence of zarr codecs, optional
+        For x; default: crc32c alone, since solutions hardly compress. ``()``: none at all.
+    progress : callable, optional
+        Called with the `Report` so far after every block.
+
+    Returns
+    -------
+    Report
+        What was done: counts by status, the flagged systems, bytes, time, peak memory.
+
+    Raises
+    ------
+    FileExistsError
+        There is something at `out`, and neither `resume` nor `overwrite` says what to do with it.
+    FileNotFoundError
+        There is no zarr array at `a` or `b`.
+    ValueError
+        The inputs do not fit, the memory limit is too small, or the inputs or options are not
+        those of the run that is to be resumed. Nothing has been created then.
+    BlockErrors
+        Some blocks could not be read, solved or written. All the others are; `resume` retries.
+    SingularSystemError
+        With ``on_singular="raise"``, once everything is written.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, zarr, dasksolve
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> data = zarr.create_group(folder.name + "/data.zarr")
+    >>> a = data.create_array("a", data=np.full((100, 3, 3), 1.0) + np.eye(3), chunks=(10, 3, 3))
+    >>> b = data.create_array("b", data=np.ones((100, 3)), chunks=(10, 3))
+    >>> report = dasksolve.solve_zarr(a, b, folder.name + "/out.zarr")
+    >>> report.counts[dasksolve.Status.OK]
+    100
+    >>> zarr.open_array(folder.name + "/out.zarr/x")[0]
+    array([0.25, 0.25, 0.25])
+    >>> folder.cleanup()
+    """
+    token = uuid.uuid4().hex[:8]
+    memory_added(token)
+    if diagnostics:
+        raise NotImplementedError("diagnostics=True is not implemented yet")
+    prepared = prepare(
+        a,
+        b,
+        out,
+        assume_a=assume_a,
+        lower=lower,
+        on_singular=on_singular,
+        memory_limit=memory_limit,
+        workers=workers,
+        client=client,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    x, status = _create(prepared, compressors)
+    job = Job(
+        token=token,
+        inputs=prepared.inputs,
+        plan=prepared.plan,
+        x=x,
+        status=status,
+        on_singular=on_singular,
+        strict=strict,
+        resume=prepared.earlier is not None,
+    )
+    report = run_job(solve_block, job, prepared.scheduler, prepared.location, progress)
+    if on_singular == "raise":
+        _raise_singular(job, report)
+    return report
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that may begin: all that could be refused has been looked at, nothing is written."""
+
+    inputs: Inputs
+    scheduler: Threads | Cluster
+    plan: Plan
+    store: Any
+    location: str
+    record: journal.Record
+    earlier: Any
+    """The output group of the run to resume; None: start anew."""
+
+
+def prepare(
+    a: Any,
+    b: Any,
+    out: Location,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "nan",
+    memory_limit: int | str | None = None,
+    workers: int | None = None,
+    client: Any = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Prepared:
+    """Look at everything and plan the job, or refuse it; write nothing."""
+    check_word("on_singular", on_singular, ON_SINGULAR)
+    if resume and overwrite:
+        raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
+    inputs = Inputs.open(a, b, assume_a, lower)
+    scheduler = choose(client, workers)
+    store, location = stores.open_store(out)
+    scheduler.refuse_private((inputs.a.location, inputs.b.location))
+    earlier = _earlier(store, location, resume, overwrite)
+    if overwrite:
+        _refuse_inputs_inside(location, inputs)
+        earlier = None
+    block_shape, old = None, {}
+    if earlier is not None:
+        old = journal.read(earlier, location)
+        block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
+    plan = plan_job(inputs, scheduler, memory_limit, block_shape)
+    # Raising or not changes no bit of x, so a run may be resumed either way.
+    options = {"on_singular": "lstsq" if on_singular == "lstsq" else "nan"}
+    record = journal.record(inputs.problem, inputs.a, inputs.b, options, plan)
+    if earlier is not None:
+        journal.refuse_changes(old, record, location)
+    return Prepared(inputs, scheduler, plan, store, location, record, earlier)
+
+
+def plan_job(
+    inputs: Inputs,
+    scheduler: Threads | Cluster,
+    memory_limit: int | str | None,
+    block_shape: tuple[int, ...] | None,
+) -> Plan:
+    """Plan the blocks of a job for where it runs; `block_shape`: as an earlier run had them."""
+    limit = memory.parse_limit(memory_limit or scheduler.memory_limit())
+    return make_plan(
+        inputs.problem,
+        inputs.a.layout,
+        inputs.b.layout,
+        memory_limit=limit,
+        workers=scheduler.workers,
+        fixed_workers=scheduler.fixed,
+        block_shape=block_shape,
+    )
+
+
+def run_job(
+    task: Callable[[Job, int], BlockResult],
+    job: Job,
+    scheduler: Threads | Cluster,
+    location: str,
+    progress: Progress | None,
+) -> Report:
+    """Carry out `task` for every block; raise `BlockErrors` at the end if some failed."""
+    tally = Tally(job.token, location, job.inputs.problem, job.plan)
+
+    def on_result(result: BlockResult) -> None:
+        tally.add(result)
+        if progress is not None:
+            progress(tally.report())
+
+    scheduler.run(task, job, job.plan.windows(WINDOW), job.plan.workers, on_result)
+    report = tally.report()
+    if tally.failures:
+        raise BlockErrors(sorted(tally.failures), report)
+    return report
+
+
+def solve_block(job: Job, number: int) -> BlockResult:
+    """Read, solve and write one block; its status last, since that says that it is done."""
+    memory_added(job.token)
+    block = job.plan.block(number)
+    try:
+        if job.resume:
+            found = journal.finished(job.x, job.status, block)
+            if found is not None:
+                return result(job, number, found, resumed=True)
+        return _solve_block(job, number, block)
+    except Exception as error:  # the other blocks go on
+        return job.failed(number, error)
+
+
+def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
+    (a, a_missing), (b, b_missing) = (
+        source.read(block, job.strict) for source in (job.inputs.a, job.inputs.b)
+    )
+    whole = job.inputs.problem
+    problem = describe(a.shape, a.dtype, b.shape, b.dtype, whole.assume_a, whole.lower)
+    x, status = eager.solve_with_status(a, b, problem, job.on_singular)
+    place = tuple(slice(*r) for r in block)
+    job.x[place] = x
+    job.status[place] = status
+    return result(
+        job,
+        number,
+        status,
+        missing=a_missing + b_missing,
+        bytes_read=a.nbytes + b.nbytes,
+        bytes_written=x.nbytes + status.nbytes,
+    )
+
+
+def result(job: Job, number: int, status: Any, **numbers: Any) -> BlockResult:
+    """The result of a block whose systems have these statuses."""
+    origin = tuple(start for start, _ in job.plan.block(number))
+    counts, flagged = count(status, origin, job.plan.batch_shape)
+    return BlockResult(number, counts, flagged, memory=memory_added(job.token), **numbers)
+
+
+def _dimension_names(problem: Problem, sources: tuple[Source, ...]) -> tuple[str, ...]:
+    """The names that the inputs give their dimensions, where they do and no two are alike."""
+    count = len(problem.batch_shape)
+    batch = tuple(f"batch_{i}" for i in range(count)) if count > 1 else ("batch",) * count
+    unknown, rhs = "unknown", "rhs"
+    for source in reversed(sources):
+        names = getattr(source.array.metadata, "dimension_names", None)
+        if names and all(names):
+            if source.layout.batch == count:
+                batch = tuple(names[:count])
+            if source.name == "a":
+                unknown = names[-1]  # a column of a is multiplied by an element of x
+            elif not problem.vectors:
+                rhs = names[-1]
+    all_names = (*batch, unknown) if problem.vectors else (*batch, unknown, rhs)
+    if len(set(all_names)) < len(all_names):
+        return tuple(f"dim_{i}" for i in range(len(all_names)))
+    return all_names
+
+
+def _earlier(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
+    """Return the group of an earlier job; None: there is nothing."""
+    if stores.is_empty(store):
+        return None
+    if not (resume or overwrite):
+        raise FileExistsError(
+            f"{location} exists; resume=True (--resume) goes on with it, "
+            "overwrite=True (--overwrite) replaces it"
+        )
+    try:
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    except Exception as error:
+        raise ValueError(
+            f"{location} exists and is no zarr group ({error}); choose another output"
+        ) from None
+    journal.read(group, location)  # nothing but the output of a job is resumed or replaced
+    return group
+
+
+def _refuse_inputs_inside(location: str, inputs: Inputs) -> None:
+    for source in (inputs.a, inputs.b):
+        if f"{source.location}/".startswith(f"{location}/"):
+            raise ValueError(
+                f"overwriting {location} would delete {source.name}, which is {source.location}; "
+                "choose another output"
+            )
+
+
+def _create(prepared: Prepared, compressors: Any) -> tuple[Any, Any]:
+    """Create the output, or complete that of the earlier run; return x and status."""
+    inputs, plan, store = prepared.inputs, prepared.plan, prepared.store
+    group = prepared.earlier
+    if group is None:
+        stores.delete(store)
+        group = zarr.create_group(store, attributes=journal.attributes(prepared.record))
+    else:
+        stores.sweep(store)
+    problem = inputs.problem
+    core = problem.x_shape[len(problem.batch_shape) :]
+    x = stores.require_array(
+        group,
+        "x",
+        shape=problem.x_shape,
+        chunks=(*plan.block_shape, *(max(n, 1) for n in core)),
+        dtype=problem.dtype,
+        fill_value=np.nan,
+        compressors=[Crc32cCodec()] if compressors is None else compressors,
+        dimension_names=inputs.names,
+    )
+    status = stores.require_array(
+        group,
+        "status",
+        shape=problem.batch_shape,
+        chunks=plan.block_shape,
+        dtype=np.dtype(np.int8),
+        fill_value=int(Status.PENDING),
+        compressors=[ZstdCodec(), Crc32cCodec()],
+        dimension_names=inputs.names[: len(problem.batch_shape)],
+    )
+    stores.consolidate(store)
+    return x, status
+
+
+def _raise_singular(job: Job, report: Report) -> None:
+    """Raise for the whole batch, from the statuses that were written."""
+    if not (report.counts[Status.SINGULAR] or report.counts[Status.NOT_POSITIVE_DEFINITE]):
+        return
+    found = []
+    for block in map(job.plan.block, range(job.plan.blocks)):
+        status = np.asarray(job.status[tuple(slice(*r) for r in block)])
+        failed = np.flatnonzero(eager.is_singular(status))
+        origin = tuple(start for start, _ in block)
+        indices = flat_indices(failed, status.shape, origin, job.plan.batch_shape)
+        found.append((indices, status.reshape(-1)[failed]))
+    indices, statuses = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(indices)
+    raise SingularSystemError(indices[order], job.plan.batch_shape, statuses[order])
