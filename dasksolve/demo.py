@@ -21,7 +21,7 @@ N = 8
 """Unknowns of a pixel: mean, trend, and the cosine and sine of three harmonics of the year."""
 DATES = 46
 """Observations in two years, one every 16 days."""
-CHUNK = 16 << 20
+CHUNK = 8 << 20
 """Bytes of a in a stored chunk."""
 
 

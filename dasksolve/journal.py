@@ -5,31 +5,29 @@ from typing import Any
 
 import numpy as np
 
-from dasksolve.plan import Block, Plan
-from dasksolve.problem import Problem
+from dasksolve.plan import Block
+from dasksolve.problem import ON_SINGULAR, STRUCTURES, Problem
 from dasksolve.stores import Source, exists
 
 ATTRIBUTE = "dasksolve"
 _VERSION = 1
-_META = ("shape", "chunks", "shards", "dtype", "fill_value", "location")
 
 Record = dict[str, Any]
 
 
-def record(problem: Problem, a: Source, b: Source, options: Record, plan: Plan) -> Record:
-    """What identifies a job: its inputs' metadata, its options and its blocks."""
+def identity(problem: Problem, a: Source, b: Source, options: Record) -> Record:
+    """What a job is known by: its inputs' metadata and its options."""
     return {
         "version": _VERSION,
         "a": _identity(a),
         "b": _identity(b),
         "options": {"assume_a": problem.assume_a, "lower": problem.lower, **options},
-        "block_shape": list(plan.block_shape),
     }
 
 
 def _identity(source: Source) -> Record:
     array = source.array
-    values = {
+    return {
         "shape": list(array.shape),
         "chunks": list(array.chunks),
         "shards": list(array.shards) if array.shards else None,
@@ -37,12 +35,11 @@ def _identity(source: Source) -> Record:
         "fill_value": str(array.fill_value),
         "location": source.location,
     }
-    return {name: values[name] for name in _META}
 
 
-def attributes(journal: Record) -> dict[str, str]:
+def attributes(job: Record, block_shape: tuple[int, ...]) -> dict[str, str]:
     """The attributes of the output group: text, which xarray can write to any format."""
-    return {ATTRIBUTE: json.dumps(journal)}
+    return {ATTRIBUTE: json.dumps({**job, "block_shape": list(block_shape)})}
 
 
 def read(group: Any, location: str) -> Record:
@@ -61,6 +58,19 @@ def read(group: Any, location: str) -> Record:
             f"this one writes {_VERSION}); finish it with that version, or choose another output"
         )
     return dict(journal)
+
+
+def options(journal: Record, location: str) -> Record:
+    """Return the options that the record states, if they can be options."""
+    found = journal.get("options")
+    if (
+        not isinstance(found, dict)
+        or found.get("assume_a") not in STRUCTURES
+        or found.get("on_singular") not in ON_SINGULAR
+        or not isinstance(found.get("lower"), bool)
+    ):
+        raise ValueError(f"the journal of {location} is damaged: its options are {found}")
+    return found
 
 
 def block_shape(journal: Record, batch_shape: tuple[int, ...], location: str) -> tuple[int, ...]:
@@ -86,7 +96,7 @@ def refuse_changes(old: Record, new: Record, location: str) -> None:
     changes = [
         f"{part}.{name} was {was!r}, is now {new[part].get(name)!r}"
         for part in ("a", "b", "options")
-        for name, was in (old.get(part) or {}).items()
+        for name, was in _fields(old, part, location).items()
         if new[part].get(name) != was
     ]
     if changes:
@@ -94,6 +104,16 @@ def refuse_changes(old: Record, new: Record, location: str) -> None:
             f"cannot resume {location}: {'; '.join(changes)}. Give the inputs and options of the "
             "first run, or start again with overwrite=True (--overwrite)"
         )
+
+
+def _fields(journal: Record, part: str, location: str) -> Record:
+    fields = journal.get(part)
+    if not isinstance(fields, dict) or not fields:
+        raise ValueError(
+            f"the journal of {location} is damaged: it does not say what {part} was; start again "
+            "with overwrite=True (--overwrite)"
+        )
+    return fields
 
 
 def finished(x: Any, status: Any, block: Block) -> np.ndarray | None:

@@ -1,11 +1,15 @@
 """How much memory this process holds, and how much it may still take."""
 
+import ctypes
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 from dask.utils import parse_bytes
 
+_M_MMAP_THRESHOLD = -3  # from glibc's malloc.h
 _CGROUP = Path("/sys/fs/cgroup")
 _FILES = (  # limit and use, cgroup version 2 and 1
     (_CGROUP / "memory.max", _CGROUP / "memory.current"),
@@ -33,6 +37,18 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+@cache
+def map_buffers() -> None:
+    """Have every buffer of over 1 MiB mapped, and unmapped when it is freed, where glibc can.
+
+    By default each thread's heap keeps what was freed: a job planned for 200 MiB rose to 290. To
+    fault the pages in each time made a job of uncompressed chunks 1.7 times slower, so this is
+    for limits that leave no room. It holds for the life of the process.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
 def available() -> int:
     """Bytes that the machine, or the cgroup that this process lives in, has free."""
     free = [int(psutil.virtual_memory().available)]
@@ -55,3 +71,23 @@ def parse_limit(limit: int | str | None) -> int:
     if size <= 0:
         raise ValueError(f'memory limit {limit!r} is not a positive size, such as "2GiB" or 2**31')
     return size
+
+
+class Gauge:
+    """What this process has taken since it met a job."""
+
+    _baseline: ClassVar[dict[str, int]] = {}
+
+    def __init__(self, job: str) -> None:
+        self.job = job
+        if job not in self._baseline:
+            self._baseline[job] = resident()
+            reset_peak()
+
+    def now(self) -> int:
+        """Bytes more than at first."""
+        return resident() - self._baseline[self.job]
+
+    def highest(self) -> int:
+        """The most bytes more than at first."""
+        return max(resident(), peak()) - self._baseline[self.job]

@@ -11,11 +11,15 @@ from dasksolve.problem import Problem
 Block = tuple[tuple[int, int], ...]
 """First and past-the-last index along each batch dimension."""
 
-COMPILING = 80 << 20
-"""Bytes that compiling a kernel takes, measured; once in a process."""
+COMPILING = 112 << 20
+"""Bytes that compiling a kernel takes, LLVM included: 106 MiB measured; once in a process."""
 OVERHEAD = 24 << 20
 """Bytes that the schedulers, the stores and the allocator's leftovers take in a process."""
-_TARGET = 16 << 20  # bytes of a block: larger buffers cost a page fault a page on each allocation
+_LARGE, _SMALL = 16 << 20, 1 << 20
+# Bytes of a block: a larger buffer costs a page fault a page on each allocation, a smaller one is
+# not worth its task. In between, enough blocks that no worker is long idle at the end.
+_BLOCKS_A_WORKER = 8
+_KEPT = 512 << 20  # what the heaps of a handful of threads may keep of freed memory
 _FETCHED = 10  # stored chunks that zarr reads at once (its async.concurrency)
 
 
@@ -100,6 +104,11 @@ class Plan:
     """How often each byte of a is read; more than 1 where its systems are chunked themselves."""
 
     @property
+    def tight(self) -> bool:
+        """Whether what the allocator keeps for itself might break the limit."""
+        return self.memory_limit - self.memory < _KEPT
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Number of blocks along each batch dimension."""
         return tuple(-(-n // c) for n, c in zip(self.batch_shape, self.block_shape, strict=True))
@@ -143,11 +152,13 @@ def make_plan(
     *,
     memory_limit: int,
     workers: int,
+    processes: int = 1,
     fixed_workers: bool = False,
     block_shape: tuple[int, ...] | None = None,
 ) -> Plan:
     """Choose the largest blocks, up to 16 MiB, that the limit holds, or refuse the limit.
 
+    `workers`: blocks in hand at once, in each of `processes`.
     `fixed_workers`: the number of blocks in hand at once is not ours to lower.
     `block_shape`: the blocks are cut already.
     """
@@ -160,7 +171,7 @@ def make_plan(
         if block_memory(problem, a, b, shape) > budget:
             continue
         if block_shape is None:
-            shape = _grow(problem, a, b, shape, budget)
+            shape = _grow(problem, a, b, shape, budget, count * processes)
         each = block_memory(problem, a, b, shape)
         return Plan(
             batch_shape=problem.batch_shape,
@@ -175,7 +186,7 @@ def make_plan(
 
 
 def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int, ...]) -> int:
-    """Bytes that a block needs at its worst moment: reading b, solving or writing x."""
+    """Bytes that a block needs at its worst moment: reading a, reading b, or writing x."""
     block = tuple((0, n) for n in block_shape)
     (a_bytes, a_passing), (b_bytes, b_passing) = a.read(block), b.read(block)
     x_bytes = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 1)
@@ -206,24 +217,26 @@ def _shrink(
 
 
 def _grow(
-    problem: Problem, a: Layout, b: Layout, unit: tuple[int, ...], budget: int
+    problem: Problem, a: Layout, b: Layout, unit: tuple[int, ...], budget: int, parallel: int
 ) -> tuple[int, ...]:
     """Join chunks, the last axis first, while the block stays within the target and the budget."""
     shape = list(unit)
     system = a.system_bytes + b.system_bytes
+    share = problem.systems * system // (parallel * _BLOCKS_A_WORKER)
+    target = min(max(share, _SMALL), _LARGE)
 
     def fits(axis: int, cells: int) -> bool:
         tried = (*shape[:axis], cells * unit[axis], *shape[axis + 1 :])
-        small = math.prod(tried) * system <= _TARGET
+        small = math.prod(tried) * system <= target
         return small and block_memory(problem, a, b, tried) <= budget
 
     for axis in reversed(range(len(shape))):
         length = problem.batch_shape[axis]
-        low, high = 1, -(-length // unit[axis])
+        low, high = 1, max(1, -(-length // unit[axis]))
         while low < high:  # the largest number of chunks that fits
             middle = (low + high + 1) // 2
             low, high = (middle, high) if fits(axis, middle) else (low, middle - 1)
-        shape[axis] = min(low * unit[axis], length)
+        shape[axis] = max(1, min(low * unit[axis], length))
         if shape[axis] < length:
             break
     return tuple(shape)

@@ -45,6 +45,7 @@ class Threads:
 
     fixed = False
     """Fewer blocks at once are fine."""
+    processes = 1
 
     def __init__(self, workers: int | None) -> None:
         self.workers = thread_count(-1 if workers is None else workers)
@@ -88,11 +89,12 @@ class Cluster:
                 f"{client} has no workers; start some, or wait for them with "
                 "client.wait_for_workers(1)"
             )
-        self.total = sum(threads.values())
+        self.processes = len(threads)
         self.workers = max(threads.values())
 
     def __str__(self) -> str:
-        return f"{self.total} threads of the cluster {self.client.scheduler.address}"
+        workers = f"{self.processes} workers of up to {self.workers} threads"
+        return f"{workers} at {self.client.scheduler.address}"
 
     def memory_limit(self) -> int | None:
         """Half of what the smallest worker may have; None where there is no limit."""
@@ -115,7 +117,7 @@ class Cluster:
         """Call ``on_result(task(job, number))`` for each number, whatever becomes of a worker."""
         from distributed import as_completed  # imported by whoever made the client
 
-        ahead = max(WINDOW, 2 * self.total)
+        ahead = max(WINDOW, 2 * self.processes * self.workers)
         pending: dict[Any, int] = {}
         completed = as_completed()
         remaining = iter(windows)

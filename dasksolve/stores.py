@@ -1,6 +1,7 @@
 """Zarr arrays and groups by path or URL: opened safely, read strictly, swept clean."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -43,9 +44,14 @@ class Source:
             values = np.asarray(self.array[tuple(slice(*r) for r in part)])
         except Exception as error:
             raise OSError(
-                f"cannot read {self.name} ({self.location}): {type(error).__name__}: {error}"
+                f"cannot read {self._unreadable(part)}{self.name} ({self.location}): "
+                f"{type(error).__name__}: {error}"
             ) from error
-        missing = self._missing(part, values)
+        missing = [
+            key
+            for place, key in self._chunks(part)
+            if self._reads_as_fill(place, part, values) and not exists(self.array, key)
+        ]
         if missing and strict:
             raise MissingChunkError(
                 f"chunk {missing[0]} of {self.name} ({self.location}) is not stored"
@@ -60,27 +66,37 @@ class Source:
         """What zarr reads where no chunk is stored."""
         return self.array.fill_value
 
-    def _missing(self, part: Block, values: NDArray[Any]) -> list[str]:
-        """Keys of the chunks under `part` that are not stored."""
-        stored = self.array.shards or self.array.chunks
+    @property
+    def _stored(self) -> tuple[int, ...]:
+        return tuple(max(c, 1) for c in self.array.shards or self.array.chunks)
+
+    def _chunks(self, part: Block) -> Iterator[tuple[tuple[int, ...], str]]:
+        """The place and key of each stored chunk under `part`."""
         core = tuple((0, n) for n in self.layout.shape[self.layout.batch :])
         ranges = [
-            range(start // c, -(-stop // c)) if stop > start else range(0)
-            for (start, stop), c in zip((*part, *core), stored, strict=True)
+            range(start // c, -(-stop // c))
+            for (start, stop), c in zip((*part, *core), self._stored, strict=True)
         ]
-        return [
-            key
-            for place in product(*ranges)
-            if self._reads_as_fill(place, stored, (*part, *core), values)
-            and not exists(self.array, key := self.array.metadata.encode_chunk_key(place))
-        ]
+        for place in product(*ranges):
+            yield place, self.array.metadata.encode_chunk_key(place)
 
-    def _reads_as_fill(
-        self, place: tuple[int, ...], stored: tuple[int, ...], part: Block, values: NDArray[Any]
-    ) -> bool:
+    def _unreadable(self, part: Block) -> str:
+        """Name the chunk that zarr's error left out."""
+        for place, key in self._chunks(part):
+            region = tuple(
+                slice(i * c, (i + 1) * c) for i, c in zip(place, self._stored, strict=True)
+            )
+            try:
+                self.array[region]
+            except Exception:
+                return f"chunk {key} of "
+        return ""
+
+    def _reads_as_fill(self, place: tuple[int, ...], part: Block, values: NDArray[Any]) -> bool:
         """Whether a chunk may be missing: asking the store is dear, looking at a number is not."""
+        starts = [start for start, _ in part] + [0] * self.layout.core
         corner = tuple(
-            max(i * c - start, 0) for i, c, (start, _) in zip(place, stored, part, strict=True)
+            max(i * c - start, 0) for i, c, start in zip(place, self._stored, starts, strict=True)
         )
         found, fill = values[corner], self.fill_value
         return bool(found == fill or (found != found and fill != fill))
@@ -100,7 +116,9 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
 
 def source(name: str, array: Any, location: str, core: int) -> Source:
     """Describe an open input whose last `core` axes are within a system."""
-    layout = Layout(tuple(array.shape), tuple(array.chunks), core, array.dtype.itemsize)
+    layout = Layout(
+        tuple(array.shape), tuple(max(c, 1) for c in array.chunks), core, array.dtype.itemsize
+    )
     return Source(name, array, location, layout)
 
 
@@ -138,6 +156,23 @@ def open_store(where: Location) -> tuple[Any, str]:
     if isinstance(target, Path):
         return LocalStore(target), str(target)
     return FsspecStore.from_url(target), target
+
+
+def open_group(store: Any, location: str, mode: Any) -> Any:
+    """Open the group that a store holds, or say that there is none."""
+    try:
+        return zarr.open_group(store, mode=mode, use_consolidated=False)
+    except Exception as error:
+        raise ValueError(
+            f"{location} exists and is no zarr group ({error}); choose another output"
+        ) from None
+
+
+def output_array(group: Any, name: str, location: str) -> Any:
+    """An array of a job's output."""
+    if name not in group:
+        raise ValueError(f"{location} has no array {name}; resume the job that writes it")
+    return group[name]
 
 
 def exists(array: Any, key: str) -> bool:

@@ -8,14 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dasksolve import memory
 from dasksolve.errors import BlockFailure
+from dasksolve.memory import Gauge
 from dasksolve.plan import Plan
 from dasksolve.problem import Problem, flat_indices
 from dasksolve.report import FLAGGED, Report
 from dasksolve.status import Status
-
-_baseline: dict[str, int] = {}  # job → bytes this process held when it met the job
 
 
 class BlockResult(NamedTuple):
@@ -41,15 +39,6 @@ class BlockResult(NamedTuple):
     """Among its systems, if the task looked."""
     failure: str | None = None
     """Why it is not done."""
-
-
-def memory_added(job: str) -> int:
-    """The most bytes that this process has held above those at the first call for this job."""
-    now = memory.resident()
-    if job not in _baseline:
-        _baseline[job] = now
-        memory.reset_peak()
-    return max(now, memory.peak()) - _baseline[job]
 
 
 def count(
@@ -102,7 +91,7 @@ class Tally:
 
     def report(self) -> Report:
         """The report as of now."""
-        self.memory = max(self.memory, memory.peak() - _baseline[self.job])
+        self.memory = max(self.memory, Gauge(self.job).highest())
         counts = dict(zip(Status, self.counts, strict=True))
         counts[Status.PENDING] += self.problem.systems - sum(self.counts)
         return Report(

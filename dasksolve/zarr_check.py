@@ -7,12 +7,13 @@ import numpy as np
 import zarr
 
 from dasksolve import eager, journal, stores
+from dasksolve.memory import Gauge
 from dasksolve.plan import Block
 from dasksolve.report import Report
 from dasksolve.schedulers import choose
 from dasksolve.status import Status
 from dasksolve.stores import Location
-from dasksolve.tally import BlockResult, memory_added
+from dasksolve.tally import BlockResult
 from dasksolve.zarr_job import Inputs, Job, Progress, plan_job, result, run_job
 
 
@@ -62,25 +63,26 @@ def check_zarr(
     >>> folder.cleanup()
     """
     token = uuid.uuid4().hex[:8]
-    memory_added(token)
+    Gauge(token)
     store, location = stores.open_store(out)
     if stores.is_empty(store):
         raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
-    group = zarr.open_group(store, mode="r", use_consolidated=False)
+    group = stores.open_group(store, location, mode="r")
     old = journal.read(group, location)
-    options = old["options"]
+    options = journal.options(old, location)
     inputs = Inputs.open(a, b, options["assume_a"], options["lower"])
+    journal.refuse_changes(
+        old, journal.identity(inputs.problem, inputs.a, inputs.b, options), location
+    )
     scheduler = choose(client, workers)
     block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
     plan = plan_job(inputs, scheduler, memory_limit, block_shape)
-    new = journal.record(inputs.problem, inputs.a, inputs.b, options, plan)
-    journal.refuse_changes(old, new, location)
     job = Job(
         token=token,
         inputs=inputs,
         plan=plan,
-        x=group["x"],
-        status=group["status"],
+        x=stores.output_array(group, "x", location),
+        status=stores.output_array(group, "status", location),
         on_singular=options["on_singular"],
         strict=False,
         resume=False,
@@ -90,7 +92,7 @@ def check_zarr(
 
 def check_block(job: Job, number: int) -> BlockResult:
     """Read one block with its solution, and compare."""
-    memory_added(job.token)
+    job.begin()
     try:
         return _check_block(job, number, job.plan.block(number))
     except Exception as error:  # the other blocks go on

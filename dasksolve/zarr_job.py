@@ -11,13 +11,14 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from dasksolve import eager, journal, memory, stores
 from dasksolve.errors import BlockErrors, SingularSystemError
+from dasksolve.memory import Gauge, map_buffers
 from dasksolve.plan import Block, Plan, make_plan
 from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe, flat_indices
 from dasksolve.report import Report
 from dasksolve.schedulers import WINDOW, Cluster, Threads, choose
 from dasksolve.status import Status
 from dasksolve.stores import Location, Source
-from dasksolve.tally import BlockResult, Tally, count, memory_added
+from dasksolve.tally import BlockResult, Tally, count
 
 Progress = Callable[[Report], None]
 
@@ -59,10 +60,16 @@ class Job:
     strict: bool
     resume: bool
 
+    def begin(self) -> None:
+        """What a process does before it works on a block."""
+        Gauge(self.token)
+        if self.plan.tight:
+            map_buffers()
+
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
         kind = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
-        return BlockResult(number, failure=f"{kind}{error}", memory=memory_added(self.token))
+        return BlockResult(number, failure=f"{kind}{error}", memory=Gauge(self.token).highest())
 
 
 def solve_zarr(
@@ -159,7 +166,7 @@ def solve_zarr(
     >>> folder.cleanup()
     """
     token = uuid.uuid4().hex[:8]
-    memory_added(token)
+    Gauge(token)
     if diagnostics:
         raise NotImplementedError("diagnostics=True is not implemented yet")
     prepared = prepare(
@@ -201,7 +208,7 @@ class Prepared:
     plan: Plan
     store: Any
     location: str
-    record: journal.Record
+    identity: journal.Record
     earlier: Any
     """The output group of the run to resume; None: start anew."""
 
@@ -232,17 +239,16 @@ def prepare(
     if overwrite:
         _refuse_inputs_inside(location, inputs)
         earlier = None
-    block_shape, old = None, {}
-    if earlier is not None:
-        old = journal.read(earlier, location)
-        block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
-    plan = plan_job(inputs, scheduler, memory_limit, block_shape)
     # Raising or not changes no bit of x, so a run may be resumed either way.
     options = {"on_singular": "lstsq" if on_singular == "lstsq" else "nan"}
-    record = journal.record(inputs.problem, inputs.a, inputs.b, options, plan)
+    identity = journal.identity(inputs.problem, inputs.a, inputs.b, options)
+    block_shape = None
     if earlier is not None:
-        journal.refuse_changes(old, record, location)
-    return Prepared(inputs, scheduler, plan, store, location, record, earlier)
+        old = journal.read(earlier, location)
+        journal.refuse_changes(old, identity, location)
+        block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
+    plan = plan_job(inputs, scheduler, memory_limit, block_shape)
+    return Prepared(inputs, scheduler, plan, store, location, identity, earlier)
 
 
 def plan_job(
@@ -259,6 +265,7 @@ def plan_job(
         inputs.b.layout,
         memory_limit=limit,
         workers=scheduler.workers,
+        processes=scheduler.processes,
         fixed_workers=scheduler.fixed,
         block_shape=block_shape,
     )
@@ -288,7 +295,7 @@ def run_job(
 
 def solve_block(job: Job, number: int) -> BlockResult:
     """Read, solve and write one block; its status last, since that says that it is done."""
-    memory_added(job.token)
+    job.begin()
     block = job.plan.block(number)
     try:
         if job.resume:
@@ -324,7 +331,7 @@ def result(job: Job, number: int, status: Any, **numbers: Any) -> BlockResult:
     """The result of a block whose systems have these statuses."""
     origin = tuple(start for start, _ in job.plan.block(number))
     counts, flagged = count(status, origin, job.plan.batch_shape)
-    return BlockResult(number, counts, flagged, memory=memory_added(job.token), **numbers)
+    return BlockResult(number, counts, flagged, memory=Gauge(job.token).highest(), **numbers)
 
 
 def _dimension_names(problem: Problem, sources: tuple[Source, ...]) -> tuple[str, ...]:
@@ -356,12 +363,7 @@ def _earlier(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
             f"{location} exists; resume=True (--resume) goes on with it, "
             "overwrite=True (--overwrite) replaces it"
         )
-    try:
-        group = zarr.open_group(store, mode="r+", use_consolidated=False)
-    except Exception as error:
-        raise ValueError(
-            f"{location} exists and is no zarr group ({error}); choose another output"
-        ) from None
+    group = stores.open_group(store, location, mode="r+")
     journal.read(group, location)  # nothing but the output of a job is resumed or replaced
     return group
 
@@ -381,7 +383,9 @@ def _create(prepared: Prepared, compressors: Any) -> tuple[Any, Any]:
     group = prepared.earlier
     if group is None:
         stores.delete(store)
-        group = zarr.create_group(store, attributes=journal.attributes(prepared.record))
+        group = zarr.create_group(
+            store, attributes=journal.attributes(prepared.identity, plan.block_shape)
+        )
     else:
         stores.sweep(store)
     problem = inputs.problem

@@ -1,0 +1,59 @@
+"""Batches in zarr that the tests of the jobs share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+
+
+class Stored(NamedTuple):
+    """A batch, in memory and in zarr."""
+
+    a: NDArray[Any]
+    b: NDArray[Any]
+    a_path: str
+    b_path: str
+    out: str
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[..., Stored]:
+    """Store a and b as zarr arrays, chunked along the first axis by default."""
+
+    def stored(
+        a: NDArray[Any],
+        b: NDArray[Any],
+        a_chunks: tuple[int, ...] | None = None,
+        b_chunks: tuple[int, ...] | None = None,
+        zarr_format: int = 3,
+    ) -> Stored:
+        group = zarr.create_group(tmp_path / "data.zarr", zarr_format=zarr_format)
+        for name, values, chunks in (("a", a, a_chunks), ("b", b, b_chunks)):
+            whole = (max(1, values.shape[0] // 10), *values.shape[1:])
+            group.create_array(name, data=values, chunks=chunks or whole)
+        data = tmp_path / "data.zarr"
+        return Stored(a, b, str(data / "a"), str(data / "b"), str(tmp_path / "out.zarr"))
+
+    return stored
+
+
+@pytest.fixture
+def batch(store: Callable[..., Stored]) -> Stored:
+    """1,000 systems of order 5 in 10 chunks: 123 singular, 456 with a NaN in a, 789 in b."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((1000, 5, 5)), rng.standard_normal((1000, 5))
+    a[123] = 1
+    a[456, 1, 1] = np.nan
+    b[789, 4] = np.nan
+    return store(a, b)
+
+
+@pytest.fixture
+def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one stored chunk each, however small."""
+    monkeypatch.setattr("dasksolve.plan._SMALL", 0)
+    monkeypatch.setattr("dasksolve.plan._BLOCKS_A_WORKER", 1 << 30)

@@ -1,0 +1,195 @@
+"""What a zarr job survives: SIGKILL, Ctrl-C, SIGTERM, a full disk, a read-only target."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from conftest import Stored
+
+from dasksolve import BlockErrors, Status, solve_zarr
+
+BLOCKS = 64
+
+
+@pytest.fixture
+def long(store: Callable[..., Stored]) -> Stored:
+    """64 blocks that take long enough to be interrupted."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((BLOCKS * 40, 64, 64)), rng.standard_normal((BLOCKS * 40, 64))
+    a[77] = 0
+    return store(a, b, (40, 64, 64), (40, 64))
+
+
+def command(stored: Stored, *options: str) -> list[str]:
+    paths = [stored.a_path, stored.b_path, stored.out]
+    # Eight threads plan for blocks of one chunk: the more blocks, the more moments to die in.
+    return [sys.executable, "-m", "dasksolve.cli", "solve", *paths, "--workers", "8", *options]
+
+
+def started(stored: Stored, blocks: int, *options: str) -> subprocess.Popen[str]:
+    """Start a job and return once some blocks of it are done."""
+    process = subprocess.Popen(
+        command(stored, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    chunks = Path(stored.out, "status/c")
+    while process.poll() is None and done(chunks) < blocks:
+        os.sched_yield()
+    return process
+
+
+def done(chunks: Path) -> int:
+    try:
+        return sum(not name.endswith(".partial") for name in os.listdir(chunks))
+    except FileNotFoundError:
+        return 0
+
+
+def output(stored: Stored) -> dict[str, bytes]:
+    root = Path(stored.out)
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(2, id="2"), pytest.param(10, id="10", marks=pytest.mark.slow)]
+)
+def test_a_killed_job_resumes_to_the_same_bits(long: Stored, rounds: int) -> None:
+    solve_zarr(long.a_path, long.b_path, long.out, workers=8)
+    undisturbed = output(long)
+    moments = random.Random(rounds)
+    for _ in range(rounds):
+        shutil.rmtree(long.out)
+        process = started(long, moments.randrange(1, BLOCKS - 8))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        finished = done(Path(long.out, "status/c"))
+        resumed = subprocess.run(
+            command(long, "--resume", "--json"), capture_output=True, text=True, check=False
+        )
+        assert resumed.returncode == 3, resumed.stderr
+        report = json.loads(resumed.stdout)
+        assert report["blocks"] == report["blocks_done"] == BLOCKS
+        assert report["blocks_resumed"] == finished < BLOCKS
+        assert report["flagged"] == [77]
+        assert output(long) == undisturbed  # no *.partial among them
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [pytest.param(signal.SIGINT, 130, id="Ctrl-C"), pytest.param(signal.SIGTERM, 143, id="TERM")],
+)
+def test_a_signal_ends_the_blocks_in_hand_and_says_how_to_go_on(
+    long: Stored, sent: signal.Signals, status: int
+) -> None:
+    process = started(long, 3)
+    process.send_signal(sent)
+    _, errors = process.communicate()
+    assert process.returncode == status
+    assert "Traceback" not in errors
+    assert "interrupted; the blocks that are done are kept, go on with: dasksolve solve" in errors
+    assert "--resume" in errors
+    statuses = zarr.open_array(long.out + "/status")
+    assert 0 < np.count_nonzero(statuses[:] != Status.PENDING) < statuses.size
+    assert not list(Path(long.out).rglob("*.partial"))
+    report = solve_zarr(long.a_path, long.b_path, long.out, resume=True)
+    assert 3 <= report.blocks_resumed < BLOCKS
+    assert report.counts[Status.PENDING] == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mount], check=False
+        ).returncode
+    ):
+        pytest.skip("mounting a tmpfs takes root")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_full_disk_fails_what_did_not_fit_and_keeps_the_rest(
+    store: Callable[..., Stored], small_disk: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((1000, 4, 4)), rng.standard_normal((1000, 4, 60))
+    stored = store(a, b)._replace(out=str(small_disk / "out"))
+    with pytest.raises(BlockErrors, match="No space left on device") as info:
+        solve_zarr(stored.a_path, stored.b_path, stored.out)
+    failed = {failure.block for failure in info.value.failures}
+    assert 0 < len(failed) < 10
+    assert not list(small_disk.rglob("*.partial"))
+    subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
+    report = solve_zarr(stored.a_path, stored.b_path, stored.out, resume=True)
+    assert report.blocks_resumed == 10 - len(failed)
+    assert report.counts[Status.OK] == 1000
+
+
+def test_a_target_that_cannot_be_written_is_refused(batch: Stored, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(OSError, match="Read-only file system"):
+        solve_zarr(batch.a_path, batch.b_path, small_disk / "out")
+    assert not list(small_disk.iterdir())
+
+
+def test_a_process_of_its_own_stays_under_its_memory_limit(batch: Stored) -> None:
+    assert_memory(batch, "256MiB")
+
+
+@pytest.mark.slow
+def test_two_gibibytes_under_256_mebibytes(tmp_path: Path) -> None:
+    chunk, n = 16 << 20, 8
+    systems, step = (2 << 30) // (8 * n * n), chunk // (8 * n * n)
+    group = zarr.create_group(tmp_path / "big")
+    a = group.create_array("a", shape=(systems, n, n), chunks=(step, n, n), dtype="f8")
+    b = group.create_array("b", shape=(systems, n), chunks=(step, n), dtype="f8")
+    rng = np.random.default_rng(0)
+    for start in range(0, systems, step):
+        a[start : start + step] = rng.standard_normal((step, n, n))
+        b[start : start + step] = rng.standard_normal((step, n))
+    paths = [str(tmp_path / name) for name in ("big/a", "big/b", "out")]
+    peak = assert_memory(Stored(np.empty(0), np.empty(0), *paths), "256MiB")
+    print(f"2 GiB of a under 256 MiB: peak {peak / 2**20:.0f} MiB above the start")
+
+
+_MEASURED = """
+import pathlib, psutil, sys, dasksolve
+start = psutil.Process().memory_info().rss
+report = dasksolve.solve_zarr(*sys.argv[1:4], memory_limit=sys.argv[4])
+lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+peak = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+print(peak - start, report.peak_memory)
+"""
+
+
+def assert_memory(stored: Stored, limit: str) -> int:
+    """Run a job in a fresh process, first compilation included; return what it added."""
+    environment: dict[str, Any] = {**os.environ, "NUMBA_CACHE_DIR": stored.out + ".cache"}
+    run = subprocess.run(
+        [sys.executable, "-c", _MEASURED, stored.a_path, stored.b_path, stored.out, limit],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    added, reported = map(int, run.stdout.split())
+    assert added <= 256 << 20
+    assert abs(added - reported) < 4 << 20
+    return added
