@@ -298,6 +298,15 @@ def test_chunks_of_unknown_size_are_refused_with_a_hint(wrap_a, wrap_b, name):
         dasksolve.solve(wrap_a(a), wrap_b(b))
 
 
+def test_chunks_of_computed_size_are_solved_the_empty_one_too():
+    a, b = systems(3, 12)
+    wanted = np.repeat([True, False, True], [3, 5, 4])
+    kept = chunked(a, 4)[da.from_array(wanted, chunks=4)].compute_chunk_sizes()
+    x = dasksolve.solve(kept, b[wanted])
+    assert x.chunks == ((3, 0, 4), (3,))
+    assert same_bits(x.compute(), dasksolve.solve(a[wanted], b[wanted]))
+
+
 @pytest.mark.parametrize("place", ["a", "b"])
 def test_blocks_that_are_not_numpy_arrays_are_refused(place):
     given = dict(zip("ab", map(chunked, systems(3, 12), (4, 4)), strict=True))

@@ -128,6 +128,7 @@ def test_dtype_of_the_solution(a, b, x):
         ("O", "object"),
         ("U3", "<U3"),
         ("S3", r"\|S3"),
+        (np.dtypes.StringDType(), r"StringDType\(\)"),
         ("M8[s]", r"datetime64\[s\]"),
         ("m8[s]", r"timedelta64\[s\]"),
         ("V4", r"\|V4"),
