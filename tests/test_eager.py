@@ -365,10 +365,10 @@ def test_what_complex_and_real_numbers_can_hold_is_solved(a, b, x):
 @pytest.mark.parametrize("dtype", DTYPES[2:], ids=str)
 def test_complex_pivots_are_the_largest_by_re_plus_im(dtype):
     # By |re| + |im| the pivot is 1+i, all is exact, and the second pivot is zero. By the modulus
-    # it is 1.75, and rounding leaves something in most of these.
-    c = np.arange(1.0, 33)
-    a = np.array([[1 + 1j + 0 * c, c], [1.75 + 0 * c, (0.875 - 0.875j) * c]], dtype)
-    _, status = statuses(np.moveaxis(a, -1, 0), np.ones((32, 2), dtype))
+    # it is p, and rounding leaves something in some of these.
+    p, c = (v.ravel() for v in np.meshgrid([1.5, 1.625, 1.6875, 1.75, 1.875], np.arange(1.0, 33)))
+    a = np.array([[1 + 1j + 0 * c, c], [p, (1 - 1j) / 2 * p * c]], dtype)
+    _, status = statuses(np.moveaxis(a, -1, 0), np.ones((len(c), 2), dtype))
     assert (status == Status.SINGULAR).all()
 
 
