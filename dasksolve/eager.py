@@ -162,7 +162,7 @@ def _least_squares(
     a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8]
 ) -> None:
     a, b = _broadcast(a, status.shape), _broadcast(b, status.shape)
-    for index in zip(*np.nonzero(is_singular(status)), strict=True):
+    for index in map(tuple, np.argwhere(is_singular(status))):
         x[index] = np.linalg.lstsq(a[index].astype(x.dtype), b[index].astype(x.dtype), rcond=None)[
             0
         ]

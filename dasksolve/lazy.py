@@ -22,15 +22,13 @@ def solve(
 ) -> da.Array:
     """Solve a batch lazily; `dasksolve.solve` documents it."""
     check_word("on_singular", on_singular, ON_SINGULAR)
-    a_leads = isinstance(a, da.Array)
     a, b = _checked("a", a), _checked("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
     if problem.vectors:
-        b = b.map_blocks(
-            _as_columns, new_axis=b.ndim, chunks=(*b.chunks, (1,)), meta=_meta(b.ndim + 1, b.dtype)
-        )
-    batch_chunks = _batch_chunks(problem.batch_shape, *((a, b) if a_leads else (b, a)))
-    if any(len(chunks) > 1 for chunks in (*a.chunks[-2:], *b.chunks[-2:])):
+        b = _matrices(b, a.ndim)
+    leading = (a, b) if isinstance(a, da.Array) else (b, a)
+    batch_chunks = _batch_chunks(problem.batch_shape, *leading)
+    if _core_is_chunked(a) or _core_is_chunked(b):
         batch_chunks = _split(batch_chunks, problem, a, b)
     a, b = _follow(a, batch_chunks), _follow(b, batch_chunks)
     x = da.map_blocks(
@@ -67,6 +65,18 @@ def _raising_block(
         raise error.within(place["shape"][:-2], origin) from None
 
 
+def _matrices(b: Any, ndim: int) -> Any:
+    """Return vectors as matrices of one column, with axes enough that a block cannot tell."""
+    # A (M, N, N) beside b (N,): a block b of (N, 1) would read as vectors. Not `new_axis` for the
+    # leading axes: where those broadcast, dask 2026.8 loses blocks when it fuses.
+    b = b[(None,) * (ndim - 1 - b.ndim)]
+    if not isinstance(b, da.Array):
+        return _as_columns(b)
+    return da.map_blocks(
+        _as_columns, b, new_axis=b.ndim, chunks=(*b.chunks, (1,)), meta=_meta(b.ndim + 1, b.dtype)
+    )
+
+
 def _as_columns(b: NDArray[Any]) -> NDArray[Any]:
     return b[..., None]
 
@@ -75,12 +85,9 @@ def _meta(ndim: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.empty((0,) * ndim, dtype)  # spares dask from calling the kernel to learn the dtype
 
 
-def _checked(name: str, values: Any) -> da.Array:
+def _checked(name: str, values: Any) -> Any:
     if not isinstance(values, da.Array):
-        values = eager.as_array(name, values)
-        return da.from_array(
-            values, chunks=("auto",) * (values.ndim - 2) + (-1, -1)[-values.ndim :]
-        )
+        return eager.as_array(name, values)
     if type(values._meta) is not np.ndarray:
         kind = f"{type(values._meta).__module__}.{type(values._meta).__name__}"
         raise TypeError(
@@ -95,9 +102,20 @@ def _checked(name: str, values: Any) -> da.Array:
     return values
 
 
-def _batch_chunks(
-    batch_shape: tuple[int, ...], first: da.Array, second: da.Array
-) -> tuple[Chunks, ...]:
+def _chunks(values: Any) -> tuple[Chunks, ...]:
+    if isinstance(values, da.Array):
+        return values.chunks
+    if values.size == 0:  # dask divides by its bytes
+        return tuple((length,) for length in values.shape)
+    wanted = ("auto",) * (values.ndim - 2) + values.shape[-2:]
+    return da.core.normalize_chunks(wanted, values.shape, dtype=values.dtype)
+
+
+def _core_is_chunked(values: Any) -> bool:
+    return any(len(chunks) > 1 for chunks in _chunks(values)[-2:])
+
+
+def _batch_chunks(batch_shape: tuple[int, ...], first: Any, second: Any) -> tuple[Chunks, ...]:
     """Chunks of x along the batch: those of `first`, of `second` where `first` broadcasts."""
     chunks: list[Chunks] = []
     for axis, length in zip(range(-len(batch_shape), 0), batch_shape, strict=True):
@@ -106,13 +124,11 @@ def _batch_chunks(
             for values in (first, second)
             if values.ndim - 2 >= -axis and values.shape[axis - 2] == length
         )
-        chunks.append(followed.chunks[axis - 2])
+        chunks.append(_chunks(followed)[axis - 2])
     return tuple(chunks)
 
 
-def _split(
-    chunks: tuple[Chunks, ...], problem: Problem, a: da.Array, b: da.Array
-) -> tuple[Chunks, ...]:
+def _split(chunks: tuple[Chunks, ...], problem: Problem, a: Any, b: Any) -> tuple[Chunks, ...]:
     """Split the batch so that merging the core dimensions makes no block too large."""
     limit = parse_bytes(dask.config.get("array.chunk-size"))
     system = problem.n * max(problem.n, b.shape[-1]) * problem.dtype.itemsize
@@ -125,8 +141,13 @@ def _split(
         tuple(part for length in c for part in _parts(length, size))
         for c, size in zip(chunks, sizes, strict=True)
     )
+    chunked = " and ".join(
+        f"{name} has chunks of {values.chunksize}"
+        for name, values in (("a", a), ("b", b))
+        if _core_is_chunked(values)
+    )
     warnings.warn(
-        f"the systems themselves are chunked: a has chunks of {a.chunksize}, b of {b.chunksize} "
+        f"the systems themselves are chunked: {chunked}, "
         f"where a block must hold whole systems of {format_bytes(system)}. They are merged, in "
         f"blocks of at most {format_bytes(math.prod(sizes) * system)}: every block then reads "
         f"several chunks. Chunk along the batch alone to avoid it: "
@@ -145,8 +166,8 @@ def _parts(length: int, size: int) -> list[int]:
     return [min(step, length - start) for start in range(0, length, step)]
 
 
-def _follow(values: da.Array, batch_chunks: tuple[Chunks, ...]) -> da.Array:
-    """Rechunk `values` to whole systems and the chunks of the batch, save where it broadcasts."""
+def _follow(values: Any, batch_chunks: tuple[Chunks, ...]) -> da.Array:
+    """Chunk `values` in whole systems and as the batch is, save where it broadcasts."""
     own = values.ndim - 2
     wanted = [
         chunks if sum(chunks) == length else (length,)
@@ -155,4 +176,6 @@ def _follow(values: da.Array, batch_chunks: tuple[Chunks, ...]) -> da.Array:
         )
     ]
     wanted += [(length,) for length in values.shape[-2:]]
+    if not isinstance(values, da.Array):
+        return da.from_array(values, chunks=tuple(wanted))
     return values if values.chunks == tuple(wanted) else values.rechunk(tuple(wanted))

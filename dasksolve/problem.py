@@ -118,7 +118,8 @@ def _describe(
 
 def _solution_dtype(a_dtype: np.dtype[Any], b_dtype: np.dtype[Any]) -> np.dtype[Any]:
     for name, dtype in (("a", a_dtype), ("b", b_dtype)):
-        if dtype.kind not in "biu" and dtype.newbyteorder("=") not in DTYPES:
+        number = dtype.kind in "fc" and dtype.newbyteorder("=") in DTYPES
+        if not number and dtype.kind not in "biu":
             raise TypeError(
                 f"{name} has dtype {dtype}; dasksolve solves float32, float64, complex64 and "
                 "complex128 (integers and bool become float64): convert it with astype()"

@@ -1,23 +1,15 @@
-"""Batches in zarr that the tests of the jobs share."""
+"""What several test files start from: batches in zarr, and a cluster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
+from distributed import Client, LocalCluster
 from numpy.typing import NDArray
-
-
-class Stored(NamedTuple):
-    """A batch, in memory and in zarr."""
-
-    a: NDArray[Any]
-    b: NDArray[Any]
-    a_path: str
-    b_path: str
-    out: str
+from stored import Stored
 
 
 @pytest.fixture
@@ -57,3 +49,15 @@ def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one stored chunk each, however small."""
     monkeypatch.setattr("dasksolve.plan._SMALL", 0)
     monkeypatch.setattr("dasksolve.plan._BLOCKS_A_WORKER", 1 << 30)
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Iterator[Client]:
+    """A client of two worker processes on this machine."""
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from conftest import Stored
+from stored import Stored, files
 
 from dasksolve import BlockErrors, Status, solve_zarr
 
@@ -54,17 +54,12 @@ def done(chunks: Path) -> int:
         return 0
 
 
-def output(stored: Stored) -> dict[str, bytes]:
-    root = Path(stored.out)
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
 @pytest.mark.parametrize(
     "rounds", [pytest.param(2, id="2"), pytest.param(10, id="10", marks=pytest.mark.slow)]
 )
 def test_a_killed_job_resumes_to_the_same_bits(long: Stored, rounds: int) -> None:
     solve_zarr(long.a_path, long.b_path, long.out, workers=8)
-    undisturbed = output(long)
+    undisturbed = files(long.out)
     moments = random.Random(rounds)
     for _ in range(rounds):
         shutil.rmtree(long.out)
@@ -81,7 +76,7 @@ def test_a_killed_job_resumes_to_the_same_bits(long: Stored, rounds: int) -> Non
         assert report["blocks"] == report["blocks_done"] == BLOCKS
         assert report["blocks_resumed"] == finished < BLOCKS
         assert report["flagged"] == [77]
-        assert output(long) == undisturbed  # no *.partial among them
+        assert files(long.out) == undisturbed  # no *.partial among them
 
 
 @pytest.mark.parametrize(

@@ -11,37 +11,20 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import Stored
+from families import same_bits
+from stored import Stored, files
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 import dasksolve
 from dasksolve import BlockErrors, Report, SingularSystemError, Status, solve_zarr
-
-
-def x_of(stored: Stored) -> Any:
-    return zarr.open_array(stored.out + "/x", mode="r")[...]
-
-
-def status_of(stored: Stored) -> Any:
-    return zarr.open_array(stored.out + "/status", mode="r")[...]
-
-
-def files(path: str | Path) -> dict[str, bytes]:
-    root = Path(path)
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
-def same_bits(x: Any, y: Any) -> bool:
-    return x.shape == y.shape and x.dtype == y.dtype and x.tobytes() == y.tobytes()
-
 
 # What it writes
 
 
 def test_x_has_the_bits_of_solve_and_status_names_the_troubled(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
-    assert same_bits(x_of(batch), dasksolve.solve(batch.a, batch.b, on_singular="nan"))
-    status = status_of(batch)
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+    status = batch.status
     assert {int(i): Status(status[i]) for i in np.flatnonzero(status)} == {
         123: Status.SINGULAR,
         456: Status.NONFINITE,
@@ -74,8 +57,8 @@ def test_shapes_are_those_of_solve(
     stored = store(a, b)
     report = solve_zarr(stored.a_path, stored.b_path, stored.out)
     expected = dasksolve.solve(a, b)
-    assert same_bits(x_of(stored), expected)
-    assert report.systems == status_of(stored).size == report.counts[Status.OK]
+    assert same_bits(stored.x, expected)
+    assert report.systems == stored.status.size == report.counts[Status.OK]
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "c16", ">f8", ">c8", "i4", "bool"])
@@ -84,7 +67,7 @@ def test_every_dtype(store: Callable[..., Stored], dtype: str) -> None:
     a, b = (10 * rng.standard_normal((50, 3, 3))).astype(dtype), np.ones((50, 3), dtype)
     stored = store(a, b, zarr_format=2)
     solve_zarr(stored.a_path, stored.b_path, stored.out)
-    assert same_bits(x_of(stored), dasksolve.solve(a, b, on_singular="nan"))
+    assert same_bits(stored.x, dasksolve.solve(a, b, on_singular="nan"))
 
 
 @pytest.mark.parametrize(
@@ -103,13 +86,13 @@ def test_every_storage_of_a(batch: Stored, tmp_path: Path, options: dict[str, An
     path = tmp_path / "other"
     zarr.create_array(path, data=batch.a, **{"chunks": (20, 5, 5), **options})
     solve_zarr(path, batch.b_path, batch.out)
-    assert same_bits(x_of(batch), dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
 
 
 def test_open_arrays_and_paths_are_the_same(batch: Stored) -> None:
     group = zarr.open_group(Path(batch.a_path).parent, mode="r")
     solve_zarr(group["a"], Path(batch.b_path), Path(batch.out))
-    assert same_bits(x_of(batch), dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
 
 
 def test_an_array_in_memory_can_be_an_input(tmp_path: Path) -> None:
@@ -158,8 +141,8 @@ def test_lstsq_is_for_the_singular_alone(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out, on_singular="lstsq")
     expected = dasksolve.solve(batch.a, batch.b, on_singular="lstsq")
     assert np.isfinite(expected[123]).all()
-    assert same_bits(x_of(batch), expected)
-    assert status_of(batch)[123] == Status.SINGULAR
+    assert same_bits(batch.x, expected)
+    assert batch.status[123] == Status.SINGULAR
 
 
 @pytest.mark.usefixtures("many_blocks")
@@ -167,7 +150,7 @@ def test_raise_names_every_failed_system_once_all_is_written(batch: Stored) -> N
     with pytest.raises(SingularSystemError, match=r"1 system of .*\(1000,\).* index 123;") as info:
         solve_zarr(batch.a_path, batch.b_path, batch.out, on_singular="raise")
     assert info.value.indices.tolist() == [123]
-    assert same_bits(x_of(batch), dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
 
 
 # What it reports
@@ -202,7 +185,7 @@ def test_flagged_are_the_first_of_the_batch_and_counted_over_it(
     stored = store(a, np.ones((60, 50, 2)), (7, 11, 2, 2), (60, 50, 2))
     report = solve_zarr(stored.a_path, stored.b_path, stored.out)
     assert report.counts[Status.SINGULAR] == 1500
-    assert report.flagged == tuple(np.flatnonzero(status_of(stored))[:1000].tolist())
+    assert report.flagged == tuple(np.flatnonzero(stored.status)[:1000].tolist())
 
 
 def test_the_graph_has_one_task_a_block(batch: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +301,7 @@ def test_overwriting_never_deletes_an_input(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
     with pytest.raises(ValueError, match="would delete b"):
         solve_zarr(batch.a_path, batch.out + "/x", batch.out, overwrite=True)
-    assert x_of(batch).shape == (1000, 5)
+    assert batch.x.shape == (1000, 5)
 
 
 def test_an_input_is_opened_for_reading_only(batch: Stored) -> None:
@@ -454,10 +437,10 @@ def test_a_chunk_that_is_not_stored_is_an_error_that_says_what_to_do(
         Status.OK: 90,
         Status.PENDING: 10,
     }
-    assert (status_of(stored)[20:30] == Status.PENDING).all()
+    assert (stored.status[20:30] == Status.PENDING).all()
     report = solve_zarr(stored.a_path, stored.b_path, stored.out, resume=True, strict=False)
     assert (report.blocks_resumed, report.chunks_missing) == (9, 1)
-    assert same_bits(x_of(stored), dasksolve.solve(a, b))
+    assert same_bits(stored.x, dasksolve.solve(a, b))
 
 
 @pytest.mark.parametrize("fault", ["deleted", "truncated", "flipped"])
@@ -476,10 +459,10 @@ def test_a_bad_chunk_stops_its_own_block_only(batch: Stored, tmp_path: Path, fau
         solve_zarr(path, batch.b_path, batch.out)
     assert info.value.report.blocks_done == 9
     assert "chunk c/6/0/0 of a (" in info.value.failures[0].cause
-    x, expected = x_of(batch), dasksolve.solve(batch.a, batch.b, on_singular="nan")
+    x, expected = batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan")
     assert np.isnan(x[600:700]).all()
     assert same_bits(np.delete(x, range(600, 700), 0), np.delete(expected, range(600, 700), 0))
     chunk.write_bytes(good)
     report = solve_zarr(path, batch.b_path, batch.out, resume=True)
     assert report.blocks_resumed == 9
-    assert same_bits(x_of(batch), expected)
+    assert same_bits(batch.x, expected)

@@ -1,0 +1,148 @@
+"""The matrices that tests and benchmarks share, with the bound that every solution must keep."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.linalg import get_lapack_funcs, hilbert
+
+Array = NDArray[Any]
+
+DTYPES = tuple(map(np.dtype, (np.float32, np.float64, np.complex64, np.complex128)))
+BACKWARD_C = 1.0
+"""c of the bound ``2 * (LAPACK's backward error) + c * N * eps``."""
+
+
+class Family(NamedTuple):
+    """Matrices of one kind."""
+
+    name: str
+    make: Callable[[int, np.dtype[Any], np.random.Generator], Array]
+    """(N, dtype, generator) to a (M, N, N)."""
+    orders: tuple[int, ...]
+    """Every order that is tested."""
+
+
+def numbers(rng: np.random.Generator, dtype: Any, *shape: int) -> Array:
+    """Normal numbers of any of the four dtypes."""
+    values = rng.standard_normal(shape)
+    if np.dtype(dtype).kind == "c":
+        values = values + 1j * rng.standard_normal(shape)
+    return values.astype(dtype)
+
+
+def systems(
+    n: int, *batch: int, dtype: Any = np.float64, k: int | None = None, seed: int = 0
+) -> tuple[Array, Array]:
+    """Random a (*batch, n, n) beside b (*batch, n), or (*batch, n, k)."""
+    rng = np.random.default_rng([seed, n, *batch])
+    core = (n,) if k is None else (n, k)
+    return numbers(rng, dtype, *batch, n, n), numbers(rng, dtype, *batch, *core)
+
+
+def row_scales(n: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
+    """Powers of two from 1e-150 to 1e150 (1e±15 in single precision), shuffled."""
+    top = 50 if np.finfo(dtype).bits == 32 else 498
+    return np.ldexp(1.0, rng.permutation(np.linspace(-top, top, n).astype(int)))
+
+
+def _random(n: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
+    return numbers(rng, dtype, 5, n, n)
+
+
+def _graded(n: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
+    rows, columns = row_scales(n, dtype, rng), row_scales(n, dtype, rng)
+    wide = np.result_type(dtype, np.float64)
+    return (rows[:, None] * numbers(rng, wide, 5, n, n) * columns).astype(dtype)
+
+
+def _hilbert(n: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
+    return _rotated(hilbert(n), dtype, rng)
+
+
+def _growth(n: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
+    # Wilkinson's example, where the pivots grow to 2^(N-1): Higham, Accuracy and Stability, 9.3.
+    a = np.eye(n) - np.tril(np.ones((n, n)), -1)
+    a[:, -1] = 1
+    return _rotated(a, dtype, rng)
+
+
+def _permutation(n: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
+    return np.concatenate([_rotated(np.eye(n)[rng.permutation(n)], dtype, rng) for _ in range(5)])
+
+
+def _triangular(n: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
+    a = numbers(rng, dtype, 6, n, n) / np.sqrt(n).astype(dtype) + 2 * np.eye(n, dtype=dtype)
+    return np.concatenate([np.tril(a[:3]), np.triu(a[3:])])
+
+
+def _rotated(a: Array, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
+    """`a` as a batch of one, its rows and columns turned by powers of i where dtype is complex."""
+    if dtype.kind == "c":
+        a = 1j ** rng.integers(4, size=len(a))[:, None] * a * 1j ** rng.integers(4, size=len(a))
+    return a.astype(dtype)[None]
+
+
+FAMILIES = (
+    Family("random", _random, (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 33, 64, 100)),
+    Family("graded", _graded, (2, 5, 8, 24, 40)),
+    Family("hilbert", _hilbert, (2, 3, 5, 8, 10)),
+    Family("growth", _growth, (3, 8, 20, 40, 60)),
+    Family("permutation", _permutation, (2, 5, 16, 33)),
+    Family("triangular", _triangular, (2, 5, 16, 33)),
+)
+CASES = [
+    pytest.param(family, n, dtype, id=f"{family.name}-{n}-{dtype}")
+    for family in FAMILIES
+    for n in family.orders
+    for dtype in DTYPES
+]
+
+
+def case(family: Family, n: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """a (M, N, N) of a family beside b (M, N, K), whose rows are scaled as those of a.
+
+    The fewer the matrices, the more columns: where pivots grow, what one b loses is chance, and
+    only the largest loss of many says how good a solver is.
+    """
+    rng = np.random.default_rng([n, dtype.num])
+    a = family.make(n, dtype, rng)
+    k = 60 // len(a)
+    b = numbers(rng, np.result_type(dtype, np.float64), len(a), n, k)
+    if family.name == "graded":  # x would overflow otherwise
+        b *= np.abs(a).max(axis=-1, keepdims=True).astype(np.float64) / np.abs(a).max()
+    return a, b.astype(dtype)
+
+
+def backward_error(a: Array, b: Array, x: Array) -> NDArray[np.longdouble]:
+    """‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞) of each system, the largest over the columns of b (..., N, K).
+
+    In long double, which neither overflows at 1e±150 nor rounds as coarsely as x.
+    """
+    wide = np.result_type(x.dtype, np.longdouble)
+    a, b, x = a.astype(wide), b.astype(wide), x.astype(wide)
+    residual = np.abs((a[..., None] * x[..., None, :, :]).sum(axis=-2) - b).max(axis=-2)
+    norms = np.abs(a).sum(axis=-1).max(axis=-1)[..., None] * np.abs(x).max(axis=-2)
+    norms = norms + np.abs(b).max(axis=-2)
+    return np.divide(residual, norms, out=np.zeros_like(residual), where=residual != 0).max(-1)
+
+
+def lapack(a: Array, b: Array) -> Array:
+    """x by LAPACK's gesv in the precision of a (numpy.linalg.solve computes float32 in double)."""
+    (gesv,) = get_lapack_funcs(("gesv",), (a, b))
+    return np.stack([gesv(a[i], b[i])[2] for i in range(len(a))])
+
+
+def bound(a: Array, b: Array) -> NDArray[np.longdouble]:
+    """What the backward error of each system (M, N, N), (M, N, K) may be."""
+    n, eps = a.shape[-1], np.finfo(a.dtype).eps
+    # fmax: where LAPACK overflows, it sets no example.
+    return np.fmax(2 * backward_error(a, b, lapack(a, b)), 0) + BACKWARD_C * n * eps
+
+
+def same_bits(x: Any, y: Any) -> bool:
+    """Whether two arrays agree in dtype, shape and every bit, those of NaN included."""
+    x, y = np.asarray(x), np.asarray(y)
+    return (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())

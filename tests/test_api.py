@@ -1,0 +1,28 @@
+"""The one door: what it promises to a reader of its documentation."""
+
+import doctest
+import inspect
+
+import pytest
+
+import dasksolve
+from dasksolve import api, eager, errors, lazy
+
+
+@pytest.mark.parametrize("module", [api, errors], ids=lambda module: module.__name__)
+def test_the_examples_of_the_docstrings_run(module):
+    result = doctest.testmod(module)
+    assert (result.failed, result.attempted > 0) == (0, True)
+
+
+def test_policy_is_given_by_name_and_arrays_by_place():
+    kinds = {p.name: p.kind for p in inspect.signature(dasksolve.solve).parameters.values()}
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    assert [name for name, kind in kinds.items() if kind is not by_name] == ["a", "b"]
+
+
+@pytest.mark.parametrize("inner", [eager.solve, lazy.solve], ids=["NumPy", "dask"])
+def test_both_roads_have_the_defaults_of_the_door(inner):
+    door = inspect.signature(dasksolve.solve).parameters
+    for name, parameter in inspect.signature(inner).parameters.items():
+        assert parameter.default == door[name].default
