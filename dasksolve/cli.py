@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from dask.utils import format_bytes
 from tqdm.auto import tqdm
 
 import dasksolve
@@ -43,14 +42,15 @@ class Bar:
                 desc=self.what,
                 unit="block",
                 dynamic_ncols=True,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} blocks{postfix}, "
-                "{remaining} left",
+                bar_format="{desc} {remaining} left |{bar}| {n_fmt}/{total_fmt} blocks{postfix}",
             )
         solved = sum(n for status, n in report.counts.items() if status >= 0)
+        flagged = report.flagged_count - report.counts[dasksolve.Status.PENDING]
         rate = (report.bytes_read + report.bytes_written) / report.seconds
         self.bar.set_postfix_str(
-            f"{solved / report.seconds / 1e6:.2f} M systems/s, {format_bytes(int(rate))}/s, "
-            f"{report.flagged_count - report.counts[dasksolve.Status.PENDING]:,} flagged",
+            f"{tqdm.format_sizeof(solved / report.seconds)} systems/s, "
+            f"{tqdm.format_sizeof(rate, 'B')}/s, "
+            f"{tqdm.format_sizeof(flagged) if flagged > 999 else flagged} flagged",
             refresh=False,
         )
         self.bar.update(report.blocks_done - self.bar.n)

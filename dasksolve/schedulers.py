@@ -119,7 +119,7 @@ class Cluster:
 
         ahead = max(WINDOW, 2 * self.processes * self.workers)
         pending: dict[Any, int] = {}
-        completed = as_completed()
+        completed = as_completed(loop=self.client.loop)
         remaining = iter(windows)
 
         def submit() -> Iterator[Any]:

@@ -1,0 +1,192 @@
+"""The command line, as a person runs it: exit status, text, and what stays on disk."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+import zarr
+from distributed import Client
+from stored import Stored
+
+from dasksolve import solve_zarr
+from dasksolve.cli import main, parser
+
+
+def arguments(batch: Stored, *more: str) -> list[str]:
+    return [batch.a_path, batch.b_path, batch.out, *more]
+
+
+def test_solve_then_check(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["solve", *arguments(batch)]) == 3
+    printed = capsys.readouterr()
+    assert re.search(r"^ok +997$", printed.out, re.M)
+    assert re.search(r"^singular +1$", printed.out, re.M)
+    assert re.search(r"^flagged +123, 456, 789$", printed.out, re.M)
+    assert printed.err == ""
+    assert main(["check", *arguments(batch)]) == 3
+    assert re.search(r"^worst backward error +\d", capsys.readouterr().out, re.M)
+
+
+def test_nothing_flagged_is_zero(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
+    zarr.open_array(batch.a_path)[[123, 456, 789]] = 1 + batch.a[:3]
+    zarr.open_array(batch.b_path)[789] = 1
+    assert main(["solve", *arguments(batch, "--quiet")]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_json(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["solve", *arguments(batch, "--json")])
+    report = json.loads(capsys.readouterr().out)
+    assert report["counts"]["SINGULAR"] == 1
+    assert report["flagged"] == [123, 456, 789]
+    assert report["worst_rcond"] is None
+
+
+def test_dry_run_writes_nothing(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["solve", *arguments(batch, "--dry-run", "--memory", "300MiB")]) == 0
+    printed = capsys.readouterr().out
+    assert "1,000 systems in" in printed
+    assert "of 300.00 MiB" in printed
+    assert not Path(batch.out).exists()
+
+
+def test_a_second_run_says_what_to_do(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["solve", *arguments(batch, "--quiet")])
+    assert main(["solve", *arguments(batch)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"dasksolve: {batch.out} exists; ")
+    assert "--resume" in message
+    assert "--overwrite" in message
+    assert main(["solve", *arguments(batch, "--resume")]) == 3
+    assert main(["solve", *arguments(batch, "--overwrite")]) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(["--memory", "1kB"], "is too small", id="memory"),
+        pytest.param(["--on-singular", "cry"], "'raise', 'nan', 'lstsq'", id="on_singular"),
+        pytest.param(["--assume-a", "nice"], "'gen', 'pos'", id="assume_a"),
+        pytest.param(["--on-singular", "raise"], "1 system of a batch", id="raise"),
+        pytest.param(
+            ["--scheduler", "tcp://127.0.0.1:1"], "no dask scheduler answers", id="scheduler"
+        ),
+    ],
+)
+def test_an_error_is_one_line_without_a_traceback(
+    batch: Stored, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["solve", *arguments(batch, *options)]) == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.startswith("dasksolve: ")
+    assert printed.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["solve", *arguments(batch, "--memory", "1kB", "--debug")]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_failed_blocks_are_named_after_the_report(
+    batch: Stored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(batch.a_path, "c/5/0/0").unlink()
+    assert main(["solve", *arguments(batch)]) == 1
+    printed = capsys.readouterr()
+    assert "peak memory" in printed.out
+    assert "chunk c/5/0/0 of a" in printed.err
+    assert "--no-strict" in printed.err
+    assert main(["solve", *arguments(batch, "--resume", "--no-strict")]) == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param(["solve", "a"], id="too few"),
+        pytest.param(["solve", "a", "b", "c", "--resume", "--overwrite"], id="both"),
+        pytest.param(["solve", "a", "b", "c", "--workers", "many"], id="no number"),
+    ],
+)
+def test_usage_is_two(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("command", [[], ["solve"], ["check"], ["demo"], ["bench"]])
+def test_help_fits_80_columns(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        parser().parse_args([*command, "--help"])
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_a_scheduler_by_its_address(batch: Stored, two_processes: Client) -> None:
+    address = two_processes.scheduler.address
+    assert main(["solve", *arguments(batch, "--scheduler", address, "--quiet")]) == 3
+    here = batch.x
+    solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True)
+    assert here.tobytes() == batch.x.tobytes()
+
+
+def on_a_terminal(words: list[str]) -> str:
+    """Run the command line on a terminal of 80 columns; return what it shows."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "dasksolve.cli", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env=environment,
+    ):
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+    os.close(ours)
+    return shown.decode()
+
+
+def test_a_terminal_sees_a_progress_bar(batch: Stored) -> None:
+    last = on_a_terminal(["solve", *arguments(batch)]).strip().split("\r")[-1]
+    expected = r"^solving 00:00 left \|.+\| (\d+)/\1 blocks, .*k systems/s, .*B/s, 3 flagged$"
+    assert re.search(expected, last)
+    assert len(last) <= 80
+
+
+def test_quiet_shows_no_bar(batch: Stored) -> None:
+    assert on_a_terminal(["solve", *arguments(batch, "--quiet")]) == ""
+
+
+def test_demo_cleans_up_and_prints_what_it_did(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "dasksolve.cli", "demo", "--size", "8MiB"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert run.returncode == 0, run.stderr
+    for what in ("systems/s", "peak memory", "flagged: 5 singular", "worst backward error"):
+        assert what in run.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_keeps_what_it_is_told_to(tmp_path: Path) -> None:
+    assert main(["demo", "--size", "1MiB", "--keep", str(tmp_path / "kept")]) == 0
+    assert zarr.open_array(tmp_path / "kept/solved.zarr/x").shape == (2048, 8)

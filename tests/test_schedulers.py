@@ -1,0 +1,100 @@
+"""The same job on threads and on a cluster."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+from families import same_bits
+from stored import Stored, files
+
+import dasksolve
+from dasksolve import solve_zarr
+from dasksolve.schedulers import Cluster, Threads, choose
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_numpy_threads_and_processes_write_the_same_bytes(
+    batch: Stored, two_processes: Client
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out, workers=2)
+    on_threads = files(batch.out)
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True, client=two_processes)
+    assert report.blocks_done == report.blocks == 10
+    assert report.flagged == (123, 456, 789)
+    assert 0 < report.peak_memory < 256 << 20
+    assert files(batch.out) == on_threads
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_cluster_works_in_windows_and_frees_what_it_returned(
+    batch: Stored, two_processes: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasksolve.zarr_job.WINDOW", 3)
+    monkeypatch.setattr("dasksolve.schedulers.WINDOW", 3)
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, client=two_processes)
+    assert report.blocks_done == 10
+    until = time.monotonic() + 10  # releasing is a message to the scheduler
+    while two_processes.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+        assert time.monotonic() < until
+
+
+def test_the_current_client_is_used_if_there_is_one() -> None:
+    assert isinstance(choose(None, None), Threads)
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        chosen = choose(None, None)
+        assert isinstance(chosen, Cluster)
+        assert chosen.client is client
+    assert isinstance(choose(None, None), Threads)
+
+
+def test_memory_that_workers_cannot_see_is_refused(two_processes: Client, tmp_path: Path) -> None:
+    a = zarr.create_array(zarr.storage.MemoryStore(), data=np.eye(3) + np.zeros((9, 3, 3)))
+    with pytest.raises(ValueError, match="in the memory of this process"):
+        solve_zarr(a, a, tmp_path / "out", client=two_processes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_without_workers_is_refused(batch: Stored) -> None:
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        pytest.raises(RuntimeError, match="has no workers; start some"),
+    ):
+        solve_zarr(batch.a_path, batch.b_path, batch.out, client=client)
+    assert not Path(batch.out).exists()
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_worker_that_is_killed_loses_nothing(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    undisturbed = files(batch.out)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        victim = next(iter(client.run(os.getpid).values()))
+        killed = []
+
+        def kill(_report: dasksolve.Report) -> None:
+            if not killed:
+                killed.append(os.kill(victim, signal.SIGKILL))
+
+        report = solve_zarr(
+            batch.a_path, batch.b_path, batch.out, client=client, overwrite=True, progress=kill
+        )
+    assert killed
+    assert report.blocks_done == 10
+    assert files(batch.out) == undisturbed
