@@ -1,12 +1,227 @@
-"""`dasksolve bench`: the kernels against NumPy on this machine, as a table."""
+"""`dasksolve bench`: `dasksolve.solve` against NumPy on this machine, as a table."""
 
 import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve.api import solve
+
+ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
+DTYPES = ("float64", "float32", "complex128", "complex64")
+BATCH = 32 << 20
+"""Bytes of a in a batch: more than a cache holds."""
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case, measured."""
+
+    dtype: str
+    n: int
+    systems: int
+    nanoseconds: float
+    """Of dasksolve, a system."""
+    numpy_nanoseconds: float
+    """Of `numpy.linalg.solve`, a system."""
+    gigabytes: float
+    """Of a, b and x, a second."""
+    gigaflops: float
+    """Real operations a second: 2/3 N³ + 2 N², four times as many if complex."""
+    bandwidth: float
+    """Share of the rate at which one thread reads memory."""
+    dot: float
+    """Share of the rate of `numpy.dot` of matrices."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster than NumPy."""
+        return self.numpy_nanoseconds / self.nanoseconds
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The words that `dasksolve bench` understands."""
+    command.add_argument(
+        "--n", type=int, nargs="+", default=ORDERS, metavar="N", help="orders (default: 2 to 512)"
+    )
+    command.add_argument(
+        "--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="D", help="of the systems"
+    )
+    command.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
+    command.add_argument("--json", action="store_true", help="print the rows as JSON")
+    command.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure and print the table."""
+    """Measure and print the table, with one thread for BLAS too."""
+    if any(os.environ.get(name) != "1" for name in _ONE_THREAD):
+        # BLAS reads these once, when NumPy is imported: begin again in a process that has them.
+        environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
+        again = [sys.executable, "-m", "dasksolve.cli", *options.words]
+        return subprocess.run(again, env=environment, check=False).returncode
+    if options.plot:
+        import matplotlib  # noqa: F401  fail now, not after minutes of measuring
+    rows = []
+    if not options.json:
+        print(f"{machine()}\n{_HEAD}")
+    for row in measure(options.n, options.dtype, options.rounds):
+        rows.append(row)
+        if not options.json:
+            print(_line(row), flush=True)
+    if options.json:
+        table = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        print(json.dumps({"machine": machine(), "rows": table}))
+    if options.plot:
+        plot(rows, options.plot)
     return 0
+
+
+_HEAD = (
+    f"{'dtype':<10} {'N':>4} {'ns/system':>11} {'NumPy':>11} {'ratio':>6} {'GB/s':>6} "
+    f"{'GFLOP/s':>8} {'of limit':>9}"
+)
+
+
+def _line(row: Row) -> str:
+    limit = (
+        f"{row.bandwidth:.0%} mem" if row.n <= 8 else f"{row.dot:.0%} dot" if row.n >= 64 else ""
+    )
+    return (
+        f"{row.dtype:<10} {row.n:>4} {row.nanoseconds:>11,.1f} {row.numpy_nanoseconds:>11,.1f} "
+        f"{row.ratio:>6.1f} {row.gigabytes:>6.1f} {row.gigaflops:>8.1f} {limit:>9}"
+    )
+
+
+def machine() -> str:
+    """What was measured: the processor and the versions."""
+    names = [line for line in _processor_lines() if line.startswith("model name")]
+    processor = names[0].split(":")[1].strip() if names else platform.processor()
+    packages = ", ".join(f"{name} {version(name)}" for name in ("dasksolve", "numba", "numpy"))
+    return f"{processor}, one thread; {packages}, Python {platform.python_version()}"
+
+
+def _processor_lines() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def measure(orders: Any, dtypes: Any, rounds: int) -> Iterator[Row]:
+    """Measure every case: medians of runs that take turns."""
+    bandwidth = memory_bandwidth()
+    for dtype in dtypes:
+        dot = dot_rate(np.dtype(dtype))
+        for n in orders:
+            yield measure_case(n, np.dtype(dtype), rounds, bandwidth, dot)
+
+
+def batch(n: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Random systems that fill `BATCH` bytes, a multiple of 16 of them."""
+    systems = max(16, BATCH // (n * n * dtype.itemsize) // 16 * 16)
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((systems, n, n)), rng.standard_normal((systems, n))
+    if dtype.kind == "c":
+        return (a + 1j * rng.standard_normal(a.shape)).astype(dtype), b.astype(dtype)
+    return a.astype(dtype), b.astype(dtype)
+
+
+def measure_case(n: int, dtype: np.dtype[Any], rounds: int, bandwidth: float, dot: float) -> Row:
+    """Measure one order and dtype."""
+    a, b = batch(n, dtype)
+    ours, numpys = interleaved(
+        rounds, lambda: solve(a, b, on_singular="nan"), lambda: np.linalg.solve(a, b[..., None])
+    )
+    systems = len(a)
+    gigabytes = (a.nbytes + 2 * b.nbytes) / ours / 1e9
+    operations = (2 / 3 * n**3 + 2 * n**2) * (4 if dtype.kind == "c" else 1)
+    gigaflops = operations * systems / ours / 1e9
+    return Row(
+        dtype=dtype.name,
+        n=n,
+        systems=systems,
+        nanoseconds=ours / systems * 1e9,
+        numpy_nanoseconds=numpys / systems * 1e9,
+        gigabytes=gigabytes,
+        gigaflops=gigaflops,
+        bandwidth=gigabytes / bandwidth,
+        dot=gigaflops / dot,
+    )
+
+
+def interleaved(rounds: int, *runs: Callable[[], Any]) -> list[float]:
+    """Median seconds of each, taking turns, so that noise hits all alike; one turn to warm up."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds + 1):
+        for run_once, times in zip(runs, seconds, strict=True):
+            started = time.perf_counter()
+            run_once()
+            times.append(time.perf_counter() - started)
+    return [statistics.median(times[1:]) for times in seconds]
+
+
+def memory_bandwidth() -> float:
+    """GB/s at which one thread reads memory."""
+    values = np.ones(1 << 25)
+    (seconds,) = interleaved(5, lambda: np.dot(values, values))
+    return values.nbytes / seconds / 1e9
+
+
+def dot_rate(dtype: np.dtype[Any]) -> float:
+    """GFLOP/s of `numpy.dot` of two matrices of order 1,024."""
+    values = np.ones((1024, 1024), dtype)
+    (seconds,) = interleaved(5, lambda: np.dot(values, values))
+    return 2 * 1024**3 * (4 if dtype.kind == "c" else 1) / seconds / 1e9
+
+
+def plot(rows: list[Row], path: str) -> None:
+    """Draw how many times faster than NumPy each case is."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    styles = {  # colours of Okabe and Ito, which a colour-blind person can tell apart
+        "float64": ("#0072B2", "o"),
+        "float32": ("#E69F00", "s"),
+        "complex128": ("#009E73", "^"),
+        "complex64": ("#CC79A7", "D"),
+    }
+    for dtype in dict.fromkeys(row.dtype for row in rows):
+        mine = [row for row in rows if row.dtype == dtype]
+        colour, marker = styles[dtype]
+        axes.plot(
+            [row.n for row in mine],
+            [row.ratio for row in mine],
+            color=colour,
+            marker=marker,
+            markersize=5,
+            label=dtype,
+        )
+    axes.axhline(1, color="0.4", linewidth=1, linestyle="--")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="order N of the systems",
+        ylabel="times faster than numpy.linalg.solve",
+    )
+    orders = sorted({row.n for row in rows})
+    axes.set_xticks(orders, [str(n) for n in orders], fontsize=8)
+    axes.set_yticks([1, 2, 3, 5, 10, 20, 50], ["1", "2", "3", "5", "10", "20", "50"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    axes.set_title(machine().split(";")[0], fontsize=9)
+    figure.savefig(path, dpi=150)

@@ -145,7 +145,9 @@ def _output(command: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return its exit status."""
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(words)
+    options.words = words
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(options.run(options))
@@ -171,7 +173,7 @@ def _one_line(error: Exception) -> str:
 def _how_to_resume(options: argparse.Namespace) -> str:
     if options.run is not run_solve:
         return "interrupted"
-    words = [w for w in sys.argv[1:] if w not in ("--resume", "--overwrite")]
+    words = [word for word in options.words if word not in ("--resume", "--overwrite")]
     command = shlex.join(["dasksolve", *words, "--resume"])
     return f"interrupted; the blocks that are done are kept, go on with: {command}"
 
