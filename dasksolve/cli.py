@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -149,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(words)
     options.words = words
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its six, one counts
     try:
         return int(options.run(options))
     except KeyboardInterrupt as stop:
@@ -159,6 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"dasksolve: {_one_line(error)}", file=sys.stderr)
         return FAILED
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"dasksolve: warning: {message}", file=sys.stderr)
 
 
 def _terminate(*_: object) -> None:

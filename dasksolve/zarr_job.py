@@ -1,6 +1,7 @@
 """`solve_zarr`: describe, validate, create, run in windows, report."""
 
 import uuid
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from dasksolve import eager, journal, memory, stores
-from dasksolve.errors import BlockErrors, SingularSystemError
+from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.memory import Gauge, map_buffers
 from dasksolve.plan import Block, Plan, make_plan
 from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe, flat_indices
@@ -248,7 +249,22 @@ def prepare(
         journal.refuse_changes(old, identity, location)
         block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
     plan = plan_job(inputs, scheduler, memory_limit, block_shape)
+    _warn_of_chunked_systems(inputs.a, plan)
     return Prepared(inputs, scheduler, plan, store, location, identity, earlier)
+
+
+def _warn_of_chunked_systems(a: Source, plan: Plan) -> None:
+    if plan.amplification == 1:
+        return
+    n = a.layout.shape[-1]
+    batch = ", ".join(str(c) for c in a.layout.chunks[: a.layout.batch])
+    warnings.warn(
+        f"a is stored in chunks of {a.layout.chunks}, which split its systems of ({n}, {n}), so "
+        f"every byte of it is read {plan.amplification:g} times. Chunk it along the batch alone: "
+        f'dask.array.from_zarr("{a.location}").rechunk(({batch}, {n}, {n})).to_zarr(…)',
+        PerformanceWarning,
+        stacklevel=4,
+    )
 
 
 def plan_job(

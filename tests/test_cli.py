@@ -9,6 +9,7 @@ import sys
 import termios
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 from distributed import Client
@@ -87,6 +88,26 @@ def test_an_error_is_one_line_without_a_traceback(
     assert message in printed
     assert printed.startswith("dasksolve: ")
     assert printed.count("\n") == 1
+
+
+def test_systems_that_are_chunked_too_coarsely_are_a_warning(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "data")
+    a = np.ones((2000, 100, 100)) + np.eye(100)
+    group.create_array("a", data=a, chunks=(2000, 10, 100))
+    group.create_array("b", data=np.ones((2000, 100)))
+    paths = [str(tmp_path / name) for name in ("data/a", "data/b", "out")]
+    run = subprocess.run(
+        [sys.executable, "-m", "dasksolve.cli", "solve", *paths, "--memory", "600MiB", "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0
+    assert re.fullmatch(
+        r"dasksolve: warning: a is stored in chunks of \(2000, 10, 100\), which split its systems "
+        r"of \(100, 100\), so every byte of it is read \d+ times\. .*\n",
+        run.stderr,
+    )
 
 
 def test_debug_shows_the_traceback(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
