@@ -41,6 +41,8 @@ class Problem:
     """The lower triangle is the one that is read, where the structure leaves a choice."""
     vectors: bool
     """b is a stack of vectors, so x has no axis for the right-hand sides."""
+    direct: bool
+    """There are systems, and a and b are of x's dtype and batch shape: no need to convert them."""
 
     @property
     def systems(self) -> int:
@@ -105,14 +107,19 @@ def _describe(
         raise ValueError(
             f"the batch shapes {a_shape[:-2]} of a and {b_batch} of b do not broadcast: {shapes}"
         ) from None
+    k = 1 if vectors else b_core[1]
+    dtype = _solution_dtype(a_dtype, b_dtype)
     return Problem(
         batch_shape=batch_shape,
         n=n,
-        k=1 if vectors else b_core[1],
-        dtype=_solution_dtype(a_dtype, b_dtype),
+        k=k,
+        dtype=dtype,
         assume_a=assume_a,
         lower=lower,
         vectors=vectors,
+        direct=n * k * math.prod(batch_shape) > 0
+        and a_dtype == b_dtype == dtype
+        and a_shape[:-2] == b_batch == batch_shape,
     )
 
 

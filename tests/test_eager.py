@@ -459,7 +459,7 @@ def test_pieces_cover_a_batch_once_and_in_order(shape, size):
 
 def test_an_error_in_one_thread_reaches_the_caller():
     with pytest.raises(ZeroDivisionError, match="division"):
-        eager.in_threads(lambda queue: [operator.truediv(1, i) for i in queue], [3, 2, 1, 0], 2)
+        eager.in_threads(lambda i: operator.truediv(1, i), [3, 2, 1, 0], 2)
 
 
 def test_the_error_survives_pickling():
