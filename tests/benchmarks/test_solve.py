@@ -1,4 +1,4 @@
-"""The cases of `dasksolve bench`, for pytest-benchmark: pytest tests/benchmarks -m slow --benchmark-enable."""
+"""The cases of `dasksolve bench`: pytest tests/benchmarks -m slow --benchmark-enable."""
 
 from collections.abc import Callable
 from typing import Any
