@@ -4,6 +4,21 @@ Every kernel is called as ``kernel(a, b, x, status)`` with C-contiguous, native 
 and b (M, N, K) are read, x (M, N, K) and status (M,) int8 are written, N ≥ 1, M ≥ 0, K ≥ 1, all
 of one dtype. It runs serially without the GIL, never raises, and gives the same bits for a system
 wherever that stands in the batch. x is NaN where the status is not OK.
+
+The arithmetic is fixed, so that every kernel for general matrices gives the same bits. Pivots are
+the first of the largest |re| + |im| in their column, and are taken in panels of 8 (the last panel
+may be smaller). Rows are swapped in the panel and to its right. Then, with (·) as the sum of
+products over k in ascending order, begun by a rounded product and continued by fma (complex: see
+`lanes.fma`), and r_k = 1 / u_kk:
+
+    in a panel that starts at s     u_ij = a_ij - (l_ik u_kj : s ≤ k < i)
+                                    l_ij = (a_ij - (l_ik u_kj : s ≤ k < j)) r_j
+    after it, right and below       a_ij ← a_ij - (l_ik u_kj : k in the panel)
+    b                               as further columns of a, which give y
+    x, panels from the last one     x_i = (y_i - (u_ik x_k : i < k in the panel)) r_i
+    after each, above               y_i ← y_i - (u_ik x_k : k in the panel)
+
+For N ≤ 5 these are the operations of OpenBLAS's getrf, hence the same verdicts on singularity.
 """
 
 from collections.abc import Callable
@@ -13,15 +28,22 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, types
 
-from dasksolve.kernels import lu
+from dasksolve.kernels.interleaved import solve as interleaved
+from dasksolve.kernels.unrolled import unrolled
 
 Kernel = Callable[[Any, Any, Any, Any], None]
+
+# Largest N, and the kernel for it.
+GENERAL: list[tuple[float, Callable[[int], Kernel]]] = [
+    (16, unrolled),
+    (np.inf, lambda n: interleaved),
+]
 
 
 @cache
 def pick(assume_a: str, n: int, dtype: np.dtype[Any]) -> Kernel:
     """The compiled kernel for systems of order `n`."""
-    dispatcher = lu.solve
+    dispatcher: Any = next(kernel for largest, kernel in GENERAL if n <= largest)(n)
     element = from_dtype(dtype)
     # Read-only arguments accept writable arrays too, so this one variant serves every call.
     read = types.Array(element, 3, "C", readonly=True)

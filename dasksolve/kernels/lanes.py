@@ -7,6 +7,7 @@ dtype. Products and sums are never contracted: where a rounding is to be saved, 
 """
 
 import operator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import lower_builtin, models, register_model
 
 INDEX = ir.IntType(64)
+# Pivots whose products are summed before they are subtracted.
+PANEL = 8
 
 
 def _vector_bytes() -> int:
@@ -93,6 +96,13 @@ class Index(Emitted):
 
     __radd__, __rmul__ = __add__, __mul__
 
+    def __eq__(self, other):
+        return Bits(self.builder, self.builder.icmp_signed("==", self.value, index_value(other)))
+
+    def at_most(self, other):
+        least = self.builder.icmp_signed("<", self.value, other.value)
+        return Index(self.builder, self.builder.select(least, self.value, other.value))
+
 
 def index_value(index):
     return index.value if isinstance(index, Index) else ir.Constant(INDEX, index)
@@ -151,6 +161,10 @@ class Vector(Emitted):
 
     def lane(self, index):
         return Emitted(self.builder, self.builder.extract_element(self.value, index_value(index)))
+
+    def replaced(self, index, number):
+        changed = self.builder.insert_element(self.value, number.value, index_value(index))
+        return self.new(changed)
 
     def fill(self, number):
         """The same number in every lane."""
@@ -220,8 +234,12 @@ class Pair:
     imag: Vector
 
     @property
+    def builder(self):
+        return self.real.builder
+
+    @property
     def value(self):
-        builder = self.real.builder
+        builder = self.builder
         pair = ir.LiteralStructType([self.real.value.type] * 2)
         half = builder.insert_value(ir.Constant(pair, ir.Undefined), self.real.value, 0)
         return builder.insert_value(half, self.imag.value, 1)
@@ -259,15 +277,49 @@ class Pair:
         return (self.real != other.real) | (self.imag != other.imag)
 
 
+@contextmanager
+def loop(builder, start, stop):
+    """Emit a loop that runs over the integers start … stop when the program runs."""
+    bounds = index_value(start), index_value(stop), index_value(1)
+    with cgutils.for_range_slice(builder, *bounds, inc=True) as (value, _):
+        yield Index(builder, value)
+
+
+def forget_registers(builder):
+    """Keep LLVM from holding (and so spilling) what a tile in memory holds already."""
+    nothing = ir.FunctionType(ir.VoidType(), [])
+    builder.asm(nothing, "", "~{memory}", [], side_effect=True)
+
+
+def align_stack(builder):
+    """Give vectors that do not fit in registers cache lines of their own."""
+    attributes = builder.function.attributes
+    attributes.add("nounwind")  # llvmlite drops the alignment of a function without attributes
+    attributes.alignstack = VECTOR_BYTES
+
+
+class Variable:
+    """Lanes that change in an emitted loop."""
+
+    def __init__(self, lanes):
+        self.builder, self.paired = lanes.builder, isinstance(lanes, Pair)
+        self.place = cgutils.alloca_once_value(self.builder, lanes.value)
+
+    def get(self):
+        value = self.builder.load(self.place)
+        return (unpaired if self.paired else Vector)(self.builder, value)
+
+    def set(self, lanes):
+        self.builder.store(lanes.value, self.place)
+
+
 # How the values of a numba type look to an operation.
 LIFT = {
     Lanes: lambda context, builder, lanes, value: (
-        unpaired(builder, value, Vector)
-        if isinstance(lanes.dtype, types.Complex)
-        else Vector(builder, value)
-    ),
+        unpaired if isinstance(lanes.dtype, types.Complex) else Vector
+    )(builder, value),
     Mask: lambda context, builder, mask, value: Bits(builder, value),
-    types.IntegerLiteral: lambda context, builder, literal, value: literal.literal_value,
+    types.Literal: lambda context, builder, literal, value: literal.literal_value,
     types.Integer: lambda context, builder, integer, value: Index(
         builder, resized(builder, value, INDEX)
     ),
@@ -280,7 +332,7 @@ LIFT = {
 }
 
 
-def unpaired(builder, pair, part):
+def unpaired(builder, pair, part=Vector):
     return Pair(*(part(builder, builder.extract_value(pair, i)) for i in range(2)))
 
 

@@ -1,6 +1,7 @@
 """Vectors in memory: arrays as NumPy sees them, and tiles, which hold a vector in every element."""
 
 import operator
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -15,9 +16,11 @@ from dasksolve.kernels.lanes import (
     Pair,
     Vector,
     index_value,
+    loop,
     nothing,
     operation,
     scalar_type,
+    width,
 )
 
 
@@ -66,6 +69,20 @@ class Memory:
         size = self.lanes.real.dtype.bitwidth // 8
         self.builder.store(vector.value, pointer, align=align * size)
 
+    def number(self, value):
+        """A constant, the same in the imaginary part."""
+        part = Vector(self.builder, ir.Constant(self.data.type.pointee, value))
+        return part if self.parts == 1 else Pair(part, part)
+
+    def put(self, index, number):
+        """array.flat[index] = number, rounded to the array's type."""
+        kind = self.data.type.pointee
+        builder = self.builder
+        value = number.value
+        if isinstance(kind, ir.IntType):
+            value = builder.fptosi(value, kind)
+        builder.store(value, builder.gep(self.data, [index_value(index)]))
+
 
 class EmittedTile(Memory):
     """Emitted access to a tile: the real parts of a vector stand before its imaginary parts."""
@@ -74,19 +91,22 @@ class EmittedTile(Memory):
         super().__init__(builder, data, lanes)
         self.columns = columns
 
-    def _offset(self, position):
-        i, j = position
+    def offset(self, i, j):
         return (i * self.columns + j) * (self.parts * self.lanes.count)
+
+    def integer(self, i, lane):
+        """The number in one lane of the first column of a tile of integers."""
+        return Index(self.builder, self.load(self.offset(i, 0) + lane, 1).lane(0).value)
 
     def __getitem__(self, position):
         count = self.lanes.count
-        at = self._offset(position)
+        at = self.offset(*position)
         parts = [self.load(at + part * count, count, count) for part in range(self.parts)]
         return parts[0] if self.parts == 1 else Pair(*parts)
 
     def __setitem__(self, position, vector):
         count = self.lanes.count
-        at = self._offset(position)
+        at = self.offset(*position)
         parts = [vector] if self.parts == 1 else [vector.real, vector.imag]
         for part, values in enumerate(parts):
             self.store(at + part * count, values, count)
@@ -124,10 +144,12 @@ operation(_element, Tile, types.BaseTuple)(operator.getitem)
 operation(_stored, Tile, types.BaseTuple, Lanes)(operator.setitem)
 
 
-@intrinsic(prefer_literal=True)
-def tile(typing, buffer, columns, count):
-    """A tile with `columns` vectors a row; the buffer needs room for one vector more, to align."""
-    kind = Tile(buffer, count.literal_value)
+def _tile(typing, buffer, columns, like):
+    """A tile with `columns` vectors a row; the buffer needs room for one vector more, to align.
+
+    Its vectors have as many lanes as those of an array `like`.
+    """
+    kind = Tile(buffer, width(like.dtype))
 
     def emit(context, builder, signature, values):
         made = cgutils.create_struct_proxy(kind)(context, builder)
@@ -141,11 +163,20 @@ def tile(typing, buffer, columns, count):
             context.nrt.incref(builder, buffer, values[0])
         return made._getvalue()
 
-    return kind(buffer, types.intp, count), emit
+    return kind(buffer, types.intp, like), emit
+
+
+tile: Any = intrinsic(_tile)
 
 
 def _loaded(array, index, count):
     return Lanes(array.dtype, count.literal_value) if isinstance(count, types.Literal) else None
+
+
+@operation(lambda array: types.intp)
+def lane_count(array):
+    """How many lanes a vector of the array's dtype has on this machine."""
+    return Index(array.builder, INDEX(width(array.lanes.dtype)))
 
 
 @operation(_loaded)
@@ -173,15 +204,14 @@ def store(array, index, x):
 @operation(lambda array, index, stride, count: _loaded(array, index, count))
 def gather(array, index, stride, count):
     """Lanes array.flat[index + l stride] of a C-contiguous array."""
-    parts = deal(array, index * array.parts, stride * array.parts, array.parts, count)
-    return parts[0] if array.parts == 1 else Pair(*parts)
+    return deal(array, [index + lane * stride for lane in range(count)], 1)[0]
 
 
 @operation(nothing)
 def scatter(array, index, stride, x):
     """array.flat[index + l stride] = x in lane l, for every lane."""
-    parts = [x] if array.parts == 1 else [x.real, x.imag]
-    collect(parts, array, index * array.parts, stride * array.parts)
+    count = (x if array.parts == 1 else x.real).count
+    collect([x], array, [index + lane * stride for lane in range(count)])
 
 
 def transpose(rows):
@@ -208,23 +238,59 @@ def joined(vectors):
     return vectors[0]
 
 
-def deal(memory, offset, stride, block, count):
-    """`block` vectors: lane l of vector e is the real number at offset + l stride + e."""
-    return transpose(
-        joined(
-            memory.load(offset + (start + i) * stride, block) for start in range(0, count, block)
-        )
-        for i in range(block)
-    )
+def blocks(length, largest):
+    """Cut 0 … length into (start, size), sizes falling powers of two."""
+    start, size = 0, largest
+    while start < length:
+        while start + size <= length:
+            yield start, size
+            start += size
+        size //= 2
 
 
-def collect(vectors, memory, offset, stride):
-    """Put lane l of vector e at offset + l stride + e: `deal` undone."""
-    block = len(vectors)
-    for i, row in enumerate(transpose(vectors)):
-        for start in range(0, row.count, block):
-            part = row.shuffle(row, range(start, start + block))
-            memory.store(offset + (start + i) * stride, part)
+def deal(array, starts, length):
+    """`length` vectors of consecutive elements: lane l of vector e is array.flat[starts[l] + e]."""
+    count, parts = len(starts), array.parts
+    numbers = []
+    for offset, size in blocks(length * parts, count):
+        rows = [array.load(start * parts + offset, size) for start in starts]
+        numbers += transpose([joined(rows[i::size]) for i in range(size)])
+    return numbers if parts == 1 else [Pair(*numbers[e : e + 2]) for e in range(0, 2 * length, 2)]
+
+
+def collect(vectors, array, starts):
+    """array.flat[starts[l] + e] = vectors[e] in lane l: `deal` undone."""
+    parts = array.parts
+    numbers = vectors if parts == 1 else [n for v in vectors for n in (v.real, v.imag)]
+    for offset, size in blocks(len(numbers), len(starts)):
+        for i, row in enumerate(transpose(numbers[offset : offset + size])):
+            for lane in range(i, len(starts), size):
+                part = row.shuffle(row, range(lane - i, lane - i + size))
+                array.store(starts[lane] * parts + offset, part)
+
+
+def systems_of_lanes(array, first, last):
+    """Which system each lane holds; past the end of the batch the last one again."""
+    return [(first + lane).at_most(last) for lane in range(width(array.lanes.dtype))]
+
+
+def prefetch_next(a, first, k, n):
+    """Ask for the share of pivot k of n in the matrices of the next tile."""
+    line = 64 * 8 // a.lanes.dtype.bitwidth
+    count = width(a.lanes.dtype)
+    start = (first + count) * (n * n) + k * (n * count)
+    if isinstance(n, int):
+        for element in range(0, n * count, line):
+            prefetch(a, start + element)
+    else:
+        with loop(a.builder, 0, n * (count // line)) as e:
+            prefetch(a, start + e * line)
+
+
+@operation(lambda t, i: types.intp)
+def row_offset(t, i):
+    """Where row i of a tile begins, counted in real numbers."""
+    return t.offset(i, 0)
 
 
 @operation(nothing)

@@ -191,7 +191,7 @@ def test_tile_holds_lanes(dtype):
 
     @njit
     def ours(x, out):
-        t = tile(np.empty((2 * 3 + 1) * count, x.dtype), 3, count)
+        t = tile(np.empty((2 * 3 + 1) * count, x.dtype), 3, x)
         for i in range(2):
             for j in range(3):
                 t[i, j] = load(x, (3 * i + j) * count, count)
@@ -205,21 +205,23 @@ def test_tile_holds_lanes(dtype):
     np.testing.assert_array_equal(out, x.swapaxes(0, 1))
 
 
-@pytest.mark.parametrize("block", [1, 2, 4, 8])
-def test_deal_and_collect_move_blocks_of_a_stack(block):
+@pytest.mark.parametrize("length", [1, 2, 3, 9, 22])
+def test_deal_and_collect_move_runs_of_a_stack(dtype, length):
+    count = width(dtype)
+
     @operation(nothing)
-    def copy(x, out, offset, stride):
-        collect(deal(x, offset, stride, block, 8), out, offset + 1, stride)
+    def copy(x, out, start, stride):
+        starts = [start + lane * stride for lane in range(count)]
+        collect(deal(x, starts, length), out, starts)
 
     @njit
-    def ours(x, out, offset, stride):
-        copy(x, out, offset, stride)
+    def ours(x, out, start, stride):
+        copy(x, out, start, stride)
 
-    x = numbers(np.float64, 200)
+    x = numbers(dtype, 30 * count)
     out = np.zeros_like(x)
-    ours(x, out, 5, 11)
+    ours(x, out, 5, 25)
     expected = np.zeros_like(x)
-    for system in range(8):
-        start = 5 + 11 * system
-        expected[start + 1 : start + 1 + block] = x[start : start + block]
+    for start in range(5, 5 + 25 * count, 25):
+        expected[start : start + length] = x[start : start + length]
     np.testing.assert_array_equal(out, expected)
