@@ -28,25 +28,27 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, types
 
-from dasksolve.kernels.interleaved import solve as interleaved
-from dasksolve.kernels.unrolled import unrolled
+from dasksolve.kernels import interleaved, unrolled
 
 Kernel = Callable[[Any, Any, Any, Any], None]
 
-# Largest N, and the kernel for it.
-GENERAL: list[tuple[float, Callable[[int], Kernel]]] = [
-    (16, unrolled),
-    (np.inf, lambda n: interleaved),
-]
+Maker = Callable[[int], Kernel]
+
+# By the kind of dtype: up to which N, and the kernel. Measured on Zen 4; a larger unrolled kernel
+# would take more than 5 s to compile.
+GENERAL: dict[str, list[tuple[float, Maker]]] = {
+    "f": [(16, unrolled.kernel), (np.inf, interleaved.kernel)],
+    "c": [(12, unrolled.kernel), (np.inf, interleaved.kernel)],
+}
 
 
 @cache
 def pick(assume_a: str, n: int, dtype: np.dtype[Any]) -> Kernel:
     """The compiled kernel for systems of order `n`."""
-    dispatcher: Any = next(kernel for largest, kernel in GENERAL if n <= largest)(n)
+    dispatcher: Any = next(make for limit, make in GENERAL[dtype.kind] if n <= limit)(n)
     element = from_dtype(dtype)
-    # Read-only arguments accept writable arrays too, so this one variant serves every call.
     read = types.Array(element, 3, "C", readonly=True)
     write = types.Array(element, 3, "C")
     dispatcher.compile((read, read, write, types.Array(types.int8, 1, "C")))
+    dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher

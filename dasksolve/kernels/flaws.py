@@ -3,7 +3,7 @@
 import numpy as np
 from numba import types
 
-from dasksolve.kernels.jit import jit
+from dasksolve.kernels.jit import part
 from dasksolve.kernels.lanes import Pair, any_lane, fma, operation, where
 from dasksolve.status import Status
 
@@ -21,8 +21,8 @@ def judge(flaw, pivot):
 @operation(lambda check, x: check)
 def weigh(check, x):
     """`check` + 0 x, which stays 0 as long as every x is finite."""
-    for part in (x.real, x.imag) if isinstance(x, Pair) else (x,):
-        check = fma(part, part.fill(0), check)
+    for number in (x.real, x.imag) if isinstance(x, Pair) else (x,):
+        check = fma(number, number.fill(0), check)
     return check
 
 
@@ -42,7 +42,7 @@ def undefined(x):
     return x.number(np.nan)
 
 
-@jit
+@part
 def finite(values):
     total = abs(values.flat[0] * 0)
     for value in values.flat:
@@ -50,7 +50,7 @@ def finite(values):
     return total == 0
 
 
-@jit
+@part
 def reject(a, b, x, status):
     """Give the systems that are not OK an x of NaN, and their own NaN or Inf the blame for it."""
     for m in range(len(status)):

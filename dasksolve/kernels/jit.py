@@ -10,7 +10,8 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache
 
-_OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+_PART: Any = {**_OPTIONS, "no_cpython_wrapper": True}
 
 
 @cache
@@ -37,8 +38,13 @@ class _Cache(FunctionCache):
             super().save_overload(signature, data)
 
 
+def part(function: Callable[..., Any]) -> Any:
+    """Compile a function that only kernels call: it is cached as a part of them."""
+    return numba.njit(**_PART)(function)
+
+
 def jit(function: Callable[..., Any]) -> Any:
-    """Compile `function` at its first call."""
+    """Compile a kernel when it is first needed, unless an earlier process did."""
     dispatcher = numba.njit(**_OPTIONS)(function)
     with suppress(RuntimeError):  # numba found no place for its cache that it may write to
         dispatcher._cache = _Cache(function)

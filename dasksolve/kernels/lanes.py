@@ -298,6 +298,11 @@ def align_stack(builder):
     attributes.alignstack = VECTOR_BYTES
 
 
+def never_inline(builder):
+    """Compile the function that is being emitted once, however often it is called."""
+    builder.function.attributes.add("noinline")
+
+
 class Variable:
     """Lanes that change in an emitted loop."""
 

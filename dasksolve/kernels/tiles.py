@@ -16,7 +16,6 @@ from dasksolve.kernels.lanes import (
     Pair,
     Vector,
     index_value,
-    loop,
     nothing,
     operation,
     scalar_type,
@@ -274,17 +273,12 @@ def systems_of_lanes(array, first, last):
     return [(first + lane).at_most(last) for lane in range(width(array.lanes.dtype))]
 
 
-def prefetch_next(a, first, k, n):
-    """Ask for the share of pivot k of n in the matrices of the next tile."""
-    line = 64 * 8 // a.lanes.dtype.bitwidth
+def prefetch_next(a, first, n, element):
+    """Ask for the cache lines of one element of each matrix's worth of the next tile."""
     count = width(a.lanes.dtype)
-    start = (first + count) * (n * n) + k * (n * count)
-    if isinstance(n, int):
-        for element in range(0, n * count, line):
-            prefetch(a, start + element)
-    else:
-        with loop(a.builder, 0, n * (count // line)) as e:
-            prefetch(a, start + e * line)
+    line = 64 * 8 // a.lanes.dtype.bitwidth
+    for start in range(0, count, line):
+        prefetch(a, (first + count) * (n * n) + element * count + start)
 
 
 @operation(lambda t, i: types.intp)

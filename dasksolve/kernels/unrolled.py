@@ -1,6 +1,5 @@
 """LU with partial pivoting of small systems, one system a lane, for an N known while compiling."""
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -122,7 +121,8 @@ def solve_tile(a, b, x, status, t, first, last, columns, n):
         for j in range(start, stop):
             if n > IN_REGISTERS:
                 forget_registers(builder)
-            prefetch_next(a, first, j, n)
+            for i in range(n):
+                prefetch_next(a, first, n, j * n + i)
             flaw = judge(flaw, eliminate(t, start, j, swaps, n))
         if stop < n:
             with loop(builder, stop, n) as j:
@@ -131,29 +131,35 @@ def solve_tile(a, b, x, status, t, first, last, columns, n):
                 for i in range(start, n):
                     t[i, j] = column[i]
 
-    def solution(rows):
-        column = dict(enumerate(rows))
+    vector = (columns == 1).value
+    with loop(builder, 0, columns) as j:
+        rows = [Variable(element) for _ in range(n)]
+        together = [s * n for s in systems]
+        apart = [[(s * n + i) * columns + j for s in systems] for i in range(n)]
+        with builder.if_else(vector) as (one, several):
+            with one:
+                for row, value in zip(rows, deal(b, together, n), strict=True):
+                    row.set(value)
+            with several:
+                for row, starts in zip(rows, apart, strict=True):
+                    row.set(deal(b, starts, 1)[0])
+        column = {i: row.get() for i, row in enumerate(rows)}
         for start in range(0, n, PANEL):
             advance(column, t, start, swaps[start : start + PANEL], n)
         for start in reversed(range(0, n, PANEL)):
             retreat(column, t, start, min(start + PANEL, n))
         for value in column.values():
             check.set(weigh(check.get(), value))
-        return list(column.values())
-
-    with builder.if_else((columns == 1).value) as (vector, matrix):
-        with vector:
-            starts = [s * n for s in systems]
-            collect(solution(deal(b, starts, n)), x, starts)
-        with matrix, loop(builder, 0, columns) as j:
-            starts = [[(s * n + i) * columns + j for s in systems] for i in range(n)]
-            for value, at in zip(solution([deal(b, s, 1)[0] for s in starts]), starts, strict=True):
-                collect([value], x, at)
+        with builder.if_else(vector) as (one, several):
+            with one:
+                collect(list(column.values()), x, together)
+            with several:
+                for value, starts in zip(column.values(), apart, strict=True):
+                    collect([value], x, starts)
     return record(status, first, last, flaw, check.get())
 
 
-@cache
-def unrolled(n):
+def kernel(n):
     """The kernel for systems of order n."""
 
     @jit
