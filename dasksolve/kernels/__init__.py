@@ -8,8 +8,8 @@ wherever that stands in the batch. x is NaN where the status is not OK.
 The arithmetic is fixed, so that every kernel for general matrices gives the same bits. Pivots are
 the first of the largest |re| + |im| in their column, and are taken in panels of 8 (the last panel
 may be smaller). Rows are swapped in the panel and to its right. Then, with (·) as the sum of
-products over k in ascending order, begun by a rounded product and continued by fma (complex: see
-`lanes.fma`), and r_k = 1 / u_kk:
+products over k in ascending order, begun by `lanes.product` and continued by `lanes.fma`, and
+r_k = `lanes.reciprocal` of u_kk:
 
     in a panel that starts at s     u_ij = a_ij - (l_ik u_kj : s ≤ k < i)
                                     l_ij = (a_ij - (l_ik u_kj : s ≤ k < j)) r_j
@@ -18,7 +18,8 @@ products over k in ascending order, begun by a rounded product and continued by 
     x, panels from the last one     x_i = (y_i - (u_ik x_k : i < k in the panel)) r_i
     after each, above               y_i ← y_i - (u_ik x_k : k in the panel)
 
-For N ≤ 5 these are the operations of OpenBLAS's getrf, hence the same verdicts on singularity.
+For real N ≤ 5 and complex N = 2 these are the operations of OpenBLAS's getrf, hence the same
+verdicts on singularity.
 """
 
 from collections.abc import Callable

@@ -15,6 +15,7 @@ from dasksolve.kernels.lanes import (
     never_inline,
     nothing,
     operation,
+    product,
     reciprocal,
     splat,
     where,
@@ -75,7 +76,7 @@ def update(t, i, j, start, stop, rows, columns):
     for first in range(0, columns, wide):
         block = [j + c for c in range(first, min(first + wide, columns))]
         places = [(i + r, c) for r in range(rows) for c in block]
-        sums = [Variable(t[r, start] * t[start, c]) for r, c in places]
+        sums = [Variable(product(t[r, start], t[start, c])) for r, c in places]
         with loop(t.builder, start + 1, stop) as k:
             for (r, c), total in zip(places, sums, strict=True):
                 total.set(fma(t[r, k], t[k, c], total.get()))
@@ -102,7 +103,7 @@ def subtract(t, start, stop, top, bottom, left, right):
 
 def inner(left, right):
     """Σ left right."""
-    total = left[0] * right[0]
+    total = product(left[0], right[0])
     for factors in zip(left[1:], right[1:], strict=True):
         total = fma(*factors, total)
     return total

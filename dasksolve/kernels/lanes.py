@@ -262,10 +262,8 @@ class Pair:
         return Pair(-self.real, -self.imag)
 
     def __mul__(self, other):
-        product = Pair(self.real * other.real, self.real * other.imag)
-        return Pair(
-            fnma(self.imag, other.imag, product.real), fma(self.imag, other.real, product.imag)
-        )
+        real = self.real * other.real - self.imag * other.imag
+        return Pair(real, self.real * other.imag + self.imag * other.real)
 
     def __truediv__(self, other):
         return self * reciprocal(other)
@@ -405,21 +403,27 @@ for _returns, _operands, _operators in (
 
 
 @operation(first)
+def product(x, y):
+    """x y as the first term of a sum that `fma` continues, in OpenBLAS's order if complex."""
+    if isinstance(x, Vector):
+        return x * y
+    real = fma(x.real, y.real, -(x.imag * y.imag))
+    return Pair(real, fma(x.real, y.imag, x.imag * y.real))
+
+
+@operation(first)
 def fma(x, y, z):
     """z + x y, rounded once (a complex one: two real fma for each part)."""
     if isinstance(x, Vector):
         return x.call("fma", y, z)
-    real = fnma(x.imag, y.imag, fma(x.real, y.real, z.real))
-    return Pair(real, fma(x.imag, y.real, fma(x.real, y.imag, z.imag)))
+    real = fma(x.real, y.real, fnma(x.imag, y.imag, z.real))
+    return Pair(real, fma(x.real, y.imag, fma(x.imag, y.real, z.imag)))
 
 
 @operation(first)
 def fnma(x, y, z):
     """z - x y, rounded once (a complex one: two real fma for each part)."""
-    if isinstance(x, Vector):
-        return (-x).call("fma", y, z)
-    real = fma(x.imag, y.imag, fnma(x.real, y.real, z.real))
-    return Pair(real, fnma(x.imag, y.real, fnma(x.real, y.imag, z.imag)))
+    return (-x).call("fma", y, z) if isinstance(x, Vector) else fma(-x, y, z)
 
 
 @operation(lambda mask, x, y: first(x, y) if isinstance(mask, Mask) else None)
@@ -444,7 +448,7 @@ def reciprocal(x):
     upright = abs(x.real) >= abs(x.imag)
     large, small = where(upright, x.real, x.imag), where(upright, x.imag, x.real)
     ratio = small / large
-    near = reciprocal(fma(small, ratio, large))
+    near = reciprocal(large * (ratio.fill(1) + ratio * ratio))
     far = ratio * near
     return Pair(where(upright, near, far), -where(upright, far, near))
 

@@ -16,6 +16,7 @@ from dasksolve.kernels.lanes import (
     loop,
     magnitude,
     operation,
+    product,
     reciprocal,
     where,
 )
@@ -57,7 +58,7 @@ def search(column, k, n):
 
 def less(x, left, right):
     """x - Σ left right."""
-    total = left[0] * right[0]
+    total = product(left[0], right[0])
     for factors in zip(left[1:], right[1:], strict=True):
         total = fma(*factors, total)
     return x - total

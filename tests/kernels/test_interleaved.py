@@ -174,6 +174,14 @@ def test_verdicts_on_small_integers_are_lapacks(n):
     assert (status == [singular(p) for p in a]).all()
 
 
+def test_verdicts_on_complex_integers_are_lapacks():
+    rng = np.random.default_rng(0)
+    a = rng.integers(-4, 5, (2000, 2, 2)) + 1j * rng.integers(-4, 5, (2000, 2, 2))
+    a[::2, 1] = a[::2, 0] * (rng.integers(-2, 3, (1000, 1)) + 1j)
+    _, status = solve(a, np.ones((2000, 2, 1), complex))
+    assert (status == [singular(p) for p in a]).all()
+
+
 @pytest.mark.parametrize("n", [3, 9, 26])
 def test_a_zero_row_or_column_is_singular_anywhere(n):
     a = np.stack([random(np.dtype(float), n, n, seed=seed) for seed in range(2 * n)])

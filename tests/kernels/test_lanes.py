@@ -14,6 +14,7 @@ from dasksolve.kernels.lanes import (
     magnitude,
     nothing,
     operation,
+    product,
     reciprocal,
     splat,
     total,
@@ -45,15 +46,16 @@ def real_fma(x, y, z):
 def exact_fma(x, y, z):
     if not np.iscomplexobj(x):
         return real_fma(x.astype(float), y.astype(float), z.astype(float)).astype(x.dtype)
-    real = exact_fma(-x.imag, y.imag, exact_fma(x.real, y.real, z.real))
-    return real + 1j * exact_fma(x.imag, y.real, exact_fma(x.real, y.imag, z.imag))
+    real = exact_fma(x.real, y.real, exact_fma(-x.imag, y.imag, z.real))
+    return real + 1j * exact_fma(x.real, y.imag, exact_fma(x.imag, y.real, z.imag))
 
 
-def complex_product(x, y):
+def plain_product(x, y):
+    """NumPy contracts complex products where its build has fma."""
     if not np.iscomplexobj(x):
         return x * y
-    real = exact_fma(-x.imag, y.imag, x.real * y.real)
-    return real + 1j * exact_fma(x.imag, y.real, x.real * y.imag)
+    real = x.real * y.real - x.imag * y.imag
+    return real + 1j * (x.real * y.imag + x.imag * y.real)
 
 
 def size(x):
@@ -63,11 +65,15 @@ def size(x):
 ELEMENTWISE = {
     "add": (lambda x, y, z: x + y, lambda x, y, z: x + y),
     "subtract": (lambda x, y, z: x - y, lambda x, y, z: x - y),
-    "multiply": (lambda x, y, z: x * y, lambda x, y, z: complex_product(x, y)),
+    "multiply": (lambda x, y, z: x * y, lambda x, y, z: plain_product(x, y)),
     "negative": (lambda x, y, z: -x, lambda x, y, z: -x),
+    "product": (
+        lambda x, y, z: product(x, y),
+        lambda x, y, z: exact_fma(x, y, np.zeros_like(x)),
+    ),
     "fma": (lambda x, y, z: fma(x, y, z), exact_fma),
     "fnma": (lambda x, y, z: fnma(x, y, z), lambda x, y, z: exact_fma(-x, y, z)),
-    "not contracted": (lambda x, y, z: x * y + z, lambda x, y, z: complex_product(x, y) + z),
+    "not contracted": (lambda x, y, z: x * y + z, lambda x, y, z: plain_product(x, y) + z),
     "splat": (lambda x, y, z: splat(2, x) + x, lambda x, y, z: 2 + x),
     "lane": (lambda x, y, z: splat(lane(x, 1), y), lambda x, y, z: np.full_like(x, x[1])),
     "equal": (lambda x, y, z: where(x == y, x, z), lambda x, y, z: np.where(x == y, x, z)),
