@@ -3,8 +3,9 @@
 import numpy as np
 from numba import types
 
+from dasksolve.kernels.emitted import Pair
 from dasksolve.kernels.jit import part
-from dasksolve.kernels.lanes import Pair, any_lane, fma, operation, where
+from dasksolve.kernels.lanes import any_lane, fma, operation, where
 from dasksolve.status import Status
 
 OK, SINGULAR, NONFINITE = int(Status.OK), int(Status.SINGULAR), int(Status.NONFINITE)

@@ -4,15 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from dasksolve.kernels.emitted import Variable, loop, never_inline
 from dasksolve.kernels.flaws import judge, record, reject, weigh
 from dasksolve.kernels.jit import jit, part
 from dasksolve.kernels.lanes import (
     PANEL,
-    Variable,
     fma,
-    loop,
     magnitude,
-    never_inline,
     nothing,
     operation,
     product,

@@ -8,19 +8,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from dasksolve.kernels.lanes import (
-    INDEX,
-    LIFT,
-    Index,
-    Lanes,
-    Pair,
-    Vector,
-    index_value,
-    nothing,
-    operation,
-    scalar_type,
-    width,
-)
+from dasksolve.kernels.emitted import INDEX, Index, Pair, Vector, index_value
+from dasksolve.kernels.lanes import LIFT, Lanes, nothing, operation, scalar_type, width
 
 
 class Tile(types.Type):

@@ -5,21 +5,10 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from dasksolve.kernels.emitted import Variable, align_stack, forget_registers, loop
 from dasksolve.kernels.flaws import judge, record, reject, weigh
 from dasksolve.kernels.jit import jit
-from dasksolve.kernels.lanes import (
-    PANEL,
-    Variable,
-    align_stack,
-    fma,
-    forget_registers,
-    loop,
-    magnitude,
-    operation,
-    product,
-    reciprocal,
-    where,
-)
+from dasksolve.kernels.lanes import PANEL, fma, magnitude, operation, product, reciprocal, where
 from dasksolve.kernels.tiles import (
     collect,
     deal,

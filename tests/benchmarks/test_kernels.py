@@ -6,7 +6,8 @@ import pytest
 from dasksolve.kernels import pick
 
 CASES = [
-    *[(n, dtype, 1) for n in (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) for dtype in "fdFD"],
+    *[(n, "d", 1) for n in (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)],
+    *[(n, dtype, 1) for n in (4, 12, 32, 64) for dtype in "fFD"],
     *[(n, "d", n) for n in (4, 16, 64)],
 ]
 
