@@ -32,8 +32,7 @@ def record(status, first, last, flaw, check):
     """Write the status of each system; whether any of them is not OK."""
     unbounded = (flaw == flaw.fill(OK)) & (check != check.fill(0))
     flaw = where(unbounded, flaw.fill(NONFINITE), flaw)
-    for lane in range(flaw.count):
-        status.put((first + lane).at_most(last), flaw.lane(lane))
+    status.put([(first + lane).at_most(last) for lane in range(flaw.count)], flaw)
     return any_lane(flaw != flaw.fill(OK))
 
 

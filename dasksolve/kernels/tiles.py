@@ -62,14 +62,13 @@ class Memory:
         part = Vector(self.builder, ir.Constant(self.data.type.pointee, value))
         return part if self.parts == 1 else Pair(part, part)
 
-    def put(self, index, number):
-        """array.flat[index] = number, rounded to the array's type."""
-        kind = self.data.type.pointee
-        builder = self.builder
-        value = number.value
-        if isinstance(kind, ir.IntType):
-            value = builder.fptosi(value, kind)
-        builder.store(value, builder.gep(self.data, [index_value(index)]))
+    def put(self, places, vector):
+        """array.flat[places[l]] = lane l of the vector, as an integer."""
+        kind = ir.VectorType(self.data.type.pointee, vector.count)
+        integers = vector.new(self.builder.fptosi(vector.value, kind))
+        for lane, place in enumerate(places):
+            pointer = self.builder.gep(self.data, [index_value(place)])
+            self.builder.store(integers.lane(lane).value, pointer)
 
 
 class EmittedTile(Memory):
