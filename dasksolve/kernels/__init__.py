@@ -4,6 +4,22 @@ Every kernel is called as ``kernel(a, b, x, status)`` with C-contiguous, native 
 and b (M, N, K) are read, x (M, N, K) and status (M,) int8 are written, N ≥ 1, M ≥ 0, K ≥ 1, all
 of one dtype. It runs serially without the GIL, never raises, and gives the same bits for a system
 wherever that stands in the batch. x is NaN where the status is not OK.
+
+The arithmetic is fixed, so that every kernel for general matrices gives the same bits. Pivots are
+the first of the largest |re| + |im| in their column, and are taken in panels of 8 (the last panel
+may be smaller). Rows are swapped in the panel and to its right. Then, with (·) as the sum of
+products over k in ascending order, begun by `lanes.product` and continued by `lanes.fma`, and
+r_k = `lanes.reciprocal` of u_kk:
+
+    in a panel that starts at s     u_ij = a_ij - (l_ik u_kj : s ≤ k < i)
+                                    l_ij = (a_ij - (l_ik u_kj : s ≤ k < j)) r_j
+    after it, right and below       a_ij ← a_ij - (l_ik u_kj : k in the panel)
+    b                               as further columns of a, which give y
+    x, panels from the last one     x_i = (y_i - (u_ik x_k : i < k in the panel)) r_i
+    after each, above               y_i ← y_i - (u_ik x_k : k in the panel)
+
+For real N ≤ 5 and complex N = 2 these are the operations of OpenBLAS's getrf, hence the same
+verdicts on singularity.
 """
 
 from collections.abc import Callable
@@ -13,18 +29,27 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, types
 
-from dasksolve.kernels import lu
+from dasksolve.kernels import interleaved, unrolled
 
 Kernel = Callable[[Any, Any, Any, Any], None]
+
+Maker = Callable[[int], Kernel]
+
+# By the kind of dtype: up to which N, and the kernel. Measured on Zen 4; a larger unrolled kernel
+# would take more than 5 s to compile.
+GENERAL: dict[str, list[tuple[float, Maker]]] = {
+    "f": [(16, unrolled.kernel), (np.inf, interleaved.kernel)],
+    "c": [(12, unrolled.kernel), (np.inf, interleaved.kernel)],
+}
 
 
 @cache
 def pick(assume_a: str, n: int, dtype: np.dtype[Any]) -> Kernel:
     """The compiled kernel for systems of order `n`."""
-    dispatcher = lu.solve
+    dispatcher: Any = next(make for limit, make in GENERAL[dtype.kind] if n <= limit)(n)
     element = from_dtype(dtype)
-    # Read-only arguments accept writable arrays too, so this one variant serves every call.
     read = types.Array(element, 3, "C", readonly=True)
     write = types.Array(element, 3, "C")
     dispatcher.compile((read, read, write, types.Array(types.int8, 1, "C")))
+    dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher

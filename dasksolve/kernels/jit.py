@@ -1,16 +1,51 @@
 """The one compile policy: serial, without the GIL, never raising, cached on disk where possible."""
 
+import hashlib
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import FunctionCache
 
-_OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+_PART: Any = {**_OPTIONS, "no_cpython_wrapper": True}
+
+
+@cache
+def _sources() -> str:
+    """A digest of all kernels: numba itself looks at the file of the function alone."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _Cache(FunctionCache):
+    """A cache that forgets when any kernel changed, and that is never the reason to fail."""
+
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        return (*super()._index_key(signature, codegen), _sources())
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        with suppress(OSError):
+            return super().load_overload(signature, target_context)
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(signature, data)
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """Compile a function that only kernels call: it is cached as a part of them."""
+    return numba.njit(**_PART)(function)
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """Compile `function` at its first call."""
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # numba found no place for its cache that it may write to
-        return numba.njit(**_OPTIONS)(function)
+    """Compile a kernel when it is first needed, unless an earlier process did."""
+    dispatcher = numba.njit(**_OPTIONS)(function)
+    with suppress(RuntimeError):  # numba found no place for its cache that it may write to
+        dispatcher._cache = _Cache(function)
+    return dispatcher

@@ -1,0 +1,250 @@
+"""Values of a program that is being compiled, with operators that emit machine code."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+INDEX = ir.IntType(64)
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A value of the program that is being compiled."""
+
+    builder: Any
+    value: Any
+
+
+class Index(Emitted):
+    """An integer that is known only when the program runs."""
+
+    def __add__(self, other):
+        return Index(self.builder, self.builder.add(self.value, index_value(other)))
+
+    def __mul__(self, other):
+        return Index(self.builder, self.builder.mul(self.value, index_value(other)))
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __eq__(self, other):
+        return Bits(self.builder, self.builder.icmp_signed("==", self.value, index_value(other)))
+
+    def at_most(self, other):
+        least = self.builder.icmp_signed("<", self.value, other.value)
+        return Index(self.builder, self.builder.select(least, self.value, other.value))
+
+
+def index_value(index):
+    return index.value if isinstance(index, Index) else ir.Constant(INDEX, index)
+
+
+def resized(builder, value, kind):
+    """A number as a wider or narrower one of its sort."""
+    if value.type == kind:
+        return value
+    if isinstance(kind, ir.IntType):
+        wider, narrower = builder.sext, builder.trunc
+        return (wider if kind.width > value.type.width else narrower)(value, kind)
+    return (builder.fptrunc if kind == ir.FloatType() else builder.fpext)(value, kind)
+
+
+class Bits(Emitted):
+    """An emitted mask."""
+
+    def __and__(self, other):
+        return Bits(self.builder, self.builder.and_(self.value, other.value))
+
+    def __or__(self, other):
+        return Bits(self.builder, self.builder.or_(self.value, other.value))
+
+    def __invert__(self):
+        return Bits(self.builder, self.builder.not_(self.value))
+
+
+class Vector(Emitted):
+    """An emitted vector of real numbers or integers."""
+
+    @property
+    def count(self):
+        return self.value.type.count
+
+    @property
+    def integer(self):
+        return isinstance(self.value.type.element, ir.IntType)
+
+    def new(self, value):
+        return Vector(self.builder, value)
+
+    def call(self, name, *others):
+        """The LLVM intrinsic `name` of this vector and `others`."""
+        vector = self.value.type
+        suffix = "f32" if isinstance(vector.element, ir.FloatType) else "f64"
+        kind = ir.FunctionType(vector, [vector] * (1 + len(others)))
+        name = f"llvm.{name}.v{vector.count}{suffix}"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.new(self.builder.call(function, [self.value, *(o.value for o in others)]))
+
+    def shuffle(self, other, lanes):
+        """Lanes of this vector (0 …) and of `other` (count …), chosen at compile time."""
+        chosen = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+        return self.new(self.builder.shuffle_vector(self.value, other.value, chosen))
+
+    def lane(self, index):
+        return Emitted(self.builder, self.builder.extract_element(self.value, index_value(index)))
+
+    def replaced(self, index, number):
+        changed = self.builder.insert_element(self.value, number.value, index_value(index))
+        return self.new(changed)
+
+    def fill(self, number):
+        """The same number in every lane."""
+        kind = self.value.type
+        if not isinstance(number, Emitted):
+            return self.new(ir.Constant(kind, [number] * kind.count))
+        empty = ir.Constant(kind, ir.Undefined)
+        value = resized(self.builder, number.value, kind.element)
+        first = self.new(self.builder.insert_element(empty, value, index_value(0)))
+        return first.shuffle(first, [0] * kind.count)
+
+    def _arithmetic(self, name, other):
+        name = name if self.integer else "f" + name
+        return self.new(getattr(self.builder, name)(self.value, other.value))
+
+    def __add__(self, other):
+        return self._arithmetic("add", other)
+
+    def __sub__(self, other):
+        return self._arithmetic("sub", other)
+
+    def __mul__(self, other):
+        return self._arithmetic("mul", other)
+
+    def __truediv__(self, other):
+        return self._arithmetic("div", other)
+
+    def __neg__(self):
+        negative = self.builder.neg if self.integer else self.builder.fneg
+        return self.new(negative(self.value))
+
+    def __abs__(self):
+        return self.call("fabs")
+
+    def _compare(self, relation, other):
+        if self.integer:
+            compare = self.builder.icmp_signed
+        else:  # as for a Python float, NaN is unequal to all and in order with none
+            ordered, unordered = self.builder.fcmp_ordered, self.builder.fcmp_unordered
+            compare = unordered if relation == "!=" else ordered
+        return Bits(self.builder, compare(relation, self.value, other.value))
+
+    def __lt__(self, other):
+        return self._compare("<", other)
+
+    def __le__(self, other):
+        return self._compare("<=", other)
+
+    def __gt__(self, other):
+        return self._compare(">", other)
+
+    def __ge__(self, other):
+        return self._compare(">=", other)
+
+    def __eq__(self, other):
+        return self._compare("==", other)
+
+    def __ne__(self, other):
+        return self._compare("!=", other)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """An emitted vector of complex numbers: the real parts beside the imaginary parts."""
+
+    real: Vector
+    imag: Vector
+
+    @property
+    def builder(self):
+        return self.real.builder
+
+    @property
+    def value(self):
+        builder = self.builder
+        pair = ir.LiteralStructType([self.real.value.type] * 2)
+        half = builder.insert_value(ir.Constant(pair, ir.Undefined), self.real.value, 0)
+        return builder.insert_value(half, self.imag.value, 1)
+
+    def lane(self, index):
+        return Pair(self.real.lane(index), self.imag.lane(index))
+
+    def fill(self, number):
+        if isinstance(number, Pair):
+            return Pair(self.real.fill(number.real), self.imag.fill(number.imag))
+        return Pair(self.real.fill(number), self.imag.fill(0))
+
+    def __add__(self, other):
+        return Pair(self.real + other.real, self.imag + other.imag)
+
+    def __sub__(self, other):
+        return Pair(self.real - other.real, self.imag - other.imag)
+
+    def __neg__(self):
+        return Pair(-self.real, -self.imag)
+
+    def __mul__(self, other):
+        real = self.real * other.real - self.imag * other.imag
+        return Pair(real, self.real * other.imag + self.imag * other.real)
+
+    def __eq__(self, other):
+        return (self.real == other.real) & (self.imag == other.imag)
+
+    def __ne__(self, other):
+        return (self.real != other.real) | (self.imag != other.imag)
+
+
+@contextmanager
+def loop(builder, start, stop):
+    """Emit a loop that runs over the integers start … stop when the program runs."""
+    bounds = index_value(start), index_value(stop), index_value(1)
+    with cgutils.for_range_slice(builder, *bounds, inc=True) as (value, _):
+        yield Index(builder, value)
+
+
+def forget_registers(builder):
+    """Keep LLVM from holding (and so spilling) what a tile in memory holds already."""
+    nothing = ir.FunctionType(ir.VoidType(), [])
+    builder.asm(nothing, "", "~{memory}", [], side_effect=True)
+
+
+def align_stack(builder):
+    """Give vectors that do not fit in registers cache lines of their own."""
+    attributes = builder.function.attributes
+    attributes.add("nounwind")  # llvmlite drops the alignment of a function without attributes
+    attributes.alignstack = 64
+
+
+def never_inline(builder):
+    """Compile the function that is being emitted once, however often it is called."""
+    builder.function.attributes.add("noinline")
+
+
+def unpaired(builder, pair, part=Vector):
+    return Pair(*(part(builder, builder.extract_value(pair, i)) for i in range(2)))
+
+
+class Variable:
+    """Lanes that change in an emitted loop."""
+
+    def __init__(self, lanes):
+        self.builder, self.paired = lanes.builder, isinstance(lanes, Pair)
+        self.place = cgutils.alloca_once_value(self.builder, lanes.value)
+
+    def get(self):
+        value = self.builder.load(self.place)
+        return (unpaired if self.paired else Vector)(self.builder, value)
+
+    def set(self, lanes):
+        self.builder.store(lanes.value, self.place)

@@ -1,0 +1,60 @@
+"""What is wrong with the system in each lane, and what becomes of its x and status."""
+
+import numpy as np
+from numba import types
+
+from dasksolve.kernels.emitted import Pair
+from dasksolve.kernels.jit import part
+from dasksolve.kernels.lanes import any_lane, fma, operation, where
+from dasksolve.status import Status
+
+OK, SINGULAR, NONFINITE = int(Status.OK), int(Status.SINGULAR), int(Status.NONFINITE)
+
+
+@operation(lambda flaw, pivot: flaw)
+def judge(flaw, pivot):
+    """`flaw`, or the first that the magnitude of a pivot shows."""
+    sound = where(pivot < pivot.fill(np.inf), pivot.fill(OK), pivot.fill(NONFINITE))
+    found = where(pivot == pivot.fill(0), pivot.fill(SINGULAR), sound)
+    return where(flaw == flaw.fill(OK), found, flaw)
+
+
+@operation(lambda check, x: check)
+def weigh(check, x):
+    """`check` + 0 x, which stays 0 as long as every x is finite."""
+    for number in (x.real, x.imag) if isinstance(x, Pair) else (x,):
+        check = fma(number, number.fill(0), check)
+    return check
+
+
+@operation(lambda status, first, last, flaw, check: types.boolean)
+def record(status, first, last, flaw, check):
+    """Write the status of each system; whether any of them is not OK."""
+    unbounded = (flaw == flaw.fill(OK)) & (check != check.fill(0))
+    flaw = where(unbounded, flaw.fill(NONFINITE), flaw)
+    status.put([(first + lane).at_most(last) for lane in range(flaw.count)], flaw)
+    return any_lane(flaw != flaw.fill(OK))
+
+
+@operation(lambda x: x.dtype)
+def undefined(x):
+    """NaN as a number of the array x: in both parts of a complex one."""
+    return x.number(np.nan)
+
+
+@part
+def finite(values):
+    total = abs(values.flat[0] * 0)
+    for value in values.flat:
+        total += abs(value * 0)
+    return total == 0
+
+
+@part
+def reject(a, b, x, status):
+    """Give the systems that are not OK an x of NaN, and their own NaN or Inf the blame for it."""
+    for m in range(len(status)):
+        if status[m] != OK:
+            x[m] = undefined(x)
+            if not (finite(a[m]) and finite(b[m])):
+                status[m] = NONFINITE

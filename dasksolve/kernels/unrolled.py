@@ -1,0 +1,167 @@
+"""LU with partial pivoting of small systems, one system a lane, for an N known while compiling."""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from dasksolve.kernels.emitted import Variable, align_stack, forget_registers, loop
+from dasksolve.kernels.flaws import judge, record, reject, weigh
+from dasksolve.kernels.jit import jit
+from dasksolve.kernels.lanes import PANEL, fma, magnitude, operation, product, reciprocal, where
+from dasksolve.kernels.tiles import (
+    collect,
+    deal,
+    lane_count,
+    prefetch_next,
+    systems_of_lanes,
+    tile,
+)
+
+# Up to this N the tile lives in registers; beyond, LLVM would spill it in a worse order than ours.
+IN_REGISTERS = 5
+
+
+def swap(column, k, chosen):
+    """Swap row k with the row that `chosen` marks in each lane."""
+    top = new = column[k]
+    for i, here in chosen.items():
+        new = where(here, column[i], new)
+        column[i] = where(here, top, column[i])
+    column[k] = new
+
+
+def search(column, k, n):
+    """The largest magnitude at or below the diagonal, and marks on its (first) row."""
+    largest, larger = magnitude(column[k]), {}
+    for i in range(k + 1, n):
+        size = magnitude(column[i])
+        larger[i] = size > largest
+        largest = where(larger[i], size, largest)
+    chosen, later = {}, None
+    for i, here in reversed(larger.items()):
+        chosen[i] = here if later is None else here & ~later
+        later = here if later is None else later | here
+    return largest, chosen
+
+
+def less(x, left, right):
+    """x - Σ left right."""
+    total = product(left[0], right[0])
+    for factors in zip(left[1:], right[1:], strict=True):
+        total = fma(*factors, total)
+    return x - total
+
+
+def advance(column, t, start, swaps, n):
+    """Bring a column up to date with the pivots `swaps` of the panel at `start`."""
+    for k, chosen in enumerate(swaps, start):
+        swap(column, k, chosen)
+    for i in range(start + 1, n):
+        known = range(start, min(i, start + len(swaps)))
+        if known:
+            column[i] = less(column[i], [t[i, k] for k in known], [column[k] for k in known])
+
+
+def retreat(column, t, start, stop):
+    """Solve for the unknowns start … stop, and take them out of the equations above."""
+    for i in reversed(range(stop)):
+        known = range(max(start, i + 1), stop)
+        if known:
+            column[i] = less(column[i], [t[i, k] for k in known], [column[k] for k in known])
+        if i >= start:
+            column[i] = column[i] * t[i, i]
+
+
+def eliminate(t, start, j, swaps, n):
+    """Column j of the panel at `start`; the magnitude of its pivot."""
+    column = {i: t[i, j] for i in range(start, n)}
+    advance(column, t, start, swaps[start:], n)
+    largest, chosen = search(column, j, n)
+    swap(column, j, chosen)
+    column[j] = reciprocal(column[j])
+    for i in range(j + 1, n):
+        column[i] = column[i] * column[j]
+    for i in range(start, n):
+        t[i, j] = column[i]
+    for k in range(start, j):
+        left = {i: t[i, k] for i in range(j, n)}
+        swap(left, j, chosen)
+        for i in range(j, n):
+            t[i, k] = left[i]
+    swaps.append(chosen)
+    return largest
+
+
+@operation(lambda *_: types.boolean)
+def solve_tile(a, b, x, status, t, first, last, columns, n):
+    """Solve the systems of the tile that begins with `first`; whether any of them failed."""
+    builder = a.builder
+    align_stack(builder)
+    systems = systems_of_lanes(a, first, last)
+    if n <= IN_REGISTERS:
+        t = {}
+    for e, element in enumerate(deal(a, [s * (n * n) for s in systems], n * n)):
+        t[divmod(e, n)] = element
+    flaw = magnitude(element.fill(0))
+    check = Variable(flaw)
+    swaps: list[Any] = []
+    for start in range(0, n, PANEL):
+        stop = min(start + PANEL, n)
+        for j in range(start, stop):
+            if n > IN_REGISTERS:
+                forget_registers(builder)
+            for i in range(n):
+                prefetch_next(a, first, n, j * n + i)
+            flaw = judge(flaw, eliminate(t, start, j, swaps, n))
+        if stop < n:
+            with loop(builder, stop, n) as j:
+                column = {i: t[i, j] for i in range(start, n)}
+                advance(column, t, start, swaps[start:], n)
+                for i in range(start, n):
+                    t[i, j] = column[i]
+
+    vector = (columns == 1).value
+    with loop(builder, 0, columns) as j:
+        rows = [Variable(element) for _ in range(n)]
+        together = [s * n for s in systems]
+        apart = [[(s * n + i) * columns + j for s in systems] for i in range(n)]
+        with builder.if_else(vector) as (one, several):
+            with one:
+                for row, value in zip(rows, deal(b, together, n), strict=True):
+                    row.set(value)
+            with several:
+                for row, starts in zip(rows, apart, strict=True):
+                    row.set(deal(b, starts, 1)[0])
+        column = {i: row.get() for i, row in enumerate(rows)}
+        for start in range(0, n, PANEL):
+            advance(column, t, start, swaps[start : start + PANEL], n)
+        for start in reversed(range(0, n, PANEL)):
+            retreat(column, t, start, min(start + PANEL, n))
+        for value in column.values():
+            check.set(weigh(check.get(), value))
+        with builder.if_else(vector) as (one, several):
+            with one:
+                collect(list(column.values()), x, together)
+            with several:
+                for value, starts in zip(column.values(), apart, strict=True):
+                    collect([value], x, starts)
+    return record(status, first, last, flaw, check.get())
+
+
+def kernel(n):
+    """The kernel for systems of order n."""
+
+    @jit
+    def solve(a, b, x, status):
+        systems, _, columns = b.shape
+        count = lane_count(a)
+        t = tile(np.empty((n * n + 1) * count, a.dtype), n, a)
+        failed = False
+        for first in range(0, systems, count):
+            if solve_tile(a, b, x, status, t, first, systems - 1, columns, n):
+                failed = True
+        if failed:
+            reject(a, b, x, status)
+
+    return solve
