@@ -109,7 +109,7 @@ def case(family: Family, n: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """
     rng = np.random.default_rng([n, dtype.num])
     a = family.make(n, dtype, rng)
-    k = 60 // len(a)
+    k = 600 // len(a) ** 2
     b = numbers(rng, np.result_type(dtype, np.float64), len(a), n, k)
     if family.name == "graded":  # x would overflow otherwise
         b *= np.abs(a).max(axis=-1, keepdims=True).astype(np.float64) / np.abs(a).max()

@@ -37,11 +37,18 @@ def test_a_cluster_works_in_windows_and_frees_what_it_returned(
 ) -> None:
     monkeypatch.setattr("dasksolve.zarr_job.WINDOW", 3)
     monkeypatch.setattr("dasksolve.schedulers.WINDOW", 3)
+
+    def tasks() -> set[str]:
+        return two_processes.run_on_scheduler(
+            lambda dask_scheduler: set(map(str, dask_scheduler.tasks))
+        )
+
+    before = tasks()
     report = solve_zarr(batch.a_path, batch.b_path, batch.out, client=two_processes)
     assert report.blocks_done == 10
     until = time.monotonic() + 10  # releasing is a message to the scheduler
-    while two_processes.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
-        assert time.monotonic() < until
+    while left := tasks() - before:
+        assert time.monotonic() < until, left
 
 
 def test_the_current_client_is_used_if_there_is_one() -> None:
