@@ -15,9 +15,9 @@ from dasksolve.kernels.blocks import (
     ROWS,
     get,
     get_transposed,
+    lane_count,
     load_first,
-    minus_product,
-    plus,
+    minus_panel,
     prefetch_block,
     put,
     put_number,
@@ -27,13 +27,12 @@ from dasksolve.kernels.blocks import (
     solved_above,
     solved_below,
     store_first,
-    zeros,
+    tile,
 )
 from dasksolve.kernels.flaws import undefined
 from dasksolve.kernels.jit import jit, part
-from dasksolve.kernels.lanes import any_lane, splat
+from dasksolve.kernels.lanes import PANEL, any_lane, splat
 from dasksolve.kernels.panel import factor_panel
-from dasksolve.kernels.tiles import lane_count, tile
 from dasksolve.status import Status
 
 OK, NONFINITE = int(Status.OK), int(Status.NONFINITE)
@@ -70,9 +69,9 @@ def finite(array, start, stop, f):
 
 @part
 def minus_products(block, left, rows, right, first, stop):
-    """block - left[rows, :stop] right[first : first + stop]."""
-    for k in range(stop):
-        block = minus_product(block, left, rows, k, right[first + k, 0])
+    """block - left[rows, :stop] right[first : first + stop], a panel's sum at a time."""
+    for k in range(0, stop, PANEL):
+        block = minus_panel(block, left, rows, k, right, first + k)
     return block
 
 
@@ -86,11 +85,10 @@ def update(f, p, j, order, u, a, ahead):
     first = j * last
     for i in range(0, last, ROWS):
         rows = rows_at(order, i)
-        less = minus_products(zeros(u), f, rows, u, first, min(i, start))
+        block = minus_products(get(f, rows, j), f, rows, u, first, min(i, start))
         if i < start:
-            put(u, rows_from(first + i), 0, solved_below(get(f, rows, j), less, f, rows, i))
+            put(u, rows_from(first + i), 0, solved_below(block, f, rows, i))
         else:
-            block = plus(get(f, rows, j), less)
             put(f, rows, j, block)
             put_transposed(p, i, block)
         prefetch_block(a, ahead + (first + i) * lane_count(f), f)
@@ -104,26 +102,25 @@ def keep_multipliers(f, p, j, order):
 
 
 @part
-def substitute(f, order, u, diagonal, y):
+def substitute(f, order, u, inverses, y):
     """Overwrite y by U⁻¹ L⁻¹ y."""
     last, count = len(order), lane_count(f)
     for i in range(0, last, ROWS):
         rows, here = rows_at(order, i), rows_from(i)
         block = minus_products(get(y, here, 0), f, rows, y, 0, i)
-        put(y, here, 0, solved_below(zeros(y), block, f, rows, i))
+        put(y, here, 0, solved_below(block, f, rows, i))
     for i in range(last - ROWS, -1, -ROWS):
-        here, diagonal_block = rows_from(i), i // count
+        here = rows_from(i)
         block = get(y, here, 0)
-        for j in range(last // count - 1, diagonal_block - 1, -1):
-            start, rows = j * count, rows_from(j * last + i)
-            for k in range(start + count - 1, max(start, i + ROWS) - 1, -1):
-                block = minus_product(block, u, rows, k - start, y[k, 0])
-        rows = rows_from(diagonal_block * last + i)
-        put(y, here, 0, solved_above(block, u, rows, i % count, diagonal, i))
+        for k in range(last - PANEL, i, -PANEL):
+            rows = rows_from(k // count * last + i)
+            block = minus_panel(block, u, rows, k % count, y, k)
+        rows = rows_from(i // count * last + i)
+        put(y, here, 0, solved_above(block, u, rows, i % count, inverses, i))
 
 
 @part
-def solve_columns(b, x, m, f, order, u, diagonal, y):
+def solve_columns(b, x, m, f, order, u, inverses, y):
     """Solve for x[m], a vector of its columns at a time; return whether x is finite."""
     n, columns = b.shape[1:]
     check = splat(0, y)
@@ -132,7 +129,7 @@ def solve_columns(b, x, m, f, order, u, diagonal, y):
             y[i, 0] = splat(0, y)
             if order[i] < n:
                 y[i, 0] = load_first(b, (m * n + order[i]) * columns + j, columns - j, y)
-        substitute(f, order, u, diagonal, y)
+        substitute(f, order, u, inverses, y)
         for i in range(n):
             check = check + (y[i, 0] - y[i, 0])
             store_first(x, (m * n + i) * columns + j, columns - j, y[i, 0])
@@ -152,7 +149,7 @@ def solve(a, b, x, status):
     u = tile(np.empty((last * blocks + 1) * count, a.dtype), 1, a)
     p = tile(np.empty((count * span + 1) * count, a.dtype), span, a)
     y = tile(np.empty((last + 1) * count, a.dtype), 1, a)
-    diagonal = tile(np.empty((2 * blocks + 1) * count, a.dtype), blocks, a)
+    inverses = tile(np.empty((blocks + 1) * count, a.dtype), blocks, a)
     order = np.empty(last, np.intp)
     for m in range(systems):
         sound = read_system(a, m, f, order)
@@ -161,9 +158,9 @@ def solve(a, b, x, status):
         for j in range(blocks):
             if verdict == OK:
                 update(f, p, j, order, u, a, (m + 1) * n * n)
-                verdict = factor_panel(p, f, j, order, u, j * (last + count), diagonal, blocks)
+                verdict = factor_panel(p, f, j, order, u, j * (last + count), inverses, blocks)
                 keep_multipliers(f, p, j, order)
-        if verdict == OK and not solve_columns(b, x, m, f, order, u, diagonal, y):
+        if verdict == OK and not solve_columns(b, x, m, f, order, u, inverses, y):
             verdict = NONFINITE
         if verdict != OK:
             x[m] = undefined(x)

@@ -1,26 +1,42 @@
 """Blocks: a few rows of vectors, held in registers while products are subtracted from them."""
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
 from dasksolve.kernels.lanes import (
     INDEX,
-    VECTOR_BYTES,
+    PANEL,
     Index,
     Pair,
     Vector,
     fma,
-    fnma,
     index_value,
     nothing,
     operation,
     scalar_type,
+    width,
 )
-from dasksolve.kernels.tiles import joined, transpose
+from dasksolve.kernels.tiles import joined, tiles_of, transpose
 
 # Eight rows outlast the latency of fma, and their addresses still fit in registers.
-ROWS = VECTOR_BYTES // 8
+ROWS = PANEL
+
+
+def lanes(dtype):
+    """As many as a vector of the machine has, but a panel at least: the bits depend on it."""
+    return max(PANEL, width(dtype))
+
+
+tile: Any = tiles_of(lanes)
+
+
+@operation(lambda array: types.intp)
+def lane_count(array):
+    """How many lanes the vectors of a block have for the array's dtype."""
+    return Index(array.builder, INDEX(lanes(array.lanes.dtype)))
 
 
 def of_indices(*kinds):
@@ -93,12 +109,6 @@ def rows_from(i):
 
 
 @operation(of_lanes)
-def zeros(tile):
-    """A block of zeros."""
-    return (tile.fill(0),) * ROWS
-
-
-@operation(of_lanes)
 def get(tile, rows, j):
     """The block of the vectors in column j of these rows."""
     return tuple(tile[i, j] for i in rows)
@@ -132,45 +142,43 @@ def put_transposed(tile, i, block):
                 tile.store(place(tile, lane, i)[part], column)
 
 
-@operation(same)
-def plus(block, other):
-    """block + other."""
-    return tuple(x + y for x, y in zip(block, other, strict=True))
+def inner(left, right):
+    """Σ left right."""
+    total = left[0] * right[0]
+    for factors in zip(left[1:], right[1:], strict=True):
+        total = fma(*factors, total)
+    return total
 
 
 @operation(same)
-def minus_product(block, left, rows, k, right):
-    """The block minus number k of each of these rows of `left`, times the vector `right`."""
-    return tuple(fnma(spread(left, i, k), right, x) for i, x in zip(rows, block, strict=True))
+def minus_panel(block, left, rows, k, right, first):
+    """block - left[rows, k : k + PANEL] right[first : first + PANEL]."""
+    sums = [spread(left, i, k) * right[first, 0] for i in rows]
+    for s in range(1, PANEL):
+        x = right[first + s, 0]
+        sums = [fma(spread(left, i, k + s), x, sum_) for i, sum_ in zip(rows, sums, strict=True)]
+    return tuple(x - sum_ for x, sum_ in zip(block, sums, strict=True))
 
 
 @operation(same)
-def solved_below(block, less, left, rows, k):
-    """L⁻¹ (block + less), with the unit lower triangle of `left` in columns k, k + 1, …"""
-    solved, less = [], list(less)
-    for s in range(ROWS):
-        solved.append(block[s] + less[s])
-        for r in range(s + 1, ROWS):
-            less[r] = fnma(spread(left, rows[r], k + s), solved[s], less[r])
+def solved_below(block, left, rows, k):
+    """L⁻¹ block, with the unit lower triangle of `left` in columns k, k + 1, …"""
+    solved = [block[0]]
+    for r in range(1, ROWS):
+        solved.append(block[r] - inner([spread(left, rows[r], k + s) for s in range(r)], solved))
     return tuple(solved)
 
 
 @operation(same)
-def solved_above(block, right, rows, k, diagonal, i):
-    """U⁻¹ block, with the upper triangle of `right` in columns k, k + 1, …"""
-    block = list(block)
-    for s in reversed(range(ROWS)):
-        pivot, inverse = (spread(diagonal, row, i + s) for row in range(2))
-        block[s] = quotient(block[s], pivot, inverse)
-        for r in range(s):
-            block[r] = fnma(spread(right, rows[r], k + s), block[s], block[r])
-    return tuple(block)
-
-
-def quotient(x, divisor, inverse):
-    """x / divisor, given 1 / divisor: rounded as a division (Markstein), without its wait."""
-    near = x * inverse
-    return fma(fnma(near, divisor, x), inverse, near)
+def solved_above(block, right, rows, k, inverses, i):
+    """U⁻¹ block, with the upper triangle of `right` in columns k, k + 1, … and 1 / its diagonal."""
+    solved: list[Vector | Pair] = []
+    for r in reversed(range(ROWS)):
+        x = block[r]
+        if solved:
+            x = x - inner([spread(right, rows[r], k + s) for s in range(r + 1, ROWS)], solved)
+        solved.insert(0, x * spread(inverses, 0, i + r))
+    return tuple(solved)
 
 
 def masked(access, memory, offset, count, valid, stored=()):

@@ -11,15 +11,15 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from dasksolve.kernels.blocks import integer, place, put_number, spread
+from dasksolve.kernels.blocks import inner, integer, place, put_number, spread
 from dasksolve.kernels.lanes import (
     INDEX,
+    PANEL,
     Index,
     Pair,
     Variable,
     Vector,
     any_lane,
-    fma,
     loop,
     magnitude,
     operation,
@@ -56,12 +56,11 @@ def every_lane(x, lane):
     return x.shuffle(x, [lane] * x.count)
 
 
-def inner(left, right):
-    """Σ left right."""
-    total = left[0] * right[0]
-    for factors in zip(left[1:], right[1:], strict=True):
-        total = fma(*factors, total)
-    return total
+def minus_products(x, left, right):
+    """x - Σ left right, a panel's sum at a time."""
+    for start in range(0, len(left), PANEL):
+        x = x - inner(left[start : start + PANEL], right[start : start + PANEL])
+    return x
 
 
 def search(p, q, above, inverse, k, first, last):
@@ -75,7 +74,7 @@ def search(p, q, above, inverse, k, first, last):
         if q:
             # The multipliers of the last pivot wait for this pass, which loads them anyway.
             p[q - 1, i] = p[q - 1, i] * inverse
-            x = p[q, i] = x - inner([p[s, i] for s in range(q)], above)
+            x = p[q, i] = minus_products(x, [p[s, i] for s in range(q)], above)
         size, here = ordered(magnitude(x)), index.get()
         larger = (size > largest.get()) & (here >= top)
         largest.set(where(larger, size, largest.get()))
@@ -102,10 +101,10 @@ def judge(builder, status, pivot, inverse):
 
 
 @operation(lambda *kinds: types.intp)
-def factor_panel(p, f, j, order, u, first, diagonal, last):
+def factor_panel(p, f, j, order, u, first, inverses, last):
     """Factor the columns in p, which are block column j of the system; return the status.
 
-    L stays in p, the rows of U go to u[first], …, its diagonal and 1 / that to `diagonal`.
+    L stays in p, the rows of U go to u[first], …, 1 / its diagonal to `inverses`.
     """
     builder, count = p.builder, p.lanes.count
     rows: list[Vector | Pair] = []
@@ -115,17 +114,14 @@ def factor_panel(p, f, j, order, u, first, diagonal, last):
         other = search(p, q, [every_lane(row, q) for row in rows], inverse, k, j, last)
         pivot = spread(p, q, other)
         inverse = reciprocal(pivot)
-        row = f[integer(order, other), j]
-        if q:
-            row = row - inner([spread(p, s, other) for s in range(q)], rows)
-        rows.append(row)
-        u[first + q, 0] = row
+        left = [spread(p, s, other) for s in range(q)]
+        rows.append(minus_products(f[integer(order, other), j], left, rows))
+        u[first + q, 0] = rows[-1]
         for s in range(count):
             for one, two in zip(place(p, s, k), place(p, s, other), strict=True):
                 exchange(p, one, two)
         exchange(order, k, other)
-        put_number(diagonal, 0, k, pivot)
-        put_number(diagonal, 1, k, inverse)
+        put_number(inverses, 0, k, inverse)
         status = judge(builder, status, pivot, inverse)
     with loop(builder, j, last) as i:
         p[count - 1, i] = p[count - 1, i] * inverse
