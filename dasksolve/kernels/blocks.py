@@ -16,6 +16,7 @@ from dasksolve.kernels.lanes import (
     index_value,
     nothing,
     operation,
+    product,
     scalar_type,
     width,
 )
@@ -144,7 +145,7 @@ def put_transposed(tile, i, block):
 
 def inner(left, right):
     """Σ left right."""
-    total = left[0] * right[0]
+    total = product(left[0], right[0])
     for factors in zip(left[1:], right[1:], strict=True):
         total = fma(*factors, total)
     return total
@@ -153,7 +154,7 @@ def inner(left, right):
 @operation(same)
 def minus_panel(block, left, rows, k, right, first):
     """block - left[rows, k : k + PANEL] right[first : first + PANEL]."""
-    sums = [spread(left, i, k) * right[first, 0] for i in rows]
+    sums = [product(spread(left, i, k), right[first, 0]) for i in rows]
     for s in range(1, PANEL):
         x = right[first + s, 0]
         sums = [fma(spread(left, i, k + s), x, sum_) for i, sum_ in zip(rows, sums, strict=True)]
