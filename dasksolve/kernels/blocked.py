@@ -68,14 +68,6 @@ def finite(array, start, stop, f):
 
 
 @part
-def minus_products(block, left, rows, right, first, stop):
-    """block - left[rows, :stop] right[first : first + stop], a panel's sum at a time."""
-    for k in range(0, stop, PANEL):
-        block = minus_panel(block, left, rows, k, right, first + k)
-    return block
-
-
-@part
 def update(f, p, j, order, u, a, ahead):
     """Bring block column j up to date: its rows of U are done then, the others stand in p.
 
@@ -85,7 +77,9 @@ def update(f, p, j, order, u, a, ahead):
     first = j * last
     for i in range(0, last, ROWS):
         rows = rows_at(order, i)
-        block = minus_products(get(f, rows, j), f, rows, u, first, min(i, start))
+        block = get(f, rows, j)
+        for k in range(0, min(i, start), PANEL):
+            block = minus_panel(block, f, rows, k, u, first + k)
         if i < start:
             put(u, rows_from(first + i), 0, solved_below(block, f, rows, i))
         else:
@@ -107,7 +101,9 @@ def substitute(f, order, u, inverses, y):
     last, count = len(order), lane_count(f)
     for i in range(0, last, ROWS):
         rows, here = rows_at(order, i), rows_from(i)
-        block = minus_products(get(y, here, 0), f, rows, y, 0, i)
+        block = get(y, here, 0)
+        for k in range(0, i, PANEL):
+            block = minus_panel(block, f, rows, k, y, k)
         put(y, here, 0, solved_below(block, f, rows, i))
     for i in range(last - ROWS, -1, -ROWS):
         here = rows_from(i)
