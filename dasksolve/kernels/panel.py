@@ -7,7 +7,6 @@
   …
 """
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 
@@ -91,10 +90,9 @@ def exchange(memory, one, other):
 
 def judge(builder, status, pivot, inverse):
     """`status`, or the first that is not OK by its pivot."""
-    size = magnitude(inverse)
-    zero, infinity = size.fill(0), size.fill(np.inf)
-    unfit = any_lane(~((zero < size) & (size < infinity))).value
-    singular = any_lane(magnitude(pivot) == zero).value
+    zero = pivot.fill(0)
+    singular = any_lane(pivot == zero).value
+    unfit = any_lane((inverse - inverse != zero) | (inverse == zero)).value
     found = builder.select(unfit, INDEX(Status.NONFINITE), INDEX(Status.OK))
     found = builder.select(singular, INDEX(Status.SINGULAR), found)
     return builder.select(builder.icmp_signed("==", status, INDEX(Status.OK)), found, status)
