@@ -6,20 +6,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from dasksolve.kernels.lanes import (
-    INDEX,
-    PANEL,
-    Index,
-    Pair,
-    Vector,
-    fma,
-    index_value,
-    nothing,
-    operation,
-    product,
-    scalar_type,
-    width,
-)
+from dasksolve.kernels.emitted import INDEX, Index, Pair, Vector, index_value
+from dasksolve.kernels.lanes import PANEL, fma, nothing, operation, product, scalar_type, width
 from dasksolve.kernels.tiles import joined, tiles_of, transpose
 
 # Eight rows outlast the latency of fma, and their addresses still fit in registers.

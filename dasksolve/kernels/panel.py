@@ -11,20 +11,8 @@ from llvmlite import ir
 from numba import types
 
 from dasksolve.kernels.blocks import inner, integer, place, put_number, spread
-from dasksolve.kernels.lanes import (
-    INDEX,
-    PANEL,
-    Index,
-    Pair,
-    Variable,
-    Vector,
-    any_lane,
-    loop,
-    magnitude,
-    operation,
-    reciprocal,
-    where,
-)
+from dasksolve.kernels.emitted import INDEX, Index, Pair, Variable, Vector, loop
+from dasksolve.kernels.lanes import PANEL, any_lane, magnitude, operation, reciprocal, where
 from dasksolve.status import Status
 
 
