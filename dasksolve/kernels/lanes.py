@@ -119,6 +119,9 @@ def operation(returns, *operands):
         def emit(context, builder, kind, values):
             pairs = zip(kind.args, values, strict=True)
             result = function(*(lifted(context, builder, *pair) for pair in pairs))
+            if isinstance(result, tuple):
+                members = [member.value for member in result]
+                return context.make_tuple(builder, kind.return_type, members)
             return context.get_dummy_value() if result is None else result.value
 
         infer_global(function, types.Function(Template))

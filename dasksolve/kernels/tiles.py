@@ -131,29 +131,34 @@ operation(_element, Tile, types.BaseTuple)(operator.getitem)
 operation(_stored, Tile, types.BaseTuple, Lanes)(operator.setitem)
 
 
-def _tile(typing, buffer, columns, like):
-    """A tile with `columns` vectors a row; the buffer needs room for one vector more, to align.
+def tiles_of(lanes):
+    """The function that makes tiles whose vectors have lanes(dtype) lanes."""
 
-    Its vectors have as many lanes as those of an array `like`.
-    """
-    kind = Tile(buffer, width(like.dtype))
+    def tile(typing, buffer, columns, like):
+        """A tile with `columns` vectors a row, of the dtype of `like`.
 
-    def emit(context, builder, signature, values):
-        made = cgutils.create_struct_proxy(kind)(context, builder)
-        data = context.make_array(buffer)(context, builder, value=values[0]).data
-        address = builder.ptrtoint(data, INDEX)
-        last = kind.bytes - 1
-        aligned = builder.and_(builder.add(address, INDEX(last)), INDEX(~last))
-        made.data = builder.inttoptr(aligned, made.data.type)
-        made.buffer, made.columns = values[0], values[1]
-        if context.enable_nrt:
-            context.nrt.incref(builder, buffer, values[0])
-        return made._getvalue()
+        The buffer needs room for one vector more, to align.
+        """
+        kind = Tile(buffer, lanes(like.dtype))
 
-    return kind(buffer, types.intp, like), emit
+        def emit(context, builder, signature, values):
+            made = cgutils.create_struct_proxy(kind)(context, builder)
+            data = context.make_array(buffer)(context, builder, value=values[0]).data
+            address = builder.ptrtoint(data, INDEX)
+            last = kind.bytes - 1
+            aligned = builder.and_(builder.add(address, INDEX(last)), INDEX(~last))
+            made.data = builder.inttoptr(aligned, made.data.type)
+            made.buffer, made.columns = values[0], values[1]
+            if context.enable_nrt:
+                context.nrt.incref(builder, buffer, values[0])
+            return made._getvalue()
+
+        return kind(buffer, types.intp, like), emit
+
+    return intrinsic(tile)
 
 
-tile: Any = intrinsic(_tile)
+tile: Any = tiles_of(width)
 
 
 def _loaded(array, index, count):
