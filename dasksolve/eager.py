@@ -59,7 +59,7 @@ def _solve_direct(
     """Solve what the kernel can take as it is: no call wasted, since N = 2 is solved in 0.5 µs."""
     n, k = problem.n, problem.k
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, np.int8)
-    kernel = kernels.pick(problem.assume_a, n, problem.dtype)
+    kernel = kernels.pick(problem.assume_a, n, k, status.size, problem.dtype)
     arrays = a.reshape(-1, n, n), b.reshape(-1, n, k), x.reshape(-1, n, k), status.reshape(-1)
     size = _piece_size(problem)
     if threads == 1 and status.size <= size:
@@ -82,7 +82,7 @@ def _solve_any(
     x = np.empty((*batch_shape, n, max(k, 1)), problem.dtype)
     status = np.zeros(batch_shape, np.int8)
     if x.size:
-        kernel = kernels.pick(problem.assume_a, n, problem.dtype)
+        kernel = kernels.pick(problem.assume_a, n, k, status.size, problem.dtype)
         a, b = _broadcast(a, batch_shape), _broadcast(b, batch_shape)
         flat_x, flat_status = x.reshape(-1, *x.shape[-2:]), status.reshape(-1)
 

@@ -24,29 +24,58 @@ verdicts on singularity.
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import from_dtype, types
 
-from dasksolve.kernels import interleaved, unrolled
+from dasksolve.kernels import blocked, interleaved, unrolled
+from dasksolve.kernels.lanes import width
 
 Kernel = Callable[[Any, Any, Any, Any], None]
 
-Maker = Callable[[int], Kernel]
 
-# By the kind of dtype: up to which N, and the kernel. Measured on Zen 4; a larger unrolled kernel
-# would take more than 5 s to compile.
-GENERAL: dict[str, list[tuple[float, Maker]]] = {
-    "f": [(16, unrolled.kernel), (np.inf, interleaved.kernel)],
-    "c": [(12, unrolled.kernel), (np.inf, interleaved.kernel)],
+class Limits(NamedTuple):
+    """The largest N for which a kernel is the fastest, or takes less than 5 s to compile."""
+
+    unrolled: int
+    """N is a constant; one system a lane."""
+    interleaved: int
+    """One system a lane; beyond, one system at a time."""
+    interleaved_wide: int
+    """The same for half as many right-hand sides as unknowns, or more."""
+
+
+# Measured on Zen 4 with AVX-512, by the character of the dtype.
+GENERAL = {
+    "f": Limits(16, 128, 40),
+    "d": Limits(16, 104, 36),
+    "F": Limits(12, 224, 56),
+    "D": Limits(12, 224, 48),
 }
 
 
+def pick(assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any]) -> Kernel:
+    """The compiled kernel for so many systems of order `n` with `k` right-hand sides."""
+    limits = GENERAL[dtype.char]
+    if n > 8 and _is_few(systems, n, width(dtype)):
+        return compiled(blocked.kernel, 0, dtype)
+    if n <= limits.unrolled:
+        return compiled(unrolled.kernel, n, dtype)
+    if n <= (limits.interleaved_wide if 2 * k >= n else limits.interleaved):
+        return compiled(interleaved.kernel, 0, dtype)
+    return compiled(blocked.kernel, 0, dtype)
+
+
+def _is_few(systems: int, n: int, lanes: int) -> bool:
+    """Whether most lanes would be idle: one system at a time is 1 + 5 lanes / N times slower."""
+    return systems * (n + 5 * lanes) <= lanes * n
+
+
 @cache
-def pick(assume_a: str, n: int, dtype: np.dtype[Any]) -> Kernel:
-    """The compiled kernel for systems of order `n`."""
-    dispatcher: Any = next(make for limit, make in GENERAL[dtype.kind] if n <= limit)(n)
+def compiled(make: Callable[[int], Any], n: int, dtype: np.dtype[Any]) -> Kernel:
+    """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order."""
+    dispatcher = make(n)
     element = from_dtype(dtype)
     read = types.Array(element, 3, "C", readonly=True)
     write = types.Array(element, 3, "C")

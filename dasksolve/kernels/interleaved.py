@@ -261,6 +261,6 @@ def solve(a, b, x, status):
         reject(a, b, x, status)
 
 
-def kernel(n):
+def kernel(_):
     """The kernel for systems of any order from 8 on."""
     return jit(solve)

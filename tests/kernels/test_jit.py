@@ -17,7 +17,7 @@ PROGRAM = """
     from dasksolve.kernels import pick
 
     start = time.perf_counter()
-    kernel = pick("gen", 3, np.dtype(float))
+    kernel = pick("gen", 3, 1, 1, np.dtype(float))
     seconds = time.perf_counter() - start
     a, x, status = np.eye(3)[None] * 2, np.empty((1, 3, 1)), np.empty(1, np.int8)
     kernel(a, np.ones((1, 3, 1)), x, status)

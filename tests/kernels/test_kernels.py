@@ -1,0 +1,59 @@
+"""The choice of a kernel: by speed alone, since all give the same bits."""
+
+import numpy as np
+import pytest
+from families import DTYPES, numbers, same_bits
+
+from dasksolve.kernels import blocked, compiled, interleaved, pick, unrolled
+from dasksolve.status import Status
+
+MANY = 10**6
+
+
+def solve(kernel, a, b):
+    x, status = np.empty_like(b), np.full(len(a), Status.PENDING, np.int8)
+    kernel(a, b, x, status)
+    return x, status
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("k", [1, 3, 20])
+@pytest.mark.parametrize("n", [3, 12, 17, 64])
+def test_all_kernels_give_the_same_bits(n, k, dtype):
+    rng = np.random.default_rng([n, k])
+    a, b = numbers(rng, dtype, 19, n, n), numbers(rng, dtype, 19, n, k)
+    a[2] = 0
+    a[3] = 1
+    a[5, :, 1] = a[5, :, 0]
+    a[7, 0, 2] = np.nan
+    b[11, 1, 0] = np.inf
+    a[13] *= np.finfo(dtype).tiny / 16
+    x, status = solve(compiled(blocked.kernel, 0, dtype), a, b)
+    assert {Status.OK, Status.SINGULAR, Status.NONFINITE} == set(status.tolist())
+    others = [compiled(interleaved.kernel, 0, dtype)] if n >= 8 else []
+    others += [compiled(unrolled.kernel, n, dtype)] if n <= 12 else []
+    for other in others:
+        other_x, other_status = solve(other, a, b)
+        assert other_status.tolist() == status.tolist()
+        assert same_bits(other_x, x)
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "systems", "dtype", "expected"),
+    [
+        pytest.param(8, 1, 1, "d", unrolled, id="small, whatever their number"),
+        pytest.param(16, 16, MANY, "d", unrolled, id="N a constant"),
+        pytest.param(16, 1, 1, "d", blocked, id="one system"),
+        pytest.param(64, 1, 3, "d", blocked, id="lanes that would idle"),
+        pytest.param(64, 1, 8, "d", interleaved, id="lanes that are full"),
+        pytest.param(64, 64, MANY, "d", blocked, id="many right-hand sides"),
+        pytest.param(105, 1, MANY, "d", blocked, id="a tile that leaves the cache"),
+        pytest.param(128, 1, MANY, "f", interleaved, id="a tile of smaller numbers"),
+        pytest.param(16, 1, MANY, "D", interleaved, id="complex takes longer to compile"),
+        pytest.param(2000, 1, 1, "D", blocked, id="as large as it gets"),
+    ],
+)
+def test_the_fastest_is_picked(n, k, systems, dtype, expected):
+    order = n if expected is unrolled else 0
+    dtype = np.dtype(dtype)
+    assert pick("gen", n, k, systems, dtype) is compiled(expected.kernel, order, dtype)
