@@ -194,6 +194,10 @@ def solve_zarr(
         resume=prepared.earlier is not None,
     )
     report = run_job(solve_block, job, prepared.scheduler, prepared.location, progress)
+    if not stores.exists(status, "zarr.json"):
+        raise FileNotFoundError(
+            f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
+        )
     if on_singular == "raise":
         _raise_singular(job, report)
     return report

@@ -378,6 +378,31 @@ def test_resume_refuses_a_changed_job_and_names_the_change(
     assert files(batch.out) == before
 
 
+@pytest.mark.usefixtures("many_blocks")
+def test_a_status_that_there_is_not_is_solved_again(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    expected = files(batch.out)
+    zarr.open_array(batch.out + "/status")[[250, 251]] = 77, 127
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed == 9
+    assert files(batch.out) == expected
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_an_x_that_a_power_cut_left_empty_is_solved_again(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    expected = files(batch.out)
+    Path(batch.out, "x/c/4/0").write_bytes(b"")
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed == 9
+    assert files(batch.out) == expected
+
+
+def test_an_output_that_was_deleted_under_the_job_is_an_error(batch: Stored) -> None:
+    with pytest.raises(FileNotFoundError, match=r"out\.zarr was deleted while the job ran"):
+        solve_zarr(
+            batch.a_path, batch.b_path, batch.out, progress=lambda _: shutil.rmtree(batch.out)
+        )
+
+
 @pytest.mark.parametrize(
     ("attribute", "message"),
     [
