@@ -85,6 +85,7 @@ def _describe(
     assume_a: str,
     lower: bool,
 ) -> Problem:
+    solution_dtype = _solution_dtype(a_dtype, b_dtype)  # first: what is no array has no shape
     shapes = f"a has shape {a_shape}, b has shape {b_shape}"
     if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
         raise np.linalg.LinAlgError(f"a must be square, of shape (..., N, N): {shapes}")
@@ -109,7 +110,7 @@ def _describe(
         batch_shape=batch_shape,
         n=n,
         k=1 if vectors else b_core[1],
-        dtype=_solution_dtype(a_dtype, b_dtype),
+        dtype=solution_dtype,
         assume_a=assume_a,
         lower=lower,
         vectors=vectors,

@@ -1,5 +1,7 @@
 """Zarr arrays and groups by path or URL: opened safely, read strictly, swept clean."""
 
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from zarr.storage import FsspecStore, LocalStore
 from dasksolve.plan import Block, Layout
 
 Location = str | Path
-_PARTIAL = ".partial"  # what zarr calls a file until it is whole
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
 
 
 class MissingChunkError(OSError):
@@ -123,28 +125,36 @@ def source(name: str, array: Any, location: str, core: int) -> Source:
 
 
 def _open_array(name: str, where: Location) -> Any:
+    target = _target(name, where)
     try:
-        return zarr.open_array(_target(where), mode="r")
+        return zarr.open_array(target, mode="r")
     except ImportError as error:
         raise ImportError(f"{name}: {where} needs a package: {error}") from error
     except (FileNotFoundError, BaseZarrError) as error:
-        raise FileNotFoundError(f"{name}: {_no_array(where)}") from error
+        raise FileNotFoundError(f"{name}: {_no_array(where, target)}") from error
     except Exception as error:
         raise OSError(f"{name}: cannot open {where}: {type(error).__name__}: {error}") from error
 
 
-def _no_array(where: Location) -> str:
+def _no_array(where: Location, target: str | Path) -> str:
     try:
-        members = list(zarr.open_group(_target(where), mode="r").array_keys())
+        members = list(zarr.open_group(target, mode="r").array_keys())
     except Exception:
         return f"there is no zarr array at {where}"
     inside = ", ".join(f"{where}/{member}" for member in members[:5])
     return f"{where} is a zarr group, not an array" + (f"; it holds {inside}" if inside else "")
 
 
-def _target(where: Location) -> str | Path:
+def _target(name: str, where: Location) -> str | Path:
     """Local paths absolute, and without the scheme that would open a store that is not atomic."""
+    if not isinstance(where, str | os.PathLike):
+        raise TypeError(
+            f"{name} is a {type(where).__name__}; give the path or URL of zarr data"
+            + (", or an open zarr.Array" if name != "out" else "")
+        )
     text = str(where)
+    if not text:
+        raise ValueError(f"{name} is an empty path; give the path or URL of zarr data")
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     return text if "://" in text or "::" in text else Path(text).expanduser().resolve()
@@ -152,10 +162,13 @@ def _target(where: Location) -> str | Path:
 
 def open_store(where: Location) -> tuple[Any, str]:
     """Return the store of a group that is to be written, and its URL or absolute path."""
-    target = _target(where)
+    target = _target("out", where)
     if isinstance(target, Path):
         return LocalStore(target), str(target)
-    return FsspecStore.from_url(target), target
+    try:
+        return FsspecStore.from_url(target), target
+    except Exception as error:
+        raise OSError(f"out: cannot open {target}: {type(error).__name__}: {error}") from error
 
 
 def open_group(store: Any, location: str, mode: Any) -> Any:
@@ -187,7 +200,7 @@ def is_empty(store: Any) -> bool:
     root = Path(store.root)
     if not root.is_dir():
         return not root.exists()
-    return all(p.is_dir() or p.suffix == _PARTIAL for p in root.rglob("*"))
+    return all(p.is_dir() or _PARTIAL.search(p.name) for p in root.rglob("*"))
 
 
 def require_array(group: Any, name: str, **wanted: Any) -> Any:
@@ -214,7 +227,7 @@ def sweep(store: Any) -> int:
     """Delete what a killed process left half written; return how many files."""
     if not isinstance(store, LocalStore):
         return 0
-    orphans = list(Path(store.root).rglob(f"*{_PARTIAL}"))
+    orphans = [p for p in Path(store.root).rglob("*.partial") if _PARTIAL.search(p.name)]
     for orphan in orphans:
         orphan.unlink(missing_ok=True)
     return len(orphans)

@@ -210,3 +210,9 @@ def test_demo_cleans_up_and_prints_what_it_did(tmp_path: Path) -> None:
 def test_demo_keeps_what_it_is_told_to(tmp_path: Path) -> None:
     assert main(["demo", "--size", "1MiB", "--keep", str(tmp_path / "kept")]) == 0
     assert zarr.open_array(tmp_path / "kept/solved.zarr/x").shape == (2048, 8)
+
+
+def test_demo_keeps_what_it_kept_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "normal_equations.zarr").mkdir()
+    assert main(["demo", "--size", "1MiB", "--keep", str(tmp_path)]) == 1
+    assert "is there already; give --keep another folder" in capsys.readouterr().err
