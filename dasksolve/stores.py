@@ -50,13 +50,13 @@ class Source:
                 f"{type(error).__name__}: {error}"
             ) from error
         missing = [
-            key
-            for place, key in self._chunks(part)
-            if self._reads_as_fill(place, part, values) and not exists(self.array, key)
+            name
+            for place, name in self._chunks(part)
+            if self._reads_as_fill(place, part, values) and not self._is_stored(place)
         ]
         if missing and strict:
             raise MissingChunkError(
-                f"chunk {missing[0]} of {self.name} ({self.location}) is not stored"
+                f"{missing[0]} of {self.name} ({self.location}) is not stored"
                 + (f", nor are {len(missing) - 1} more of this block" if missing[1:] else "")
                 + f"; strict=False (--no-strict) takes it as the fill value {self.fill_value}, "
                 "which is how zarr stores a chunk of nothing else"
@@ -65,33 +65,51 @@ class Source:
 
     @property
     def fill_value(self) -> Any:
-        """What zarr reads where no chunk is stored."""
-        return self.array.fill_value
+        """What zarr reads where no chunk is stored: 0 where format 2 leaves it open."""
+        fill = self.array.fill_value
+        return self.array.dtype.type(0) if fill is None else fill
 
     @property
     def _stored(self) -> tuple[int, ...]:
-        return tuple(max(c, 1) for c in self.array.shards or self.array.chunks)
+        return tuple(max(c, 1) for c in self.array.chunks)
+
+    def _is_stored(self, place: tuple[int, ...]) -> bool:
+        array = self.array
+        if not array.shards:
+            return exists(array, array.metadata.encode_chunk_key(place))
+        # A shard too leaves out chunks, which read as whatever the metadata says: ask with another.
+        other = array.dtype.type(0 if array.fill_value else 1)
+        fill = array.metadata.data_type.to_json_scalar(other, zarr_format=3)
+        metadata: Any = {**array.metadata.to_dict(), "fill_value": fill}
+        twin = zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
+        corner = tuple(i * c for i, c in zip(place, self._stored, strict=True))
+        return bool(twin[corner] != other)
 
     def _chunks(self, part: Block) -> Iterator[tuple[tuple[int, ...], str]]:
-        """The place and key of each stored chunk under `part`."""
+        """The place of each stored chunk under `part`, and what to call it."""
         core = tuple((0, n) for n in self.layout.shape[self.layout.batch :])
         ranges = [
             range(start // c, -(-stop // c))
             for (start, stop), c in zip((*part, *core), self._stored, strict=True)
         ]
         for place in product(*ranges):
-            yield place, self.array.metadata.encode_chunk_key(place)
+            starts = (i * c for i, c in zip(place, self._stored, strict=True))
+            whole = self.array.shards or self._stored
+            key = self.array.metadata.encode_chunk_key(
+                tuple(start // max(w, 1) for start, w in zip(starts, whole, strict=True))
+            )
+            yield place, f"chunk {place} in shard {key}" if self.array.shards else f"chunk {key}"
 
     def _unreadable(self, part: Block) -> str:
         """Name the chunk that zarr's error left out."""
-        for place, key in self._chunks(part):
+        for place, name in self._chunks(part):
             region = tuple(
                 slice(i * c, (i + 1) * c) for i, c in zip(place, self._stored, strict=True)
             )
             try:
                 self.array[region]
             except Exception:
-                return f"chunk {key} of "
+                return f"{name} of "
         return ""
 
     def _reads_as_fill(self, place: tuple[int, ...], part: Block, values: NDArray[Any]) -> bool:

@@ -498,6 +498,25 @@ def test_a_chunk_that_is_not_stored_is_an_error_that_says_what_to_do(
     assert same_bits(stored.x, dasksolve.solve(a, b))
 
 
+@pytest.mark.parametrize(
+    ("storage", "named"),
+    [
+        pytest.param({"shards": (500, 5)}, r"chunk \(3, 0\) in shard c/0/0", id="in a shard"),
+        pytest.param({"zarr_format": 2, "fill_value": None}, "chunk 3.0", id="no fill value"),
+    ],
+)
+def test_a_chunk_that_is_not_stored_is_missed_in_every_storage(
+    batch: Stored, tmp_path: Path, storage: dict[str, Any], named: str
+) -> None:
+    b = zarr.create_array(tmp_path / "b", shape=(1000, 5), chunks=(100, 5), dtype="f8", **storage)
+    b[:300], b[400:] = batch.b[:300], batch.b[400:]
+    with pytest.raises(BlockErrors, match=rf"{named} of b .* is not stored; .* fill value 0\.0"):
+        solve_zarr(batch.a_path, tmp_path / "b", batch.out)
+    report = solve_zarr(batch.a_path, tmp_path / "b", batch.out, resume=True, strict=False)
+    assert report.chunks_missing == 1
+    assert (batch.x[300:400] == 0).all()
+
+
 @pytest.mark.parametrize("fault", ["deleted", "truncated", "flipped"])
 @pytest.mark.usefixtures("many_blocks")
 def test_a_bad_chunk_stops_its_own_block_only(batch: Stored, tmp_path: Path, fault: str) -> None:
