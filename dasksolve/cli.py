@@ -1,6 +1,7 @@
 """The command line: `dasksolve solve`, `check`, `demo` and `bench`."""
 
 import argparse
+import io
 import json
 import shlex
 import signal
@@ -149,6 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(words)
     options.words = words
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the report of a finished job must not fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its six, one counts
     try:
@@ -173,7 +176,8 @@ def _terminate(*_: object) -> None:
 
 def _one_line(error: Exception) -> str:
     expected = (ValueError, OSError, TypeError, NotImplementedError, RuntimeError, ImportError)
-    return str(error) if isinstance(error, expected) else f"{type(error).__name__}: {error}"
+    text = str(error)
+    return text if text and isinstance(error, expected) else f"{type(error).__name__}: {text}"
 
 
 def _how_to_resume(options: argparse.Namespace) -> str:
@@ -191,7 +195,7 @@ def _client(options: argparse.Namespace, stack: ExitStack) -> Any:
 
     try:
         client = Client(options.scheduler, timeout="10s")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # it does not answer; it is no address
         raise OSError(f"no dask scheduler answers at {options.scheduler}: {error}") from error
     return stack.enter_context(client)
 
@@ -246,7 +250,8 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def _bar(options: argparse.Namespace, what: str, stack: ExitStack) -> Bar:
-    bar = Bar(what, shown=sys.stderr.isatty() and not options.quiet)
+    terminal = sys.stderr is not None and sys.stderr.isatty()  # None after 2>&-
+    bar = Bar(what, shown=terminal and not options.quiet)
     stack.callback(bar.close)
     return bar
 
@@ -271,11 +276,8 @@ def _show(options: argparse.Namespace, report: Report) -> None:
 def run_demo(options: argparse.Namespace) -> int:
     """Show the whole road."""
     with ExitStack() as stack:
-        shown = sys.stderr.isatty() and not options.quiet
-        bars = {what: Bar(what, shown) for what in ("solving", "checking")}
-        demo.run(options.size, options.memory, options.keep, bars["solving"], bars["checking"])
-        for bar in bars.values():
-            stack.callback(bar.close)
+        bars = [_bar(options, what, stack) for what in ("solving", "checking")]
+        demo.run(options.size, options.memory, options.keep, *bars)
     return 0
 
 

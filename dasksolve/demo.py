@@ -11,7 +11,7 @@ from dask.utils import format_bytes
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from dasksolve.memory import parse_limit
+from dasksolve.memory import parse_size
 from dasksolve.report import Report
 from dasksolve.status import Status
 from dasksolve.zarr_check import check_zarr
@@ -44,6 +44,8 @@ def write(folder: Path, size: int, seed: int = 0) -> tuple[str, str, list[int]]:
     step = CHUNK // (8 * N * N)
     unseen = np.unique(rng.integers(0, pixels, 5))
     path = folder / "normal_equations.zarr"
+    if path.exists():
+        raise FileExistsError(f"{path} is there already; give --keep another folder")
     group = zarr.create_group(path)
     a = group.create_array(
         "a",
@@ -80,7 +82,7 @@ def run(
     checking: Callable[[Report], None],
 ) -> None:
     """Write, solve and check, and print what a person wants to know."""
-    bytes_of_a, limit = parse_limit(size), parse_limit(memory_limit)
+    bytes_of_a, limit = parse_size("size", size), parse_size("memory_limit", memory_limit)
     if keep is not None:
         _run(Path(keep), bytes_of_a, limit, solving, checking)
         print(f"kept in {Path(keep).resolve()}")

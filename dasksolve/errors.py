@@ -100,7 +100,8 @@ class BlockErrors(RuntimeError):  # noqa: N818  the plural is the point
             lines.append(f"… and {len(failures) - _NAMED} more")
         super().__init__(
             f"{len(failures)} of {report.blocks} blocks failed; the others are written, and "
-            "resume=True (--resume) tries only these again:\n  " + "\n  ".join(lines)
+            "resume=True (--resume) tries again what is not done or cannot be read:\n  "
+            + "\n  ".join(lines)
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

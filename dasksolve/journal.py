@@ -7,6 +7,7 @@ import numpy as np
 
 from dasksolve.plan import Block
 from dasksolve.problem import ON_SINGULAR, STRUCTURES, Problem
+from dasksolve.status import Status
 from dasksolve.stores import Source, exists
 
 ATTRIBUTE = "dasksolve"
@@ -101,8 +102,8 @@ def refuse_changes(old: Record, new: Record, location: str) -> None:
     ]
     if changes:
         raise ValueError(
-            f"cannot resume {location}: {'; '.join(changes)}. Give the inputs and options of the "
-            "first run, or start again with overwrite=True (--overwrite)"
+            f"{location} is of another job: {'; '.join(changes)}. Give the inputs and options of "
+            "the first run, or start again with overwrite=True (--overwrite)"
         )
 
 
@@ -116,13 +117,20 @@ def _fields(journal: Record, part: str, location: str) -> Record:
     return fields
 
 
+def unsolved(status: np.ndarray) -> int:
+    """How many systems have no status that a solved one can have."""
+    return int(np.count_nonzero((status < 0) | (status > max(Status))))
+
+
 def finished(x: Any, status: Any, block: Block) -> np.ndarray | None:
     """Return the status of a block that an earlier run finished; None: solve it (again)."""
+    region = tuple(slice(*r) for r in block)
     try:
-        found = np.asarray(status[tuple(slice(*r) for r in block)])
+        found = np.asarray(status[region])
+        x[region]  # after a power cut, a file may be there and empty
     except Exception:  # a damaged chunk of our own is written anew
         return None
-    if found.size and found.min() < 0:
+    if unsolved(found):
         return None
     place = tuple(start // c for (start, _), c in zip(block, status.chunks, strict=True))
     place += (0,) * (x.ndim - len(place))

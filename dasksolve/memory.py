@@ -60,17 +60,15 @@ def available() -> int:
     return max(0, min(free))
 
 
-def parse_limit(limit: int | str | None) -> int:
-    """Return a memory limit in bytes; None: half of what is free."""
-    if limit is None:
-        return available() // 2
+def parse_size(name: str, size: int | str) -> int:
+    """Return a number of bytes, given as a number or as text."""
     try:
-        size = int(parse_bytes(limit))
-    except (ValueError, TypeError):
-        size = 0
-    if size <= 0:
-        raise ValueError(f'memory limit {limit!r} is not a positive size, such as "2GiB" or 2**31')
-    return size
+        parsed = int(parse_bytes(size) if isinstance(size, str) else size)
+    except (ValueError, TypeError, OverflowError):
+        parsed = 0
+    if parsed <= 0:
+        raise ValueError(f'{name}={size!r} is not a positive size, such as "2GiB" or 2**31')
+    return parsed
 
 
 class Gauge:

@@ -87,6 +87,7 @@ def _describe(
     assume_a: str,
     lower: bool,
 ) -> Problem:
+    dtype = _solution_dtype(a_dtype, b_dtype)  # first: what is no array has no shape
     shapes = f"a has shape {a_shape}, b has shape {b_shape}"
     if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
         raise np.linalg.LinAlgError(f"a must be square, of shape (..., N, N): {shapes}")
@@ -108,7 +109,6 @@ def _describe(
             f"the batch shapes {a_shape[:-2]} of a and {b_batch} of b do not broadcast: {shapes}"
         ) from None
     k = 1 if vectors else b_core[1]
-    dtype = _solution_dtype(a_dtype, b_dtype)
     return Problem(
         batch_shape=batch_shape,
         n=n,

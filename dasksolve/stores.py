@@ -1,5 +1,7 @@
 """Zarr arrays and groups by path or URL: opened safely, read strictly, swept clean."""
 
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from zarr.storage import FsspecStore, LocalStore
 from dasksolve.plan import Block, Layout
 
 Location = str | Path
-_PARTIAL = ".partial"  # what zarr calls a file until it is whole
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
 
 
 class MissingChunkError(OSError):
@@ -48,13 +50,13 @@ class Source:
                 f"{type(error).__name__}: {error}"
             ) from error
         missing = [
-            key
-            for place, key in self._chunks(part)
-            if self._reads_as_fill(place, part, values) and not exists(self.array, key)
+            name
+            for place, name in self._chunks(part)
+            if self._reads_as_fill(place, part, values) and not self._is_stored(place)
         ]
         if missing and strict:
             raise MissingChunkError(
-                f"chunk {missing[0]} of {self.name} ({self.location}) is not stored"
+                f"{missing[0]} of {self.name} ({self.location}) is not stored"
                 + (f", nor are {len(missing) - 1} more of this block" if missing[1:] else "")
                 + f"; strict=False (--no-strict) takes it as the fill value {self.fill_value}, "
                 "which is how zarr stores a chunk of nothing else"
@@ -63,33 +65,51 @@ class Source:
 
     @property
     def fill_value(self) -> Any:
-        """What zarr reads where no chunk is stored."""
-        return self.array.fill_value
+        """What zarr reads where no chunk is stored: 0 where format 2 leaves it open."""
+        fill = self.array.fill_value
+        return self.array.dtype.type(0) if fill is None else fill
 
     @property
     def _stored(self) -> tuple[int, ...]:
-        return tuple(max(c, 1) for c in self.array.shards or self.array.chunks)
+        return tuple(max(c, 1) for c in self.array.chunks)
+
+    def _is_stored(self, place: tuple[int, ...]) -> bool:
+        array = self.array
+        if not array.shards:
+            return exists(array, array.metadata.encode_chunk_key(place))
+        # A shard too leaves out chunks, which read as whatever the metadata says: ask with another.
+        other = array.dtype.type(0 if array.fill_value else 1)
+        fill = array.metadata.data_type.to_json_scalar(other, zarr_format=3)
+        metadata: Any = {**array.metadata.to_dict(), "fill_value": fill}
+        twin = zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
+        corner = tuple(i * c for i, c in zip(place, self._stored, strict=True))
+        return bool(twin[corner] != other)
 
     def _chunks(self, part: Block) -> Iterator[tuple[tuple[int, ...], str]]:
-        """The place and key of each stored chunk under `part`."""
+        """The place of each stored chunk under `part`, and what to call it."""
         core = tuple((0, n) for n in self.layout.shape[self.layout.batch :])
         ranges = [
             range(start // c, -(-stop // c))
             for (start, stop), c in zip((*part, *core), self._stored, strict=True)
         ]
         for place in product(*ranges):
-            yield place, self.array.metadata.encode_chunk_key(place)
+            starts = (i * c for i, c in zip(place, self._stored, strict=True))
+            whole = self.array.shards or self._stored
+            key = self.array.metadata.encode_chunk_key(
+                tuple(start // max(w, 1) for start, w in zip(starts, whole, strict=True))
+            )
+            yield place, f"chunk {place} in shard {key}" if self.array.shards else f"chunk {key}"
 
     def _unreadable(self, part: Block) -> str:
         """Name the chunk that zarr's error left out."""
-        for place, key in self._chunks(part):
+        for place, name in self._chunks(part):
             region = tuple(
                 slice(i * c, (i + 1) * c) for i, c in zip(place, self._stored, strict=True)
             )
             try:
                 self.array[region]
             except Exception:
-                return f"chunk {key} of "
+                return f"{name} of "
         return ""
 
     def _reads_as_fill(self, place: tuple[int, ...], part: Block, values: NDArray[Any]) -> bool:
@@ -123,28 +143,36 @@ def source(name: str, array: Any, location: str, core: int) -> Source:
 
 
 def _open_array(name: str, where: Location) -> Any:
+    target = _target(name, where)
     try:
-        return zarr.open_array(_target(where), mode="r")
+        return zarr.open_array(target, mode="r")
     except ImportError as error:
         raise ImportError(f"{name}: {where} needs a package: {error}") from error
     except (FileNotFoundError, BaseZarrError) as error:
-        raise FileNotFoundError(f"{name}: {_no_array(where)}") from error
+        raise FileNotFoundError(f"{name}: {_no_array(where, target)}") from error
     except Exception as error:
         raise OSError(f"{name}: cannot open {where}: {type(error).__name__}: {error}") from error
 
 
-def _no_array(where: Location) -> str:
+def _no_array(where: Location, target: str | Path) -> str:
     try:
-        members = list(zarr.open_group(_target(where), mode="r").array_keys())
+        members = list(zarr.open_group(target, mode="r").array_keys())
     except Exception:
         return f"there is no zarr array at {where}"
     inside = ", ".join(f"{where}/{member}" for member in members[:5])
     return f"{where} is a zarr group, not an array" + (f"; it holds {inside}" if inside else "")
 
 
-def _target(where: Location) -> str | Path:
+def _target(name: str, where: Location) -> str | Path:
     """Local paths absolute, and without the scheme that would open a store that is not atomic."""
+    if not isinstance(where, str | os.PathLike):
+        raise TypeError(
+            f"{name} is a {type(where).__name__}; give the path or URL of zarr data"
+            + (", or an open zarr.Array" if name != "out" else "")
+        )
     text = str(where)
+    if not text:
+        raise ValueError(f"{name} is an empty path; give the path or URL of zarr data")
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     return text if "://" in text or "::" in text else Path(text).expanduser().resolve()
@@ -152,10 +180,13 @@ def _target(where: Location) -> str | Path:
 
 def open_store(where: Location) -> tuple[Any, str]:
     """Return the store of a group that is to be written, and its URL or absolute path."""
-    target = _target(where)
+    target = _target("out", where)
     if isinstance(target, Path):
         return LocalStore(target), str(target)
-    return FsspecStore.from_url(target), target
+    try:
+        return FsspecStore.from_url(target), target
+    except Exception as error:
+        raise OSError(f"out: cannot open {target}: {type(error).__name__}: {error}") from error
 
 
 def open_group(store: Any, location: str, mode: Any) -> Any:
@@ -187,7 +218,7 @@ def is_empty(store: Any) -> bool:
     root = Path(store.root)
     if not root.is_dir():
         return not root.exists()
-    return all(p.is_dir() or p.suffix == _PARTIAL for p in root.rglob("*"))
+    return all(p.is_dir() or _PARTIAL.search(p.name) for p in root.rglob("*"))
 
 
 def require_array(group: Any, name: str, **wanted: Any) -> Any:
@@ -214,7 +245,7 @@ def sweep(store: Any) -> int:
     """Delete what a killed process left half written; return how many files."""
     if not isinstance(store, LocalStore):
         return 0
-    orphans = list(Path(store.root).rglob(f"*{_PARTIAL}"))
+    orphans = [p for p in Path(store.root).rglob("*.partial") if _PARTIAL.search(p.name)]
     for orphan in orphans:
         orphan.unlink(missing_ok=True)
     return len(orphans)

@@ -102,7 +102,7 @@ def check_block(job: Job, number: int) -> BlockResult:
 def _check_block(job: Job, number: int, block: Block) -> BlockResult:
     place = tuple(slice(*r) for r in block)
     status = np.asarray(job.status[place])
-    pending = np.count_nonzero(status == Status.PENDING)
+    pending = journal.unsolved(status)
     if pending:
         return job.failed(number, f"{pending} systems are not solved yet; resume the job")
     x = np.asarray(job.x[place])
@@ -121,7 +121,8 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
         return job.failed(
             number,
             f"x does not solve {np.count_nonzero(suspect)} systems whose status is OK, the first "
-            f"at {first}, with a backward error of {errors[suspect].flat[0]:.2g}",
+            f"at {first}, with a backward error of {errors[suspect].flat[0]:.2g}; "
+            "overwrite=True (--overwrite) solves all anew",
         )
     worst = float(errors[solved].max()) if solved.any() else np.nan
     read = a.nbytes + b.nbytes + x.nbytes + status.nbytes

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
 
 from dasksolve import eager, journal, memory, stores
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
@@ -129,7 +130,8 @@ def solve_zarr(
         A chunk of a or b that is not stored is an error. False takes it as the array's fill value
         and counts it in the report; zarr by default does not store a chunk of zeros.
     compressors : sequence of zarr codecs, optional
-        For x; default: crc32c alone, since solutions hardly compress. ``()``: none at all.
+        For x; default: crc32c alone, since solutions hardly compress. ``()``: none at all. A
+        resumed run keeps those of the first.
     progress : callable, optional
         Called with the `Report` so far after every block.
 
@@ -195,6 +197,10 @@ def solve_zarr(
         resume=prepared.earlier is not None,
     )
     report = run_job(solve_block, job, prepared.scheduler, prepared.location, progress)
+    if not stores.exists(status, "zarr.json"):
+        raise FileNotFoundError(
+            f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
+        )
     if on_singular == "raise":
         _raise_singular(job, report)
     return report
@@ -212,6 +218,8 @@ class Prepared:
     identity: journal.Record
     earlier: Any
     """The output group of the run to resume; None: start anew."""
+    overwrite: bool
+    """What is there is the output of an earlier job, and is to be deleted."""
 
 
 def prepare(
@@ -250,7 +258,7 @@ def prepare(
         block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
     plan = plan_job(inputs, scheduler, memory_limit, block_shape)
     _warn_of_chunked_systems(inputs.a, plan)
-    return Prepared(inputs, scheduler, plan, store, location, identity, earlier)
+    return Prepared(inputs, scheduler, plan, store, location, identity, earlier, overwrite)
 
 
 def _warn_of_chunked_systems(a: Source, plan: Plan) -> None:
@@ -274,7 +282,10 @@ def plan_job(
     block_shape: tuple[int, ...] | None,
 ) -> Plan:
     """Plan the blocks of a job for where it runs; `block_shape`: as an earlier run had them."""
-    limit = memory.parse_limit(memory_limit or scheduler.memory_limit())
+    if memory_limit is None:
+        limit = scheduler.memory_limit() or memory.available() // 2
+    else:
+        limit = memory.parse_size("memory_limit", memory_limit)
     return make_plan(
         inputs.problem,
         inputs.a.layout,
@@ -396,26 +407,32 @@ def _refuse_inputs_inside(location: str, inputs: Inputs) -> None:
 def _create(prepared: Prepared, compressors: Any) -> tuple[Any, Any]:
     """Create the output, or complete that of the earlier run; return x and status."""
     inputs, plan, store = prepared.inputs, prepared.plan, prepared.store
+    problem = inputs.problem
+    core = problem.x_shape[len(problem.batch_shape) :]
+    wanted: dict[str, Any] = {
+        "shape": problem.x_shape,
+        "chunks": (*plan.block_shape, *(max(n, 1) for n in core)),
+        "dtype": problem.dtype,
+        "fill_value": np.nan,
+        "compressors": [Crc32cCodec()] if compressors is None else compressors,
+        "dimension_names": inputs.names,
+    }
+    try:  # zarr says what is a codec only once it makes an array: first one that nobody sees
+        zarr.create_array(MemoryStore(), **wanted)
+    except Exception as error:
+        raise ValueError(
+            f"compressors={compressors!r} are not bytes-to-bytes codecs of zarr, such as "
+            f"[zarr.codecs.ZstdCodec(checksum=True)]: {type(error).__name__}: {error}"
+        ) from error
+    if prepared.overwrite:
+        stores.delete(store)
+    stores.sweep(store)
     group = prepared.earlier
     if group is None:
-        stores.delete(store)
         group = zarr.create_group(
             store, attributes=journal.attributes(prepared.identity, plan.block_shape)
         )
-    else:
-        stores.sweep(store)
-    problem = inputs.problem
-    core = problem.x_shape[len(problem.batch_shape) :]
-    x = stores.require_array(
-        group,
-        "x",
-        shape=problem.x_shape,
-        chunks=(*plan.block_shape, *(max(n, 1) for n in core)),
-        dtype=problem.dtype,
-        fill_value=np.nan,
-        compressors=[Crc32cCodec()] if compressors is None else compressors,
-        dimension_names=inputs.names,
-    )
+    x = stores.require_array(group, "x", **wanted)
     status = stores.require_array(
         group,
         "status",

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 import termios
@@ -78,6 +79,8 @@ def test_a_second_run_says_what_to_do(batch: Stored, capsys: pytest.CaptureFixtu
         pytest.param(
             ["--scheduler", "tcp://127.0.0.1:1"], "no dask scheduler answers", id="scheduler"
         ),
+        pytest.param(["--scheduler", "mine"], "no dask scheduler answers at mine", id="no address"),
+        pytest.param(["--memory", "1e400"], "is not a positive size", id="infinite memory"),
     ],
 )
 def test_an_error_is_one_line_without_a_traceback(
@@ -194,6 +197,23 @@ def test_quiet_shows_no_bar(batch: Stored) -> None:
     assert on_a_terminal(["solve", *arguments(batch, "--quiet")]) == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        pytest.param("PYTHONIOENCODING=ascii", r"flagged +0, 1, .*, \\u2026", id="ASCII alone"),
+        pytest.param("2>&-", r"singular +1,000", id="standard error closed"),
+    ],
+)
+def test_a_poor_terminal_sees_the_report(batch: Stored, words: str, shown: str) -> None:
+    zarr.open_array(batch.a_path)[:] = 1
+    zarr.open_array(batch.b_path)[789] = 1
+    command = shlex.join([sys.executable, "-m", "dasksolve.cli", "solve", *arguments(batch)])
+    line = f"{command} {words}" if ">" in words else f"{words} {command}"
+    run = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert run.returncode == 3, run.stderr
+    assert re.search(shown, run.stdout)
+
+
 def test_demo_cleans_up_and_prints_what_it_did(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "dasksolve.cli", "demo", "--size", "8MiB"],
@@ -211,3 +231,9 @@ def test_demo_cleans_up_and_prints_what_it_did(tmp_path: Path) -> None:
 def test_demo_keeps_what_it_is_told_to(tmp_path: Path) -> None:
     assert main(["demo", "--size", "1MiB", "--keep", str(tmp_path / "kept")]) == 0
     assert zarr.open_array(tmp_path / "kept/solved.zarr/x").shape == (2048, 8)
+
+
+def test_demo_keeps_what_it_kept_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "normal_equations.zarr").mkdir()
+    assert main(["demo", "--size", "1MiB", "--keep", str(tmp_path)]) == 1
+    assert "is there already; give --keep another folder" in capsys.readouterr().err

@@ -88,7 +88,7 @@ def block_errors(count):
     ("count", "text"),
     [
         pytest.param(2, "2 of 20 blocks failed; the others are written", id="the count"),
-        pytest.param(2, "resume=True (--resume) tries only these again", id="what to do"),
+        pytest.param(2, "resume=True (--resume) tries again what is not done", id="what to do"),
         pytest.param(2, "\n  block 1 [5:10]: OSError: no", id="each with its range and cause"),
         pytest.param(12, "\n  … and 2 more", id="ten at most"),
     ],

@@ -49,6 +49,15 @@ def test_blocks_that_are_not_solved_yet_are_found(batch: Stored) -> None:
         check_zarr(batch.a_path, batch.b_path, batch.out)
 
 
+@pytest.mark.usefixtures("many_blocks")
+def test_a_status_that_there_is_not_is_found(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    zarr.open_array(batch.out + "/status")[[450, 451]] = 77, 127
+    with pytest.raises(BlockErrors, match="2 systems are not solved yet; resume the job") as info:
+        check_zarr(batch.a_path, batch.b_path, batch.out)
+    assert len(info.value.failures) == 1
+
+
 def test_other_inputs_are_refused(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
     with pytest.raises(ValueError, match=r"b\.location was"):

@@ -243,6 +243,27 @@ def test_no_graph_holds_more_than_a_window(batch: Stored, monkeypatch: pytest.Mo
         pytest.param({"memory_limit": "1MiB"}, ValueError, r"1.00 MiB is too small", id="limit"),
         pytest.param({"memory_limit": "lots"}, ValueError, "'lots' is not a positive", id="size"),
         pytest.param({"memory_limit": -5}, ValueError, "-5 is not a positive size", id="negative"),
+        pytest.param({"memory_limit": 0}, ValueError, "=0 is not a positive size", id="zero"),
+        pytest.param({"memory_limit": "1e400"}, ValueError, "'1e400' is not a", id="infinite"),
+        pytest.param({"memory_limit": ""}, ValueError, "memory_limit=", id="no size"),
+        pytest.param({"a": None}, TypeError, "a is a NoneType; give the path", id="a is None"),
+        pytest.param({"b": np.ones(5)}, TypeError, "b is a ndarray; give the path", id="in memory"),
+        pytest.param({"b": ""}, ValueError, "b is an empty path", id="b is empty"),
+        pytest.param(
+            {"out": None}, TypeError, "out is a NoneType; give the path", id="out is None"
+        ),
+        pytest.param(
+            {"out": zarr.storage.MemoryStore()},
+            TypeError,
+            "out is a MemoryStore",
+            id="out is a store",
+        ),
+        pytest.param({"out": ""}, ValueError, "out is an empty path", id="out is empty"),
+        pytest.param(
+            {"out": "nosuch://x"}, OSError, "out: cannot open nosuch://x", id="out scheme"
+        ),
+        pytest.param({"compressors": "zstd"}, ValueError, "='zstd' are not bytes", id="compressor"),
+        pytest.param({"compressors": 5}, ValueError, "compressors=5 are not", id="no compressor"),
         pytest.param({"workers": 0}, ValueError, "workers=0 must be", id="workers"),
         pytest.param({"diagnostics": True}, NotImplementedError, "diagnostics", id="diagnostics"),
         pytest.param({"resume": True, "overwrite": True}, ValueError, "choose one", id="both"),
@@ -261,10 +282,15 @@ def test_refusals_leave_nothing_behind(
     group.create_array("b7", data=np.zeros((7, 5)))
     group.create_array("half", data=np.zeros((1000, 5, 5), np.float16))
     monkeypatch.chdir(data.parent)
-    inputs = {"a": options.pop("a", batch.a_path), "b": options.pop("b", batch.b_path)}
+    before = set(Path().iterdir())
+    inputs = {"a": batch.a_path, "b": batch.b_path, "out": batch.out}
     with pytest.raises(error, match=message):
-        solve_zarr(**inputs, out=batch.out, **options)
-    assert not Path(batch.out).exists()
+        solve_zarr(**{**inputs, **options})
+    assert set(Path().iterdir()) == before
+
+
+def test_a_memory_limit_may_be_any_integer(batch: Stored) -> None:
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, memory_limit=np.int64(1 << 30)).blocks
 
 
 @pytest.mark.parametrize(
@@ -277,6 +303,7 @@ def test_refusals_leave_nothing_behind(
         pytest.param("file", {}, FileExistsError, "exists", id="a file"),
         pytest.param("file", {"overwrite": True}, ValueError, "no zarr group", id="not a group"),
         pytest.param("folder", {"overwrite": True}, ValueError, "no zarr group", id="a folder"),
+        pytest.param("download", {}, FileExistsError, "exists", id="a file that is half loaded"),
     ],
 )
 def test_what_exists_is_never_touched_unasked(
@@ -287,6 +314,9 @@ def test_what_exists_is_never_touched_unasked(
         solve_zarr(batch.a_path, batch.b_path, out)
     elif prepare == "group":
         zarr.create_group(out, attributes={"mine": "keep"})
+    elif prepare == "download":
+        out.mkdir()
+        (out / "film.mp4.partial").write_text("hours of waiting")
     elif prepare == "folder":
         (out / "thesis").mkdir(parents=True)
         (out / "thesis/chapter.txt").write_text("years of work")
@@ -354,6 +384,31 @@ def test_a_damaged_status_is_solved_again(batch: Stored) -> None:
     report = solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
     assert report.blocks_resumed == 9
     assert files(batch.out) == expected
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_status_that_there_is_not_is_solved_again(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    expected = files(batch.out)
+    zarr.open_array(batch.out + "/status")[[250, 251]] = 77, 127
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed == 9
+    assert files(batch.out) == expected
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_an_x_that_a_power_cut_left_empty_is_solved_again(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    expected = files(batch.out)
+    Path(batch.out, "x/c/4/0").write_bytes(b"")
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed == 9
+    assert files(batch.out) == expected
+
+
+def test_an_output_that_was_deleted_under_the_job_is_an_error(batch: Stored) -> None:
+    with pytest.raises(FileNotFoundError, match=r"out\.zarr was deleted while the job ran"):
+        solve_zarr(
+            batch.a_path, batch.b_path, batch.out, progress=lambda _: shutil.rmtree(batch.out)
+        )
 
 
 @pytest.mark.parametrize(
@@ -447,6 +502,25 @@ def test_a_chunk_that_is_not_stored_is_an_error_that_says_what_to_do(
     report = solve_zarr(stored.a_path, stored.b_path, stored.out, resume=True, strict=False)
     assert (report.blocks_resumed, report.chunks_missing) == (9, 1)
     assert same_bits(stored.x, dasksolve.solve(a, b))
+
+
+@pytest.mark.parametrize(
+    ("storage", "named"),
+    [
+        pytest.param({"shards": (500, 5)}, r"chunk \(3, 0\) in shard c/0/0", id="in a shard"),
+        pytest.param({"zarr_format": 2, "fill_value": None}, "chunk 3.0", id="no fill value"),
+    ],
+)
+def test_a_chunk_that_is_not_stored_is_missed_in_every_storage(
+    batch: Stored, tmp_path: Path, storage: dict[str, Any], named: str
+) -> None:
+    b = zarr.create_array(tmp_path / "b", shape=(1000, 5), chunks=(100, 5), dtype="f8", **storage)
+    b[:300], b[400:] = batch.b[:300], batch.b[400:]
+    with pytest.raises(BlockErrors, match=rf"{named} of b .* is not stored; .* fill value 0\.0"):
+        solve_zarr(batch.a_path, tmp_path / "b", batch.out)
+    report = solve_zarr(batch.a_path, tmp_path / "b", batch.out, resume=True, strict=False)
+    assert report.chunks_missing == 1
+    assert (batch.x[300:400] == 0).all()
 
 
 @pytest.mark.parametrize("fault", ["deleted", "truncated", "flipped"])

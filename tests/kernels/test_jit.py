@@ -54,6 +54,13 @@ def test_a_later_process_loads_the_kernel(package):
     assert run(package) == (True, 1)
 
 
+def test_an_index_that_a_crash_cut_short_is_no_reason_to_fail(package):
+    run(package)
+    for index in package.rglob("*.nbi"):
+        index.write_bytes(b"")
+    assert run(package) == (True, 0)
+
+
 def test_a_change_to_the_lanes_alone_recompiles(package):
     run(package)
     with (package / "kernels" / "lanes.py").open("a") as lanes:
