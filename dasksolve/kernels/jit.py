@@ -34,8 +34,11 @@ class _Cache(FunctionCache):
             return super().load_overload(signature, target_context)
 
     def save_overload(self, signature: Any, data: Any) -> None:
-        with suppress(OSError):
+        try:
             super().save_overload(signature, data)
+        except Exception:  # a full disk; or that index, which is begun anew
+            with suppress(OSError):
+                self.flush()
 
 
 def part(function: Callable[..., Any]) -> Any:

@@ -58,7 +58,7 @@ def test_an_index_that_a_crash_cut_short_is_no_reason_to_fail(package):
     run(package)
     for index in package.rglob("*.nbi"):
         index.write_bytes(b"")
-    assert run(package) == (True, 0)
+    assert [run(package) for _ in range(3)] == [(True, 0), (True, 0), (True, 1)]
 
 
 def test_a_change_to_the_lanes_alone_recompiles(package):
