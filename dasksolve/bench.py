@@ -32,6 +32,7 @@ class Row:
 
     dtype: str
     n: int
+    k: int
     systems: int
     nanoseconds: float
     """Of dasksolve, a system."""
@@ -40,7 +41,7 @@ class Row:
     gigabytes: float
     """Of a, b and x, a second."""
     gigaflops: float
-    """Real operations a second: 2/3 N³ + 2 N², four times as many if complex."""
+    """Real operations a second: 2/3 N³ + 2 N² K, four times as many if complex."""
     bandwidth: float
     """Share of the rate at which one thread reads memory."""
     dot: float
@@ -60,6 +61,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="D", help="of the systems"
     )
+    command.add_argument(
+        "--k", default="1", metavar="K", help="right-hand sides; N: an inverse (default: 1)"
+    )
+    command.add_argument(
+        "--systems", type=int, metavar="M", help="in the batch (default: 32 MiB of them)"
+    )
     command.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
     command.add_argument("--json", action="store_true", help="print the rows as JSON")
     command.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
@@ -77,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     rows = []
     if not options.json:
         print(f"{machine()}\n{_HEAD}")
-    for row in measure(options.n, options.dtype, options.rounds):
+    for row in measure(options):
         rows.append(row)
         if not options.json:
             print(_line(row), flush=True)
@@ -120,38 +127,43 @@ def _processor_lines() -> list[str]:
         return []
 
 
-def measure(orders: Any, dtypes: Any, rounds: int) -> Iterator[Row]:
+def measure(options: argparse.Namespace) -> Iterator[Row]:
     """Measure every case: medians of runs that take turns."""
     bandwidth = memory_bandwidth()
-    for dtype in dtypes:
-        dot = dot_rate(np.dtype(dtype))
-        for n in orders:
-            yield measure_case(n, np.dtype(dtype), rounds, bandwidth, dot)
+    for dtype in map(np.dtype, options.dtype):
+        dot = dot_rate(dtype)
+        for n in options.n:
+            a, b = batch(n, dtype, n if options.k == "N" else int(options.k), options.systems)
+            yield measure_case(a, b, options.rounds, bandwidth, dot)
 
 
-def batch(n: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Random systems that fill `BATCH` bytes, a multiple of 16 of them."""
-    systems = max(16, BATCH // (n * n * dtype.itemsize) // 16 * 16)
+def batch(
+    n: int, dtype: np.dtype[Any], k: int = 1, systems: int | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Random systems; by default as many as fill `BATCH` bytes, a multiple of 16."""
+    count = systems or max(16, BATCH // (n * n * dtype.itemsize) // 16 * 16)
     rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((systems, n, n)), rng.standard_normal((systems, n))
+    a, b = rng.standard_normal((count, n, n)), rng.standard_normal((count, n, k))
     if dtype.kind == "c":
         return (a + 1j * rng.standard_normal(a.shape)).astype(dtype), b.astype(dtype)
     return a.astype(dtype), b.astype(dtype)
 
 
-def measure_case(n: int, dtype: np.dtype[Any], rounds: int, bandwidth: float, dot: float) -> Row:
-    """Measure one order and dtype."""
-    a, b = batch(n, dtype)
+def measure_case(
+    a: NDArray[Any], b: NDArray[Any], rounds: int, bandwidth: float, dot: float
+) -> Row:
+    """Measure one batch."""
     ours, numpys = interleaved(
-        rounds, lambda: solve(a, b, on_singular="nan"), lambda: np.linalg.solve(a, b[..., None])
+        rounds, lambda: solve(a, b, on_singular="nan"), lambda: np.linalg.solve(a, b)
     )
-    systems = len(a)
+    systems, n, k = b.shape
     gigabytes = (a.nbytes + 2 * b.nbytes) / ours / 1e9
-    operations = (2 / 3 * n**3 + 2 * n**2) * (4 if dtype.kind == "c" else 1)
+    operations = (2 / 3 * n**3 + 2 * n**2 * k) * (4 if a.dtype.kind == "c" else 1)
     gigaflops = operations * systems / ours / 1e9
     return Row(
-        dtype=dtype.name,
+        dtype=a.dtype.name,
         n=n,
+        k=k,
         systems=systems,
         nanoseconds=ours / systems * 1e9,
         numpy_nanoseconds=numpys / systems * 1e9,
@@ -165,12 +177,21 @@ def measure_case(n: int, dtype: np.dtype[Any], rounds: int, bandwidth: float, do
 def interleaved(rounds: int, *runs: Callable[[], Any]) -> list[float]:
     """Median seconds of each, taking turns, so that noise hits all alike; one turn to warm up."""
     seconds: list[list[float]] = [[] for _ in runs]
-    for _ in range(rounds + 1):
-        for run_once, times in zip(runs, seconds, strict=True):
-            started = time.perf_counter()
-            run_once()
-            times.append(time.perf_counter() - started)
-    return [statistics.median(times[1:]) for times in seconds]
+    for run in runs:
+        run()
+    loops = [max(1, int(1e-3 / timed(run, 1))) for run in runs]
+    for _ in range(rounds):
+        for run, times, count in zip(runs, seconds, loops, strict=True):
+            times.append(timed(run, count))
+    return [statistics.median(times) for times in seconds]
+
+
+def timed(run: Callable[[], Any], loops: int) -> float:
+    """Seconds of one run, the mean of so many."""
+    started = time.perf_counter()
+    for _ in range(loops):
+        run()
+    return (time.perf_counter() - started) / loops
 
 
 def memory_bandwidth() -> float:

@@ -60,12 +60,16 @@ def _solve_direct(
     n, k = problem.n, problem.k
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, np.int8)
     kernel = kernels.pick(problem.assume_a, n, k, status.size, problem.dtype)
-    arrays = a.reshape(-1, n, n), b.reshape(-1, n, k), x.reshape(-1, n, k), status.reshape(-1)
-    size = _piece_size(problem)
-    if threads == 1 and status.size <= size:
+    arrays = (
+        a if a.ndim == 3 else a.reshape(-1, n, n),
+        b.reshape(-1, n, k),
+        x.reshape(-1, n, k),
+        status.reshape(-1),
+    )
+    if threads == 1 and a.nbytes + b.nbytes <= _PIECE:
         kernel(*arrays)
     else:
-        parts = [flat for _, flat in pieces(arrays[3].shape, size)]
+        parts = [flat for _, flat in pieces((status.size,), _piece_size(problem))]
         in_threads(lambda part: kernel(*(array[part] for array in arrays)), parts, threads)
     return x, status
 

@@ -41,9 +41,9 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
 @pytest.mark.parametrize(
     ("n", "k", "systems", "dtype", "expected"),
     [
-        pytest.param(8, 1, 1, "d", unrolled, id="small, whatever their number"),
-        pytest.param(16, 16, MANY, "d", unrolled, id="N a constant"),
-        pytest.param(16, 1, 1, "d", blocked, id="one system"),
+        pytest.param(16, 1, 1, "d", unrolled, id="small, whatever their number"),
+        pytest.param(16, 16, MANY, "d", unrolled, id="small, whatever K"),
+        pytest.param(17, 1, 1, "d", blocked, id="one system"),
         pytest.param(64, 1, 3, "d", blocked, id="lanes that would idle"),
         pytest.param(64, 1, 8, "d", interleaved, id="lanes that are full"),
         pytest.param(64, 64, MANY, "d", blocked, id="many right-hand sides"),
