@@ -50,15 +50,15 @@ class Limits(NamedTuple):
 GENERAL = {
     "f": Limits(16, 128, 40),
     "d": Limits(16, 104, 36),
-    "F": Limits(12, 224, 56),
-    "D": Limits(12, 224, 48),
+    "F": Limits(12, 144, 56),
+    "D": Limits(12, 144, 48),
 }
 
 
 def pick(assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any]) -> Kernel:
     """The compiled kernel for so many systems of order `n` with `k` right-hand sides."""
     limits = GENERAL[dtype.char]
-    if n <= limits.unrolled:
+    if n <= limits.unrolled and (n <= 8 or k == 1 or not _is_few(systems, n, _lanes(dtype))):
         return compiled(unrolled.kernel, n, dtype)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
     if n > tiled or _is_few(systems, n, _lanes(dtype)):
@@ -67,8 +67,9 @@ def pick(assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any]) -> K
 
 
 def _is_few(systems: int, n: int, lanes: int) -> bool:
-    """Whether most lanes would be idle: one system at a time is 1 + 5 lanes / N times slower."""
-    return systems * (n + 5 * lanes) <= lanes * n
+    """Whether idle lanes cost more than solving one at a time, 1 + 5 lanes / N times as slow."""
+    tiles = -(-systems // lanes)
+    return systems * (n + 5 * lanes) <= tiles * lanes * n
 
 
 @cache  # 3 µs saved of the 10 that one system of N = 20 takes

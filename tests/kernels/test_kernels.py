@@ -43,9 +43,11 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
     [
         pytest.param(16, 1, 1, "d", unrolled, id="small, whatever their number"),
         pytest.param(16, 16, MANY, "d", unrolled, id="small, whatever K"),
+        pytest.param(16, 16, 1, "d", blocked, id="one inverse"),
         pytest.param(17, 1, 1, "d", blocked, id="one system"),
         pytest.param(64, 1, 3, "d", blocked, id="lanes that would idle"),
         pytest.param(64, 1, 8, "d", interleaved, id="lanes that are full"),
+        pytest.param(64, 1, 9, "d", blocked, id="a second tile for one system"),
         pytest.param(64, 64, MANY, "d", blocked, id="many right-hand sides"),
         pytest.param(105, 1, MANY, "d", blocked, id="a tile that leaves the cache"),
         pytest.param(128, 1, MANY, "f", interleaved, id="a tile of smaller numbers"),
