@@ -36,8 +36,8 @@ class Row:
     systems: int
     nanoseconds: float
     """Of dasksolve, a system."""
-    numpy_nanoseconds: float
-    """Of `numpy.linalg.solve`, a system."""
+    baseline_nanoseconds: float
+    """Of `numpy.linalg.solve`, or of dasksolve with one worker, a system."""
     gigabytes: float
     """Of a, b and x, a second."""
     gigaflops: float
@@ -49,8 +49,8 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """How many times faster than NumPy."""
-        return self.numpy_nanoseconds / self.nanoseconds
+        """How many times faster than the baseline."""
+        return self.baseline_nanoseconds / self.nanoseconds
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -66,6 +66,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--systems", type=int, metavar="M", help="in the batch (default: 32 MiB of them)"
+    )
+    command.add_argument(
+        "--workers", type=int, default=1, metavar="W", help="compare W threads with one"
     )
     command.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
     command.add_argument("--json", action="store_true", help="print the rows as JSON")
@@ -83,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         import matplotlib  # noqa: F401  fail now, not after minutes of measuring
     rows = []
     if not options.json:
-        print(f"{machine()}\n{_HEAD}")
+        print(f"{machine()}\n{_head('NumPy' if options.workers == 1 else 'one worker')}")
     for row in measure(options):
         rows.append(row)
         if not options.json:
@@ -96,10 +99,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-_HEAD = (
-    f"{'dtype':<10} {'N':>4} {'ns/system':>11} {'NumPy':>11} {'ratio':>6} {'GB/s':>6} "
-    f"{'GFLOP/s':>8} {'of limit':>9}"
-)
+def _head(baseline: str) -> str:
+    return (
+        f"{'dtype':<10} {'N':>4} {'ns/system':>11} {baseline:>11} {'ratio':>6} {'GB/s':>6} "
+        f"{'GFLOP/s':>8} {'of limit':>9}"
+    )
 
 
 def _line(row: Row) -> str:
@@ -107,7 +111,7 @@ def _line(row: Row) -> str:
         f"{row.bandwidth:.0%} mem" if row.n <= 8 else f"{row.dot:.0%} dot" if row.n >= 64 else ""
     )
     return (
-        f"{row.dtype:<10} {row.n:>4} {row.nanoseconds:>11,.1f} {row.numpy_nanoseconds:>11,.1f} "
+        f"{row.dtype:<10} {row.n:>4} {row.nanoseconds:>11,.1f} {row.baseline_nanoseconds:>11,.1f} "
         f"{row.ratio:>6.1f} {row.gigabytes:>6.1f} {row.gigaflops:>8.1f} {limit:>9}"
     )
 
@@ -134,7 +138,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         dot = dot_rate(dtype)
         for n in options.n:
             a, b = batch(n, dtype, n if options.k == "N" else int(options.k), options.systems)
-            yield measure_case(a, b, options.rounds, bandwidth, dot)
+            yield measure_case(a, b, options, bandwidth, dot)
 
 
 def batch(
@@ -150,12 +154,17 @@ def batch(
 
 
 def measure_case(
-    a: NDArray[Any], b: NDArray[Any], rounds: int, bandwidth: float, dot: float
+    a: NDArray[Any], b: NDArray[Any], options: argparse.Namespace, bandwidth: float, dot: float
 ) -> Row:
     """Measure one batch."""
-    ours, numpys = interleaved(
-        rounds, lambda: solve(a, b, on_singular="nan"), lambda: np.linalg.solve(a, b)
+
+    def with_workers(workers: int) -> Any:
+        return solve(a, b, on_singular="nan", workers=workers)
+
+    baseline = (
+        (lambda: np.linalg.solve(a, b)) if options.workers == 1 else (lambda: with_workers(1))
     )
+    ours, theirs = interleaved(options.rounds, lambda: with_workers(options.workers), baseline)
     systems, n, k = b.shape
     gigabytes = (a.nbytes + 2 * b.nbytes) / ours / 1e9
     operations = (2 / 3 * n**3 + 2 * n**2 * k) * (4 if a.dtype.kind == "c" else 1)
@@ -166,7 +175,7 @@ def measure_case(
         k=k,
         systems=systems,
         nanoseconds=ours / systems * 1e9,
-        numpy_nanoseconds=numpys / systems * 1e9,
+        baseline_nanoseconds=theirs / systems * 1e9,
         gigabytes=gigabytes,
         gigaflops=gigaflops,
         bandwidth=gigabytes / bandwidth,

@@ -28,11 +28,17 @@ def test_the_table_has_a_row_a_case_in_80_columns() -> None:
     assert max(map(len, [columns, *rows])) <= 80
 
 
+def test_workers_are_compared_with_one() -> None:
+    _, columns, row = run("--n", "3", "--dtype", "float64", "--workers", "2").splitlines()
+    assert "one worker" in columns
+    assert row.split()[:2] == ["float64", "3"]
+
+
 def test_json_and_plot(tmp_path: Path) -> None:
     picture = tmp_path / "ratio.png"
     words = ("--n", "3", "--dtype", "float64", "--json", "--plot", str(picture))
     (row,) = json.loads(run(*words))["rows"]
-    assert row["ratio"] == pytest.approx(row["numpy_nanoseconds"] / row["nanoseconds"])
+    assert row["ratio"] == pytest.approx(row["baseline_nanoseconds"] / row["nanoseconds"])
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
