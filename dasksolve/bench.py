@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def machine() -> str:
     names = [line for line in _processor_lines() if line.startswith("model name")]
     processor = names[0].split(":")[1].strip() if names else platform.processor()
     packages = ", ".join(f"{name} {version(name)}" for name in ("dasksolve", "numba", "numpy"))
-    return f"{processor}, one thread; {packages}, Python {platform.python_version()}"
+    return f"{processor}; {packages}, Python {platform.python_version()}"
 
 
 def _processor_lines() -> list[str]:
