@@ -85,6 +85,11 @@ class EmittedTile(Memory):
         """The number in one lane of the first column of a tile of integers."""
         return Index(self.builder, self.load(self.offset(i, 0) + lane, 1).lane(0).value)
 
+    def whole(self, i, j, lane):
+        """The number in one lane of an element, as an integer."""
+        number = self.load(self.offset(i, j) + lane, 1).lane(0).value
+        return Index(self.builder, self.builder.fptosi(number, INDEX))
+
     def __getitem__(self, position):
         count = self.lanes.count
         at = self.offset(*position)
