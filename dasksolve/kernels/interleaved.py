@@ -19,6 +19,7 @@ from dasksolve.kernels.lanes import (
     where,
 )
 from dasksolve.kernels.tiles import (
+    SECOND,
     collect,
     deal,
     lane_count,
@@ -126,7 +127,7 @@ def eliminate(t, pivots, start, n, a, first, ahead, flaw):
     for q in range(PANEL):
         j = start + q
         with loop(builder, 0, ahead) as i:
-            prefetch_next(a, first, n, j * n + i)
+            prefetch_next(a, first, n, j * n + i, SECOND)
         panel = [start + k for k in range(q)]
         above: list[Any] = []
         for i in panel:

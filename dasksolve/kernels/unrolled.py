@@ -10,6 +10,8 @@ from dasksolve.kernels.flaws import judge, record, reject, weigh
 from dasksolve.kernels.jit import jit
 from dasksolve.kernels.lanes import PANEL, fma, magnitude, operation, product, reciprocal, where
 from dasksolve.kernels.tiles import (
+    FIRST,
+    SECOND,
     collect,
     deal,
     lane_count,
@@ -137,7 +139,7 @@ def solve_tile(a, b, x, status, t, first, last, columns, n):
             if n > IN_REGISTERS:
                 forget_registers(builder)
             for i in range(n):
-                prefetch_next(a, first, n, j * n + i)
+                prefetch_next(a, first, n, j * n + i, FIRST if n <= PANEL else SECOND)
             flaw = judge(flaw, eliminate(t, start, j, swaps, n))
         if start == 0 and n > PANEL:
             read_rest(a, t, systems, swaps, n)
