@@ -292,7 +292,7 @@ def row_offset(t, i):
 
 @operation(nothing)
 def prefetch(array, index, level):
-    """Ask for the cache line of array.flat[index], which need not exist, in a level of the cache."""
+    """Ask for the cache line of array.flat[index], which need not exist, in a level."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte] + [ir.IntType(32)] * 3)
     function = cgutils.get_or_insert_function(array.builder.module, kind, "llvm.prefetch.p0")
