@@ -85,6 +85,11 @@ class EmittedTile(Memory):
         """The number in one lane of the first column of a tile of integers."""
         return Index(self.builder, self.load(self.offset(i, 0) + lane, 1).lane(0).value)
 
+    def whole(self, i, j, lane):
+        """The number in one lane of an element, as an integer."""
+        number = self.load(self.offset(i, j) + lane, 1).lane(0).value
+        return Index(self.builder, self.builder.fptosi(number, INDEX))
+
     def __getitem__(self, position):
         count = self.lanes.count
         at = self.offset(*position)
@@ -266,12 +271,17 @@ def systems_of_lanes(array, first, last):
     return [(first + lane).at_most(last) for lane in range(width(array.lanes.dtype))]
 
 
-def prefetch_next(a, first, n, element):
+# Levels of the cache to prefetch to. A tile beyond N = 8 would drive the one that is being worked
+# on out of the first: 295 ns with the second instead of 350 at N = 16.
+FIRST, SECOND = 3, 2
+
+
+def prefetch_next(a, first, n, element, level):
     """Ask for the cache lines of one element of each matrix's worth of the next tile."""
     count = width(a.lanes.dtype)
     line = 64 * 8 // a.lanes.dtype.bitwidth
     for start in range(0, count, line):
-        prefetch(a, (first + count) * (n * n) + element * count + start)
+        prefetch(a, (first + count) * (n * n) + element * count + start, level)
 
 
 @operation(lambda t, i: types.intp)
@@ -281,11 +291,11 @@ def row_offset(t, i):
 
 
 @operation(nothing)
-def prefetch(array, index):
-    """Ask for the cache line of array.flat[index], which need not exist."""
+def prefetch(array, index, level):
+    """Ask for the cache line of array.flat[index], which need not exist, in a level."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte] + [ir.IntType(32)] * 3)
     function = cgutils.get_or_insert_function(array.builder.module, kind, "llvm.prefetch.p0")
     pointer = array.builder.bitcast(array._pointer(index * array.parts, 1), byte)
-    read, keep, data = (ir.IntType(32)(option) for option in (0, 3, 1))
+    read, keep, data = (ir.IntType(32)(option) for option in (0, level, 1))
     array.builder.call(function, [pointer, read, keep, data])

@@ -181,7 +181,7 @@ def test_memory_with_stride_and_offset(dtype):
 
     @njit
     def ours(x, out):
-        prefetch(x, 10**6)
+        prefetch(x, 10**6, 3)
         scatter(out, 1, 2, gather(x, 2, 3, count))
 
     x = numbers(dtype, 3 * count + 2)
