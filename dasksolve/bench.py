@@ -60,7 +60,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--n", type=int, nargs="+", default=ORDERS, metavar="N", help="orders (default: 2 to 512)"
     )
     command.add_argument(
-        "--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="D", help="of the systems"
+        "--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="D", help="default: all four"
     )
     command.add_argument(
         "--k", default="1", metavar="K", help="right-hand sides; N: an inverse (default: 1)"
@@ -71,7 +71,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers", type=int, default=1, metavar="W", help="compare W threads with one"
     )
-    command.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
+    command.add_argument(
+        "--rounds", type=int, default=5, metavar="R", help="repetitions, whose median counts (5)"
+    )
     command.add_argument("--json", action="store_true", help="print the rows as JSON")
     command.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
 
@@ -159,13 +161,11 @@ def measure_case(
 ) -> Row:
     """Measure one batch."""
 
-    def with_workers(workers: int) -> Any:
-        return solve(a, b, on_singular="nan", workers=workers)
-
-    baseline = (
-        (lambda: np.linalg.solve(a, b)) if options.workers == 1 else (lambda: with_workers(1))
+    one, several = (
+        partial(solve, a, b, on_singular="nan", workers=workers) for workers in (1, options.workers)
     )
-    ours, theirs = interleaved(options.rounds, lambda: with_workers(options.workers), baseline)
+    baseline = partial(np.linalg.solve, a, b) if options.workers == 1 else one
+    ours, theirs = interleaved(options.rounds, several, baseline)
     systems, n, k = b.shape
     gigabytes = (a.nbytes + 2 * b.nbytes) / ours / 1e9
     operations = (2 / 3 * n**3 + 2 * n**2 * k) * (4 if a.dtype.kind == "c" else 1)

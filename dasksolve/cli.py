@@ -10,13 +10,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 from tqdm.auto import tqdm
 
 import dasksolve
 from dasksolve import bench, demo
-from dasksolve.problem import ON_SINGULAR, STRUCTURES
+from dasksolve.problem import ON_SINGULAR
 from dasksolve.report import Report
 from dasksolve.zarr_job import prepare
 
@@ -56,11 +57,14 @@ class Bar:
             refresh=False,
         )
         self.bar.update(report.blocks_done - self.bar.n)
+        if report.blocks_done == report.blocks:
+            self.close()
 
     def close(self) -> None:
         """Leave the bar where it is, and go to a line of its own."""
         if self.bar is not None:
             self.bar.close()
+            self.shown, self.bar = False, None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         "--assume-a",
         default="gen",
         metavar="W",
-        help=f"structure of a: {', '.join(STRUCTURES)} (default: gen)",
+        help="structure of a, in SciPy's words; gen, the default, is the only one so far",
     )
     solve.add_argument(
         "--on-singular",
@@ -95,11 +99,13 @@ def parser() -> argparse.ArgumentParser:
         help=f"what becomes of a singular system: {', '.join(ON_SINGULAR)} (default: nan)",
     )
     solve.add_argument(
-        "--diagnostics", action="store_true", help="condition and backward error of each system"
+        "--diagnostics",
+        action="store_true",
+        help="rcond and backward error of each system (yet to come)",
     )
     _resources(solve)
     again = solve.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with an output that exists")
+    again.add_argument("--resume", action="store_true", help="continue an interrupted job")
     again.add_argument("--overwrite", action="store_true", help="replace an earlier output")
     solve.add_argument(
         "--no-strict",
@@ -116,8 +122,12 @@ def parser() -> argparse.ArgumentParser:
     _output(check)
 
     show = command("demo", run_demo, "write a batch larger than memory_limit, solve and check it")
-    show.add_argument("--size", default="1GiB", help="of a (default: 1GiB)")
-    show.add_argument("--memory", default="256MiB", help="the limit (default: 256MiB)")
+    show.add_argument(
+        "--size", default="1GiB", metavar="SIZE", help="bytes of a to write (default: 1GiB)"
+    )
+    show.add_argument(
+        "--memory", default="256MiB", metavar="SIZE", help="memory limit (default: 256MiB)"
+    )
     show.add_argument("--keep", metavar="DIR", help="write there, and leave it")
     show.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -134,7 +144,9 @@ def _inputs(command: argparse.ArgumentParser, out: str) -> None:
 
 def _resources(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--memory", metavar="SIZE", help="what the run may add to a process, such as 2GiB"
+        "--memory",
+        metavar="SIZE",
+        help="memory to add to a process, such as 2GiB (default: half of what is free)",
     )
     command.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
     command.add_argument("--scheduler", metavar="ADDRESS", help="of a dask cluster to run on")
@@ -215,11 +227,15 @@ def run_solve(options: argparse.Namespace) -> int:
         job["client"] = _client(options, stack)
         if options.dry_run:
             prepared = prepare(*arrays, **job)
-            print(f"{prepared.scheduler}\n{prepared.plan}\nnothing was written (--dry-run)")
+            if options.json:
+                print(json.dumps(asdict(prepared.plan)))
+            else:
+                print(f"{prepared.scheduler}\n{prepared.plan}\nnothing was written (--dry-run)")
             return 0
         bar = _bar(options, "solving", stack)
         return _finish(
             options,
+            bar,
             lambda: dasksolve.solve_zarr(
                 *arrays,
                 **job,
@@ -237,6 +253,7 @@ def run_check(options: argparse.Namespace) -> int:
         bar = _bar(options, "checking", stack)
         return _finish(
             options,
+            bar,
             lambda: dasksolve.check_zarr(
                 options.a,
                 options.b,
@@ -256,12 +273,14 @@ def _bar(options: argparse.Namespace, what: str, stack: ExitStack) -> Bar:
     return bar
 
 
-def _finish(options: argparse.Namespace, work: Callable[[], Report]) -> int:
+def _finish(options: argparse.Namespace, bar: Bar, work: Callable[[], Report]) -> int:
     try:
         report = work()
     except dasksolve.BlockErrors as error:
+        bar.close()
         _show(options, error.report)
         raise
+    bar.close()
     _show(options, report)
     return FLAGGED if report.flagged_count else 0
 

@@ -92,17 +92,16 @@ class BlockErrors(RuntimeError):  # noqa: N818  the plural is the point
         What was done all the same.
     """
 
-    def __init__(self, failures: list[BlockFailure], report: "Report") -> None:
+    def __init__(self, failures: list[BlockFailure], report: "Report", advice: str) -> None:
         self.failures = failures
         self.report = report
+        self.advice = advice
         lines = [str(failure) for failure in failures[:_NAMED]]
         if len(failures) > _NAMED:
             lines.append(f"… and {len(failures) - _NAMED} more")
         super().__init__(
-            f"{len(failures)} of {report.blocks} blocks failed; the others are written, and "
-            "resume=True (--resume) tries again what is not done or cannot be read:\n  "
-            + "\n  ".join(lines)
+            f"{len(failures)} of {report.blocks} blocks failed; {advice}:\n  " + "\n  ".join(lines)
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.failures, self.report)
+        return type(self), (self.failures, self.report, self.advice)

@@ -151,7 +151,7 @@ def _split(chunks: tuple[Chunks, ...], problem: Problem, a: Any, b: Any) -> tupl
         f"where a block must hold whole systems of {format_bytes(system)}. They are merged, in "
         f"blocks of at most {format_bytes(math.prod(sizes) * system)}: every block then reads "
         f"several chunks. Chunk along the batch alone to avoid it: "
-        f"a.rechunk({{-1: -1, -2: -1, 0: 'auto'}})",
+        f"{'a' if _core_is_chunked(a) else 'b'}.rechunk({{-1: -1, -2: -1, 0: 'auto'}})",
         PerformanceWarning,
         stacklevel=4,
     )

@@ -35,6 +35,8 @@ class Layout:
     """How many of its last axes are within a system: 2 for matrices, 1 for vectors."""
     itemsize: int
     """Bytes of an element."""
+    location: str = ""
+    """Where it is, for messages."""
 
     @property
     def batch(self) -> int:
@@ -138,7 +140,8 @@ class Plan:
         lines = [
             f"{systems:,} systems in {self.blocks:,} blocks of {self.block_shape}",
             f"{self.workers} at a time, {format_bytes(self.block_memory)} each",
-            f"peak memory {format_bytes(self.memory)} of {format_bytes(self.memory_limit)}",
+            f"at most {format_bytes(self.memory)} of memory, of a limit of "
+            f"{format_bytes(self.memory_limit)}",
         ]
         if self.amplification > 1:
             lines.append(f"every byte of a is read {self.amplification:g} times")
@@ -163,6 +166,7 @@ def make_plan(
     `block_shape`: the blocks are cut already.
     """
     unit = block_shape or _unit(problem, a, b)
+    workers = max(1, min(workers, _count(problem, unit)))
     for count in [workers] if fixed_workers else range(workers, 0, -1):
         budget = (memory_limit - COMPILING - OVERHEAD) // count
         shape = unit
@@ -192,6 +196,11 @@ def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int,
     x_bytes = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 1)
     # x is there as solved, encoded, and as zarr's copy on the way.
     return a_bytes + b_bytes + max(a_passing, b_passing, 3 * x_bytes)
+
+
+def _count(problem: Problem, block_shape: tuple[int, ...]) -> int:
+    cells = zip(problem.batch_shape, block_shape, strict=True)
+    return math.prod(-(-length // step) for length, step in cells)
 
 
 def _unit(problem: Problem, a: Layout, b: Layout) -> tuple[int, ...]:
@@ -252,11 +261,15 @@ def _too_small(
     if large.batch:
         axis = max(range(large.batch), key=lambda i: large.chunks[i])
         smaller[axis] = max(1, smaller[axis] // 8)
+    start = f"memory_limit={format_bytes(memory_limit)} is too small: "
+    if memory_limit < COMPILING + OVERHEAD:
+        return start + f"a job needs {format_bytes(COMPILING + OVERHEAD)}, whatever its chunks"
     return (
-        f"memory_limit={format_bytes(memory_limit)} is too small: a block of one stored chunk "
+        f"{start}a block of one stored chunk "
         f"({format_bytes(a.chunk_bytes)} of a, {format_bytes(b.chunk_bytes)} of b) needs "
         f"{format_bytes(each)}, {workers} at a time, and the job itself "
         f"{format_bytes(COMPILING + OVERHEAD)}, compiling included: {format_bytes(need)} in all. "
         f"Raise the limit, or store {name} in smaller chunks: "
-        f'dask.array.from_zarr("{name}").rechunk({tuple(smaller)}).to_zarr("{name}2")'
+        f'dask.array.from_zarr("{large.location}").rechunk({tuple(smaller)}).to_zarr(…), which '
+        "leaves out chunks of zeros (strict=False)"
     )

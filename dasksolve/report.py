@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
 from dask.utils import format_bytes
 
 from dasksolve.status import Status
@@ -21,6 +22,8 @@ class Report:
     """Path or URL of the output group."""
     systems: int
     """Systems in the batch."""
+    batch_shape: tuple[int, ...]
+    """Shape of the batch: ``numpy.unravel_index(i, report.batch_shape)`` for an i of `flagged`."""
     counts: dict[Status, int]
     """How many systems have each status."""
     flagged: tuple[int, ...]
@@ -56,6 +59,7 @@ class Report:
         values = asdict(self)
         values["counts"] = {status.name: n for status, n in self.counts.items()}
         values["flagged"] = list(self.flagged)
+        values["flagged_count"] = self.flagged_count
         for name in ("worst_rcond", "worst_backward_error"):
             if math.isnan(values[name]):
                 values[name] = None
@@ -75,7 +79,12 @@ class Report:
         ]
         if self.flagged:
             more = ", …" if self.flagged_count > 10 else ""
-            rows.append(("flagged", ", ".join(str(i) for i in self.flagged[:10]) + more))
+            grid = len(self.batch_shape) > 1
+            places = (
+                tuple(map(int, np.unravel_index(i, self.batch_shape))) if grid else i
+                for i in self.flagged[:10]
+            )
+            rows.append(("flagged", ", ".join(map(str, places)) + more))
         if self.blocks_resumed:
             rows.append(("resumed", f"{self.blocks_resumed:,} blocks were done before"))
         if self.chunks_missing:

@@ -57,9 +57,10 @@ class Source:
         if missing and strict:
             raise MissingChunkError(
                 f"{missing[0]} of {self.name} ({self.location}) is not stored"
-                + (f", nor are {len(missing) - 1} more of this block" if missing[1:] else "")
+                + (f" ({len(missing) - 1} more of this block)" if missing[1:] else "")
                 + f"; strict=False (--no-strict) takes it as the fill value {self.fill_value}, "
-                "which is how zarr stores a chunk of nothing else"
+                "which is how zarr stores a chunk of nothing else; with resume=True (--resume) it "
+                "finishes this job"
             )
         return values, len(missing)
 
@@ -137,7 +138,11 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
 def source(name: str, array: Any, location: str, core: int) -> Source:
     """Describe an open input whose last `core` axes are within a system."""
     layout = Layout(
-        tuple(array.shape), tuple(max(c, 1) for c in array.chunks), core, array.dtype.itemsize
+        tuple(array.shape),
+        tuple(max(c, 1) for c in array.chunks),
+        core,
+        array.dtype.itemsize,
+        location,
     )
     return Source(name, array, location, layout)
 
@@ -167,8 +172,9 @@ def _target(name: str, where: Location) -> str | Path:
     """Local paths absolute, and without the scheme that would open a store that is not atomic."""
     if not isinstance(where, str | os.PathLike):
         raise TypeError(
-            f"{name} is a {type(where).__name__}; give the path or URL of zarr data"
+            f"{name} must be the path or URL of zarr data"
             + (", or an open zarr.Array" if name != "out" else "")
+            + f", not {type(where).__module__}.{type(where).__name__}"
         )
     text = str(where)
     if not text:
@@ -195,8 +201,8 @@ def open_group(store: Any, location: str, mode: Any) -> Any:
         return zarr.open_group(store, mode=mode, use_consolidated=False)
     except Exception as error:
         raise ValueError(
-            f"{location} exists and is no zarr group ({error}); choose another output"
-        ) from None
+            f"{location} exists and is not the output of a job; choose another output"
+        ) from error
 
 
 def output_array(group: Any, name: str, location: str) -> Any:

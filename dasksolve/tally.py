@@ -97,6 +97,7 @@ class Tally:
         return Report(
             out=self.out,
             systems=self.problem.systems,
+            batch_shape=self.problem.batch_shape,
             counts=counts,
             flagged=tuple(self.flagged),
             blocks=self.plan.blocks,

@@ -71,9 +71,10 @@ def check_zarr(
     old = journal.read(group, location)
     options = journal.options(old, location)
     inputs = Inputs.open(a, b, options["assume_a"], options["lower"])
-    journal.refuse_changes(
-        old, journal.identity(inputs.problem, inputs.a, inputs.b, options), location
-    )
+    new = journal.identity(inputs.problem, inputs.a, inputs.b, options)
+    for part in ("a", "b"):  # data that was moved is the same data
+        new[part]["location"] = (old.get(part) or {}).get("location")
+    journal.refuse_changes(old, new, location)
     scheduler = choose(client, workers)
     block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
     plan = plan_job(inputs, scheduler, memory_limit, block_shape)
@@ -87,7 +88,8 @@ def check_zarr(
         strict=False,
         resume=False,
     )
-    return run_job(check_block, job, scheduler, location, progress)
+    advice = "nothing was changed; resume the job for blocks that are not solved yet"
+    return run_job(check_block, job, scheduler, location, progress, advice)
 
 
 def check_block(job: Job, number: int) -> BlockResult:

@@ -23,6 +23,7 @@ from dasksolve.stores import Location, Source
 from dasksolve.tally import BlockResult, Tally, count
 
 Progress = Callable[[Report], None]
+_ARRAYS = ("x", "status", "rcond", "backward_error")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def solve_zarr(
     out : str or pathlib.Path
         Path or URL of the zarr group to create. It holds ``x``, ``status`` (`Status` of every
         system, int8 over the batch shape; -1 is not solved yet), both with dimension names and
-        crc32c checksums: ``xarray.open_zarr(out)`` reads it.
+        crc32c checksums: ``xarray.open_zarr(out)`` reads it. The names are those of a and b, save
+        that a dimension ``x`` becomes ``x_``, lest xarray take the solution for its coordinate.
     assume_a, lower
         As in `solve`.
     on_singular : {"nan", "raise", "lstsq"}, default "nan"
@@ -196,7 +198,11 @@ def solve_zarr(
         strict=strict,
         resume=prepared.earlier is not None,
     )
-    report = run_job(solve_block, job, prepared.scheduler, prepared.location, progress)
+    advice = (
+        "the others are written, and resume=True (--resume) tries again what is not done or "
+        "cannot be read"
+    )
+    report = run_job(solve_block, job, prepared.scheduler, prepared.location, progress, advice)
     if not stores.exists(status, "zarr.json"):
         raise FileNotFoundError(
             f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
@@ -304,6 +310,7 @@ def run_job(
     scheduler: Threads | Cluster,
     location: str,
     progress: Progress | None,
+    advice: str,
 ) -> Report:
     """Carry out `task` for every block; raise `BlockErrors` at the end if some failed."""
     tally = Tally(job.token, location, job.inputs.problem, job.plan)
@@ -316,7 +323,7 @@ def run_job(
     scheduler.run(task, job, job.plan.windows(WINDOW), job.plan.workers, on_result)
     report = tally.report()
     if tally.failures:
-        raise BlockErrors(sorted(tally.failures), report)
+        raise BlockErrors(sorted(tally.failures), report, advice)
     return report
 
 
@@ -376,6 +383,8 @@ def _dimension_names(problem: Problem, sources: tuple[Source, ...]) -> tuple[str
             elif not problem.vectors:
                 rhs = names[-1]
     all_names = (*batch, unknown) if problem.vectors else (*batch, unknown, rhs)
+    # xarray takes an array that is named like one of its dimensions for a coordinate.
+    all_names = tuple(f"{name}_" if name in _ARRAYS else name for name in all_names)
     if len(set(all_names)) < len(all_names):
         return tuple(f"dim_{i}" for i in range(len(all_names)))
     return all_names
@@ -385,13 +394,18 @@ def _earlier(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
     """Return the group of an earlier job; None: there is nothing."""
     if stores.is_empty(store):
         return None
+    try:
+        group = stores.open_group(store, location, mode="r+" if resume or overwrite else "r")
+        journal.read(group, location)
+    except ValueError as error:  # nothing but the output of a job is resumed or replaced
+        if resume or overwrite:
+            raise
+        raise FileExistsError(str(error)) from error
     if not (resume or overwrite):
         raise FileExistsError(
             f"{location} exists; resume=True (--resume) goes on with it, "
             "overwrite=True (--overwrite) replaces it"
         )
-    group = stores.open_group(store, location, mode="r+")
-    journal.read(group, location)  # nothing but the output of a job is resumed or replaced
     return group
 
 

@@ -164,14 +164,14 @@ def test_a_scheduler_by_its_address(batch: Stored, two_processes: Client) -> Non
     assert here.tobytes() == batch.x.tobytes()
 
 
-def on_a_terminal(words: list[str]) -> str:
-    """Run the command line on a terminal of 80 columns; return what it shows."""
+def on_a_terminal(words: list[str], stdout: bool = False) -> str:
+    """Run the command line on a terminal of 80 columns; return what it shows there."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     environment = {**os.environ, "TERM": "xterm"}
     with subprocess.Popen(
         [sys.executable, "-m", "dasksolve.cli", *words],
-        stdout=subprocess.DEVNULL,
+        stdout=theirs if stdout else subprocess.DEVNULL,
         stderr=theirs,
         env=environment,
     ):
@@ -237,3 +237,9 @@ def test_demo_keeps_what_it_kept_before(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "normal_equations.zarr").mkdir()
     assert main(["demo", "--size", "1MiB", "--keep", str(tmp_path)]) == 1
     assert "is there already; give --keep another folder" in capsys.readouterr().err
+
+
+def test_the_report_begins_on_a_line_of_its_own(batch: Stored) -> None:
+    shown = on_a_terminal(["solve", *arguments(batch)], stdout=True)
+    assert "\r\noutput " in shown
+    assert "blocks" not in shown.split("\r\noutput ")[1].split("\r\n", 1)[1].split("\r\n", 1)[1]

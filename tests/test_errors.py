@@ -67,6 +67,7 @@ def block_errors(count):
     report = Report(
         out="out.zarr",
         systems=100,
+        batch_shape=(100,),
         counts={Status.OK: 60, Status.PENDING: 40},
         flagged=(),
         blocks=20,
@@ -81,14 +82,13 @@ def block_errors(count):
         worst_backward_error=1e-16,
     )
     failures = [BlockFailure(i, ((5 * i, 5 * i + 5),), "OSError: no") for i in range(count)]
-    return BlockErrors(failures, report)
+    return BlockErrors(failures, report, "the others are written")
 
 
 @pytest.mark.parametrize(
     ("count", "text"),
     [
         pytest.param(2, "2 of 20 blocks failed; the others are written", id="the count"),
-        pytest.param(2, "resume=True (--resume) tries again what is not done", id="what to do"),
         pytest.param(2, "\n  block 1 [5:10]: OSError: no", id="each with its range and cause"),
         pytest.param(12, "\n  … and 2 more", id="ten at most"),
     ],

@@ -60,8 +60,14 @@ def test_a_status_that_there_is_not_is_found(batch: Stored) -> None:
 
 def test_other_inputs_are_refused(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
-    with pytest.raises(ValueError, match=r"b\.location was"):
+    with pytest.raises(ValueError, match=r"b\.shape was \[1000, 5\], is now \[1000, 5, 5\]"):
         check_zarr(batch.a_path, batch.a_path, batch.out)
+
+
+def test_inputs_that_were_moved_are_the_same(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    moved = Path(batch.a_path).rename(batch.a_path + "_moved")
+    assert check_zarr(moved, batch.b_path, batch.out).counts[Status.OK] == 997
 
 
 @pytest.mark.parametrize(
@@ -69,7 +75,7 @@ def test_other_inputs_are_refused(batch: Stored) -> None:
     [
         pytest.param("nowhere", FileNotFoundError, "no output at", id="nothing"),
         pytest.param("data.zarr", ValueError, "did not write", id="another group"),
-        pytest.param("data.zarr/a", ValueError, "is no zarr group", id="an array"),
+        pytest.param("data.zarr/a", ValueError, "not the output of a job", id="an array"),
     ],
 )
 def test_what_is_no_output_is_refused(

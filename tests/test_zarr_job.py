@@ -1,6 +1,7 @@
 """`solve_zarr`: what it writes, what it reports, what it refuses."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,19 @@ def test_xarray_opens_the_output_with_its_names(batch: Stored, tmp_path: Path) -
         assert int((dataset["status"] == 0).sum()) == 997
 
 
+def test_a_dimension_named_x_does_not_hide_the_solution(batch: Stored, tmp_path: Path) -> None:
+    path = tmp_path / "named"
+    grid = batch.a.reshape(20, 50, 5, 5)
+    zarr.create_array(path, data=grid, dimension_names=("y", "x", "row", "term"))
+    b = zarr.create_array(tmp_path / "b", data=batch.b.reshape(20, 50, 5))
+    report = solve_zarr(path, b, batch.out)
+    with xr.open_zarr(batch.out) as dataset:
+        assert set(dataset.data_vars) == {"x", "status"}
+        assert dataset["x"].dims == ("y", "x_", "term")
+    assert report.flagged == (123, 456, 789)
+    assert re.search(r"^flagged +\(2, 23\), \(9, 6\), \(15, 39\)$", str(report), re.M)
+
+
 def test_names_that_clash_are_replaced(batch: Stored, tmp_path: Path) -> None:
     path = tmp_path / "named"
     zarr.create_array(path, data=batch.a, dimension_names=("m", "n", "m"))
@@ -246,16 +260,26 @@ def test_no_graph_holds_more_than_a_window(batch: Stored, monkeypatch: pytest.Mo
         pytest.param({"memory_limit": 0}, ValueError, "=0 is not a positive size", id="zero"),
         pytest.param({"memory_limit": "1e400"}, ValueError, "'1e400' is not a", id="infinite"),
         pytest.param({"memory_limit": ""}, ValueError, "memory_limit=", id="no size"),
-        pytest.param({"a": None}, TypeError, "a is a NoneType; give the path", id="a is None"),
-        pytest.param({"b": np.ones(5)}, TypeError, "b is a ndarray; give the path", id="in memory"),
+        pytest.param(
+            {"a": None},
+            TypeError,
+            "a must be the path or URL of zarr data, or an open",
+            id="a is None",
+        ),
+        pytest.param(
+            {"b": np.ones(5)}, TypeError, "b must be .* not numpy.ndarray", id="in memory"
+        ),
         pytest.param({"b": ""}, ValueError, "b is an empty path", id="b is empty"),
         pytest.param(
-            {"out": None}, TypeError, "out is a NoneType; give the path", id="out is None"
+            {"out": None},
+            TypeError,
+            "out must be the path or URL of zarr data, not",
+            id="out is None",
         ),
         pytest.param(
             {"out": zarr.storage.MemoryStore()},
             TypeError,
-            "out is a MemoryStore",
+            "out must be .*MemoryStore",
             id="out is a store",
         ),
         pytest.param({"out": ""}, ValueError, "out is an empty path", id="out is empty"),
@@ -297,12 +321,18 @@ def test_a_memory_limit_may_be_any_integer(batch: Stored) -> None:
     ("prepare", "options", "error", "message"),
     [
         pytest.param("job", {}, FileExistsError, "--resume.*--overwrite", id="neither said"),
-        pytest.param("group", {}, FileExistsError, "exists", id="another group"),
+        pytest.param(
+            "group", {}, FileExistsError, "did not write.*choose another", id="another group"
+        ),
         pytest.param("group", {"overwrite": True}, ValueError, "did not write", id="not ours"),
         pytest.param("group", {"resume": True}, ValueError, "did not write", id="not a job"),
-        pytest.param("file", {}, FileExistsError, "exists", id="a file"),
-        pytest.param("file", {"overwrite": True}, ValueError, "no zarr group", id="not a group"),
-        pytest.param("folder", {"overwrite": True}, ValueError, "no zarr group", id="a folder"),
+        pytest.param("file", {}, FileExistsError, "exists.*choose another", id="a file"),
+        pytest.param(
+            "file", {"overwrite": True}, ValueError, "not the output of a job", id="not a group"
+        ),
+        pytest.param(
+            "folder", {"overwrite": True}, ValueError, "not the output of a job", id="a folder"
+        ),
         pytest.param("download", {}, FileExistsError, "exists", id="a file that is half loaded"),
     ],
 )
