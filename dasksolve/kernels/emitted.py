@@ -219,6 +219,13 @@ def forget_registers(builder):
     builder.asm(nothing, "", "~{memory}", [], side_effect=True)
 
 
+def opaque(index):
+    """The index, of which LLVM shall not know how it came about."""
+    same = ir.FunctionType(INDEX, [INDEX])
+    value = index.builder.asm(same, "", "=r,0", [index.value], side_effect=True)
+    return Index(index.builder, value)
+
+
 def align_stack(builder):
     """Give vectors that do not fit in registers cache lines of their own."""
     attributes = builder.function.attributes

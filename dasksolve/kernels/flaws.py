@@ -28,11 +28,14 @@ def weigh(check, x):
 
 
 @operation(lambda status, first, last, flaw, check: types.boolean)
-def record(status, first, last, flaw, check):
-    """Write the status of each system; whether any of them is not OK."""
+def record(status, first, last, flaw, check, full=False):
+    """Write the status of each system of a tile, `full` or not; whether any of them is not OK."""
     unbounded = (flaw == flaw.fill(OK)) & (check != check.fill(0))
     flaw = where(unbounded, flaw.fill(NONFINITE), flaw)
-    status.put([(first + lane).at_most(last) for lane in range(flaw.count)], flaw)
+    if full:
+        status.store(first, status.integers(flaw))
+    else:
+        status.put([(first + lane).at_most(last) for lane in range(flaw.count)], flaw)
     return any_lane(flaw != flaw.fill(OK))
 
 

@@ -62,10 +62,14 @@ class Memory:
         part = Vector(self.builder, ir.Constant(self.data.type.pointee, value))
         return part if self.parts == 1 else Pair(part, part)
 
+    def integers(self, vector):
+        """The vector as integers of the array's dtype."""
+        kind = ir.VectorType(self.data.type.pointee, vector.count)
+        return vector.new(self.builder.fptosi(vector.value, kind))
+
     def put(self, places, vector):
         """array.flat[places[l]] = lane l of the vector, as an integer."""
-        kind = ir.VectorType(self.data.type.pointee, vector.count)
-        integers = vector.new(self.builder.fptosi(vector.value, kind))
+        integers = self.integers(vector)
         for lane, place in enumerate(places):
             pointer = self.builder.gep(self.data, [index_value(place)])
             self.builder.store(integers.lane(lane).value, pointer)
