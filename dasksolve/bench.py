@@ -57,8 +57,8 @@ class Row:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The words that `dasksolve bench` understands."""
     command.epilog = (
-        "Times are in nanoseconds a system. Of limit: for N up to 8, the share of the rate at which "
-        "one thread reads memory; from N = 64 on, of the rate of numpy.dot."
+        "Times are in nanoseconds a system. Of limit: for N up to 8, the share of the rate at "
+        "which one thread reads memory; from N = 64 on, of the rate of numpy.dot."
     )
     command.add_argument(
         "--n", type=int, nargs="+", default=ORDERS, metavar="N", help="orders (default: 2 to 512)"

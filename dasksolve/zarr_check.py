@@ -7,6 +7,7 @@ import numpy as np
 import zarr
 
 from dasksolve import eager, journal, stores
+from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
 from dasksolve.plan import Block
 from dasksolve.report import Report
@@ -14,7 +15,7 @@ from dasksolve.schedulers import choose
 from dasksolve.status import Status
 from dasksolve.stores import Location
 from dasksolve.tally import BlockResult
-from dasksolve.zarr_job import Inputs, Job, Progress, plan_job, result, run_job
+from dasksolve.zarr_job import Job, Progress, plan_job, result, run_job
 
 
 def check_zarr(

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import MemoryStore
 
-from dasksolve import eager, journal, memory, stores
+from dasksolve import eager, journal, memory, output, stores
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
+from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge, map_buffers
 from dasksolve.plan import Block, Plan, make_plan
-from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe, flat_indices
+from dasksolve.problem import ON_SINGULAR, check_word, describe, flat_indices
 from dasksolve.report import Report
 from dasksolve.schedulers import WINDOW, Cluster, Threads, choose
 from dasksolve.status import Status
@@ -23,31 +22,6 @@ from dasksolve.stores import Location, Source
 from dasksolve.tally import BlockResult, Tally, count
 
 Progress = Callable[[Report], None]
-_ARRAYS = ("x", "status", "rcond", "backward_error")
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The two arrays of a job, and the problem that they pose."""
-
-    problem: Problem
-    a: Source
-    b: Source
-    names: tuple[str, ...]
-    """Dimension names of x."""
-
-    @classmethod
-    def open(cls, a: Any, b: Any, assume_a: str, lower: bool) -> "Inputs":
-        """Open both and describe them."""
-        a_array, a_location = stores.open_input("a", a)
-        b_array, b_location = stores.open_input("b", b)
-        problem = describe(
-            a_array.shape, a_array.dtype, b_array.shape, b_array.dtype, assume_a, lower
-        )
-        source_a = stores.source("a", a_array, a_location, 2)
-        source_b = stores.source("b", b_array, b_location, 1 if problem.vectors else 2)
-        names = _dimension_names(problem, (source_a, source_b))
-        return cls(problem, source_a, source_b, names)
 
 
 @dataclass(frozen=True)
@@ -187,7 +161,15 @@ def solve_zarr(
         resume=resume,
         overwrite=overwrite,
     )
-    x, status = _create(prepared, compressors)
+    x, status = output.create(
+        prepared.store,
+        prepared.inputs,
+        prepared.plan,
+        prepared.identity,
+        prepared.earlier,
+        prepared.overwrite,
+        compressors,
+    )
     job = Job(
         token=token,
         inputs=prepared.inputs,
@@ -250,9 +232,9 @@ def prepare(
     scheduler = choose(client, workers)
     store, location = stores.open_store(out)
     scheduler.refuse_private((inputs.a.location, inputs.b.location))
-    earlier = _earlier(store, location, resume, overwrite)
+    earlier = output.find(store, location, resume, overwrite)
     if overwrite:
-        _refuse_inputs_inside(location, inputs)
+        output.refuse_inputs_inside(location, inputs)
         earlier = None
     # Raising or not changes no bit of x, so a run may be resumed either way.
     options = {"on_singular": "lstsq" if on_singular == "lstsq" else "nan"}
@@ -366,99 +348,6 @@ def result(job: Job, number: int, status: Any, **numbers: Any) -> BlockResult:
     origin = tuple(start for start, _ in job.plan.block(number))
     counts, flagged = count(status, origin, job.plan.batch_shape)
     return BlockResult(number, counts, flagged, memory=Gauge(job.token).highest(), **numbers)
-
-
-def _dimension_names(problem: Problem, sources: tuple[Source, ...]) -> tuple[str, ...]:
-    """The names that the inputs give their dimensions, where they do and no two are alike."""
-    count = len(problem.batch_shape)
-    batch = tuple(f"batch_{i}" for i in range(count)) if count > 1 else ("batch",) * count
-    unknown, rhs = "unknown", "rhs"
-    for source in reversed(sources):
-        names = getattr(source.array.metadata, "dimension_names", None)
-        if names and all(names):
-            if source.layout.batch == count:
-                batch = tuple(names[:count])
-            if source.name == "a":
-                unknown = names[-1]  # a column of a is multiplied by an element of x
-            elif not problem.vectors:
-                rhs = names[-1]
-    all_names = (*batch, unknown) if problem.vectors else (*batch, unknown, rhs)
-    # xarray takes an array that is named like one of its dimensions for a coordinate.
-    all_names = tuple(f"{name}_" if name in _ARRAYS else name for name in all_names)
-    if len(set(all_names)) < len(all_names):
-        return tuple(f"dim_{i}" for i in range(len(all_names)))
-    return all_names
-
-
-def _earlier(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
-    """Return the group of an earlier job; None: there is nothing."""
-    if stores.is_empty(store):
-        return None
-    try:
-        group = stores.open_group(store, location, mode="r+" if resume or overwrite else "r")
-        journal.read(group, location)
-    except ValueError as error:  # nothing but the output of a job is resumed or replaced
-        if resume or overwrite:
-            raise
-        raise FileExistsError(str(error)) from error
-    if not (resume or overwrite):
-        raise FileExistsError(
-            f"{location} exists; resume=True (--resume) goes on with it, "
-            "overwrite=True (--overwrite) replaces it"
-        )
-    return group
-
-
-def _refuse_inputs_inside(location: str, inputs: Inputs) -> None:
-    for source in (inputs.a, inputs.b):
-        if f"{source.location}/".startswith(f"{location}/"):
-            raise ValueError(
-                f"overwriting {location} would delete {source.name}, which is {source.location}; "
-                "choose another output"
-            )
-
-
-def _create(prepared: Prepared, compressors: Any) -> tuple[Any, Any]:
-    """Create the output, or complete that of the earlier run; return x and status."""
-    inputs, plan, store = prepared.inputs, prepared.plan, prepared.store
-    problem = inputs.problem
-    core = problem.x_shape[len(problem.batch_shape) :]
-    wanted: dict[str, Any] = {
-        "shape": problem.x_shape,
-        "chunks": (*plan.block_shape, *(max(n, 1) for n in core)),
-        "dtype": problem.dtype,
-        "fill_value": np.nan,
-        "compressors": [Crc32cCodec()] if compressors is None else compressors,
-        "dimension_names": inputs.names,
-    }
-    try:  # zarr says what is a codec only once it makes an array: first one that nobody sees
-        zarr.create_array(MemoryStore(), **wanted)
-    except Exception as error:
-        raise ValueError(
-            f"compressors={compressors!r} are not bytes-to-bytes codecs of zarr, such as "
-            f"[zarr.codecs.ZstdCodec(checksum=True)]: {type(error).__name__}: {error}"
-        ) from error
-    if prepared.overwrite:
-        stores.delete(store)
-    stores.sweep(store)
-    group = prepared.earlier
-    if group is None:
-        group = zarr.create_group(
-            store, attributes=journal.attributes(prepared.identity, plan.block_shape)
-        )
-    x = stores.require_array(group, "x", **wanted)
-    status = stores.require_array(
-        group,
-        "status",
-        shape=problem.batch_shape,
-        chunks=plan.block_shape,
-        dtype=np.dtype(np.int8),
-        fill_value=int(Status.PENDING),
-        compressors=[ZstdCodec(), Crc32cCodec()],
-        dimension_names=inputs.names[: len(problem.batch_shape)],
-    )
-    stores.consolidate(store)
-    return x, status
 
 
 def _raise_singular(job: Job, report: Report) -> None:

@@ -1,0 +1,89 @@
+"""The group that a zarr job writes: found again, or created."""
+
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
+
+from dasksolve import journal, stores
+from dasksolve.inputs import Inputs
+from dasksolve.plan import Plan
+from dasksolve.status import Status
+
+
+def find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
+    """Return the group of an earlier job; None: there is nothing."""
+    if stores.is_empty(store):
+        return None
+    try:
+        group = stores.open_group(store, location, mode="r+" if resume or overwrite else "r")
+        journal.read(group, location)
+    except ValueError as error:  # nothing but the output of a job is resumed or replaced
+        if resume or overwrite:
+            raise
+        raise FileExistsError(str(error)) from error
+    if not (resume or overwrite):
+        raise FileExistsError(
+            f"{location} exists; resume=True (--resume) goes on with it, "
+            "overwrite=True (--overwrite) replaces it"
+        )
+    return group
+
+
+def refuse_inputs_inside(location: str, inputs: Inputs) -> None:
+    """Refuse to delete what is to be read."""
+    for source in (inputs.a, inputs.b):
+        if f"{source.location}/".startswith(f"{location}/"):
+            raise ValueError(
+                f"overwriting {location} would delete {source.name}, which is {source.location}; "
+                "choose another output"
+            )
+
+
+def create(
+    store: Any,
+    inputs: Inputs,
+    plan: Plan,
+    identity: journal.Record,
+    group: Any,
+    overwrite: bool,
+    compressors: Any,
+) -> tuple[Any, Any]:
+    """Create the output, or complete the `group` of an earlier run; return x and status."""
+    problem = inputs.problem
+    core = problem.x_shape[len(problem.batch_shape) :]
+    wanted: dict[str, Any] = {
+        "shape": problem.x_shape,
+        "chunks": (*plan.block_shape, *(max(n, 1) for n in core)),
+        "dtype": problem.dtype,
+        "fill_value": np.nan,
+        "compressors": [Crc32cCodec()] if compressors is None else compressors,
+        "dimension_names": inputs.names,
+    }
+    try:  # zarr says what is a codec only once it makes an array: first one that nobody sees
+        zarr.create_array(MemoryStore(), **wanted)
+    except Exception as error:
+        raise ValueError(
+            f"compressors={compressors!r} are not bytes-to-bytes codecs of zarr, such as "
+            f"[zarr.codecs.ZstdCodec(checksum=True)]: {type(error).__name__}: {error}"
+        ) from error
+    if overwrite:
+        stores.delete(store)
+    stores.sweep(store)
+    if group is None:
+        group = zarr.create_group(store, attributes=journal.attributes(identity, plan.block_shape))
+    x = stores.require_array(group, "x", **wanted)
+    status = stores.require_array(
+        group,
+        "status",
+        shape=problem.batch_shape,
+        chunks=plan.block_shape,
+        dtype=np.dtype(np.int8),
+        fill_value=int(Status.PENDING),
+        compressors=[ZstdCodec(), Crc32cCodec()],
+        dimension_names=inputs.names[: len(problem.batch_shape)],
+    )
+    stores.consolidate(store)
+    return x, status
