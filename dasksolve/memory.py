@@ -82,10 +82,6 @@ class Gauge:
             self._baseline[job] = resident()
             reset_peak()
 
-    def now(self) -> int:
-        """Bytes more than at first."""
-        return resident() - self._baseline[self.job]
-
     def highest(self) -> int:
         """The most bytes more than at first."""
         return max(resident(), peak()) - self._baseline[self.job]
