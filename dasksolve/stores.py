@@ -70,10 +70,6 @@ class Source:
         fill = self.array.fill_value
         return self.array.dtype.type(0) if fill is None else fill
 
-    @property
-    def _stored(self) -> tuple[int, ...]:
-        return tuple(max(c, 1) for c in self.array.chunks)
-
     def _is_stored(self, place: tuple[int, ...]) -> bool:
         array = self.array
         if not array.shards:
@@ -83,7 +79,7 @@ class Source:
         fill = array.metadata.data_type.to_json_scalar(other, zarr_format=3)
         metadata: Any = {**array.metadata.to_dict(), "fill_value": fill}
         twin = zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
-        corner = tuple(i * c for i, c in zip(place, self._stored, strict=True))
+        corner = tuple(i * c for i, c in zip(place, self.layout.chunks, strict=True))
         return bool(twin[corner] != other)
 
     def _chunks(self, part: Block) -> Iterator[tuple[tuple[int, ...], str]]:
@@ -91,11 +87,11 @@ class Source:
         core = tuple((0, n) for n in self.layout.shape[self.layout.batch :])
         ranges = [
             range(start // c, -(-stop // c))
-            for (start, stop), c in zip((*part, *core), self._stored, strict=True)
+            for (start, stop), c in zip((*part, *core), self.layout.chunks, strict=True)
         ]
         for place in product(*ranges):
-            starts = (i * c for i, c in zip(place, self._stored, strict=True))
-            whole = self.array.shards or self._stored
+            starts = (i * c for i, c in zip(place, self.layout.chunks, strict=True))
+            whole = self.array.shards or self.layout.chunks
             key = self.array.metadata.encode_chunk_key(
                 tuple(start // max(w, 1) for start, w in zip(starts, whole, strict=True))
             )
@@ -105,7 +101,7 @@ class Source:
         """Name the chunk that zarr's error left out."""
         for place, name in self._chunks(part):
             region = tuple(
-                slice(i * c, (i + 1) * c) for i, c in zip(place, self._stored, strict=True)
+                slice(i * c, (i + 1) * c) for i, c in zip(place, self.layout.chunks, strict=True)
             )
             try:
                 self.array[region]
@@ -117,7 +113,8 @@ class Source:
         """Whether a chunk may be missing: asking the store is dear, looking at a number is not."""
         starts = [start for start, _ in part] + [0] * self.layout.core
         corner = tuple(
-            max(i * c - start, 0) for i, c, start in zip(place, self._stored, starts, strict=True)
+            max(i * c - start, 0)
+            for i, c, start in zip(place, self.layout.chunks, starts, strict=True)
         )
         found, fill = values[corner], self.fill_value
         return bool(found == fill or (found != found and fill != fill))
