@@ -202,19 +202,6 @@ def store(array, index, x):
         array.store(index * 2 + half * count, mixed)
 
 
-@operation(lambda array, index, stride, count: _loaded(array, index, count))
-def gather(array, index, stride, count):
-    """Lanes array.flat[index + l stride] of a C-contiguous array."""
-    return deal(array, [index + lane * stride for lane in range(count)], 1)[0]
-
-
-@operation(nothing)
-def scatter(array, index, stride, x):
-    """array.flat[index + l stride] = x in lane l, for every lane."""
-    count = (x if array.parts == 1 else x.real).count
-    collect([x], array, [index + lane * stride for lane in range(count)])
-
-
 def transpose(rows):
     """Transpose `rows` (a power of two) in each group of as many lanes, by butterflies."""
     rows, step = list(rows), 1

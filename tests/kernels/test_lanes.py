@@ -21,7 +21,7 @@ from dasksolve.kernels.lanes import (
     where,
     width,
 )
-from dasksolve.kernels.tiles import collect, deal, gather, load, prefetch, scatter, store, tile
+from dasksolve.kernels.tiles import collect, deal, load, prefetch, store, tile
 
 REAL = [np.float32, np.float64]
 DTYPES = [*REAL, np.complex64, np.complex128]
@@ -176,20 +176,18 @@ def test_any_lane(dtype):
     assert ours(x, y)
 
 
-def test_memory_with_stride_and_offset(dtype):
+def test_prefetching_past_the_end_changes_nothing(dtype):
     count = width(dtype)
 
     @njit
     def ours(x, out):
         prefetch(x, 10**6, 3)
-        scatter(out, 1, 2, gather(x, 2, 3, count))
+        store(out, 1, load(x, 2, count))
 
-    x = numbers(dtype, 3 * count + 2)
-    out = np.zeros(2 * count + 1, dtype)
+    x = numbers(dtype, count + 2)
+    out = np.zeros(count + 1, dtype)
     ours(x, out)
-    expected = np.zeros_like(out)
-    expected[1::2] = x[2::3][:count]
-    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(out, np.concatenate([[0], x[2:]]))
 
 
 def test_tile_holds_lanes(dtype):
