@@ -78,12 +78,15 @@ def _lanes(dtype: np.dtype[Any]) -> int:
 
 
 @cache
-def compiled(make: Callable[[int], Any], n: int, dtype: np.dtype[Any]) -> Kernel:
+def compiled(
+    make: Callable[[int], Any], n: int, dtype: np.dtype[Any], diagnostics: bool = False
+) -> Kernel:
     """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order."""
     dispatcher = make(n)
     element = from_dtype(dtype)
     read = types.Array(element, 3, "C", readonly=True)
     write = types.Array(element, 3, "C")
-    dispatcher.compile((read, read, write, types.Array(types.int8, 1, "C")))
+    number = types.Array(types.float64, 1, "C") if diagnostics else types.Omitted(None)
+    dispatcher.compile((read, read, write, types.Array(types.int8, 1, "C"), number, number))
     dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher
