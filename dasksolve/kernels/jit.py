@@ -43,7 +43,7 @@ class _Cache(FunctionCache):
                 self.flush()
 
 
-class _PartLibrary(JITCodeLibrary):  # type: ignore[misc]
+class _PartLibrary(JITCodeLibrary):
     """The code of a function that only kernels call: they optimize and compile it, once.
 
     Numba would do both for each function that calls others, again and again, and for the machine:
