@@ -19,8 +19,6 @@ _LARGE, _SMALL = 16 << 20, 1 << 20
 # Bytes of a block: a larger buffer costs a page fault a page on each allocation, a smaller one is
 # not worth its task. In between, enough blocks that no worker is long idle at the end.
 _BLOCKS_A_WORKER = 8
-_KEPT = 512 << 20  # what the heaps of a handful of threads may keep of freed memory
-_FETCHED = 10  # stored chunks that zarr reads at once (its async.concurrency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,12 @@ class Layout:
     """Bytes of an element."""
     location: str = ""
     """Where it is, for messages."""
+    sharded: bool = False
+    """Several chunks share a file."""
+    fetched: int = 1
+    """Chunks that are on their way at once."""
+    plain: bool = False
+    """What is stored are the numbers themselves: to decode a chunk takes no memory."""
 
     @property
     def batch(self) -> int:
@@ -44,9 +48,14 @@ class Layout:
         return len(self.shape) - self.core
 
     @property
+    def core_shape(self) -> tuple[int, ...]:
+        """Shape of one system's part."""
+        return self.shape[self.batch :]
+
+    @property
     def system_bytes(self) -> int:
         """Bytes of one system's part."""
-        return math.prod(self.shape[self.batch :]) * self.itemsize
+        return math.prod(self.core_shape) * self.itemsize
 
     @property
     def chunk_bytes(self) -> int:
@@ -56,9 +65,7 @@ class Layout:
     @property
     def whole_systems(self) -> bool:
         """Whether a chunk holds its systems whole."""
-        return all(
-            c >= s for c, s in zip(self.chunks[self.batch :], self.shape[self.batch :], strict=True)
-        )
+        return all(c >= s for c, s in zip(self.chunks[self.batch :], self.core_shape, strict=True))
 
     def part(self, block: Block) -> Block:
         """The part of its own batch dimensions that a block of the whole batch needs."""
@@ -66,18 +73,33 @@ class Layout:
         ranges = block[len(block) - self.batch :]
         return tuple((0, 1) if n == 1 else r for r, n in zip(ranges, own, strict=True))
 
-    def read(self, block: Block) -> tuple[int, int]:
-        """Bytes that a block keeps of this array, and bytes that pass through while it is read."""
-        part = self.part(block)
-        systems = math.prod(stop - start for start, stop in part)
-        grid = list(zip(part, self.chunks[: self.batch], strict=True))
-        touched = math.prod(-(-stop // c) - start // c for (start, stop), c in grid)
-        touched *= math.prod(
-            -(-n // c)
-            for n, c in zip(self.shape[self.batch :], self.chunks[self.batch :], strict=True)
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of a chunk as it is stored, at most: numbers that cannot be compressed, framed."""
+        return self.chunk_bytes + self.chunk_bytes // 128 + 64
+
+    def touched(self, block: Block) -> int:
+        """How many chunks are read for a block."""
+        ranges = (*self.part(block), *((0, n) for n in self.core_shape))
+        return math.prod(
+            -(-stop // c) - start // c for (start, stop), c in zip(ranges, self.chunks, strict=True)
         )
-        # Each chunk on its way stands there twice: encoded, then decoded.
-        return systems * self.system_bytes, 2 * min(touched, _FETCHED) * self.chunk_bytes
+
+    def read_bytes(self, block: Block) -> int:
+        """Bytes of the chunks that are read for a block, decoded."""
+        return self.touched(block) * self.chunk_bytes
+
+    def memory(self, block: Block) -> tuple[int, int]:
+        """Bytes that a block keeps of this array, and bytes that pass through while it is read."""
+        touched = self.touched(block)
+        whole = math.prod(stop - start for start, stop in self.part(block)) * self.system_bytes
+        decoded = 0 if self.plain else self.chunk_bytes
+        at_once = min(touched, self.fetched)
+        if self.sharded:  # zarr holds a shard's part as stored, as decoded and as assembled
+            return whole, 2 * whole + at_once * self.chunk_bytes
+        if touched == 1:  # the chunk itself is the block
+            return self.stored_bytes + decoded, 0
+        return at_once * self.stored_bytes + whole, at_once * decoded
 
     def amplification(self, block_shape: tuple[int, ...]) -> float:
         """How often each byte is read, for blocks that are parts of a chunk."""
@@ -104,11 +126,6 @@ class Plan:
     """Bytes that it may add."""
     amplification: float
     """How often each byte of a is read; more than 1 where its systems are chunked themselves."""
-
-    @property
-    def tight(self) -> bool:
-        """Whether what the allocator keeps for itself might break the limit."""
-        return self.memory_limit - self.memory < _KEPT
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -192,7 +209,7 @@ def make_plan(
 def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int, ...]) -> int:
     """Bytes that a block needs at its worst moment: reading a, reading b, or writing x."""
     block = tuple((0, n) for n in block_shape)
-    (a_bytes, a_passing), (b_bytes, b_passing) = a.read(block), b.read(block)
+    (a_bytes, a_passing), (b_bytes, b_passing) = a.memory(block), b.memory(block)
     x_bytes = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 1)
     # x is there as solved, encoded, and as zarr's copy on the way.
     return a_bytes + b_bytes + max(a_passing, b_passing, 3 * x_bytes)
