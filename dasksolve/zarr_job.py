@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dasksolve import eager, journal, memory, output, stores, workspace
+from dasksolve import eager, journal, kernels, memory, output, stores, workspace
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
@@ -277,6 +277,7 @@ def plan_job(
         workers=scheduler.workers,
         processes=scheduler.processes,
         fixed_workers=scheduler.fixed,
+        cached=kernels.has_cache(),
         block_shape=block_shape,
     )
 
@@ -327,7 +328,8 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         problem = describe(
             a.shape, a.dtype, b.shape, b.dtype, inputs.problem.assume_a, inputs.problem.lower
         )
-        x, status = eager.solve_with_status(a, b, problem, job.on_singular)
+        with kernels.compiling_apart(job.plan.compiles_apart):
+            x, status = eager.solve_with_status(a, b, problem, job.on_singular)
         del a, b  # before x is encoded
         for array, values in ((job.x, x), (job.status, status)):
             space.run(array.store_path.store, array.async_array.setitem(place, values))

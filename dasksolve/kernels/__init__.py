@@ -30,7 +30,11 @@ import numpy as np
 from numba import from_dtype, types
 
 from dasksolve.kernels import blocked, interleaved, unrolled
+from dasksolve.kernels.apart import compile_apart, compiling_apart
+from dasksolve.kernels.jit import has_cache
 from dasksolve.kernels.lanes import width
+
+__all__ = ["compiled", "compiling_apart", "has_cache", "pick"]
 
 Kernel = Callable[[Any, Any, Any, Any], None]
 
@@ -84,6 +88,8 @@ def compiled(make: Callable[[int], Any], n: int, dtype: np.dtype[Any]) -> Kernel
     element = from_dtype(dtype)
     read = types.Array(element, 3, "C", readonly=True)
     write = types.Array(element, 3, "C")
-    dispatcher.compile((read, read, write, types.Array(types.int8, 1, "C")))
+    signature = (read, read, write, types.Array(types.int8, 1, "C"))
+    compile_apart(dispatcher, signature, make, n, dtype)
+    dispatcher.compile(signature)
     dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher
