@@ -74,6 +74,10 @@ class Threads:
                 keys = list(dask.core.flatten(graph.__dask_keys__()))
                 dask.threaded.get(graph.dask, keys, pool=pool)
 
+    def in_each_process(self, function: Callable[[], Any]) -> None:
+        """Call a function in this process."""
+        function()
+
 
 class Cluster:
     """The workers of a `distributed.Client`."""
@@ -138,6 +142,10 @@ class Cluster:
                 on_result(job.failed(number, future.exception()))
             future.release()
             submit()
+
+    def in_each_process(self, function: Callable[[], Any]) -> None:
+        """Call a function in every worker process."""
+        self.client.run(function, on_error="ignore")
 
 
 def choose(client: Any, workers: int | None) -> Threads | Cluster:

@@ -31,6 +31,13 @@ class _Cache(FunctionCache):
     def _index_key(self, signature: Any, codegen: Any) -> Any:
         return (*super()._index_key(signature, codegen), _sources())
 
+    def holds(self, signature: Any, target_context: Any) -> bool:
+        """Whether it is worth loading."""
+        with suppress(Exception):
+            key = self._index_key(signature, target_context.codegen())
+            return key in self._cache_file._load_index()
+        return False
+
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         with suppress(Exception):  # a crash may leave an index that ends early
             return super().load_overload(signature, target_context)
@@ -89,3 +96,16 @@ def jit(function: Callable[..., Any]) -> Any:
     with suppress(RuntimeError):  # numba found no place for its cache that it may write to
         dispatcher._cache = _Cache(function)
     return dispatcher
+
+
+@cache
+def has_cache() -> bool:
+    """Whether kernels are cached on disk: not where numba finds no place that it may write to."""
+    with suppress(RuntimeError):
+        return bool(_Cache(part).cache_path)
+    return False
+
+
+def is_cached(dispatcher: Any, signature: Any) -> bool:
+    """Whether an earlier process compiled a kernel for these types."""
+    return has_cache() and dispatcher._cache.holds(signature, dispatcher.targetctx)
