@@ -274,7 +274,7 @@ def plan_job(
         limit = scheduler.memory_limit() or memory.available() // 2
     else:
         limit = memory.parse_size("memory_limit", memory_limit)
-    return make_plan(
+    plan = make_plan(
         inputs.problem,
         inputs.a.layout,
         inputs.b.layout,
@@ -284,6 +284,8 @@ def plan_job(
         fixed_workers=scheduler.fixed,
         block_shape=block_shape,
     )
+    scheduler.refuse_memory(plan.memory)
+    return plan
 
 
 def run_job(
