@@ -3,6 +3,7 @@
 import os
 import re
 import warnings
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from dasksolve.plan import Layout
 
@@ -21,13 +22,17 @@ _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file unt
 def open_input(name: str, where: Any) -> tuple[Any, str]:
     """Open an input for reading; return the array and its URL or absolute path."""
     array = where if isinstance(where, zarr.Array) else _open_array(name, where)
-    store = array.store_path.store
-    if not isinstance(store, LocalStore):
-        return array, str(array.store_path)
+    store: Any = array.store_path.store
     # A relative path would mean another file to a worker that was started elsewhere.
-    root = Path(store.root).resolve()
-    array = zarr.open_array(LocalStore(root, read_only=True), path=array.path, mode="r")
-    return array, str(root / array.path)
+    if isinstance(store, LocalStore):
+        root = Path(store.root).resolve()
+        store = LocalStore(root, read_only=True)
+    elif isinstance(store, ZipStore):
+        root = Path(store.path).resolve()
+        store = ZipStore(root, mode="r")
+    else:
+        return array, str(array.store_path)
+    return zarr.open_array(store, path=array.path, mode="r"), str(root / array.path)
 
 
 def layout(array: Any, location: str, core: int) -> Layout:
@@ -49,18 +54,43 @@ def layout(array: Any, location: str, core: int) -> Layout:
 def _open_array(name: str, where: Location) -> Any:
     target = _target(name, where)
     try:
-        return zarr.open_array(target, mode="r")
+        store, path = _input_store(target)
+        return _open_either(store, path)
     except ImportError as error:
         raise ImportError(f"{name}: {where} needs a package: {error}") from error
     except (FileNotFoundError, BaseZarrError) as error:
-        raise FileNotFoundError(f"{name}: {_no_array(where, target)}") from error
+        raise FileNotFoundError(f"{name}: {_no_array(where, store, path)}") from error
     except Exception as error:
         raise OSError(f"{name}: cannot open {where}: {type(error).__name__}: {error}") from error
 
 
-def _no_array(where: Location, target: str | Path) -> str:
+def _input_store(target: str | Path) -> tuple[Any, str]:
+    """The store that a path or URL leads to, and the path within it."""
+    if not isinstance(target, Path):
+        return _remote(target, read_only=True), ""
+    archive = next((p for p in (target, *target.parents) if p.suffix == ".zip"), target)
+    if archive.is_file():
+        return ZipStore(archive, mode="r"), str(target.relative_to(archive)).strip(".")
+    return LocalStore(target, read_only=True), ""
+
+
+def _open_either(store: Any, path: str) -> Any:
+    # Told no format, zarr asks for both at once, and abandons one question when another fails.
     try:
-        members = list(zarr.open_group(target, mode="r").array_keys())
+        return zarr.open_array(store, path=path, mode="r", zarr_format=3)
+    except (FileNotFoundError, BaseZarrError):
+        return zarr.open_array(store, path=path, mode="r", zarr_format=2)
+
+
+def _remote(url: str, read_only: bool = False) -> FsspecStore:
+    # A listing that is kept does not see what other processes write and delete meanwhile.
+    options = {"use_listings_cache": False}
+    return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+
+
+def _no_array(where: Location, store: Any, path: str) -> str:
+    try:
+        members = list(zarr.open_group(store, path=path, mode="r").array_keys())
     except Exception:
         return f"there is no zarr array at {where}"
     inside = ", ".join(f"{where}/{member}" for member in members[:5])
@@ -89,7 +119,7 @@ def open_store(where: Location) -> tuple[Any, str]:
     if isinstance(target, Path):
         return LocalStore(target), str(target)
     try:
-        return FsspecStore.from_url(target), target
+        return _remote(target), target
     except Exception as error:
         raise OSError(f"out: cannot open {target}: {type(error).__name__}: {error}") from error
 
@@ -97,7 +127,7 @@ def open_store(where: Location) -> tuple[Any, str]:
 def open_group(store: Any, location: str, mode: Any) -> Any:
     """Open the group that a store holds, or say that there is none."""
     try:
-        return zarr.open_group(store, mode=mode, use_consolidated=False)
+        return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
     except Exception as error:
         raise ValueError(
             f"{location} exists and is not the output of a job; choose another output"
@@ -119,11 +149,17 @@ def exists(array: Any, key: str) -> bool:
 def is_empty(store: Any) -> bool:
     """Whether a store holds nothing but, perhaps, files that a killed process left half written."""
     if not isinstance(store, LocalStore):
-        return bool(sync(store.is_empty("")))
+        return not sync(_any(store.list_dir("")))  # zarr's is_empty lists every chunk
     root = Path(store.root)
     if not root.is_dir():
         return not root.exists()
     return all(p.is_dir() or _PARTIAL.search(p.name) for p in root.rglob("*"))
+
+
+async def _any(names: AsyncIterator[str]) -> bool:
+    async for _ in names:
+        return True
+    return False
 
 
 def require_array(group: Any, name: str, **wanted: Any) -> Any:
@@ -160,4 +196,4 @@ def consolidate(store: Any) -> None:
     """Write consolidated metadata, so that xarray opens the group without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
-        zarr.consolidate_metadata(store)
+        zarr.consolidate_metadata(store, zarr_format=3)

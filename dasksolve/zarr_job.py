@@ -269,7 +269,7 @@ def plan_job(
         limit = scheduler.memory_limit() or memory.available() // 2
     else:
         limit = memory.parse_size("memory_limit", memory_limit)
-    return make_plan(
+    plan = make_plan(
         inputs.problem,
         inputs.a.layout,
         inputs.b.layout,
@@ -280,6 +280,8 @@ def plan_job(
         cached=kernels.has_cache(),
         block_shape=block_shape,
     )
+    scheduler.refuse_memory(plan.memory)
+    return plan
 
 
 def run_job(
