@@ -58,15 +58,15 @@ GENERAL = {
 def pick(assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any]) -> Kernel:
     """The compiled kernel for so many systems of order `n` with `k` right-hand sides."""
     limits = GENERAL[dtype.char]
-    if n <= limits.unrolled and (n <= 8 or k == 1 or not _is_few(systems, n, _lanes(dtype))):
+    if n <= limits.unrolled and (n <= 8 or k == 1 or not is_few(systems, n, _lanes(dtype))):
         return compiled(unrolled.kernel, n, dtype)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
-    if n > tiled or _is_few(systems, n, _lanes(dtype)):
+    if n > tiled or is_few(systems, n, _lanes(dtype)):
         return compiled(blocked.kernel, 0, dtype)
     return compiled(interleaved.kernel, 0, dtype)
 
 
-def _is_few(systems: int, n: int, lanes: int) -> bool:
+def is_few(systems: int, n: int, lanes: int) -> bool:
     """Whether idle lanes cost more than solving one at a time, 1 + 5 lanes / N times as slow."""
     tiles = -(-systems // lanes)
     return systems * (n + 5 * lanes) <= tiles * lanes * n
