@@ -69,15 +69,15 @@ def pick(
     """
     limits, lanes = GENERAL[dtype.char], _lanes(dtype)
     small = PANEL if diagnostics else limits.unrolled
-    if n <= small and (n <= PANEL or k == 1 or not _is_few(systems, n, lanes)):
+    if n <= small and (n <= PANEL or k == 1 or not is_few(systems, n, lanes)):
         return compiled(unrolled.kernel, n, dtype, diagnostics)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
-    if n > tiled or _is_few(systems, n, lanes):
+    if n > tiled or is_few(systems, n, lanes):
         return compiled(blocked.kernel, 0, dtype, diagnostics)
     return compiled(interleaved.kernel, 0, dtype, diagnostics)
 
 
-def _is_few(systems: int, n: int, lanes: int) -> bool:
+def is_few(systems: int, n: int, lanes: int) -> bool:
     """Whether idle lanes cost more than solving one at a time, 1 + 5 lanes / N times as slow."""
     tiles = -(-systems // lanes)
     return systems * (n + 5 * lanes) <= tiles * lanes * n
