@@ -95,8 +95,8 @@ def check_zarr(
 
 def check_block(job: Job, number: int) -> BlockResult:
     """Read one block with its solution, and compare."""
-    job.begin()
     try:
+        job.begin()
         return _check_block(job, number, job.plan.block(number))
     except Exception as error:  # the other blocks go on
         return job.failed(number, error)

@@ -23,6 +23,9 @@ from dasksolve.tally import BlockResult, Tally, count
 
 Progress = Callable[[Report], None]
 
+_BEGUN: set[str] = set()
+"""Jobs that this process has begun to work at."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -36,12 +39,19 @@ class Job:
     on_singular: str
     strict: bool
     resume: bool
+    mark: str | None = None
+    """Key in the output by which a worker knows it; None: no process but this one works."""
 
     def begin(self) -> None:
         """What a process does before it works on a block."""
         Gauge(self.token)
+        if self.token in _BEGUN:
+            return
+        arrays = (self.inputs.a.array, self.inputs.b.array, self.x)
+        stores.look(arrays, self.x.store_path.store, self.mark)
         if self.plan.tight:
             map_buffers()
+        _BEGUN.add(self.token)
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
@@ -161,8 +171,28 @@ def solve_zarr(
         resume=resume,
         overwrite=overwrite,
     )
+    with output.claimed(prepared.store, prepared.location):
+        job, report = _solve(prepared, token, on_singular, strict, compressors, progress)
+    if on_singular == "raise":
+        _raise_singular(job, report)
+    return report
+
+
+def _solve(
+    prepared: "Prepared",
+    token: str,
+    on_singular: str,
+    strict: bool,
+    compressors: Any,
+    progress: Progress | None,
+) -> tuple[Job, Report]:
+    """Create the output and carry out the job."""
+    scheduler, store = prepared.scheduler, prepared.store
+    arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
+    with scheduler.marking(store, token) as mark:
+        scheduler.everywhere(stores.look, arrays, store, mark)
     x, status = output.create(
-        prepared.store,
+        store,
         prepared.inputs,
         prepared.plan,
         prepared.identity,
@@ -170,28 +200,28 @@ def solve_zarr(
         prepared.overwrite,
         compressors,
     )
-    job = Job(
-        token=token,
-        inputs=prepared.inputs,
-        plan=prepared.plan,
-        x=x,
-        status=status,
-        on_singular=on_singular,
-        strict=strict,
-        resume=prepared.earlier is not None,
-    )
     advice = (
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
     )
-    report = run_job(solve_block, job, prepared.scheduler, prepared.location, progress, advice)
-    if not stores.exists(status, "zarr.json"):
+    with scheduler.marking(store, token) as mark:
+        job = Job(
+            token=token,
+            inputs=prepared.inputs,
+            plan=prepared.plan,
+            x=x,
+            status=status,
+            on_singular=on_singular,
+            strict=strict,
+            resume=prepared.earlier is not None,
+            mark=mark,
+        )
+        report = run_job(solve_block, job, scheduler, prepared.location, progress, advice)
+    if not stores.is_there(status):
         raise FileNotFoundError(
             f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
         )
-    if on_singular == "raise":
-        _raise_singular(job, report)
-    return report
+    return job, report
 
 
 @dataclass(frozen=True)
@@ -313,9 +343,9 @@ def run_job(
 
 def solve_block(job: Job, number: int) -> BlockResult:
     """Read, solve and write one block; its status last, since that says that it is done."""
-    job.begin()
     block = job.plan.block(number)
     try:
+        job.begin()
         if job.resume:
             found = journal.finished(job.x, job.status, block)
             if found is not None:

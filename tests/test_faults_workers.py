@@ -25,13 +25,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
 
 
 @pytest.fixture
-def undisturbed(
-    batch: Stored, many_blocks: None, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, bytes]:
-    """What the job writes if nothing happens; the graph is sent in small windows from now on."""
+def undisturbed(batch: Stored, many_blocks: None, small_windows: None) -> dict[str, bytes]:
+    """What the job writes if nothing happens."""
     solve_zarr(batch.a_path, batch.b_path, batch.out)
-    monkeypatch.setattr("dasksolve.zarr_job.WINDOW", 2)
-    monkeypatch.setattr("dasksolve.schedulers.WINDOW", 2)
     return files(batch.out)
 
 
