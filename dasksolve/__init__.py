@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from dasksolve import labelled, nopython
 from dasksolve.api import solve
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.report import Report
@@ -19,6 +20,8 @@ __all__ = [
     "Status",
     "__version__",
     "check_zarr",
+    "labelled",
+    "nopython",
     "solve",
     "solve_zarr",
 ]

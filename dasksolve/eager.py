@@ -144,8 +144,12 @@ def pieces(batch_shape: tuple[int, ...], size: int) -> Iterator[tuple[tuple[Any,
 
 
 def _piece_size(problem: Problem) -> int:
+    return piece_size(problem.n, problem.k, problem.dtype.itemsize)
+
+
+def piece_size(n: int, k: int, itemsize: int) -> int:
     """Systems in a piece: a multiple of the lanes if there are that many."""
-    size = _PIECE // (problem.n * max(problem.n, problem.k) * problem.dtype.itemsize)
+    size = _PIECE // (n * max(n, k) * itemsize)
     return size // _LANES * _LANES or max(size, 1)
 
 

@@ -92,6 +92,10 @@ class Threads:
                 keys = list(dask.core.flatten(graph.__dask_keys__()))
                 dask.threaded.get(graph.dask, keys, pool=pool)
 
+    def in_each_process(self, function: Callable[[], Any]) -> None:
+        """Call a function in this process."""
+        function()
+
 
 class Cluster:
     """The workers of a `distributed.Client`."""
@@ -218,6 +222,10 @@ class Cluster:
                 on_result(result)
             future.release()
             submit()
+
+    def in_each_process(self, function: Callable[[], Any]) -> None:
+        """Call a function in every worker process."""
+        self.client.run(function, on_error="ignore")
 
     def _next(self, completed: Any) -> Any:
         """The next future that is done."""

@@ -1,4 +1,4 @@
-"""Zarr arrays and groups by path or URL: opened safely, read strictly, swept clean."""
+"""Zarr arrays and groups by path or URL: opened safely, described, swept clean."""
 
 import os
 import re
@@ -8,121 +8,20 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zarr
-from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore, ZipStore
 
-from dasksolve.plan import Block, Layout
+from dasksolve.plan import Layout
 
 Location = str | Path
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
-
-
-class MissingChunkError(OSError):
-    """A chunk of an input is not stored, so zarr would read its fill value."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One input array, open for reading, that a worker elsewhere can open too."""
-
-    name: str
-    """What messages call it: a or b."""
-    array: Any
-    """The open `zarr.Array`."""
-    location: str
-    """Its URL, or its absolute path."""
-    layout: Layout
-    """How it is stored."""
-
-    def read(self, block: Block, strict: bool) -> tuple[NDArray[Any], int]:
-        """Return the part that `block` needs, and how many of its chunks are not stored."""
-        part = self.layout.part(block)
-        try:
-            values = np.asarray(self.array[tuple(slice(*r) for r in part)])
-        except Exception as error:
-            raise OSError(
-                f"cannot read {self._unreadable(part)}{self.name} ({self.location}): "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        missing = [
-            name
-            for place, name in self._chunks(part)
-            if self._reads_as_fill(place, part, values) and not self._is_stored(place)
-        ]
-        if missing and strict:
-            raise MissingChunkError(
-                f"{missing[0]} of {self.name} ({self.location}) is not stored"
-                + (f" ({len(missing) - 1} more of this block)" if missing[1:] else "")
-                + f"; strict=False (--no-strict) takes it as the fill value {self.fill_value}, "
-                "which is how zarr stores a chunk of nothing else; with resume=True (--resume) it "
-                "finishes this job"
-            )
-        return values, len(missing)
-
-    @property
-    def fill_value(self) -> Any:
-        """What zarr reads where no chunk is stored: 0 where format 2 leaves it open."""
-        fill = self.array.fill_value
-        return self.array.dtype.type(0) if fill is None else fill
-
-    def _is_stored(self, place: tuple[int, ...]) -> bool:
-        array = self.array
-        if not array.shards:
-            return exists(array, array.metadata.encode_chunk_key(place))
-        # A shard too leaves out chunks, which read as whatever the metadata says: ask with another.
-        other = array.dtype.type(0 if array.fill_value else 1)
-        fill = array.metadata.data_type.to_json_scalar(other, zarr_format=3)
-        metadata: Any = {**array.metadata.to_dict(), "fill_value": fill}
-        twin = zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
-        corner = tuple(i * c for i, c in zip(place, self.layout.chunks, strict=True))
-        return bool(twin[corner] != other)
-
-    def _chunks(self, part: Block) -> Iterator[tuple[tuple[int, ...], str]]:
-        """The place of each stored chunk under `part`, and what to call it."""
-        core = tuple((0, n) for n in self.layout.shape[self.layout.batch :])
-        ranges = [
-            range(start // c, -(-stop // c))
-            for (start, stop), c in zip((*part, *core), self.layout.chunks, strict=True)
-        ]
-        for place in product(*ranges):
-            starts = (i * c for i, c in zip(place, self.layout.chunks, strict=True))
-            whole = self.array.shards or self.layout.chunks
-            key = self.array.metadata.encode_chunk_key(
-                tuple(start // max(w, 1) for start, w in zip(starts, whole, strict=True))
-            )
-            yield place, f"chunk {place} in shard {key}" if self.array.shards else f"chunk {key}"
-
-    def _unreadable(self, part: Block) -> str:
-        """Name the chunk that zarr's error left out."""
-        for place, name in self._chunks(part):
-            region = tuple(
-                slice(i * c, (i + 1) * c) for i, c in zip(place, self.layout.chunks, strict=True)
-            )
-            try:
-                self.array[region]
-            except Exception:
-                return f"{name} of "
-        return ""
-
-    def _reads_as_fill(self, place: tuple[int, ...], part: Block, values: NDArray[Any]) -> bool:
-        """Whether a chunk may be missing: asking the store is dear, looking at a number is not."""
-        starts = [start for start, _ in part] + [0] * self.layout.core
-        corner = tuple(
-            max(i * c - start, 0)
-            for i, c, start in zip(place, self.layout.chunks, starts, strict=True)
-        )
-        found, fill = values[corner], self.fill_value
-        return bool(found == fill or (found != found and fill != fill))
 
 
 def open_input(name: str, where: Any) -> tuple[Any, str]:
@@ -141,16 +40,20 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
     return zarr.open_array(store, path=array.path, mode="r"), str(root / array.path)
 
 
-def source(name: str, array: Any, location: str, core: int) -> Source:
-    """Describe an open input whose last `core` axes are within a system."""
-    layout = Layout(
+def layout(array: Any, location: str, core: int) -> Layout:
+    """How an open input lies in its store, if its last `core` axes are within a system."""
+    local = isinstance(array.store_path.store, LocalStore)
+    checked = all(isinstance(codec, Crc32cCodec) for codec in array.compressors)
+    return Layout(
         tuple(array.shape),
         tuple(max(c, 1) for c in array.chunks),
         core,
         array.dtype.itemsize,
         location,
+        sharded=array.shards is not None,
+        fetched=1 if local else zarr.config.get("async.concurrency"),
+        plain=local and checked and not array.filters,
     )
-    return Source(name, array, location, layout)
 
 
 def _open_array(name: str, where: Location) -> Any:
@@ -172,7 +75,8 @@ def _input_store(target: str | Path) -> tuple[Any, str]:
         return _remote(target, read_only=True), ""
     archive = next((p for p in (target, *target.parents) if p.suffix == ".zip"), target)
     if archive.is_file():
-        return ZipStore(archive, mode="r"), str(target.relative_to(archive)).strip(".")
+        inside = "" if archive == target else target.relative_to(archive).as_posix()
+        return ZipStore(archive, mode="r"), inside
     return LocalStore(target, read_only=True), ""
 
 

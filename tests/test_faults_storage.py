@@ -85,11 +85,11 @@ def test_a_second_job_on_an_output_is_refused_while_the_first_runs(
     refused: list[str] = []
 
     def second(_report: Report) -> None:
-        before = files(batch.out)
+        written = {name for name in files(batch.out) if not name.endswith(".partial")}
         with pytest.raises(BlockingIOError, match=r"another job is writing to .*out\.zarr") as info:
             solve_zarr(batch.a_path, batch.b_path, batch.out, workers=1, **{option: True})
         refused.append(str(info.value))
-        assert before.items() <= files(batch.out).items()
+        assert written <= files(batch.out).keys()
 
     report = solve_zarr(batch.a_path, batch.b_path, batch.out, progress=second)
     assert len(refused) == report.blocks_done == 10
