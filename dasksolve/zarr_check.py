@@ -10,12 +10,13 @@ from dasksolve import eager, journal, stores, workspace
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
 from dasksolve.plan import Block
+from dasksolve.prepare import plan_job
 from dasksolve.report import Report
 from dasksolve.schedulers import choose
 from dasksolve.status import Status
 from dasksolve.stores import Location
 from dasksolve.tally import BlockResult
-from dasksolve.zarr_job import Job, Progress, plan_job, result, run_job
+from dasksolve.zarr_job import Job, Progress, result, run_job
 
 
 def check_zarr(
