@@ -63,7 +63,7 @@ def create(
         "dimension_names": inputs.names,
     }
     try:  # zarr says what is a codec only once it makes an array: first one that nobody sees
-        zarr.create_array(MemoryStore(), **wanted)
+        zarr.create_array(MemoryStore(), zarr_format=3, **wanted)
     except Exception as error:
         raise ValueError(
             f"compressors={compressors!r} are not bytes-to-bytes codecs of zarr, such as "
@@ -73,7 +73,8 @@ def create(
         stores.delete(store)
     stores.sweep(store)
     if group is None:
-        group = zarr.create_group(store, attributes=journal.attributes(identity, plan.block_shape))
+        attributes = journal.attributes(identity, plan.block_shape)
+        group = zarr.create_group(store, zarr_format=3, attributes=attributes)
     x = stores.require_array(group, "x", **wanted)
     status = stores.require_array(
         group,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dasksolve import eager, journal, stores
+from dasksolve import eager, journal, stores, workspace
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
 from dasksolve.plan import Block
@@ -95,7 +95,7 @@ def check_zarr(
 
 def check_block(job: Job, number: int) -> BlockResult:
     """Read one block with its solution, and compare."""
-    job.begin()
+    Gauge(job.token)
     try:
         return _check_block(job, number, job.plan.block(number))
     except Exception as error:  # the other blocks go on
@@ -109,12 +109,12 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
     if pending:
         return job.failed(number, f"{pending} systems are not solved yet; resume the job")
     x = np.asarray(job.x[place])
-    a, _ = job.inputs.a.read(block, strict=False)
-    b, _ = job.inputs.b.read(block, strict=False)
-    vectors = job.inputs.problem.vectors
-    if vectors:
-        b, x = b[..., None], x[..., None]
-    errors = eager.backward_errors(a, b, x)
+    with workspace.lent() as space:
+        a, _ = job.inputs.a.read(block, False, space)
+        b, _ = job.inputs.b.read(block, False, space)
+        if job.inputs.problem.vectors:
+            b, x = b[..., None], x[..., None]
+        errors = eager.backward_errors(a, b, x)
     solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
     suspect = solved & ~(errors <= np.sqrt(np.finfo(x.dtype).eps))
     if suspect.any():

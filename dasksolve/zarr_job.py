@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dasksolve import eager, journal, memory, output, stores
+from dasksolve import eager, journal, kernels, memory, output, stores, workspace
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.inputs import Inputs
-from dasksolve.memory import Gauge, map_buffers
+from dasksolve.memory import Gauge
 from dasksolve.plan import Block, Plan, make_plan
 from dasksolve.problem import ON_SINGULAR, check_word, describe, flat_indices
 from dasksolve.report import Report
 from dasksolve.schedulers import WINDOW, Cluster, Threads, choose
+from dasksolve.source import Source
 from dasksolve.status import Status
-from dasksolve.stores import Location, Source
+from dasksolve.stores import Location
 from dasksolve.tally import BlockResult, Tally, count
 
 Progress = Callable[[Report], None]
@@ -36,12 +37,6 @@ class Job:
     on_singular: str
     strict: bool
     resume: bool
-
-    def begin(self) -> None:
-        """What a process does before it works on a block."""
-        Gauge(self.token)
-        if self.plan.tight:
-            map_buffers()
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
@@ -274,7 +269,7 @@ def plan_job(
         limit = scheduler.memory_limit() or memory.available() // 2
     else:
         limit = memory.parse_size("memory_limit", memory_limit)
-    return make_plan(
+    plan = make_plan(
         inputs.problem,
         inputs.a.layout,
         inputs.b.layout,
@@ -282,8 +277,11 @@ def plan_job(
         workers=scheduler.workers,
         processes=scheduler.processes,
         fixed_workers=scheduler.fixed,
+        cached=kernels.has_cache(),
         block_shape=block_shape,
     )
+    scheduler.refuse_memory(plan.memory)
+    return plan
 
 
 def run_job(
@@ -303,6 +301,7 @@ def run_job(
             progress(tally.report())
 
     scheduler.run(task, job, job.plan.windows(WINDOW), job.plan.workers, on_result)
+    scheduler.in_each_process(workspace.free_all)
     report = tally.report()
     if tally.failures:
         raise BlockErrors(sorted(tally.failures), report, advice)
@@ -311,7 +310,7 @@ def run_job(
 
 def solve_block(job: Job, number: int) -> BlockResult:
     """Read, solve and write one block; its status last, since that says that it is done."""
-    job.begin()
+    Gauge(job.token)
     block = job.plan.block(number)
     try:
         if job.resume:
@@ -324,21 +323,24 @@ def solve_block(job: Job, number: int) -> BlockResult:
 
 
 def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
-    (a, a_missing), (b, b_missing) = (
-        source.read(block, job.strict) for source in (job.inputs.a, job.inputs.b)
-    )
-    whole = job.inputs.problem
-    problem = describe(a.shape, a.dtype, b.shape, b.dtype, whole.assume_a, whole.lower)
-    x, status = eager.solve_with_status(a, b, problem, job.on_singular)
-    place = tuple(slice(*r) for r in block)
-    job.x[place] = x
-    job.status[place] = status
+    inputs, place = job.inputs, tuple(slice(*r) for r in block)
+    with workspace.lent() as space:
+        a, a_missing = inputs.a.read(block, job.strict, space)
+        b, b_missing = inputs.b.read(block, job.strict, space)
+        problem = describe(
+            a.shape, a.dtype, b.shape, b.dtype, inputs.problem.assume_a, inputs.problem.lower
+        )
+        with kernels.compiling_apart(job.plan.compiles_apart):
+            x, status = eager.solve_with_status(a, b, problem, job.on_singular)
+        del a, b  # before x is encoded
+        for array, values in ((job.x, x), (job.status, status)):
+            space.run(array.store_path.store, array.async_array.setitem(place, values))
     return result(
         job,
         number,
         status,
         missing=a_missing + b_missing,
-        bytes_read=a.nbytes + b.nbytes,
+        bytes_read=inputs.a.layout.read_bytes(block) + inputs.b.layout.read_bytes(block),
         bytes_written=x.nbytes + status.nbytes,
     )
 

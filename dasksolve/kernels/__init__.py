@@ -30,9 +30,13 @@ import numpy as np
 from numba import from_dtype, types
 
 from dasksolve.kernels import blocked, interleaved, unrolled
-from dasksolve.kernels.lanes import width
+from dasksolve.kernels.apart import compile_apart, compiling_apart
+from dasksolve.kernels.jit import has_cache
+from dasksolve.kernels.lanes import PANEL, width
 
-Kernel = Callable[[Any, Any, Any, Any], None]
+__all__ = ["compiled", "compiling_apart", "has_cache", "pick"]
+
+Kernel = Callable[..., None]
 
 
 class Limits(NamedTuple):
@@ -55,15 +59,22 @@ GENERAL = {
 }
 
 
-def pick(assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any]) -> Kernel:
-    """The compiled kernel for so many systems of order `n` with `k` right-hand sides."""
-    limits = GENERAL[dtype.char]
-    if n <= limits.unrolled and (n <= 8 or k == 1 or not is_few(systems, n, _lanes(dtype))):
-        return compiled(unrolled.kernel, n, dtype)
+def pick(
+    assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any], diagnostics: bool = False
+) -> Kernel:
+    """The compiled kernel for so many systems of order `n` with `k` right-hand sides.
+
+    With diagnostics it fills two more arrays (M,) of float64, rcond and backward_error: NaN for a
+    system that is OK says that its norms are out of range for the kernel.
+    """
+    limits, lanes = GENERAL[dtype.char], _lanes(dtype)
+    small = PANEL if diagnostics else limits.unrolled
+    if n <= small and (n <= PANEL or k == 1 or not is_few(systems, n, lanes)):
+        return compiled(unrolled.kernel, n, dtype, diagnostics)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
-    if n > tiled or is_few(systems, n, _lanes(dtype)):
-        return compiled(blocked.kernel, 0, dtype)
-    return compiled(interleaved.kernel, 0, dtype)
+    if n > tiled or is_few(systems, n, lanes):
+        return compiled(blocked.kernel, 0, dtype, diagnostics)
+    return compiled(interleaved.kernel, 0, dtype, diagnostics)
 
 
 def is_few(systems: int, n: int, lanes: int) -> bool:
@@ -78,12 +89,17 @@ def _lanes(dtype: np.dtype[Any]) -> int:
 
 
 @cache
-def compiled(make: Callable[[int], Any], n: int, dtype: np.dtype[Any]) -> Kernel:
+def compiled(
+    make: Callable[[int], Any], n: int, dtype: np.dtype[Any], diagnostics: bool = False
+) -> Kernel:
     """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order."""
     dispatcher = make(n)
     element = from_dtype(dtype)
     read = types.Array(element, 3, "C", readonly=True)
     write = types.Array(element, 3, "C")
-    dispatcher.compile((read, read, write, types.Array(types.int8, 1, "C")))
+    number = types.Array(types.float64, 1, "C") if diagnostics else types.Omitted(None)
+    signature = (read, read, write, types.Array(types.int8, 1, "C"), number, number)
+    compile_apart(dispatcher, signature, make, n, dtype, diagnostics)
+    dispatcher.compile(signature)
     dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher
