@@ -13,6 +13,7 @@ from dasksolve import kernels
 from dasksolve.errors import SingularSystemError
 from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe
 from dasksolve.status import Status
+from dasksolve.structure import meant
 
 # Bytes of a that go to the kernel at once. Much less and the call shows at small N; much more and
 # a copy made for the kernel leaves the cache, and Ctrl-C waits.
@@ -49,7 +50,7 @@ def solve_with_status(
     solve_ = _solve_direct if problem.direct and _is_plain(a) and _is_plain(b) else _solve_any
     x, status = solve_(a, b, problem, threads)
     if on_singular == "lstsq" and np.count_nonzero(status):
-        _least_squares(a, b, x, status)
+        _least_squares(a, b, x, status, problem)
     return x, status
 
 
@@ -59,7 +60,7 @@ def _solve_direct(
     """Solve what the kernel can take as it is: no call wasted, since N = 2 is solved in 0.5 µs."""
     n, k = problem.n, problem.k
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, np.int8)
-    kernel = kernels.pick(problem.assume_a, n, k, status.size, problem.dtype)
+    kernel = _kernel(problem, status.size)
     arrays = (
         a if a.ndim == 3 else a.reshape(-1, n, n),
         b.reshape(-1, n, k),
@@ -86,7 +87,7 @@ def _solve_any(
     x = np.empty((*batch_shape, n, max(k, 1)), problem.dtype)
     status = np.zeros(batch_shape, np.int8)
     if x.size:
-        kernel = kernels.pick(problem.assume_a, n, k, status.size, problem.dtype)
+        kernel = _kernel(problem, status.size)
         a, b = _broadcast(a, batch_shape), _broadcast(b, batch_shape)
         flat_x, flat_status = x.reshape(-1, *x.shape[-2:]), status.reshape(-1)
 
@@ -99,6 +100,12 @@ def _solve_any(
     if problem.vectors:
         x = x[..., 0]
     return x[..., :k] if k == 0 else x, status
+
+
+def _kernel(problem: Problem, systems: int) -> kernels.Kernel:
+    return kernels.pick(
+        problem.assume_a, problem.n, problem.k, systems, problem.dtype, problem.lower
+    )
 
 
 def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
@@ -187,14 +194,14 @@ def _plain(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _least_squares(
-    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8]
+    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8], problem: Problem
 ) -> None:
     if x.ndim < status.ndim + 2:
         x, b = x[..., None], b[..., None]
     a, b = _broadcast(a, status.shape), _broadcast(b, status.shape)
     for index in map(tuple, np.argwhere(is_singular(status))):
-        system = a[index].astype(x.dtype), b[index].astype(x.dtype)
-        x[index] = np.linalg.lstsq(*system, rcond=None)[0]
+        whole = meant(a[index], problem.assume_a, problem.lower).astype(x.dtype)
+        x[index] = np.linalg.lstsq(whole, b[index].astype(x.dtype), rcond=None)[0]
 
 
 def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:

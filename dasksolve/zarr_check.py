@@ -14,6 +14,7 @@ from dasksolve.report import Report
 from dasksolve.schedulers import choose
 from dasksolve.status import Status
 from dasksolve.stores import Location
+from dasksolve.structure import meant
 from dasksolve.tally import BlockResult
 from dasksolve.zarr_job import Job, Progress, plan_job, result, run_job
 
@@ -111,10 +112,11 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
     x = np.asarray(job.x[place])
     a, _ = job.inputs.a.read(block, strict=False)
     b, _ = job.inputs.b.read(block, strict=False)
-    vectors = job.inputs.problem.vectors
-    if vectors:
+    problem = job.inputs.problem
+    if problem.vectors:
         b, x = b[..., None], x[..., None]
-    errors = eager.backward_errors(a, b, x)
+    whole = meant(a, problem.assume_a, problem.lower)
+    errors = eager.backward_errors(whole, b, x)
     solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
     suspect = solved & ~(errors <= np.sqrt(np.finfo(x.dtype).eps))
     if suspect.any():

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import from_dtype, types
 
-from dasksolve.kernels import blocked, interleaved, unrolled
+from dasksolve.kernels import blocked, cholesky, cholesky_blocked, interleaved, small, unrolled
 from dasksolve.kernels.lanes import width
 
 Kernel = Callable[[Any, Any, Any, Any], None]
@@ -55,8 +55,23 @@ GENERAL = {
 }
 
 
-def pick(assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any]) -> Kernel:
+# The same for a triangle alone.
+POSITIVE = {
+    "f": Limits(16, 160, 160),
+    "d": Limits(16, 128, 128),
+    "F": Limits(12, 160, 160),
+    "D": Limits(12, 128, 128),
+}
+
+
+def pick(
+    assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool = False
+) -> Kernel:
     """The compiled kernel for so many systems of order `n` with `k` right-hand sides."""
+    return STRUCTURES[assume_a](n, k, systems, dtype, lower)
+
+
+def _general(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
     limits = GENERAL[dtype.char]
     if n <= limits.unrolled and (n <= 8 or k == 1 or not _is_few(systems, n, _lanes(dtype))):
         return compiled(unrolled.kernel, n, dtype)
@@ -64,6 +79,19 @@ def pick(assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any]) -> K
     if n > tiled or _is_few(systems, n, _lanes(dtype)):
         return compiled(blocked.kernel, 0, dtype)
     return compiled(interleaved.kernel, 0, dtype)
+
+
+def _positive(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+    limits = POSITIVE[dtype.char]
+    if n <= limits.unrolled and (n <= 8 or not _is_few(systems, n, _lanes(dtype))):
+        return compiled(small.kernel, n, dtype, "pos", lower)
+    tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
+    if n > tiled or _is_few(systems, n, _lanes(dtype)):
+        return compiled(cholesky_blocked.kernel, 0, dtype, lower)
+    return compiled(cholesky.kernel, 0, dtype, lower)
+
+
+STRUCTURES = {"gen": _general, "pos": _positive}
 
 
 def _is_few(systems: int, n: int, lanes: int) -> bool:
@@ -78,9 +106,11 @@ def _lanes(dtype: np.dtype[Any]) -> int:
 
 
 @cache
-def compiled(make: Callable[[int], Any], n: int, dtype: np.dtype[Any]) -> Kernel:
+def compiled(
+    make: Callable[..., Any], n: int, dtype: np.dtype[Any], *structure: str | bool
+) -> Kernel:
     """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order."""
-    dispatcher = make(n)
+    dispatcher = make(n, *structure)
     element = from_dtype(dtype)
     read = types.Array(element, 3, "C", readonly=True)
     write = types.Array(element, 3, "C")
