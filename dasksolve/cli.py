@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument(
         "--diagnostics",
         action="store_true",
-        help="rcond and backward error of each system (yet to come)",
+        help="store rcond and backward error of each system, too",
     )
     _resources(solve)
     again = solve.add_mutually_exclusive_group()
@@ -217,6 +217,7 @@ def run_solve(options: argparse.Namespace) -> int:
     job = {
         "assume_a": options.assume_a,
         "on_singular": options.on_singular,
+        "diagnostics": options.diagnostics,
         "memory_limit": options.memory,
         "workers": options.workers,
         "resume": options.resume,
@@ -239,7 +240,6 @@ def run_solve(options: argparse.Namespace) -> int:
             lambda: dasksolve.solve_zarr(
                 *arrays,
                 **job,
-                diagnostics=options.diagnostics,
                 strict=options.strict,
                 progress=bar,
             ),

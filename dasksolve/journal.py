@@ -1,6 +1,7 @@
 """The record that a zarr job leaves in its output, by which a later run knows it again."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ def options(journal: Record, location: str) -> Record:
         or found.get("assume_a") not in STRUCTURES
         or found.get("on_singular") not in ON_SINGULAR
         or not isinstance(found.get("lower"), bool)
+        or not isinstance(found.get("diagnostics"), bool)
     ):
         raise ValueError(f"the journal of {location} is damaged: its options are {found}")
     return found
@@ -123,16 +125,22 @@ def unsolved(status: np.ndarray) -> int:
     return int(np.count_nonzero((status < 0) | (status > max(Status))))
 
 
-def finished(x: Any, status: Any, block: Block) -> np.ndarray | None:
-    """Return the status of a block that an earlier run finished; None: solve it (again)."""
+def finished(status: Any, others: Sequence[Any], block: Block) -> list[np.ndarray] | None:
+    """Return status and the rest of a block that an earlier run finished; None: solve it (again).
+
+    Others: x, and what was stored beside it.
+    """
     region = tuple(slice(*r) for r in block)
     try:
-        found = np.asarray(status[region])
-        x[region]  # after a power cut, a file may be there and empty
+        # After a power cut, a file may be there and empty.
+        found = [np.asarray(array[region]) for array in (status, *others)]
     except Exception:  # a damaged chunk of our own is written anew
         return None
-    if unsolved(found):
+    if unsolved(found[0]):
         return None
     place = tuple(start // c for (start, _), c in zip(block, status.chunks, strict=True))
-    place += (0,) * (x.ndim - len(place))
-    return found if exists(x, x.metadata.encode_chunk_key(place)) else None
+    for array in others:
+        key = array.metadata.encode_chunk_key(place + (0,) * (array.ndim - len(place)))
+        if not exists(array, key):
+            return None
+    return found

@@ -25,6 +25,9 @@ except ImportError:  # Windows: two jobs on one output are the user's affair, as
 logger = logging.getLogger(__name__)
 
 
+DIAGNOSTICS = ("rcond", "backward_error")
+
+
 def find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
     """Return the group of an earlier job; None: there is nothing."""
     if stores.is_empty(store):
@@ -93,8 +96,11 @@ def create(
     group: Any,
     overwrite: bool,
     compressors: Any,
-) -> tuple[Any, Any]:
-    """Create the output, or complete the `group` of an earlier run; return x and status."""
+) -> tuple[Any, ...]:
+    """Create the output, or complete the `group` of an earlier run.
+
+    Return x and status, and rcond and backward_error if they are wanted.
+    """
     problem = inputs.problem
     core = problem.x_shape[len(problem.batch_shape) :]
     wanted: dict[str, Any] = {
@@ -119,15 +125,29 @@ def create(
         attributes = journal.attributes(identity, plan.block_shape)
         group = zarr.create_group(store, zarr_format=3, attributes=attributes)
     x = stores.require_array(group, "x", **wanted)
+    along_the_batch: dict[str, Any] = {
+        "shape": problem.batch_shape,
+        "chunks": plan.block_shape,
+        "dimension_names": inputs.names[: len(problem.batch_shape)],
+    }
     status = stores.require_array(
         group,
         "status",
-        shape=problem.batch_shape,
-        chunks=plan.block_shape,
         dtype=np.dtype(np.int8),
         fill_value=int(Status.PENDING),
         compressors=[ZstdCodec(), Crc32cCodec()],
-        dimension_names=inputs.names[: len(problem.batch_shape)],
+        **along_the_batch,
     )
+    diagnostics = [
+        stores.require_array(
+            group,
+            name,
+            dtype=np.dtype(np.float64),
+            fill_value=np.nan,
+            compressors=[Crc32cCodec()],
+            **along_the_batch,
+        )
+        for name in (DIAGNOSTICS if identity["options"]["diagnostics"] else ())
+    ]
     stores.consolidate(store)
-    return x, status
+    return x, status, *diagnostics

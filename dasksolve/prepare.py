@@ -38,6 +38,7 @@ def prepare(
     assume_a: str = "gen",
     lower: bool = False,
     on_singular: str = "nan",
+    diagnostics: bool = False,
     memory_limit: int | str | None = None,
     workers: int | None = None,
     client: Any = None,
@@ -57,7 +58,10 @@ def prepare(
         output.refuse_inputs_inside(location, inputs)
         earlier = None
     # Raising or not changes no bit of x, so a run may be resumed either way.
-    options = {"on_singular": "lstsq" if on_singular == "lstsq" else "nan"}
+    options = {
+        "on_singular": "lstsq" if on_singular == "lstsq" else "nan",
+        "diagnostics": bool(diagnostics),
+    }
     identity = journal.identity(inputs.problem, inputs.a, inputs.b, options)
     block_shape = None
     if earlier is not None:

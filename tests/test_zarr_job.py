@@ -290,7 +290,6 @@ def test_no_graph_holds_more_than_a_window(batch: Stored, monkeypatch: pytest.Mo
         pytest.param({"compressors": "zstd"}, ValueError, "='zstd' are not bytes", id="compressor"),
         pytest.param({"compressors": 5}, ValueError, "compressors=5 are not", id="no compressor"),
         pytest.param({"workers": 0}, ValueError, "workers=0 must be", id="workers"),
-        pytest.param({"diagnostics": True}, NotImplementedError, "diagnostics", id="diagnostics"),
         pytest.param({"resume": True, "overwrite": True}, ValueError, "choose one", id="both"),
     ],
 )
