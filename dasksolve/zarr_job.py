@@ -188,15 +188,7 @@ def _solve(
     arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
     with scheduler.marking(store, token) as mark:
         scheduler.everywhere(stores.look, arrays, store, mark)
-    x, status = output.create(
-        store,
-        prepared.inputs,
-        prepared.plan,
-        prepared.identity,
-        prepared.earlier,
-        prepared.overwrite,
-        compressors,
-    )
+    x, status = output.create(prepared, compressors)
     advice = (
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
