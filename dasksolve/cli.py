@@ -16,7 +16,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 import dasksolve
-from dasksolve import bench, demo
+from dasksolve import bench, demo, early
 from dasksolve.prepare import prepare
 from dasksolve.problem import ON_SINGULAR
 from dasksolve.report import Report
@@ -165,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # the report of a finished job must not fail
         sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
+    if early.importing():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its six, one counts
     try:
         return int(options.run(options))

@@ -51,7 +51,7 @@ def read(group: Any, location: str) -> Record:
     try:
         journal = json.loads(text)
         version = journal["version"]
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, RecursionError):
         raise ValueError(
             f"{location} holds a zarr group that dasksolve did not write; choose another output"
         ) from None
@@ -73,7 +73,10 @@ def options(journal: Record, location: str) -> Record:
         or not isinstance(found.get("lower"), bool)
         or not isinstance(found.get("diagnostics"), bool)
     ):
-        raise ValueError(f"the journal of {location} is damaged: its options are {found}")
+        raise ValueError(
+            f"the journal of {location} is damaged: its options are {found}; start again with "
+            "overwrite=True (--overwrite)"
+        )
     return found
 
 
@@ -100,7 +103,7 @@ def refuse_changes(old: Record, new: Record, location: str) -> None:
     changes = [
         f"{part}.{name} was {was!r}, is now {new[part].get(name)!r}"
         for part in ("a", "b", "options")
-        for name, was in _fields(old, part, location).items()
+        for name, was in fields(old, part, location).items()
         if new[part].get(name) != was
     ]
     if changes:
@@ -110,7 +113,8 @@ def refuse_changes(old: Record, new: Record, location: str) -> None:
         )
 
 
-def _fields(journal: Record, part: str, location: str) -> Record:
+def fields(journal: Record, part: str, location: str) -> Record:
+    """Return what the record states of an input or of the options, if it is a record itself."""
     fields = journal.get(part)
     if not isinstance(fields, dict) or not fields:
         raise ValueError(

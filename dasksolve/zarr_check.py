@@ -79,7 +79,7 @@ def check_zarr(
     inputs = Inputs.open(a, b, options["assume_a"], options["lower"])
     new = journal.identity(inputs.problem, inputs.a, inputs.b, options)
     for part in ("a", "b"):  # data that was moved is the same data
-        new[part]["location"] = (old.get(part) or {}).get("location")
+        new[part]["location"] = journal.fields(old, part, location).get("location")
     journal.refuse_changes(old, new, location)
     scheduler = choose(client, workers)
     block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
@@ -88,8 +88,8 @@ def check_zarr(
         token=token,
         inputs=inputs,
         plan=plan,
-        x=stores.output_array(group, "x", location),
-        status=stores.output_array(group, "status", location),
+        x=_array(group, "x", location),
+        status=_array(group, "status", location),
         on_singular=options["on_singular"],
         strict=False,
         resume=False,
@@ -100,6 +100,13 @@ def check_zarr(
     )
     advice = "nothing was changed; resume the job for blocks that are not solved yet"
     return run_job(check_block, job, scheduler, location, progress, advice)
+
+
+def _array(group: Any, name: str, location: str) -> Any:
+    found = stores.output_array(group, name, location)
+    if found is None:
+        raise ValueError(f"{location} has no array {name}; resume the job that writes it")
+    return found
 
 
 def check_block(job: Job, number: int) -> BlockResult:

@@ -190,15 +190,7 @@ def _solve(
     arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
     with scheduler.marking(store, token) as mark:
         scheduler.everywhere(stores.look, arrays, store, mark)
-    x, status, *diagnostics = output.create(
-        store,
-        prepared.inputs,
-        prepared.plan,
-        prepared.identity,
-        prepared.earlier,
-        prepared.overwrite,
-        compressors,
-    )
+    x, status, *diagnostics = output.create(prepared, compressors)
     advice = (
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
