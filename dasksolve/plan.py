@@ -18,6 +18,8 @@ LOADING = 60 << 20
 """Bytes that a compiled kernel takes, once in a process: 50 to 54 MiB measured, numba included."""
 COMPILING = 136 << 20
 """Bytes that compiling it takes: 65 to 134 MiB measured, LLVM included."""
+TASK_COST = 3000
+"""Microseconds that the scheduler of a cluster takes for a task, measured; threads take 400."""
 _LARGE, _SMALL = 16 << 20, 1 << 20
 # Bytes of a block: a larger buffer costs a page fault a page on each allocation, a smaller one is
 # not worth its task. In between, enough blocks that no worker is long idle at the end.
