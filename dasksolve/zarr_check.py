@@ -10,12 +10,13 @@ from dasksolve import eager, journal, stores, workspace
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
 from dasksolve.plan import Block
+from dasksolve.prepare import plan_job
 from dasksolve.report import Report
 from dasksolve.schedulers import choose
 from dasksolve.status import Status
 from dasksolve.stores import Location
 from dasksolve.tally import BlockResult
-from dasksolve.zarr_job import Job, Progress, plan_job, result, run_job
+from dasksolve.zarr_job import Job, Progress, result, run_job
 
 
 def check_zarr(
@@ -95,8 +96,8 @@ def check_zarr(
 
 def check_block(job: Job, number: int) -> BlockResult:
     """Read one block with its solution, and compare."""
-    Gauge(job.token)
     try:
+        job.begin()
         return _check_block(job, number, job.plan.block(number))
     except Exception as error:  # the other blocks go on
         return job.failed(number, error)
