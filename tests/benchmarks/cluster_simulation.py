@@ -7,11 +7,9 @@ varies by a fifth. The overhead is the time beyond what the workers would need w
 
 import argparse
 import json
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
 import numpy as np
-
-from dasksolve.plan import TASK_COST
 
 WAITING = 1  # tasks that a worker has beside the one in hand
 
@@ -32,7 +30,6 @@ def overhead(workers: int, tasks: int, seconds: float, cost: float, seed: int = 
     for worker in [*range(workers)] * (1 + WAITING):
         scheduler += cost
         send(worker)
-    heapify(running)
     end = 0.0
     while running:
         end, worker = heappop(running)
@@ -46,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--tasks", type=int, default=1_000_000)
-    parser.add_argument("--cost", type=float, default=TASK_COST / 1e6, help="seconds a task")
+    parser.add_argument("--cost", type=float, default=3e-3, help="seconds a task")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     saturated = options.cost * options.workers
