@@ -97,7 +97,7 @@ def solve(
     except SingularSystemError:
         if not _dask_infers_dtype():
             raise
-        return eager.solve(a, b, on_singular="nan")
+        return eager.solve(a, b, assume_a=assume_a, lower=lower, on_singular="nan")
 
 
 def solve_ex(

@@ -14,6 +14,7 @@ from dasksolve.errors import SingularSystemError
 from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe
 from dasksolve.solution import Solution
 from dasksolve.status import Status
+from dasksolve.structure import meant
 
 # Bytes of a that go to the kernel at once. Much less and the call shows at small N; much more and
 # a copy made for the kernel leaves the cache, and Ctrl-C waits.
@@ -74,7 +75,7 @@ def solve_with_status(
     """Return x and the status of every system; raise nothing."""
     x, status = _solve(a, b, problem, threads)
     if on_singular == "lstsq" and np.count_nonzero(status):
-        _least_squares(a, b, x, status)
+        _least_squares(a, b, x, status, problem)
     return x, status
 
 
@@ -83,14 +84,18 @@ def solve_and_diagnose(
 ) -> Solution:
     """Return x, and the status, condition and backward error of every system; raise nothing."""
     rcond, error = np.ones(problem.batch_shape), np.zeros(problem.batch_shape)
-    x, status = _solve(a, b, problem, threads, (rcond, error))
+    if problem.assume_a == "gen":
+        x, status = _solve(a, b, problem, threads, (rcond, error))
+    else:
+        x, status = _solve(a, b, problem, threads)
+        _diagnose_structure(a, b, x, problem, threads, (status, rcond, error))
     undefined = np.isnan(rcond) | np.isnan(error)
     if undefined.any():
         unknown = (status == Status.OK) & undefined
         if unknown.any():
             _diagnose_scaled(a, b, x, problem, unknown, (status, rcond, error))
         if on_singular == "lstsq":
-            _least_squares(a, b, x, status)
+            _least_squares(a, b, x, status, problem)
             solved = is_singular(status)
             error[solved] = backward_errors(*_gathered(a, b, x, problem, solved))
     return Solution(x, status, rcond, error)
@@ -117,8 +122,7 @@ def _solve_direct(
     """Solve what the kernel can take as it is: no call wasted, since N = 2 is solved in 0.5 µs."""
     n, k = problem.n, problem.k
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, np.int8)
-    wanted = bool(diagnostics)
-    kernel = kernels.pick(problem.assume_a, n, k, status.size, problem.dtype, wanted)
+    kernel = _kernel(problem, status.size, bool(diagnostics))
     arrays = (
         a if a.ndim == 3 else a.reshape(-1, n, n),
         b.reshape(-1, n, k),
@@ -150,8 +154,7 @@ def _solve_any(
     x = np.empty((*batch_shape, n, max(k, 1)), problem.dtype)
     status = np.zeros(batch_shape, np.int8)
     if x.size:
-        wanted = bool(diagnostics)
-        kernel = kernels.pick(problem.assume_a, n, k, status.size, problem.dtype, wanted)
+        kernel = _kernel(problem, status.size, bool(diagnostics))
         a, b = _broadcast(a, batch_shape), _broadcast(b, batch_shape)
         flat_x = x.reshape(-1, *x.shape[-2:])
         found: list[NDArray[Any]] = [status.reshape(-1)]
@@ -166,6 +169,11 @@ def _solve_any(
     if problem.vectors:
         x = x[..., 0]
     return x[..., :k] if k == 0 else x, status
+
+
+def _kernel(problem: Problem, systems: int, diagnostics: bool) -> kernels.Kernel:
+    size = problem.n, problem.k, systems
+    return kernels.pick(problem.assume_a, *size, problem.dtype, problem.lower, diagnostics)
 
 
 def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
@@ -258,14 +266,14 @@ def _plain(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _least_squares(
-    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8]
+    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8], problem: Problem
 ) -> None:
     if x.ndim < status.ndim + 2:
         x, b = x[..., None], b[..., None]
     a, b = _broadcast(a, status.shape), _broadcast(b, status.shape)
     for index in map(tuple, np.argwhere(is_singular(status))):
-        system = a[index].astype(x.dtype), b[index].astype(x.dtype)
-        x[index] = np.linalg.lstsq(*system, rcond=None)[0]
+        whole = meant(a[index], problem.assume_a, problem.lower).astype(x.dtype)
+        x[index] = np.linalg.lstsq(whole, b[index].astype(x.dtype), rcond=None)[0]
 
 
 def _gathered(
@@ -274,7 +282,38 @@ def _gathered(
     """a, b and x of some systems, as matrices."""
     if problem.vectors:
         b, x = b[..., None], x[..., None]
-    return _broadcast(a, where.shape)[where], _broadcast(b, where.shape)[where], x[where]
+    a = meant(_broadcast(a, where.shape)[where], problem.assume_a, problem.lower)
+    return a, _broadcast(b, where.shape)[where], x[where]
+
+
+def _diagnose_structure(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    x: NDArray[Any],
+    problem: Problem,
+    threads: int,
+    diagnostics: tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.float64]],
+) -> None:
+    """Diagnose by the general kernel, from the matrices that are meant."""
+    status, rcond, error = diagnostics
+    n, shape = problem.n, problem.batch_shape
+    if problem.vectors:
+        b, x = b[..., None], x[..., None]
+    a, b = _broadcast(a, shape), _broadcast(b, shape)
+    flat_rcond, flat_error = rcond.reshape(-1), error.reshape(-1)
+
+    def diagnose(part: tuple[tuple[Any, ...], slice]) -> None:
+        index, flat = part
+        whole = meant(_plain(a[index], n, problem.dtype), problem.assume_a, problem.lower)
+        flat_rcond[flat] = _rconds(whole)
+        whole = whole.reshape(a[index].shape)
+        flat_error[flat] = backward_errors(whole, b[index], x[index]).reshape(-1)
+
+    if x.size:
+        in_threads(diagnose, list(pieces(shape, _piece_size(problem))), threads)
+    rcond[is_singular(status)] = 0
+    rcond[status == Status.NONFINITE] = np.nan
+    status[(status == Status.OK) & (rcond < np.finfo(problem.dtype).eps)] = Status.ILL_CONDITIONED
 
 
 def _diagnose_scaled(
@@ -292,13 +331,17 @@ def _diagnose_scaled(
     a = a.astype(np.result_type(a, np.float64))
     size = np.abs(a).max(axis=(-2, -1), keepdims=True)
     a = np.ldexp(1.0, -np.frexp(size)[1]) * a
-    zeros = np.zeros((*a.shape[:-1], 1), a.dtype)
-    scaled = describe(a.shape, a.dtype, zeros.shape, zeros.dtype)
-    found = np.empty(len(a))
-    _solve_direct(a, zeros, scaled, 1, (found, np.empty(len(a))))
     # Where even A⁻¹ overflows, 1 / cond underflows.
-    rcond[where] = np.nan_to_num(found, nan=0.0)
+    rcond[where] = np.nan_to_num(_rconds(a), nan=0.0)
     status[where & (rcond < np.finfo(problem.dtype).eps)] = Status.ILL_CONDITIONED
+
+
+def _rconds(a: NDArray[Any]) -> NDArray[np.float64]:
+    """The reciprocal condition numbers of general matrices (M, N, N); NaN if out of range."""
+    rcond, error = np.empty((2, len(a)))
+    b = np.zeros((*a.shape[:-1], 1), a.dtype)
+    _solve_direct(a, b, describe(a.shape, a.dtype, b.shape, b.dtype), 1, (rcond, error))
+    return rcond
 
 
 def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:

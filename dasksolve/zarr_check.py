@@ -15,6 +15,7 @@ from dasksolve.report import Report
 from dasksolve.schedulers import choose
 from dasksolve.status import Status
 from dasksolve.stores import Location
+from dasksolve.structure import meant
 from dasksolve.tally import BlockResult
 from dasksolve.zarr_job import Job, Progress, result, run_job
 
@@ -110,12 +111,13 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
     if pending:
         return job.failed(number, f"{pending} systems are not solved yet; resume the job")
     x = np.asarray(job.x[place])
+    problem = job.inputs.problem
     with workspace.lent() as space:
         a, _ = job.inputs.a.read(block, False, space)
         b, _ = job.inputs.b.read(block, False, space)
-        if job.inputs.problem.vectors:
+        if problem.vectors:
             b, x = b[..., None], x[..., None]
-        errors = eager.backward_errors(a, b, x)
+        errors = eager.backward_errors(meant(a, problem.assume_a, problem.lower), b, x)
     solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
     suspect = solved & ~(errors <= np.sqrt(np.finfo(x.dtype).eps))
     if suspect.any():
