@@ -134,6 +134,7 @@ def plan_job(
         memory_limit=limit,
         workers=scheduler.workers,
         processes=scheduler.processes,
+        task_cost=scheduler.task_cost,
         fixed_workers=scheduler.fixed,
         cached=kernels.has_cache(),
         block_shape=block_shape,

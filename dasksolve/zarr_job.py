@@ -232,7 +232,8 @@ def run_job(
         if progress is not None:
             progress(tally.report())
 
-    scheduler.run(task, job, job.plan.windows(WINDOW), job.plan.workers, on_result)
+    plan = job.plan
+    scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.workers, on_result)
     scheduler.in_each_process(workspace.free_all)
     report = tally.report()
     if tally.failures:
