@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dasksolve import eager, journal, kernels, memory, output, stores, workspace
+from dasksolve import eager, history, journal, kernels, memory, output, stores, workspace
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
@@ -179,7 +179,8 @@ def solve_zarr(
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
     )
-    report = run_job(solve_block, job, prepared.scheduler, prepared.location, progress, advice)
+    with history.kept(prepared.store, progress) as follow:
+        report = run_job(solve_block, job, prepared.scheduler, prepared.location, follow, advice)
     if not stores.exists(status, "zarr.json"):
         raise FileNotFoundError(
             f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
