@@ -47,11 +47,10 @@ class Bar:
                 dynamic_ncols=True,
                 bar_format="{desc} {remaining} left |{bar}| {n_fmt}/{total_fmt} blocks{postfix}",
             )
-        solved = sum(n for status, n in report.counts.items() if status >= 0)
         flagged = report.flagged_count - report.counts[dasksolve.Status.PENDING]
         rate = (report.bytes_read + report.bytes_written) / report.seconds
         self.bar.set_postfix_str(
-            f"{tqdm.format_sizeof(solved / report.seconds)} systems/s, "
+            f"{tqdm.format_sizeof(report.solved / report.seconds)} systems/s, "
             f"{tqdm.format_sizeof(rate, 'B')}/s, "
             f"{tqdm.format_sizeof(flagged) if flagged > 999 else flagged} flagged",
             refresh=False,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dasksolve import eager, journal, kernels, output, stores, workspace
+from dasksolve import eager, history, journal, kernels, output, stores, workspace
 from dasksolve.errors import BlockErrors, SingularSystemError
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
@@ -195,7 +195,7 @@ def _solve(
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
     )
-    with scheduler.marking(store, token) as mark:
+    with scheduler.marking(store, token) as mark, history.kept(store, progress) as follow:
         job = Job(
             token=token,
             inputs=prepared.inputs,
@@ -208,7 +208,7 @@ def _solve(
             diagnostics=tuple(diagnostics),
             mark=mark,
         )
-        report = run_job(solve_block, job, scheduler, prepared.location, progress, advice)
+        report = run_job(solve_block, job, scheduler, prepared.location, follow, advice)
     if not stores.is_there(status):
         raise FileNotFoundError(
             f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
