@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from dasksolve.api import solve
+from dasksolve.api import solve, solve_tridiagonal
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.report import Report
 from dasksolve.status import Status
@@ -20,5 +20,6 @@ __all__ = [
     "__version__",
     "check_zarr",
     "solve",
+    "solve_tridiagonal",
     "solve_zarr",
 ]

@@ -29,10 +29,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import from_dtype, types
 
-from dasksolve.kernels import blocked, cholesky, cholesky_blocked, interleaved, small, unrolled
+from dasksolve.kernels import (
+    blocked,
+    cholesky,
+    cholesky_blocked,
+    diagonal,
+    interleaved,
+    mirrored,
+    small,
+    triangular,
+    tridiagonal,
+    unrolled,
+)
 from dasksolve.kernels.lanes import width
 
 Kernel = Callable[[Any, Any, Any, Any], None]
+STATUS = types.Array(types.int8, 1, "C")
 
 
 class Limits(NamedTuple):
@@ -91,7 +103,49 @@ def _positive(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -
     return compiled(cholesky.kernel, 0, dtype, lower)
 
 
-STRUCTURES = {"gen": _general, "pos": _positive}
+def _triangular(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+    if n <= 8:
+        word = "lower triangular" if lower else "upper triangular"
+        return compiled(small.kernel, n, dtype, word, lower)
+    return compiled(triangular.kernel, 0, dtype, lower)
+
+
+def _upper(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+    return _triangular(n, k, systems, dtype, False)
+
+
+def _lower(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+    return _triangular(n, k, systems, dtype, True)
+
+
+def _diagonal(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+    if n <= 8:
+        return compiled(small.kernel, n, dtype, "diagonal", False)
+    return compiled(diagonal.kernel, 0, dtype)
+
+
+def _tridiagonal(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+    return compiled(tridiagonal.kernel, 0, dtype)
+
+
+def _symmetric(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+    return _mirrored(_general(n, k, systems, dtype, lower), dtype, lower, False)
+
+
+def _hermitian(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+    return _mirrored(_general(n, k, systems, dtype, lower), dtype, lower, dtype.kind == "c")
+
+
+STRUCTURES = {
+    "gen": _general,
+    "pos": _positive,
+    "sym": _symmetric,
+    "her": _hermitian,
+    "upper triangular": _upper,
+    "lower triangular": _lower,
+    "diagonal": _diagonal,
+    "tridiagonal": _tridiagonal,
+}
 
 
 def _is_few(systems: int, n: int, lanes: int) -> bool:
@@ -106,14 +160,32 @@ def _lanes(dtype: np.dtype[Any]) -> int:
 
 
 @cache
+def _mirrored(general: Kernel, dtype: np.dtype[Any], lower: bool, hermitian: bool) -> Kernel:
+    element = from_dtype(dtype)
+    read, write = types.Array(element, 3, "C", readonly=True), types.Array(element, 3, "C")
+    return mirrored.kernel(_compiled(mirrored.copy(0, lower, hermitian), (read, write)), general)
+
+
+@cache
 def compiled(
     make: Callable[..., Any], n: int, dtype: np.dtype[Any], *structure: str | bool
 ) -> Kernel:
     """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order."""
-    dispatcher = make(n, *structure)
     element = from_dtype(dtype)
-    read = types.Array(element, 3, "C", readonly=True)
-    write = types.Array(element, 3, "C")
-    dispatcher.compile((read, read, write, types.Array(types.int8, 1, "C")))
+    read, write = types.Array(element, 3, "C", readonly=True), types.Array(element, 3, "C")
+    return _compiled(make(n, *structure), (read, read, write, STATUS))
+
+
+@cache
+def tridiagonal_bands(dtype: np.dtype[Any]) -> Callable[..., None]:
+    """The kernel that is called as ``kernel(lower, diagonal, upper, b, x, status)``."""
+    element = from_dtype(dtype)
+    band = types.Array(element, 2, "C", readonly=True)
+    read, write = types.Array(element, 3, "C", readonly=True), types.Array(element, 3, "C")
+    return _compiled(tridiagonal.band_kernel(0), (band, band, band, read, write, STATUS))
+
+
+def _compiled(dispatcher: Any, arguments: tuple[Any, ...]) -> Any:
+    dispatcher.compile(arguments)
     dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher
