@@ -2,9 +2,11 @@
 
 from importlib.metadata import version
 
-from dasksolve.api import solve, solve_tridiagonal
+from dasksolve import labelled, nopython
+from dasksolve.api import solve, solve_ex, solve_tridiagonal
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.report import Report
+from dasksolve.solution import Solution
 from dasksolve.status import Status
 from dasksolve.zarr_check import check_zarr
 from dasksolve.zarr_job import solve_zarr
@@ -16,10 +18,14 @@ __all__ = [
     "PerformanceWarning",
     "Report",
     "SingularSystemError",
+    "Solution",
     "Status",
     "__version__",
     "check_zarr",
+    "labelled",
+    "nopython",
     "solve",
+    "solve_ex",
     "solve_tridiagonal",
     "solve_zarr",
 ]

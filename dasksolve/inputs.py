@@ -5,7 +5,7 @@ from typing import Any
 
 from dasksolve import stores
 from dasksolve.problem import Problem, describe
-from dasksolve.stores import Source
+from dasksolve.source import Source
 
 ARRAYS = ("x", "status", "rcond", "backward_error")
 """Names of the arrays in an output."""
@@ -29,8 +29,10 @@ class Inputs:
         problem = describe(
             a_array.shape, a_array.dtype, b_array.shape, b_array.dtype, assume_a, lower
         )
-        source_a = stores.source("a", a_array, a_location, 2)
-        source_b = stores.source("b", b_array, b_location, 1 if problem.vectors else 2)
+        a_layout = stores.layout(a_array, a_location, 2)
+        b_layout = stores.layout(b_array, b_location, 1 if problem.vectors else 2)
+        source_a = Source("a", a_array, a_location, a_layout)
+        source_b = Source("b", b_array, b_location, b_layout)
         names = _dimension_names(problem, (source_a, source_b))
         return cls(problem, source_a, source_b, names)
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from dasksolve.plan import Block
 from dasksolve.problem import ON_SINGULAR, STRUCTURES, Problem
+from dasksolve.source import Source
 from dasksolve.status import Status
-from dasksolve.stores import Source, exists
+from dasksolve.stores import exists
 
 ATTRIBUTE = "dasksolve"
 _VERSION = 1

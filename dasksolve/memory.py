@@ -1,15 +1,12 @@
 """How much memory this process holds, and how much it may still take."""
 
-import ctypes
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
 import psutil
 from dask.utils import parse_bytes
 
-_M_MMAP_THRESHOLD = -3  # from glibc's malloc.h
 _CGROUP = Path("/sys/fs/cgroup")
 _FILES = (  # limit and use, cgroup version 2 and 1
     (_CGROUP / "memory.max", _CGROUP / "memory.current"),
@@ -35,18 +32,6 @@ def reset_peak() -> None:
     """Make `peak` count from now on, where the system lets us."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-@cache
-def map_buffers() -> None:
-    """Have every buffer of over 1 MiB mapped, and unmapped when it is freed, where glibc can.
-
-    By default each thread's heap keeps what was freed: a job planned for 200 MiB rose to 290. To
-    fault the pages in each time made a job of uncompressed chunks 1.7 times slower, so this is
-    for limits that leave no room. It holds for the life of the process.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def available() -> int:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dask.utils import format_bytes
 
@@ -11,16 +12,27 @@ from dasksolve.problem import Problem
 Block = tuple[tuple[int, int], ...]
 """First and past-the-last index along each batch dimension."""
 
-COMPILING = 136 << 20
-"""Bytes that compiling a kernel takes, once in a process: 65 to 134 MiB measured, LLVM included."""
-OVERHEAD = 24 << 20
+OVERHEAD = 12 << 20
 """Bytes that the schedulers, the stores and the allocator's leftovers take in a process."""
+LOADING = 60 << 20
+"""Bytes that a compiled kernel takes, once in a process: 50 to 54 MiB measured, numba included."""
+COMPILING = 136 << 20
+"""Bytes that compiling it takes: 65 to 134 MiB measured, LLVM included."""
 _LARGE, _SMALL = 16 << 20, 1 << 20
 # Bytes of a block: a larger buffer costs a page fault a page on each allocation, a smaller one is
 # not worth its task. In between, enough blocks that no worker is long idle at the end.
 _BLOCKS_A_WORKER = 8
-_KEPT = 512 << 20  # what the heaps of a handful of threads may keep of freed memory
-_FETCHED = 10  # stored chunks that zarr reads at once (its async.concurrency)
+
+
+class Held(NamedTuple):
+    """Bytes of memory for one input of a block."""
+
+    lasting: int
+    """In buffers that are used again."""
+    solving: int
+    """Until it is solved."""
+    reading: int
+    """While it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,12 @@ class Layout:
     """Bytes of an element."""
     location: str = ""
     """Where it is, for messages."""
+    sharded: bool = False
+    """Several chunks share a file."""
+    fetched: int = 1
+    """Chunks that are on their way at once."""
+    plain: bool = False
+    """What is stored are the numbers themselves: to decode a chunk takes no memory."""
 
     @property
     def batch(self) -> int:
@@ -44,9 +62,14 @@ class Layout:
         return len(self.shape) - self.core
 
     @property
+    def core_shape(self) -> tuple[int, ...]:
+        """Shape of one system's part."""
+        return self.shape[self.batch :]
+
+    @property
     def system_bytes(self) -> int:
         """Bytes of one system's part."""
-        return math.prod(self.shape[self.batch :]) * self.itemsize
+        return math.prod(self.core_shape) * self.itemsize
 
     @property
     def chunk_bytes(self) -> int:
@@ -56,9 +79,7 @@ class Layout:
     @property
     def whole_systems(self) -> bool:
         """Whether a chunk holds its systems whole."""
-        return all(
-            c >= s for c, s in zip(self.chunks[self.batch :], self.shape[self.batch :], strict=True)
-        )
+        return all(c >= s for c, s in zip(self.chunks[self.batch :], self.core_shape, strict=True))
 
     def part(self, block: Block) -> Block:
         """The part of its own batch dimensions that a block of the whole batch needs."""
@@ -66,18 +87,33 @@ class Layout:
         ranges = block[len(block) - self.batch :]
         return tuple((0, 1) if n == 1 else r for r, n in zip(ranges, own, strict=True))
 
-    def read(self, block: Block) -> tuple[int, int]:
-        """Bytes that a block keeps of this array, and bytes that pass through while it is read."""
-        part = self.part(block)
-        systems = math.prod(stop - start for start, stop in part)
-        grid = list(zip(part, self.chunks[: self.batch], strict=True))
-        touched = math.prod(-(-stop // c) - start // c for (start, stop), c in grid)
-        touched *= math.prod(
-            -(-n // c)
-            for n, c in zip(self.shape[self.batch :], self.chunks[self.batch :], strict=True)
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of a chunk as it is stored, at most: numbers that cannot be compressed, framed."""
+        return self.chunk_bytes + self.chunk_bytes // 128 + 64
+
+    def touched(self, block: Block) -> int:
+        """How many chunks are read for a block."""
+        ranges = (*self.part(block), *((0, n) for n in self.core_shape))
+        return math.prod(
+            -(-stop // c) - start // c for (start, stop), c in zip(ranges, self.chunks, strict=True)
         )
-        # Each chunk on its way stands there twice: encoded, then decoded.
-        return systems * self.system_bytes, 2 * min(touched, _FETCHED) * self.chunk_bytes
+
+    def read_bytes(self, block: Block) -> int:
+        """Bytes of the chunks that are read for a block, decoded."""
+        return self.touched(block) * self.chunk_bytes
+
+    def memory(self, block: Block) -> Held:
+        """What a block takes of memory for this array."""
+        touched = self.touched(block)
+        whole = math.prod(stop - start for start, stop in self.part(block)) * self.system_bytes
+        decoded = 0 if self.plain else self.chunk_bytes
+        at_once = min(touched, self.fetched)
+        if self.sharded:  # zarr holds a shard's part as stored, as decoded and as assembled
+            return Held(0, whole, 2 * whole + at_once * self.chunk_bytes)
+        if touched == 1:  # the chunk itself is the block
+            return Held(self.stored_bytes, decoded, 0)
+        return Held(at_once * self.stored_bytes + whole, 0, at_once * decoded)
 
     def amplification(self, block_shape: tuple[int, ...]) -> float:
         """How often each byte is read, for blocks that are parts of a chunk."""
@@ -102,13 +138,15 @@ class Plan:
     """Bytes that the job adds to a process, at most."""
     memory_limit: int
     """Bytes that it may add."""
+    base_memory: int
+    """Bytes that it takes besides its blocks."""
     amplification: float
     """How often each byte of a is read; more than 1 where its systems are chunked themselves."""
 
     @property
-    def tight(self) -> bool:
-        """Whether what the allocator keeps for itself might break the limit."""
-        return self.memory_limit - self.memory < _KEPT
+    def compiles_apart(self) -> bool:
+        """Whether a kernel is compiled by another process, since there is no room in this one."""
+        return self.memory - self.base_memory + OVERHEAD + COMPILING > self.memory_limit
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -157,18 +195,21 @@ def make_plan(
     workers: int,
     processes: int = 1,
     fixed_workers: bool = False,
+    cached: bool = True,
     block_shape: tuple[int, ...] | None = None,
 ) -> Plan:
     """Choose the largest blocks, up to 16 MiB, that the limit holds, or refuse the limit.
 
     `workers`: blocks in hand at once, in each of `processes`.
     `fixed_workers`: the number of blocks in hand at once is not ours to lower.
+    `cached`: a kernel that another process compiled can be had from the disk.
     `block_shape`: the blocks are cut already.
     """
+    base = OVERHEAD + (LOADING if cached else COMPILING)
     unit = block_shape or _unit(problem, a, b)
     workers = max(1, min(workers, _count(problem, unit)))
     for count in [workers] if fixed_workers else range(workers, 0, -1):
-        budget = (memory_limit - COMPILING - OVERHEAD) // count
+        budget = (memory_limit - base) // count
         shape = unit
         if block_shape is None and not a.whole_systems:
             shape = _shrink(problem, a, b, unit, budget)
@@ -182,20 +223,23 @@ def make_plan(
             block_shape=shape,
             workers=count,
             block_memory=each,
-            memory=COMPILING + OVERHEAD + count * each,
+            memory=base + count * each,
             memory_limit=memory_limit,
+            base_memory=base,
             amplification=a.amplification(shape),
         )
-    raise ValueError(_too_small(problem, a, b, unit, memory_limit, workers if fixed_workers else 1))
+    count = workers if fixed_workers else 1
+    raise ValueError(_too_small(problem, a, b, unit, memory_limit, base, count))
 
 
 def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int, ...]) -> int:
     """Bytes that a block needs at its worst moment: reading a, reading b, or writing x."""
     block = tuple((0, n) for n in block_shape)
-    (a_bytes, a_passing), (b_bytes, b_passing) = a.read(block), b.read(block)
-    x_bytes = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 1)
-    # x is there as solved, encoded, and as zarr's copy on the way.
-    return a_bytes + b_bytes + max(a_passing, b_passing, 3 * x_bytes)
+    inputs = a.memory(block), b.memory(block)
+    x = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 1)
+    solving = sum(v.solving for v in inputs) + max(x, *(v.reading for v in inputs))
+    # x is written as solved, as encoded and as checked, once the inputs are gone.
+    return sum(v.lasting for v in inputs) + max(solving, 3 * x)
 
 
 def _count(problem: Problem, block_shape: tuple[int, ...]) -> int:
@@ -252,23 +296,29 @@ def _grow(
 
 
 def _too_small(
-    problem: Problem, a: Layout, b: Layout, unit: tuple[int, ...], memory_limit: int, workers: int
+    problem: Problem,
+    a: Layout,
+    b: Layout,
+    unit: tuple[int, ...],
+    memory_limit: int,
+    base: int,
+    workers: int,
 ) -> str:
     each = block_memory(problem, a, b, unit)
-    need = COMPILING + OVERHEAD + workers * each
+    need = base + workers * each
     name, large = ("a", a) if a.chunk_bytes >= b.chunk_bytes else ("b", b)
     smaller = list(large.chunks)
     if large.batch:
         axis = max(range(large.batch), key=lambda i: large.chunks[i])
         smaller[axis] = max(1, smaller[axis] // 8)
     start = f"memory_limit={format_bytes(memory_limit)} is too small: "
-    if memory_limit < COMPILING + OVERHEAD:
-        return start + f"a job needs {format_bytes(COMPILING + OVERHEAD)}, whatever its chunks"
+    if memory_limit < base:
+        return start + f"a job needs {format_bytes(base)}, whatever its chunks"
     return (
         f"{start}a block of one stored chunk "
         f"({format_bytes(a.chunk_bytes)} of a, {format_bytes(b.chunk_bytes)} of b) needs "
         f"{format_bytes(each)}, {workers} at a time, and the job itself "
-        f"{format_bytes(COMPILING + OVERHEAD)}, compiling included: {format_bytes(need)} in all. "
+        f"{format_bytes(base)}, its kernel included: {format_bytes(need)} in all. "
         f"Raise the limit, or store {name} in smaller chunks: "
         f'dask.array.from_zarr("{large.location}").rechunk({tuple(smaller)}).to_zarr(…), which '
         "leaves out chunks of zeros (strict=False)"

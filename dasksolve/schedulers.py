@@ -1,33 +1,41 @@
 """Carries out numbered blocks through `map_blocks`, in bounded windows, on threads or a cluster."""
 
+import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 from dask.callbacks import Callback
+from dask.utils import format_bytes
 from numpy.typing import NDArray
 
 from dasksolve.eager import thread_count
+from dasksolve.stores import marked
+
+logger = logging.getLogger(__name__)
 
 WINDOW = 512
 """Blocks in one graph: enough that the workers are not idle between two, few enough for memory."""
+_PATIENCE = 10.0  # seconds without a result until we ask whether anybody works
 
 Task = Callable[..., Any]
 OnResult = Callable[[Any], None]
 
 
-def _graph(task: Task, job: Any, numbers: range) -> da.Array:
+def _graph(task: Task, job: Any, numbers: range, attempt: int = 0) -> da.Array:
     """One task a block: `task(job, number)`, as an array of results."""
     return da.map_blocks(
         _call,
         task=task,
         job=job,
         first=numbers.start,
-        name=f"{task.__name__}-{job.token}-{numbers.start}",  # no two runs share a result
+        name=f"{task.__name__}-{job.token}-{numbers.start}-{attempt}",  # no two share a result
         chunks=((1,) * len(numbers),),
         dtype=object,
         meta=np.empty(0, object),
@@ -57,7 +65,17 @@ class Threads:
         """No limit but the machine's."""
         return None
 
+    def refuse_memory(self, needed: int) -> None:
+        """The machine's memory is what the default limit is made from."""
+
     def refuse_private(self, locations: Iterable[str]) -> None:
+        """Threads see what this process sees."""
+
+    def marking(self, _store: Any, _token: str) -> AbstractContextManager[str | None]:
+        """Nothing is to be known again by another process."""
+        return nullcontext()
+
+    def everywhere(self, _look: Callable[..., None], *_arguments: Any) -> None:
         """Threads see what this process sees."""
 
     def run(
@@ -74,6 +92,10 @@ class Threads:
                 keys = list(dask.core.flatten(graph.__dask_keys__()))
                 dask.threaded.get(graph.dask, keys, pool=pool)
 
+    def in_each_process(self, function: Callable[[], Any]) -> None:
+        """Call a function in this process."""
+        function()
+
 
 class Cluster:
     """The workers of a `distributed.Client`."""
@@ -83,6 +105,7 @@ class Cluster:
 
     def __init__(self, client: Any) -> None:
         self.client = client
+        self.address = client.scheduler.address
         threads = client.nthreads()
         if not threads:
             raise RuntimeError(
@@ -94,13 +117,28 @@ class Cluster:
 
     def __str__(self) -> str:
         workers = f"{self.processes} workers of up to {self.workers} threads"
-        return f"{workers} at {self.client.scheduler.address}"
+        return f"{workers} at {self.address}"
+
+    def _workers(self) -> dict[str, Any]:
+        return self.client.scheduler_info(n_workers=-1)["workers"]
 
     def memory_limit(self) -> int | None:
         """Half of what the smallest worker may have; None where there is no limit."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = self._workers().values()
         limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
         return min(limits) // 2 if limits else None
+
+    def refuse_memory(self, needed: int) -> None:
+        """Refuse a job for which a nanny would kill its worker."""
+        for address, worker in self._workers().items():
+            most, held = worker["memory_limit"], worker["metrics"].get("memory", 0)
+            if most and held + needed > most:
+                raise ValueError(
+                    f"the job adds up to {format_bytes(needed)} to a worker, but the one at "
+                    f"{address} may have {format_bytes(most)} and holds {format_bytes(held)} "
+                    "already: give a smaller memory_limit, or start workers with more "
+                    "(dask worker --memory-limit)"
+                )
 
     def refuse_private(self, locations: Iterable[str]) -> None:
         """Refuse what lives in this process alone."""
@@ -108,36 +146,109 @@ class Cluster:
             if location.startswith("memory://"):
                 raise ValueError(
                     f"{location} is in the memory of this process, where the workers of "
-                    f"{self.client.scheduler.address} cannot see it; put it on a disk they share"
+                    f"{self.address} cannot see it; put it on a disk they share"
                 )
+
+    def marking(self, store: Any, token: str) -> AbstractContextManager[str | None]:
+        """Keep a mark in a store by which the workers know it."""
+        return marked(store, token)
+
+    def everywhere(self, look: Callable[..., None], *arguments: Any) -> None:
+        """Have every worker look, or refuse the job for what the first of them does not find."""
+        for worker, found in self.client.run(look, *arguments, on_error="return").items():
+            if isinstance(found, Exception):
+                raise FileNotFoundError(f"{worker}: {type(found).__name__}: {found}") from found
 
     def run(
         self, task: Task, job: Any, windows: Iterable[range], workers: int, on_result: OnResult
     ) -> None:
         """Call ``on_result(task(job, number))`` for each number, whatever becomes of a worker."""
-        from distributed import as_completed  # imported by whoever made the client
+        suspects: list[int] = []
+
+        def again(number: int, _error: Exception) -> None:
+            suspects.append(number)
+
+        def failed(number: int, error: Exception) -> None:
+            on_result(job.failed(number, error))
+
+        self._run(task, job, windows, on_result, again)
+        # A block whose workers died may only have been beside the one that killed them, or lack
+        # the memory that the others took: once all others are done, each has the cluster alone.
+        for number in sorted(suspects):
+            logger.warning("block %d: its workers died; it is tried again, alone", number)
+            self._run(task, job, [range(number, number + 1)], on_result, failed, attempt=1)
+
+    def _run(
+        self,
+        task: Task,
+        job: Any,
+        windows: Iterable[range],
+        on_result: OnResult,
+        on_death: Callable[[int, Exception], None],
+        attempt: int = 0,
+    ) -> None:
+        """Compute all blocks, at most a few windows ahead."""
+        from distributed import KilledWorker, as_completed  # imported by who made the client
 
         ahead = max(WINDOW, 2 * self.processes * self.workers)
         pending: dict[Any, int] = {}
         completed = as_completed(loop=self.client.loop)
         remaining = iter(windows)
 
-        def submit() -> Iterator[Any]:
+        def submit() -> None:
             while len(pending) < ahead and (window := next(remaining, None)) is not None:
-                graph = self.client.persist(_graph(task, job, window))
+                graph = self.client.persist(_graph(task, job, window, attempt))
                 futures = [graph.dask[key] for key in dask.core.flatten(graph.__dask_keys__())]
                 pending.update(zip((f.key for f in futures), window, strict=True))
                 completed.update(futures)
-            return iter(completed)
 
-        for future in submit():
+        submit()
+        while pending:
+            future = self._next(completed)
             number = pending.pop(future.key)
-            if future.status == "finished":
-                on_result(future.result()[0])
-            else:  # the task itself never raises: its worker died, again and again
-                on_result(job.failed(number, future.exception()))
+            try:
+                result = self._result(future)
+            except KilledWorker as error:
+                on_death(number, error)
+            except CancelledError as error:
+                raise ConnectionError(
+                    f"the scheduler at {self.address} is gone or dropped the job "
+                    f"({getattr(error, 'reason', error)}). What is done is kept: resume=True "
+                    "(--resume) goes on with it on a cluster that answers"
+                ) from error
+            except Exception as error:  # the task itself never raises: dask lost it
+                on_result(job.failed(number, error))
+            else:
+                on_result(result)
             future.release()
             submit()
+
+    def in_each_process(self, function: Callable[[], Any]) -> None:
+        """Call a function in every worker process."""
+        self.client.run(function, on_error="ignore")
+
+    def _next(self, completed: Any) -> Any:
+        """The next future that is done."""
+        waiting = time.monotonic()
+        while not completed.has_ready():
+            with completed.thread_condition:
+                completed.thread_condition.wait(0.1)
+            if time.monotonic() - waiting > _PATIENCE:
+                self._say_if_deserted()
+                waiting = time.monotonic()
+        return next(completed)
+
+    def _result(self, future: Any) -> Any:
+        """What a block returned; if it was lost with its worker, another works it out again."""
+        while True:
+            try:
+                return future.result(timeout=_PATIENCE)[0]
+            except TimeoutError:
+                self._say_if_deserted()
+
+    def _say_if_deserted(self) -> None:
+        if self.client.status == "running" and not self.client.nthreads():
+            logger.warning("the scheduler at %s has no workers; waiting for some", self.address)
 
 
 def choose(client: Any, workers: int | None) -> Threads | Cluster:

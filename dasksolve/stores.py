@@ -1,164 +1,102 @@
-"""Zarr arrays and groups by path or URL: opened safely, read strictly, swept clean."""
+"""Zarr arrays and groups by path or URL: opened safely, described, swept clean."""
 
 import os
 import re
+import shutil
+import socket
+import uuid
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zarr
-from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore, LocalStore, ZipStore
 
-from dasksolve.plan import Block, Layout
+from dasksolve.plan import Layout
 
 Location = str | Path
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
 
 
-class MissingChunkError(OSError):
-    """A chunk of an input is not stored, so zarr would read its fill value."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One input array, open for reading, that a worker elsewhere can open too."""
-
-    name: str
-    """What messages call it: a or b."""
-    array: Any
-    """The open `zarr.Array`."""
-    location: str
-    """Its URL, or its absolute path."""
-    layout: Layout
-    """How it is stored."""
-
-    def read(self, block: Block, strict: bool) -> tuple[NDArray[Any], int]:
-        """Return the part that `block` needs, and how many of its chunks are not stored."""
-        part = self.layout.part(block)
-        try:
-            values = np.asarray(self.array[tuple(slice(*r) for r in part)])
-        except Exception as error:
-            raise OSError(
-                f"cannot read {self._unreadable(part)}{self.name} ({self.location}): "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        missing = [
-            name
-            for place, name in self._chunks(part)
-            if self._reads_as_fill(place, part, values) and not self._is_stored(place)
-        ]
-        if missing and strict:
-            raise MissingChunkError(
-                f"{missing[0]} of {self.name} ({self.location}) is not stored"
-                + (f" ({len(missing) - 1} more of this block)" if missing[1:] else "")
-                + f"; strict=False (--no-strict) takes it as the fill value {self.fill_value}, "
-                "which is how zarr stores a chunk of nothing else; with resume=True (--resume) it "
-                "finishes this job"
-            )
-        return values, len(missing)
-
-    @property
-    def fill_value(self) -> Any:
-        """What zarr reads where no chunk is stored: 0 where format 2 leaves it open."""
-        fill = self.array.fill_value
-        return self.array.dtype.type(0) if fill is None else fill
-
-    def _is_stored(self, place: tuple[int, ...]) -> bool:
-        array = self.array
-        if not array.shards:
-            return exists(array, array.metadata.encode_chunk_key(place))
-        # A shard too leaves out chunks, which read as whatever the metadata says: ask with another.
-        other = array.dtype.type(0 if array.fill_value else 1)
-        fill = array.metadata.data_type.to_json_scalar(other, zarr_format=3)
-        metadata: Any = {**array.metadata.to_dict(), "fill_value": fill}
-        twin = zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
-        corner = tuple(i * c for i, c in zip(place, self.layout.chunks, strict=True))
-        return bool(twin[corner] != other)
-
-    def _chunks(self, part: Block) -> Iterator[tuple[tuple[int, ...], str]]:
-        """The place of each stored chunk under `part`, and what to call it."""
-        core = tuple((0, n) for n in self.layout.shape[self.layout.batch :])
-        ranges = [
-            range(start // c, -(-stop // c))
-            for (start, stop), c in zip((*part, *core), self.layout.chunks, strict=True)
-        ]
-        for place in product(*ranges):
-            starts = (i * c for i, c in zip(place, self.layout.chunks, strict=True))
-            whole = self.array.shards or self.layout.chunks
-            key = self.array.metadata.encode_chunk_key(
-                tuple(start // max(w, 1) for start, w in zip(starts, whole, strict=True))
-            )
-            yield place, f"chunk {place} in shard {key}" if self.array.shards else f"chunk {key}"
-
-    def _unreadable(self, part: Block) -> str:
-        """Name the chunk that zarr's error left out."""
-        for place, name in self._chunks(part):
-            region = tuple(
-                slice(i * c, (i + 1) * c) for i, c in zip(place, self.layout.chunks, strict=True)
-            )
-            try:
-                self.array[region]
-            except Exception:
-                return f"{name} of "
-        return ""
-
-    def _reads_as_fill(self, place: tuple[int, ...], part: Block, values: NDArray[Any]) -> bool:
-        """Whether a chunk may be missing: asking the store is dear, looking at a number is not."""
-        starts = [start for start, _ in part] + [0] * self.layout.core
-        corner = tuple(
-            max(i * c - start, 0)
-            for i, c, start in zip(place, self.layout.chunks, starts, strict=True)
-        )
-        found, fill = values[corner], self.fill_value
-        return bool(found == fill or (found != found and fill != fill))
-
-
 def open_input(name: str, where: Any) -> tuple[Any, str]:
     """Open an input for reading; return the array and its URL or absolute path."""
     array = where if isinstance(where, zarr.Array) else _open_array(name, where)
-    store = array.store_path.store
-    if not isinstance(store, LocalStore):
-        return array, str(array.store_path)
+    store: Any = array.store_path.store
     # A relative path would mean another file to a worker that was started elsewhere.
-    root = Path(store.root).resolve()
-    array = zarr.open_array(LocalStore(root, read_only=True), path=array.path, mode="r")
-    return array, str(root / array.path)
+    if isinstance(store, LocalStore):
+        root = Path(store.root).resolve()
+        store = LocalStore(root, read_only=True)
+    elif isinstance(store, ZipStore):
+        root = Path(store.path).resolve()
+        store = ZipStore(root, mode="r")
+    else:
+        return array, str(array.store_path)
+    return zarr.open_array(store, path=array.path, mode="r"), str(root / array.path)
 
 
-def source(name: str, array: Any, location: str, core: int) -> Source:
-    """Describe an open input whose last `core` axes are within a system."""
-    layout = Layout(
+def layout(array: Any, location: str, core: int) -> Layout:
+    """How an open input lies in its store, if its last `core` axes are within a system."""
+    local = isinstance(array.store_path.store, LocalStore)
+    checked = all(isinstance(codec, Crc32cCodec) for codec in array.compressors)
+    return Layout(
         tuple(array.shape),
         tuple(max(c, 1) for c in array.chunks),
         core,
         array.dtype.itemsize,
         location,
+        sharded=array.shards is not None,
+        fetched=1 if local else zarr.config.get("async.concurrency"),
+        plain=local and checked and not array.filters,
     )
-    return Source(name, array, location, layout)
 
 
 def _open_array(name: str, where: Location) -> Any:
     target = _target(name, where)
     try:
-        return zarr.open_array(target, mode="r")
+        store, path = _input_store(target)
+        return _open_either(store, path)
     except ImportError as error:
         raise ImportError(f"{name}: {where} needs a package: {error}") from error
     except (FileNotFoundError, BaseZarrError) as error:
-        raise FileNotFoundError(f"{name}: {_no_array(where, target)}") from error
+        raise FileNotFoundError(f"{name}: {_no_array(where, store, path)}") from error
     except Exception as error:
         raise OSError(f"{name}: cannot open {where}: {type(error).__name__}: {error}") from error
 
 
-def _no_array(where: Location, target: str | Path) -> str:
+def _input_store(target: str | Path) -> tuple[Any, str]:
+    """The store that a path or URL leads to, and the path within it."""
+    if not isinstance(target, Path):
+        return _remote(target, read_only=True), ""
+    archive = next((p for p in (target, *target.parents) if p.suffix == ".zip"), target)
+    if archive.is_file():
+        inside = "" if archive == target else target.relative_to(archive).as_posix()
+        return ZipStore(archive, mode="r"), inside
+    return LocalStore(target, read_only=True), ""
+
+
+def _open_either(store: Any, path: str) -> Any:
+    # Told no format, zarr asks for both at once, and abandons one question when another fails.
     try:
-        members = list(zarr.open_group(target, mode="r").array_keys())
+        return zarr.open_array(store, path=path, mode="r", zarr_format=3)
+    except (FileNotFoundError, BaseZarrError):
+        return zarr.open_array(store, path=path, mode="r", zarr_format=2)
+
+
+def _remote(url: str, read_only: bool = False) -> FsspecStore:
+    # A listing that is kept does not see what other processes write and delete meanwhile.
+    options = {"use_listings_cache": False}
+    return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+
+
+def _no_array(where: Location, store: Any, path: str) -> str:
+    try:
+        members = list(zarr.open_group(store, path=path, mode="r").array_keys())
     except Exception:
         return f"there is no zarr array at {where}"
     inside = ", ".join(f"{where}/{member}" for member in members[:5])
@@ -187,7 +125,7 @@ def open_store(where: Location) -> tuple[Any, str]:
     if isinstance(target, Path):
         return LocalStore(target), str(target)
     try:
-        return FsspecStore.from_url(target), target
+        return _remote(target), target
     except Exception as error:
         raise OSError(f"out: cannot open {target}: {type(error).__name__}: {error}") from error
 
@@ -195,7 +133,7 @@ def open_store(where: Location) -> tuple[Any, str]:
 def open_group(store: Any, location: str, mode: Any) -> Any:
     """Open the group that a store holds, or say that there is none."""
     try:
-        return zarr.open_group(store, mode=mode, use_consolidated=False)
+        return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
     except Exception as error:
         raise ValueError(
             f"{location} exists and is not the output of a job; choose another output"
@@ -214,14 +152,46 @@ def exists(array: Any, key: str) -> bool:
     return bool(sync((array.store_path / key).exists()))
 
 
+def is_there(array: Any) -> bool:
+    """Whether this process sees the array that another has opened."""
+    return exists(array, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
+
+
+@contextmanager
+def marked(store: Any, token: str) -> Iterator[str]:
+    """Keep a file in a store by which another process knows that it sees this very one."""
+    key = f"{token}.{uuid.uuid4().hex}.partial"  # what a killed job leaves of it is swept
+    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"")))
+    try:
+        yield key
+    finally:
+        sync(store.delete(key))
+
+
+def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
+    """Refuse to work where something is not seen: zarr would read NaN, and write to nowhere."""
+    blind = [str(array.store_path) for array in arrays if not is_there(array)]
+    if mark is not None and not sync(store.exists(mark)):
+        blind.append(str(store))
+    if blind:
+        raise FileNotFoundError(
+            f"process {os.getpid()} on {socket.gethostname()} does not see {', '.join(blind)} "
+            "as the process does that started the job: put it where all workers see it"
+        )
+
+
 def is_empty(store: Any) -> bool:
     """Whether a store holds nothing but, perhaps, files that a killed process left half written."""
     if not isinstance(store, LocalStore):
-        return bool(sync(store.is_empty("")))
+        return not sync(_names(store))  # zarr's is_empty lists every chunk
     root = Path(store.root)
     if not root.is_dir():
         return not root.exists()
     return all(p.is_dir() or _PARTIAL.search(p.name) for p in root.rglob("*"))
+
+
+async def _names(store: Any) -> list[str]:
+    return [name async for name in store.list_dir("")]
 
 
 def require_array(group: Any, name: str, **wanted: Any) -> Any:
@@ -240,22 +210,32 @@ def require_array(group: Any, name: str, **wanted: Any) -> Any:
 
 
 def delete(store: Any) -> None:
-    """Delete all that a store holds."""
-    sync(store.delete_dir(""))
+    """Delete all that a store holds, but not the folder, which may be locked."""
+    if not isinstance(store, LocalStore):
+        sync(store.delete_dir(""))
+        return
+    for path in Path(store.root).iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def sweep(store: Any) -> int:
     """Delete what a killed process left half written; return how many files."""
     if not isinstance(store, LocalStore):
-        return 0
-    orphans = [p for p in Path(store.root).rglob("*.partial") if _PARTIAL.search(p.name)]
-    for orphan in orphans:
+        orphans = [key for key in sync(_names(store)) if _PARTIAL.search(key)]
+        for key in orphans:
+            sync(store.delete(key))
+        return len(orphans)
+    found = [p for p in Path(store.root).rglob("*.partial") if _PARTIAL.search(p.name)]
+    for orphan in found:
         orphan.unlink(missing_ok=True)
-    return len(orphans)
+    return len(found)
 
 
 def consolidate(store: Any) -> None:
     """Write consolidated metadata, so that xarray opens the group without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
-        zarr.consolidate_metadata(store)
+        zarr.consolidate_metadata(store, zarr_format=3)

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import zarr
+from dask._task_spec import Task
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 from stored import Stored
@@ -51,6 +53,13 @@ def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dasksolve.plan._BLOCKS_A_WORKER", 1 << 30)
 
 
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs of two blocks, so that most of them are not begun while the first are done."""
+    monkeypatch.setattr("dasksolve.zarr_job.WINDOW", 2)
+    monkeypatch.setattr("dasksolve.schedulers.WINDOW", 2)
+
+
 @pytest.fixture(scope="session")
 def two_processes() -> Iterator[Client]:
     """A client of two worker processes on this machine."""
@@ -61,3 +70,26 @@ def two_processes() -> Iterator[Client]:
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+class CountingScheduler:
+    """dask's own threads, with a note of every graph that they were given."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.tasks = 0
+
+    def __call__(self, expression: Any, keys: Any, **options: Any) -> Any:
+        self.runs += 1
+        # Aliases and data are looked up; only a Task is run.
+        nodes = expression.__dask_graph__().values()
+        self.tasks += sum(isinstance(node, Task) for node in nodes)
+        return dask.threaded.get(expression, keys, **options)
+
+
+@pytest.fixture
+def scheduler() -> Iterator[CountingScheduler]:
+    """dask's scheduler, which counts."""
+    scheduler = CountingScheduler()
+    with dask.config.set(scheduler=scheduler):
+        yield scheduler

@@ -6,10 +6,12 @@ import inspect
 import pytest
 
 import dasksolve
-from dasksolve import api, eager, errors, lazy
+from dasksolve import api, eager, errors, labelled, lazy, nopython
 
 
-@pytest.mark.parametrize("module", [api, errors], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [api, errors, labelled, nopython], ids=lambda module: module.__name__
+)
 def test_the_examples_of_the_docstrings_run(module):
     result = doctest.testmod(module)
     assert (result.failed, result.attempted > 0) == (0, True)

@@ -100,7 +100,7 @@ def test_systems_that_are_chunked_too_coarsely_are_a_warning(tmp_path: Path) -> 
     group.create_array("b", data=np.ones((2000, 100)))
     paths = [str(tmp_path / name) for name in ("data/a", "data/b", "out")]
     run = subprocess.run(
-        [sys.executable, "-m", "dasksolve.cli", "solve", *paths, "--memory", "550MiB", "--quiet"],
+        [sys.executable, "-m", "dasksolve.cli", "solve", *paths, "--memory", "200MiB", "--quiet"],
         capture_output=True,
         text=True,
         check=False,

@@ -11,33 +11,10 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from dask._task_spec import Task
 from families import DTYPES, same_bits, systems
 
 import dasksolve
 from dasksolve import PerformanceWarning, SingularSystemError, eager, kernels, lazy
-
-
-class CountingScheduler:
-    """dask's own threads, with a note of every graph that they were given."""
-
-    def __init__(self):
-        self.runs = 0
-        self.tasks = 0
-
-    def __call__(self, expression, keys, **options):
-        self.runs += 1
-        # Aliases and data are looked up; only a Task is run.
-        nodes = expression.__dask_graph__().values()
-        self.tasks += sum(isinstance(node, Task) for node in nodes)
-        return dask.threaded.get(expression, keys, **options)
-
-
-@pytest.fixture
-def scheduler():
-    scheduler = CountingScheduler()
-    with dask.config.set(scheduler=scheduler):
-        yield scheduler
 
 
 @pytest.fixture

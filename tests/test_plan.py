@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dasksolve.plan import COMPILING, OVERHEAD, Layout, Plan, make_plan
+from dasksolve.plan import COMPILING, LOADING, OVERHEAD, Held, Layout, Plan, make_plan
 from dasksolve.problem import Problem, describe
 
 MIB = 1 << 20
@@ -44,7 +44,7 @@ def test_blocks_are_whole_chunks(count: int, n: int, chunk: int, expected: int) 
 @pytest.mark.parametrize("workers", [1, 2, 16])
 @pytest.mark.parametrize("n", [2, 32, 200])
 @pytest.mark.parametrize("chunk_bytes", [MIB, 16 * MIB, 128 * MIB])
-@pytest.mark.parametrize("limit", [256 * MIB, 1024 * MIB])
+@pytest.mark.parametrize("limit", [128 * MIB, 256 * MIB, 1024 * MIB])
 def test_the_plan_stays_under_its_limit_or_refuses(
     limit: int, chunk_bytes: int, n: int, workers: int
 ) -> None:
@@ -53,7 +53,7 @@ def test_the_plan_stays_under_its_limit_or_refuses(
         made = plan(*layouts, limit=limit, workers=workers)
     except ValueError as error:
         assert "is too small" in str(error)  # noqa: PT017  both outcomes are right, by the numbers
-        assert COMPILING + OVERHEAD + 3 * chunk_bytes > limit
+        assert LOADING + OVERHEAD + 4 * chunk_bytes > limit
     else:
         assert made.memory <= limit
         assert 1 <= made.workers <= workers
@@ -62,19 +62,47 @@ def test_the_plan_stays_under_its_limit_or_refuses(
 def test_a_tight_limit_takes_fewer_workers_before_it_refuses() -> None:
     layouts = vectors(10**6, 8, 16 * MIB // 512)
     assert plan(*layouts, limit=1024 * MIB, workers=2).workers == 2
-    assert plan(*layouts, limit=220 * MIB, workers=2).workers == 1
+    assert plan(*layouts, limit=140 * MIB, workers=2).workers == 1
 
 
 def test_workers_that_are_not_ours_to_lower_are_refused() -> None:
     layouts = vectors(10**6, 8, 16 * MIB // 512)
     with pytest.raises(ValueError, match="2 at a time"):
-        plan(*layouts, limit=220 * MIB, workers=2, fixed_workers=True)
+        plan(*layouts, limit=140 * MIB, workers=2, fixed_workers=True)
 
 
 def test_a_chunk_that_does_not_fit_is_refused_with_the_numbers_and_a_way_out() -> None:
     layouts = vectors(10**6, 200, 128 * MIB // (8 * 40000))
     with pytest.raises(ValueError, match=r"127\.87 MiB of a.*rechunk\(\(52, 200, 200\)\)"):
         plan(*layouts, limit=256 * MIB)
+
+
+def test_a_kernel_is_compiled_apart_where_there_is_no_room_for_it() -> None:
+    layouts = vectors(10**6, 8, 16 * MIB // 512)
+    assert not plan(*layouts, limit=256 * MIB).compiles_apart
+    assert plan(*layouts, limit=200 * MIB).compiles_apart
+    in_the_process = plan(*layouts, limit=256 * MIB, cached=False)
+    assert in_the_process.base_memory == OVERHEAD + COMPILING
+    assert not in_the_process.compiles_apart
+    with pytest.raises(ValueError, match=r"the job itself 148\.00 MiB"):
+        plan(*layouts, limit=180 * MIB, cached=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "systems", "expected"),
+    [
+        pytest.param({"plain": True}, 10, Held(1071, 0, 0), id="the stored chunk is the block"),
+        pytest.param({}, 10, Held(1071, 1000, 0), id="the decoded chunk is the block"),
+        pytest.param({}, 30, Held(1071 + 3000, 0, 1000), id="three chunks, one at a time"),
+        pytest.param(
+            {"fetched": 10}, 30, Held(3 * 1071 + 3000, 0, 3000), id="three chunks at once"
+        ),
+        pytest.param({"sharded": True}, 30, Held(0, 3000, 7000), id="within a shard"),
+    ],
+)
+def test_memory_for_an_input(options: dict[str, bool], systems: int, expected: Held) -> None:
+    layout = Layout((100, 5, 5), (10, 5, 5), 2, 4, **options)  # chunks of 1,000 bytes
+    assert layout.memory(((0, systems),)) == expected
 
 
 def test_chunked_systems_are_read_in_slabs_and_the_amplification_is_said() -> None:

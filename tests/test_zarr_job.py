@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 from families import same_bits
 from stored import Stored, files
-from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
 import dasksolve
 from dasksolve import (
@@ -86,6 +86,7 @@ def test_every_dtype(store: Callable[..., Stored], dtype: str) -> None:
         pytest.param({"chunks": (1000, 5, 5)}, id="one chunk"),
         pytest.param({"chunks": (50, 2, 3)}, id="chunked systems"),
         pytest.param({"compressors": None}, id="no codec"),
+        pytest.param({"compressors": BloscCodec()}, id="blosc"),
     ],
 )
 @pytest.mark.usefixtures("many_blocks")

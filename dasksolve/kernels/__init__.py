@@ -41,9 +41,13 @@ from dasksolve.kernels import (
     tridiagonal,
     unrolled,
 )
-from dasksolve.kernels.lanes import width
+from dasksolve.kernels.apart import compile_apart, compiling_apart
+from dasksolve.kernels.jit import has_cache
+from dasksolve.kernels.lanes import PANEL, width
 
-Kernel = Callable[[Any, Any, Any, Any], None]
+__all__ = ["compiled", "compiling_apart", "has_cache", "pick", "tridiagonal_bands"]
+
+Kernel = Callable[..., None]
 STATUS = types.Array(types.int8, 1, "C")
 
 
@@ -67,7 +71,7 @@ GENERAL = {
 }
 
 
-# The same for a triangle alone.
+# The same where half the operations are left.
 POSITIVE = {
     "f": Limits(16, 160, 160),
     "d": Limits(16, 128, 128),
@@ -76,64 +80,91 @@ POSITIVE = {
 }
 
 
+class Case(NamedTuple):
+    """What a kernel is chosen by, beside the structure."""
+
+    n: int
+    k: int
+    systems: int
+    dtype: np.dtype[Any]
+    diagnostics: bool
+    lower: bool
+
+    @property
+    def few(self) -> bool:
+        """Whether the lanes would idle."""
+        return is_few(self.systems, self.n, _lanes(self.dtype))
+
+
 def pick(
-    assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool = False
+    assume_a: str,
+    n: int,
+    k: int,
+    systems: int,
+    dtype: np.dtype[Any],
+    diagnostics: bool = False,
+    lower: bool = False,
 ) -> Kernel:
-    """The compiled kernel for so many systems of order `n` with `k` right-hand sides."""
-    return STRUCTURES[assume_a](n, k, systems, dtype, lower)
+    """The compiled kernel for so many systems of order `n` with `k` right-hand sides.
+
+    With diagnostics, for general matrices alone, it fills two more arrays (M,) of float64, rcond
+    and backward_error: NaN for a system that is OK says that its norms are out of range for the
+    kernel.
+    """
+    return STRUCTURES[assume_a](Case(n, k, systems, dtype, diagnostics, lower))
 
 
-def _general(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+def _general(case: Case) -> Kernel:
+    n, k, _, dtype, diagnostics, _ = case
     limits = GENERAL[dtype.char]
-    if n <= limits.unrolled and (n <= 8 or k == 1 or not _is_few(systems, n, _lanes(dtype))):
-        return compiled(unrolled.kernel, n, dtype)
+    most = PANEL if diagnostics else limits.unrolled
+    if n <= most and (n <= PANEL or k == 1 or not case.few):
+        return compiled(unrolled.kernel, n, dtype, diagnostics)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
-    if n > tiled or _is_few(systems, n, _lanes(dtype)):
-        return compiled(blocked.kernel, 0, dtype)
-    return compiled(interleaved.kernel, 0, dtype)
+    if n > tiled or case.few:
+        return compiled(blocked.kernel, 0, dtype, diagnostics)
+    return compiled(interleaved.kernel, 0, dtype, diagnostics)
 
 
-def _positive(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+def _positive(case: Case) -> Kernel:
+    n, k, _, dtype, _, lower = case
     limits = POSITIVE[dtype.char]
-    if n <= limits.unrolled and (n <= 8 or not _is_few(systems, n, _lanes(dtype))):
-        return compiled(small.kernel, n, dtype, "pos", lower)
+    if n <= limits.unrolled and (n <= PANEL or not case.few):
+        return compiled(small.kernel, n, dtype, None, "pos", lower)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
-    if n > tiled or _is_few(systems, n, _lanes(dtype)):
-        return compiled(cholesky_blocked.kernel, 0, dtype, lower)
-    return compiled(cholesky.kernel, 0, dtype, lower)
+    if n > tiled or case.few:
+        return compiled(cholesky_blocked.kernel, 0, dtype, None, lower)
+    return compiled(cholesky.kernel, 0, dtype, None, lower)
 
 
-def _triangular(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
-    if n <= 8:
-        word = "lower triangular" if lower else "upper triangular"
-        return compiled(small.kernel, n, dtype, word, lower)
-    return compiled(triangular.kernel, 0, dtype, lower)
+def _upper(case: Case) -> Kernel:
+    if case.n <= PANEL:
+        return compiled(small.kernel, case.n, case.dtype, None, "upper triangular", False)
+    return compiled(triangular.kernel, 0, case.dtype, None, False)
 
 
-def _upper(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
-    return _triangular(n, k, systems, dtype, False)
+def _lower(case: Case) -> Kernel:
+    if case.n <= PANEL:
+        return compiled(small.kernel, case.n, case.dtype, None, "lower triangular", True)
+    return compiled(triangular.kernel, 0, case.dtype, None, True)
 
 
-def _lower(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
-    return _triangular(n, k, systems, dtype, True)
+def _diagonal(case: Case) -> Kernel:
+    if case.n <= PANEL:
+        return compiled(small.kernel, case.n, case.dtype, None, "diagonal", False)
+    return compiled(diagonal.kernel, 0, case.dtype, None)
 
 
-def _diagonal(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
-    if n <= 8:
-        return compiled(small.kernel, n, dtype, "diagonal", False)
-    return compiled(diagonal.kernel, 0, dtype)
+def _tridiagonal(case: Case) -> Kernel:
+    return compiled(tridiagonal.kernel, 0, case.dtype, None)
 
 
-def _tridiagonal(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
-    return compiled(tridiagonal.kernel, 0, dtype)
+def _symmetric(case: Case) -> Kernel:
+    return _mirrored(_general(case), case.dtype, case.lower, False)
 
 
-def _symmetric(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
-    return _mirrored(_general(n, k, systems, dtype, lower), dtype, lower, False)
-
-
-def _hermitian(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
-    return _mirrored(_general(n, k, systems, dtype, lower), dtype, lower, dtype.kind == "c")
+def _hermitian(case: Case) -> Kernel:
+    return _mirrored(_general(case), case.dtype, case.lower, case.dtype.kind == "c")
 
 
 STRUCTURES = {
@@ -148,7 +179,7 @@ STRUCTURES = {
 }
 
 
-def _is_few(systems: int, n: int, lanes: int) -> bool:
+def is_few(systems: int, n: int, lanes: int) -> bool:
     """Whether idle lanes cost more than solving one at a time, 1 + 5 lanes / N times as slow."""
     tiles = -(-systems // lanes)
     return systems * (n + 5 * lanes) <= tiles * lanes * n
@@ -161,31 +192,47 @@ def _lanes(dtype: np.dtype[Any]) -> int:
 
 @cache
 def _mirrored(general: Kernel, dtype: np.dtype[Any], lower: bool, hermitian: bool) -> Kernel:
-    element = from_dtype(dtype)
-    read, write = types.Array(element, 3, "C", readonly=True), types.Array(element, 3, "C")
-    return mirrored.kernel(_compiled(mirrored.copy(0, lower, hermitian), (read, write)), general)
+    read, write = _arrays(dtype)
+    return mirrored.kernel(_ready(mirrored.copy(0, lower, hermitian), (read, write)), general)
+
+
+@cache
+def tridiagonal_bands(dtype: np.dtype[Any]) -> Kernel:
+    """The kernel that is called as ``kernel(lower, diagonal, upper, b, x, status)``."""
+    read, write = _arrays(dtype)
+    band = types.Array(read.dtype, 2, "C", readonly=True)
+    return _ready(tridiagonal.band_kernel(0), (band, band, band, read, write, STATUS))
 
 
 @cache
 def compiled(
-    make: Callable[..., Any], n: int, dtype: np.dtype[Any], *structure: str | bool
+    make: Callable[..., Any],
+    n: int,
+    dtype: np.dtype[Any],
+    diagnostics: bool | None = False,
+    *structure: str | bool,
 ) -> Kernel:
-    """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order."""
+    """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order.
+
+    diagnostics: with or without; None of a kernel that has none.
+    """
+    dispatcher = make(n, *structure)
+    read, write = _arrays(dtype)
+    signature: tuple[Any, ...] = (read, read, write, STATUS)
+    if diagnostics is not None:
+        number = types.Array(types.float64, 1, "C") if diagnostics else types.Omitted(None)
+        signature += (number, number)
+    compile_apart(dispatcher, signature, make, n, dtype, diagnostics, *structure)
+    return _ready(dispatcher, signature)
+
+
+def _arrays(dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The types of what is read and of what is written."""
     element = from_dtype(dtype)
-    read, write = types.Array(element, 3, "C", readonly=True), types.Array(element, 3, "C")
-    return _compiled(make(n, *structure), (read, read, write, STATUS))
+    return types.Array(element, 3, "C", readonly=True), types.Array(element, 3, "C")
 
 
-@cache
-def tridiagonal_bands(dtype: np.dtype[Any]) -> Callable[..., None]:
-    """The kernel that is called as ``kernel(lower, diagonal, upper, b, x, status)``."""
-    element = from_dtype(dtype)
-    band = types.Array(element, 2, "C", readonly=True)
-    read, write = types.Array(element, 3, "C", readonly=True), types.Array(element, 3, "C")
-    return _compiled(tridiagonal.band_kernel(0), (band, band, band, read, write, STATUS))
-
-
-def _compiled(dispatcher: Any, arguments: tuple[Any, ...]) -> Any:
-    dispatcher.compile(arguments)
+def _ready(dispatcher: Any, signature: tuple[Any, ...]) -> Any:
+    dispatcher.compile(signature)
     dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher

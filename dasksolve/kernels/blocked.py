@@ -18,6 +18,7 @@ from dasksolve.kernels.blocks import (
     lane_count,
     load_first,
     minus_panel,
+    minus_panel_transposed,
     prefetch_block,
     put,
     put_number,
@@ -25,14 +26,18 @@ from dasksolve.kernels.blocks import (
     rows_at,
     rows_from,
     solved_above,
+    solved_above_transposed,
     solved_below,
+    solved_below_transposed,
     store_first,
     tile,
 )
+from dasksolve.kernels.condition import TRIALS, direction, modulus, norm, trial, trial_norm
 from dasksolve.kernels.flaws import undefined
 from dasksolve.kernels.jit import jit, part
-from dasksolve.kernels.lanes import PANEL, any_lane, splat
+from dasksolve.kernels.lanes import PANEL, any_lane, highest, lane, splat
 from dasksolve.kernels.panel import factor_panel
+from dasksolve.kernels.residual import doubt, measure, workspace
 from dasksolve.status import Status
 
 OK, NONFINITE = int(Status.OK), int(Status.NONFINITE)
@@ -116,6 +121,25 @@ def substitute(f, order, u, inverses, y):
 
 
 @part
+def substitute_transposed(f, order, u, inverses, y):
+    """Overwrite y by L⁻ᵀ U⁻ᵀ y."""
+    last, count = len(order), lane_count(f)
+    for i in range(0, last, ROWS):
+        here, column = rows_from(i), i // count * last
+        block = get(y, here, 0)
+        for k in range(0, i, PANEL):
+            block = minus_panel_transposed(block, u, rows_from(column + k), i % count, y, k)
+        rows = rows_from(column + i)
+        put(y, here, 0, solved_above_transposed(block, u, rows, i % count, inverses, i))
+    for i in range(last - ROWS, -1, -ROWS):
+        here = rows_from(i)
+        block = get(y, here, 0)
+        for k in range(i + PANEL, last, PANEL):
+            block = minus_panel_transposed(block, f, rows_at(order, k), i, y, k)
+        put(y, here, 0, solved_below_transposed(block, f, rows_at(order, i), i))
+
+
+@part
 def solve_columns(b, x, m, f, order, u, inverses, y):
     """Solve for x[m], a vector of its columns at a time; return whether x is finite."""
     n, columns = b.shape[1:]
@@ -132,7 +156,38 @@ def solve_columns(b, x, m, f, order, u, inverses, y):
     return not any_lane(check != splat(0, y))
 
 
-def solve(a, b, x, status):
+@part
+def inverse_norm(f, order, u, inverses, y, n, sizes):
+    """‖A⁻¹‖₁ from the factors, as `condition.inverse_norm` estimates it, columns in lanes."""
+    for i in range(len(order)):
+        row = order[i]
+        y[i, 0] = splat(0, y)
+        if row < n:
+            for c in range(TRIALS):
+                put_number(y, i, c, splat(trial(row, c, n), y))
+    substitute(f, order, u, inverses, y)
+    total = norm(y, n, 0)
+    one, two = lane(total, 0) / trial_norm(0, n), lane(total, 1) / trial_norm(1, n)
+    for i in range(n):
+        y[i, 0] = direction(splat(lane(y[i, 0], 1 if two > one else 0), y))
+    substitute_transposed(f, order, u, inverses, y)
+    for i in range(len(order)):
+        sizes[order[i]] = lane(modulus(y[i, 0]), 0)
+    first = second = -1
+    for j in range(n):
+        if first < 0 or sizes[j] > sizes[first]:
+            first, second = j, first
+        elif second < 0 or sizes[j] > sizes[second]:
+            second = j
+    for i in range(len(order)):
+        y[i, 0] = splat(0, y)
+        if order[i] == first or order[i] == second:
+            put_number(y, i, 0 if order[i] == first else 1, splat(1, y))
+    substitute(f, order, u, inverses, y)
+    return max(one, two, highest(norm(y, n, 0)))
+
+
+def solve(a, b, x, status, rcond=None, backward_error=None):
     """Solve a[m] x[m] = b[m] for every m; a (M, N, N), b and x (M, N, K), status (M,)."""
     systems, n, columns = b.shape
     count = lane_count(a)
@@ -146,6 +201,9 @@ def solve(a, b, x, status):
     y = tile(np.empty((last + 1) * count, a.dtype), 1, a)
     inverses = tile(np.empty((blocks + 1) * count, a.dtype), blocks, a)
     order = np.empty(last, np.intp)
+    if rcond is not None:
+        vectors, sums = workspace(a)
+        sizes = np.empty(last, a.real.dtype)
     for m in range(systems):
         sound = read_system(a, m, f, order)
         sound &= finite(b, m * n * columns, (m + 1) * n * columns, f)
@@ -160,6 +218,11 @@ def solve(a, b, x, status):
         if verdict != OK:
             x[m] = undefined(x)
         status[m] = verdict
+        if rcond is not None and verdict == OK:
+            rcond[m] = inverse_norm(f, order, u, inverses, y, n, sizes)
+            measure(a, b, x, m, m + 1, rcond, backward_error, vectors, sums)
+    if rcond is not None:
+        doubt(a, status, rcond, backward_error)
 
 
 def kernel(_):

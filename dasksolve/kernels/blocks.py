@@ -7,7 +7,16 @@ from numba import types
 from numba.core import cgutils
 
 from dasksolve.kernels.emitted import INDEX, Index, Pair, Vector, index_value
-from dasksolve.kernels.lanes import PANEL, fma, nothing, operation, product, scalar_type, width
+from dasksolve.kernels.lanes import (
+    PANEL,
+    fma,
+    inner,
+    nothing,
+    operation,
+    product,
+    scalar_type,
+    width,
+)
 from dasksolve.kernels.tiles import joined, tiles_of, transpose
 
 # Eight rows outlast the latency of fma, and their addresses still fit in registers.
@@ -81,8 +90,14 @@ def integer(array, index):
 @operation(nothing)
 def put_number(tile, i, k, x):
     """Store the first lane of x as number k of row i."""
+    first = [plane.shuffle(plane, [0]) for (plane,) in planes([x])]
+    put_numbers(tile, i, k, Pair(*first) if len(first) == 2 else first[0])
+
+
+def put_numbers(tile, i, k, x):
+    """Store x as the numbers k … of row i, all in one vector."""
     for at, (plane,) in zip(place(tile, i, k), planes([x]), strict=True):
-        tile.store(at, plane.shuffle(plane, [0]))
+        tile.store(at, plane)
 
 
 @operation(of_indices)
@@ -131,43 +146,67 @@ def put_transposed(tile, i, block):
                 tile.store(place(tile, lane, i)[part], column)
 
 
-def inner(left, right):
-    """Σ left right."""
-    total = product(left[0], right[0])
-    for factors in zip(left[1:], right[1:], strict=True):
-        total = fma(*factors, total)
-    return total
+def less_products(block, element, right, first):
+    """block - element right[first : first + PANEL]."""
+    sums = [product(element(r, 0), right[first, 0]) for r in range(ROWS)]
+    for s in range(1, PANEL):
+        x = right[first + s, 0]
+        sums = [fma(element(r, s), x, sum_) for r, sum_ in enumerate(sums)]
+    return tuple(x - sum_ for x, sum_ in zip(block, sums, strict=True))
 
 
 @operation(same)
 def minus_panel(block, left, rows, k, right, first):
     """block - left[rows, k : k + PANEL] right[first : first + PANEL]."""
-    sums = [product(spread(left, i, k), right[first, 0]) for i in rows]
-    for s in range(1, PANEL):
-        x = right[first + s, 0]
-        sums = [fma(spread(left, i, k + s), x, sum_) for i, sum_ in zip(rows, sums, strict=True)]
-    return tuple(x - sum_ for x, sum_ in zip(block, sums, strict=True))
+    return less_products(block, lambda r, s: spread(left, rows[r], k + s), right, first)
+
+
+@operation(same)
+def minus_panel_transposed(block, left, rows, k, right, first):
+    """block - left[rows, k : k + ROWS]ᵀ right[first : first + PANEL]."""
+    return less_products(block, lambda r, s: spread(left, rows[s], k + r), right, first)
+
+
+def solved(block, order, element, inverse=None):
+    """The solution with a triangle, in the order of its rows; `inverse` of its diagonal."""
+    found: dict[int, Vector | Pair] = {}
+    for r in order:
+        known, x = sorted(found), block[r]
+        if known:
+            x = x - inner([element(r, s) for s in known], [found[s] for s in known])
+        found[r] = x * inverse(r) if inverse else x
+    return tuple(found[r] for r in range(ROWS))
+
+
+def diagonal(inverses, i):
+    return lambda r: spread(inverses, 0, i + r)
+
+
+DOWN, UP = range(ROWS), range(ROWS - 1, -1, -1)
 
 
 @operation(same)
 def solved_below(block, left, rows, k):
     """L⁻¹ block, with the unit lower triangle of `left` in columns k, k + 1, …"""
-    solved = [block[0]]
-    for r in range(1, ROWS):
-        solved.append(block[r] - inner([spread(left, rows[r], k + s) for s in range(r)], solved))
-    return tuple(solved)
+    return solved(block, DOWN, lambda r, s: spread(left, rows[r], k + s))
 
 
 @operation(same)
 def solved_above(block, right, rows, k, inverses, i):
     """U⁻¹ block, with the upper triangle of `right` in columns k, k + 1, … and 1 / its diagonal."""
-    solved: list[Vector | Pair] = []
-    for r in reversed(range(ROWS)):
-        x = block[r]
-        if solved:
-            x = x - inner([spread(right, rows[r], k + s) for s in range(r + 1, ROWS)], solved)
-        solved.insert(0, x * spread(inverses, 0, i + r))
-    return tuple(solved)
+    return solved(block, UP, lambda r, s: spread(right, rows[r], k + s), diagonal(inverses, i))
+
+
+@operation(same)
+def solved_above_transposed(block, right, rows, k, inverses, i):
+    """U⁻ᵀ block."""
+    return solved(block, DOWN, lambda r, s: spread(right, rows[s], k + r), diagonal(inverses, i))
+
+
+@operation(same)
+def solved_below_transposed(block, left, rows, k):
+    """L⁻ᵀ block."""
+    return solved(block, UP, lambda r, s: spread(left, rows[s], k + r))
 
 
 def masked(access, memory, offset, count, valid, stored=()):

@@ -4,26 +4,29 @@ from typing import Any
 
 import numpy as np
 
-from dasksolve.kernels.emitted import Variable, loop, never_inline
+from dasksolve.kernels.condition import TRIALS, inverse_norm
+from dasksolve.kernels.emitted import Variable, loop
 from dasksolve.kernels.flaws import judge, record, reject, weigh
 from dasksolve.kernels.jit import jit, part
 from dasksolve.kernels.lanes import (
     PANEL,
-    fma,
+    inner,
     magnitude,
     nothing,
     operation,
-    product,
     reciprocal,
     splat,
     where,
 )
+from dasksolve.kernels.residual import doubt, measure, workspace
+from dasksolve.kernels.substitution import advance, exchange, substitute, subtract
 from dasksolve.kernels.tiles import (
     SECOND,
     collect,
     deal,
     lane_count,
     prefetch_next,
+    put_numbers,
     row_offset,
     systems_of_lanes,
     tile,
@@ -58,76 +61,6 @@ def write(array, offset, stride, first, last, t, i, j, length, down):
     """array.flat[system * stride + offset] … from t[i, j] …: `read` undone."""
     starts = [s * stride + offset for s in systems_of_lanes(array, first, last)]
     collect([t[(i + e, j) if down else (i, j + e)] for e in range(length)], array, starts)
-
-
-@operation(nothing)
-def exchange(t, pivots, k, j):
-    """Swap t[k, j] in each lane with the element of column j that `pivots` names for k."""
-    count = t.lanes.count
-    tops = [t.offset(k, j) + p * count for p in range(t.parts)]
-    column = t.offset(0, j)
-    news = [t.load(top, count, count) for top in tops]
-    for lane in range(count):
-        chosen = pivots.integer(k, lane) + column
-        for p, top in enumerate(tops):
-            at = chosen + (p * count + lane)
-            news[p] = news[p].replaced(lane, t.load(at, 1).lane(0))
-            t.store(at, t.load(top + lane, 1))
-    for top, new in zip(tops, news, strict=True):
-        t.store(top, new, count)
-
-
-@operation(nothing)
-def update(t, i, j, start, stop, rows, columns):
-    """Take Σ t[·, k] t[k, ·] over start ≤ k < stop from `rows` by `columns` elements at [i, j]."""
-    never_inline(t.builder)
-    wide = 4 // t.parts  # so that the sums of four rows stay in registers
-    for first in range(0, columns, wide):
-        block = [j + c for c in range(first, min(first + wide, columns))]
-        places = [(i + r, c) for r in range(rows) for c in block]
-        sums = [Variable(product(t[r, start], t[start, c])) for r, c in places]
-        with loop(t.builder, start + 1, stop) as k:
-            for (r, c), total in zip(places, sums, strict=True):
-                total.set(fma(t[r, k], t[k, c], total.get()))
-        for place, total in zip(places, sums, strict=True):
-            t[place] = t[place] - total.get()
-
-
-@part
-def subtract(t, start, stop, top, bottom, left, right):
-    """`update` for rows top … bottom of columns left … right; no pivots, no change."""
-    if start == stop:
-        return
-    for j in range(left, right - 3, 4):
-        for i in range(top, bottom - 3, 4):
-            update(t, i, j, start, stop, 4, 4)
-        for i in range(bottom - (bottom - top) % 4, bottom):
-            update(t, i, j, start, stop, 1, 4)
-    for j in range(right - (right - left) % 4, right):
-        for i in range(top, bottom - 3, 4):
-            update(t, i, j, start, stop, 4, 1)
-        for i in range(bottom - (bottom - top) % 4, bottom):
-            update(t, i, j, start, stop, 1, 1)
-
-
-def inner(left, right):
-    """Σ left right."""
-    total = product(left[0], right[0])
-    for factors in zip(left[1:], right[1:], strict=True):
-        total = fma(*factors, total)
-    return total
-
-
-@operation(nothing)
-def forward(t, start, j, columns):
-    """Solve with the unit lower triangle of a whole panel."""
-    panel = [start + k for k in range(PANEL)]
-    for c in range(columns):
-        solved = [t[start, j + c]]
-        for i in panel[1:]:
-            left = [t[i, k] for k in panel[: len(solved)]]
-            solved.append(t[i, j + c] - inner(left, solved))
-            t[i, j + c] = solved[-1]
 
 
 @operation(lambda t, pivots, start, n, a, first, ahead, flaw: flaw)
@@ -190,23 +123,6 @@ def eliminate_rest(t, pivots, start, n, flaw):
 
 
 @part
-def advance(t, pivots, swapped, start, stop, n, left, right):
-    """Bring columns left … right, `swapped` or not, up to date with the pivots start … stop."""
-    for j in range(left, right, 4):
-        end = min(j + 4, right)  # four columns at a time stay in the cache
-        if not swapped:
-            for c in range(j, end):
-                for k in range(start, stop):
-                    exchange(t, pivots, k, c)
-        if stop - start == PANEL and end - j == 4:
-            forward(t, start, j, 4)
-        else:
-            for i in range(start + 1, stop):
-                subtract(t, start, i, i, i + 1, j, end)
-        subtract(t, start, stop, stop, n, j, end)
-
-
-@part
 def read_rest(a, n, first, last, t, pivots):
     """Read the columns after the first panel, rows in the order that its pivots give them.
 
@@ -222,75 +138,100 @@ def read_rest(a, n, first, last, t, pivots):
 
 
 @part
-def retreat(t, start, stop, left, right):
-    """Solve for the unknowns start … stop, and take them out of the equations above."""
-    for i in range(stop - 1, start - 1, -1):
-        subtract(t, i + 1, stop, i, i + 1, left, right)
-        for c in range(left, right):
-            t[i, c] = t[i, c] * t[i, i]
-    subtract(t, start, stop, 0, start, left, right)
+def factor_tile(a, n, first, last, t, pivots):
+    """Read and factor the systems of the tile that begins with `first`; the flaw of each lane."""
+    early = n * n * lane_count(a) * a.itemsize <= EARLY
+    ahead = n if early else 0
+    permuted = early and n >= 2 * PANEL
+    flaw = magnitude(splat(0, t))
+    for i in range(n):
+        for j in range(0, PANEL if permuted else n, 8):
+            e = min(j, n - 8)
+            read(a, i * n + e, n * n, first, last, t, i, e, 8, False)
+    for start in range(0, n, PANEL):
+        stop = min(start + PANEL, n)
+        if stop - start == PANEL:
+            flaw = eliminate(t, pivots, start, n, a, first, ahead, flaw)
+        else:
+            flaw = eliminate_rest(t, pivots, start, n, flaw)
+        swapped = permuted and start == 0
+        if swapped:
+            read_rest(a, n, first, last, t, pivots)
+        advance(t, pivots, swapped, start, stop, n, stop, n)
+    return flaw
 
 
-def solve(a, b, x, status):
+@part
+def read_columns(b, left, wide, first, last, t):
+    """Put `wide` columns of b, from `left` on, beside the matrix."""
+    n, columns = b.shape[1:]
+    if columns == 1:
+        for i in range(0, n, 8):
+            e = min(i, n - 8)
+            read(b, e, n, first, last, t, e, n, 8, True)
+        return
+    for i in range(n):
+        for j in range(wide):
+            at = i * columns + left + j
+            read(b, at, n * columns, first, last, t, i, n + j, 1, False)
+
+
+@part
+def write_columns(x, left, wide, first, last, t):
+    """`read_columns` undone."""
+    n, columns = x.shape[1:]
+    if columns == 1:
+        for i in range(0, n, 8):
+            e = min(i, n - 8)
+            write(x, e, n, first, last, t, e, n, 8, True)
+        return
+    for i in range(n):
+        for j in range(wide):
+            at = i * columns + left + j
+            write(x, at, n * columns, first, last, t, i, n + j, 1, False)
+
+
+@part
+def weigh_columns(check, t, n, wide):
+    """`weigh` for all of the solution."""
+    for i in range(n):
+        for j in range(n, n + wide):
+            check = weigh(check, t[i, j])
+    return check
+
+
+def solve(a, b, x, status, rcond=None, backward_error=None):
     """Solve a[m] x[m] = b[m] for every m, a tile at a time."""
     systems, n, columns = b.shape
     count, last = lane_count(a), systems - 1
     chunk = min(columns, CHUNK)
+    beside = chunk if rcond is None else max(chunk, TRIALS)
     # An odd number of vectors in a row spreads a column over all sets of the cache.
-    span = (n + chunk) | 1
+    span = (n + beside) | 1
     t = tile(np.empty((n * span + 1) * count, a.dtype), span, a)
     pivots = tile(np.empty((n + 1) * count, np.int64), 1, a)
-    early = n * n * count * a.itemsize <= EARLY
-    ahead = n if early else 0
-    permuted = early and n >= 2 * PANEL
     failed = False
+    if rcond is not None:
+        vectors, sums = workspace(a)
     for first in range(0, systems, count):
-        flaw = check = magnitude(splat(0, t))
-        for i in range(n):
-            for j in range(0, PANEL if permuted else n, 8):
-                e = min(j, n - 8)
-                read(a, i * n + e, n * n, first, last, t, i, e, 8, False)
-        for start in range(0, n, PANEL):
-            stop = min(start + PANEL, n)
-            if stop - start == PANEL:
-                flaw = eliminate(t, pivots, start, n, a, first, ahead, flaw)
-            else:
-                flaw = eliminate_rest(t, pivots, start, n, flaw)
-            swapped = permuted and start == 0
-            if swapped:
-                read_rest(a, n, first, last, t, pivots)
-            advance(t, pivots, swapped, start, stop, n, stop, n)
+        flaw = factor_tile(a, n, first, last, t, pivots)
+        check = magnitude(splat(0, t))
         for left in range(0, columns, chunk):
             wide = min(chunk, columns - left)
-            if columns == 1:
-                for i in range(0, n, 8):
-                    e = min(i, n - 8)
-                    read(b, e, n, first, last, t, e, n, 8, True)
-            else:
-                for i in range(n):
-                    for j in range(wide):
-                        at = i * columns + left + j
-                        read(b, at, n * columns, first, last, t, i, n + j, 1, False)
-            for start in range(0, n, PANEL):
-                advance(t, pivots, False, start, min(start + PANEL, n), n, n, n + wide)
-            for start in range((n - 1) // PANEL * PANEL, -1, -PANEL):
-                retreat(t, start, min(start + PANEL, n), n, n + wide)
-            for i in range(n):
-                for j in range(n, n + wide):
-                    check = weigh(check, t[i, j])
-            if columns == 1:
-                for i in range(0, n, 8):
-                    e = min(i, n - 8)
-                    write(x, e, n, first, last, t, e, n, 8, True)
-            else:
-                for i in range(n):
-                    for j in range(wide):
-                        at = i * columns + left + j
-                        write(x, at, n * columns, first, last, t, i, n + j, 1, False)
+            read_columns(b, left, wide, first, last, t)
+            substitute(t, pivots, n, n, n + wide)
+            check = weigh_columns(check, t, n, wide)
+            write_columns(x, left, wide, first, last, t)
         if record(status, first, last, flaw, check):
             failed = True
+        if rcond is not None:
+            put_numbers(rcond, first, last, inverse_norm(t, pivots, n, n))
+            stop = min(first + count, systems)
+            measure(a, b, x, first, stop, rcond, backward_error, vectors, sums)
     if failed:
         reject(a, b, x, status)
+    if rcond is not None:
+        doubt(a, status, rcond, backward_error)
 
 
 def kernel(_):

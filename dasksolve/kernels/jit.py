@@ -9,6 +9,8 @@ from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _PART: Any = {**_OPTIONS, "no_cpython_wrapper": True}
@@ -29,6 +31,13 @@ class _Cache(FunctionCache):
     def _index_key(self, signature: Any, codegen: Any) -> Any:
         return (*super()._index_key(signature, codegen), _sources())
 
+    def holds(self, signature: Any, target_context: Any) -> bool:
+        """Whether it is worth loading."""
+        with suppress(Exception):
+            key = self._index_key(signature, target_context.codegen())
+            return key in self._cache_file._load_index()
+        return False
+
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         with suppress(Exception):  # a crash may leave an index that ends early
             return super().load_overload(signature, target_context)
@@ -41,9 +50,44 @@ class _Cache(FunctionCache):
                 self.flush()
 
 
+class _PartLibrary(JITCodeLibrary):
+    """The code of a function that only kernels call: they optimize and compile it, once.
+
+    Numba would do both for each function that calls others, again and again, and for the machine:
+    a kernel took twice the time and the memory to compile.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        return self
+
+    def set_env(self, name: str, env: Any) -> None:
+        """Leave out what only exceptions use: there is no machine code to tell it to."""
+
+
+class _PartCompiler(Compiler):
+    """Numba's own compiler, for parts."""
+
+    def _compile_bytecode(self) -> Any:
+        state = self.state
+        state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        return super()._compile_bytecode()
+
+
 def part(function: Callable[..., Any]) -> Any:
     """Compile a function that only kernels call: it is cached as a part of them."""
-    return numba.njit(**_PART)(function)
+    return numba.njit(**_PART, pipeline_class=_PartCompiler)(function)
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -52,3 +96,16 @@ def jit(function: Callable[..., Any]) -> Any:
     with suppress(RuntimeError):  # numba found no place for its cache that it may write to
         dispatcher._cache = _Cache(function)
     return dispatcher
+
+
+@cache
+def has_cache() -> bool:
+    """Whether kernels are cached on disk: not where numba finds no place that it may write to."""
+    with suppress(RuntimeError):
+        return bool(_Cache(part).cache_path)
+    return False
+
+
+def is_cached(dispatcher: Any, signature: Any) -> bool:
+    """Whether an earlier process compiled a kernel for these types."""
+    return has_cache() and dispatcher._cache.holds(signature, dispatcher.targetctx)

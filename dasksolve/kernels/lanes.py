@@ -81,6 +81,7 @@ LIFT = {
         unpaired if isinstance(lanes.dtype, types.Complex) else Vector
     )(builder, value),
     Mask: lambda context, builder, mask, value: Bits(builder, value),
+    types.NoneType: lambda context, builder, none, value: None,
     types.Literal: lambda context, builder, literal, value: literal.literal_value,
     types.Integer: lambda context, builder, integer, value: Index(
         builder, resized(builder, value, INDEX)
@@ -208,6 +209,14 @@ def square_root(x):
     return x.call("sqrt")
 
 
+def inner(left, right):
+    """Σ left right, for operations."""
+    total = product(left[0], right[0])
+    for factors in zip(left[1:], right[1:], strict=True):
+        total = fma(*factors, total)
+    return total
+
+
 @operation(lambda mask, x, y: first(x, y) if isinstance(mask, Mask) else None)
 def where(mask, x, y):
     """Lanes of x where the mask is set, of y elsewhere."""
@@ -255,6 +264,16 @@ def total(x):
     while x.count > 1:
         half = x.count // 2
         x = x.shuffle(x, range(half)) + x.shuffle(x, range(half, x.count))
+    return x.lane(0)
+
+
+@operation(lambda x: x.dtype)
+def highest(x):
+    """The largest of the lanes, which are real; NaN where any is."""
+    while x.count > 1:
+        half = x.count // 2
+        low, high = x.shuffle(x, range(half)), x.shuffle(x, range(half, x.count))
+        x = where((high <= low) | (low != low), low, high)
     return x.lane(0)
 
 

@@ -10,9 +10,9 @@
 from llvmlite import ir
 from numba import types
 
-from dasksolve.kernels.blocks import inner, integer, place, put_number, spread
+from dasksolve.kernels.blocks import integer, place, put_number, spread
 from dasksolve.kernels.emitted import INDEX, Index, Pair, Variable, Vector, loop
-from dasksolve.kernels.lanes import PANEL, any_lane, magnitude, operation, reciprocal, where
+from dasksolve.kernels.lanes import PANEL, any_lane, inner, magnitude, operation, reciprocal, where
 from dasksolve.status import Status
 
 

@@ -8,7 +8,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from dasksolve.kernels.emitted import INDEX, Index, Pair, Vector, index_value
+from dasksolve.kernels.emitted import INDEX, Index, Pair, Vector, index_value, resized
 from dasksolve.kernels.lanes import LIFT, Lanes, nothing, operation, scalar_type, width
 
 
@@ -260,6 +260,16 @@ def collect(vectors, array, starts):
 def systems_of_lanes(array, first, last):
     """Which system each lane holds; past the end of the batch the last one again."""
     return [(first + lane).at_most(last) for lane in range(width(array.lanes.dtype))]
+
+
+@operation(nothing)
+def put_numbers(array, first, last, x):
+    """array[s] = lane l of the real x, in the array's dtype, for the system s of each lane."""
+    number = array.data.type.pointee
+    for lane in range(x.count):
+        value = resized(array.builder, x.lane(lane).value, number)
+        place = (first + lane).at_most(last)
+        array.builder.store(value, array.builder.gep(array.data, [index_value(place)]))
 
 
 # Levels of the cache to prefetch to. A tile beyond N = 8 would drive the one that is being worked

@@ -5,10 +5,13 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from dasksolve.kernels import elementwise
+from dasksolve.kernels.condition import larger
 from dasksolve.kernels.emitted import Variable, align_stack, forget_registers, loop, opaque
 from dasksolve.kernels.flaws import judge, record, reject, weigh
 from dasksolve.kernels.jit import jit
-from dasksolve.kernels.lanes import PANEL, fma, magnitude, operation, product, reciprocal, where
+from dasksolve.kernels.lanes import PANEL, inner, magnitude, operation, reciprocal, where
+from dasksolve.kernels.residual import doubt
 from dasksolve.kernels.tiles import (
     FIRST,
     SECOND,
@@ -16,6 +19,7 @@ from dasksolve.kernels.tiles import (
     deal,
     lane_count,
     prefetch_next,
+    put_numbers,
     systems_of_lanes,
     tile,
 )
@@ -47,14 +51,6 @@ def search(column, k, n):
     return largest, chosen
 
 
-def less(x, left, right):
-    """x - Σ left right."""
-    total = product(left[0], right[0])
-    for factors in zip(left[1:], right[1:], strict=True):
-        total = fma(*factors, total)
-    return x - total
-
-
 def permute(column, start, swaps):
     """Swap the rows of a column as the pivots from `start` on say."""
     for k, chosen in enumerate(swaps, start):
@@ -66,7 +62,7 @@ def advance(column, t, start, swaps, n):
     for i in range(start + 1, n):
         known = range(start, min(i, start + len(swaps)))
         if known:
-            column[i] = less(column[i], [t[i, k] for k in known], [column[k] for k in known])
+            column[i] = column[i] - inner([t[i, k] for k in known], [column[k] for k in known])
 
 
 def retreat(column, t, start, stop):
@@ -74,7 +70,7 @@ def retreat(column, t, start, stop):
     for i in reversed(range(stop)):
         known = range(max(start, i + 1), stop)
         if known:
-            column[i] = less(column[i], [t[i, k] for k in known], [column[k] for k in known])
+            column[i] = column[i] - inner([t[i, k] for k in known], [column[k] for k in known])
         if i >= start:
             column[i] = column[i] * t[i, i]
 
@@ -127,8 +123,19 @@ def apart_from(first, systems, n, columns, j, full):
     return [[columns * (s * n + i) + base for s in range(len(systems))] for i in range(n)]
 
 
+def keep(t, n):
+    """Copy the tile to where factoring it does not reach; return how to get at an element."""
+    if n <= IN_REGISTERS:
+        elements = dict(t)
+        return lambda i, j: elements[i, j]
+    for i in range(n):
+        for j in range(n):
+            t[n + i, j] = t[i, j]
+    return lambda i, j: t[n + i, j]
+
+
 @operation(lambda *_: types.boolean)
-def solve_tile(a, b, x, status, t, first, last, columns, n, full):
+def solve_tile(a, b, x, status, t, first, last, columns, n, full, rcond, backward_error):
     """Solve the systems of the tile that begins with `first`; whether any of them failed."""
     builder = a.builder
     align_stack(builder)
@@ -146,6 +153,10 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, full):
                 t[i, e] = element
     flaw = magnitude(element.fill(0))
     check = Variable(flaw)
+    if rcond is not None:
+        matrix = keep(t, n)
+        norms = elementwise.norms(matrix, n)
+        worst = Variable(flaw)
     swaps: list[Any] = []
     for start in range(0, n, PANEL):
         stop = min(start + PANEL, n)
@@ -179,6 +190,7 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, full):
                 for row, starts in zip(rows, apart, strict=True):
                     row.set(deal(b, starts, 1)[0])
         column = {i: row.get() for i, row in enumerate(rows)}
+        given = list(column.values())
         for start in range(0, n, PANEL):
             permute(column, start, swaps[start : start + PANEL])
             advance(column, t, start, swaps[start : start + PANEL], n)
@@ -186,6 +198,10 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, full):
             retreat(column, t, start, min(start + PANEL, n))
         for value in column.values():
             check.set(weigh(check.get(), value))
+        if rcond is not None:
+            found = [column[i] for i in range(n)]
+            error = elementwise.backward_error(matrix, norms, given, found, a.lanes)
+            worst.set(larger(worst.get(), error))
         with builder.if_else(vector) as (one, several):
             with one:
                 collect(list(column.values()), x, together)
@@ -193,28 +209,38 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, full):
                 apart = apart_from(first, systems, n, columns, j, full)
                 for value, starts in zip(column.values(), apart, strict=True):
                     collect([value], x, starts)
+    if rcond is not None:
+        put_numbers(rcond, first, last, elementwise.rcond(t, norms, n, a.lanes))
+        put_numbers(backward_error, first, last, worst.get())
     return record(status, first, last, flaw, check.get(), full)
 
 
 def kernel(n):
-    """The kernel for systems of order n."""
+    """The kernel for systems of order n; with diagnostics up to a panel."""
 
     @jit
-    def solve(a, b, x, status):
+    def solve(a, b, x, status, rcond=None, backward_error=None):
         systems, _, columns = b.shape
         count, last = lane_count(a), systems - 1
-        t = tile(np.empty((n * n + 1) * count, a.dtype), n, a)
+        rows = n if rcond is None else 2 * n
+        t = tile(np.empty((rows * n + 1) * count, a.dtype), n, a)
         failed = False
         full = 0
         if n <= PANEL:  # beyond, compiling a tile twice would take more than 5 s
             full = systems // count * count
             for first in range(0, full, count):
-                if solve_tile(a, b, x, status, t, first, last, columns, n, True):
+                if solve_tile(
+                    a, b, x, status, t, first, last, columns, n, True, rcond, backward_error
+                ):
                     failed = True
         for first in range(full, systems, count):
-            if solve_tile(a, b, x, status, t, first, last, columns, n, False):
+            if solve_tile(
+                a, b, x, status, t, first, last, columns, n, False, rcond, backward_error
+            ):
                 failed = True
         if failed:
             reject(a, b, x, status)
+        if rcond is not None:
+            doubt(a, status, rcond, backward_error)
 
     return solve

@@ -54,6 +54,21 @@ def test_a_later_process_loads_the_kernel(package):
     assert run(package) == (True, 1)
 
 
+APART = """
+    from dasksolve.kernels.apart import _wanted
+    _wanted.set(True)
+"""
+
+
+def test_a_child_compiles_what_is_then_loaded(package):
+    assert run(package, before=APART) == (True, 1)
+    assert run(package, before=APART + "    import subprocess; subprocess.run = None") == (True, 1)
+
+
+def test_a_child_that_fails_is_no_reason_to_fail(package):
+    assert run(package, before=APART + "    import sys; sys.executable = None") == (True, 0)
+
+
 def test_an_index_that_a_crash_cut_short_is_no_reason_to_fail(package):
     run(package)
     for index in package.rglob("*.nbi"):

@@ -1,0 +1,131 @@
+"""Calls a kernel from other compiled code, at an address that is found while that code runs.
+
+Which kernel is right depends on N, and compiled code learns N only when it runs. It keeps a table
+of addresses, empty at first, and asks Python for what is missing: once for every kind of call, with
+the GIL, which the threads of a `prange` may take too. No address outlives the process and no symbol
+is left to link, so that the code may be cached on disk: it asks by name, and imports what it needs.
+"""
+
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload, register_jitable
+from numba.np.numpy_support import as_dtype
+
+from dasksolve.kernels import is_few, pick
+from dasksolve.kernels.lanes import width
+
+ORDERS = 256
+"""N from which on the table tells no N from another: kernels for one N alone are for small ones."""
+
+INTERFACE = 1
+"""Counted up when a kernel's arguments or the slots change: code on disk may be of an older one."""
+
+_WORD = ir.IntType(64)
+_lock = Lock()
+_found: dict[int, Any] = {}  # keeps the code at an address from being freed
+
+
+def address(interface: int, char: int, n: int, k: int, systems: int) -> int:
+    """Where the best kernel's machine code begins; compiles it if it must."""
+    if interface != INTERFACE:
+        raise RuntimeError(
+            "a function that numba cached on disk was compiled with another version of dasksolve; "
+            "delete its __pycache__, or save its source again"
+        )
+    with _lock:
+        kernel: Any = pick("gen", n, k, systems, np.dtype(chr(char)))
+        (compiled,) = kernel.overloads.values()
+        begin = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        _found[begin] = kernel
+        return int(begin)
+
+
+register_jitable(is_few)
+
+
+@register_jitable
+def slot(n: int, k: int, systems: int, lanes: int) -> int:
+    """Where the table has the kernel: all that `pick` looks at, as one number."""
+    few = is_few(systems, n, lanes)
+    return ((min(n, ORDERS) * 2 + few) * 2 + (k == 1)) * 2 + (2 * k >= n)
+
+
+@intrinsic
+def _look_up(typing_context, place, n, k, systems, x):
+    """The address at `place` of the table; 0 if Python, asked for it, failed."""
+    char = _WORD(ord(as_dtype(x.dtype).char))
+
+    def emit(context, builder, _, arguments):
+        place, *numbers, _ = arguments
+        kind = ir.ArrayType(_WORD, 8 * (ORDERS + 1))
+        table = cgutils.add_global_variable(builder.module, kind, "dasksolve.addresses")
+        table.linkage, table.initializer = "internal", ir.Constant(kind, None)
+        entry = builder.gep(table, [_WORD(0), place])
+        found = builder.load_atomic(entry, "acquire", 8)
+        result = cgutils.alloca_once_value(builder, found)
+        with cgutils.if_unlikely(builder, cgutils.is_null(builder, found)):
+            _ask(context, builder, [_WORD(INTERFACE), char, *numbers], result)
+            builder.store_atomic(builder.load(result), entry, "release", 8)
+        return builder.load(result)
+
+    return types.intp(types.intp, types.intp, types.intp, types.intp, x), emit
+
+
+def _ask(context, builder, numbers, result):
+    """Put what `address` returns into `result`; an exception is printed."""
+    api = context.get_python_api(builder)
+    state = api.gil_ensure()
+    module = api.import_module(context.insert_const_string(builder.module, __name__))
+    with cgutils.if_likely(builder, cgutils.is_not_null(builder, module)):
+        objects = list(map(api.long_from_longlong, numbers))
+        answer = api.call_method(module, address.__name__, objects)
+        with cgutils.if_likely(builder, cgutils.is_not_null(builder, answer)):
+            builder.store(api.long_as_longlong(answer), result)
+            api.decref(answer)
+        for held in (*objects, module):
+            api.decref(held)
+    with cgutils.if_unlikely(builder, cgutils.is_not_null(builder, api.err_occurred())):
+        api.err_write_unraisable(api.get_null_object())
+    api.gil_release(state)
+
+
+@intrinsic
+def _call(typing_context, begin, a, b, x, status):
+    """Run the machine code at `begin`, a kernel's."""
+    arrays = a, b, x, status
+
+    def emit(context, builder, _, arguments):
+        begin, *values = arguments
+        kind = context.call_conv.get_function_type(types.none, arrays)
+        code = builder.inttoptr(begin, kind.as_pointer())
+        context.call_conv.call_function(builder, code, types.none, arrays, values)
+        return context.get_dummy_value()
+
+    return types.none(types.intp, *arrays), emit
+
+
+def kernel_for(n, k, systems, x):
+    """Inside compiled code: the address of the kernel that suits so many systems of x's dtype."""
+    raise NotImplementedError
+
+
+@overload(kernel_for)
+def _kernel_for(n, k, systems, x):
+    lanes = width(as_dtype(x.dtype))
+
+    def find(n, k, systems, x):
+        place = slot(n, k, systems, lanes)
+        return _look_up(place, n, k, systems, x)  # type: ignore[call-arg]  # numba gives the first
+
+    return find
+
+
+@register_jitable
+def call(begin, a, b, x, status):
+    """Inside compiled code: call the kernel at `begin`; all arrays as `kernels` wants them."""
+    _call(begin, a, b, x, status)  # type: ignore[call-arg]  # numba gives the first

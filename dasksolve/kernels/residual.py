@@ -1,0 +1,181 @@
+"""Norms of a system and of its residual, and what they say about its answer.
+
+The backward error ‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞) is Rigal and Gaches' (Higham, *Accuracy and Stability
+of Numerical Algorithms*, section 7.1). What is out of range here is left NaN, for the caller.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from dasksolve.kernels.blocks import (
+    ROWS,
+    lane_count,
+    load_first,
+    put_number,
+    put_numbers,
+    tile,
+)
+from dasksolve.kernels.condition import larger, modulus
+from dasksolve.kernels.emitted import Emitted, Pair, Variable, loop
+from dasksolve.kernels.flaws import OK, SINGULAR
+from dasksolve.kernels.jit import part
+from dasksolve.kernels.lanes import fma, highest, nothing, operation, splat
+from dasksolve.status import Status
+
+ILL_CONDITIONED = int(Status.ILL_CONDITIONED)
+
+
+@operation(lambda x: x.real)
+def quick_modulus(x):
+    """|x| of what is neither huge nor tiny: half the time of `modulus`."""
+    if not isinstance(x, Pair):
+        return abs(x)
+    return fma(x.real, x.real, x.imag * x.imag).call("sqrt")
+
+
+def limits(lanes):
+    """Between which ‖A‖ and ‖A‖ ‖x‖ nothing here under- or overflows noticeably."""
+    info = np.finfo(lanes.real.dtype.name)
+    if lanes.dtype != lanes.real.dtype:  # the squares of the least that matters must be normal
+        return float(np.sqrt(info.tiny) / info.eps), float(np.sqrt(info.max) * info.eps)
+    return float(info.tiny / info.eps**2), float(info.max)
+
+
+@operation(lambda a: types.UniTuple(types.float64, 2))
+def measurable(a):
+    """The limits for the dtype of a."""
+    return tuple(Emitted(a.builder, ir.Constant(ir.DoubleType(), x)) for x in limits(a.lanes))
+
+
+def totals(rows):
+    """A vector of the sums of the lanes of each of the rows, whose number is a power of two."""
+    if isinstance(rows[0], Pair):
+        return Pair(totals([row.real for row in rows]), totals([row.imag for row in rows]))
+    while rows[0].count > len(rows):
+        half = rows[0].count // 2
+        low, high = range(half), range(half, 2 * half)
+        rows = [row.shuffle(row, low) + row.shuffle(row, high) for row in rows]
+    while len(rows) > 1:
+        even, odd = (range(first, 2 * rows[0].count, 2) for first in range(2))
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        rows = [one.shuffle(two, even) + one.shuffle(two, odd) for one, two in pairs]
+    return rows[0]
+
+
+@operation(nothing)
+def add_rows(a, start, i, rows, n, vectors, sums):
+    """Put the sums of the moduli of some rows in row 1 of `sums`; add the moduli to row 0."""
+    of_rows = [Variable(sums.fill(0)) for _ in range(rows)]
+    with loop(a.builder, 0, sums.columns) as j:
+        at = j * sums.lanes.count
+        column = sums[0, j]
+        for r, of_row in enumerate(of_rows):
+            row = load_first(a, start + (i + r) * n + at, n + at * -1, vectors)
+            size = quick_modulus(row)
+            of_row.set(of_row.get() + size)
+            column = column + size
+        sums[0, j] = column
+    put_numbers(sums, 1, i, totals([of_row.get() for of_row in of_rows]))
+
+
+@operation(nothing)
+def multiply_rows(a, start, i, rows, n, vectors):
+    """Put the products of some rows and row 0 of `vectors` in row 2."""
+    sums = [Variable(vectors.fill(0)) for _ in range(rows)]
+    with loop(a.builder, 0, vectors.columns) as j:
+        at = j * vectors.lanes.count
+        x = vectors[0, j]
+        for r, products in enumerate(sums):
+            row = load_first(a, start + (i + r) * n + at, n + at * -1, vectors)
+            products.set(fma(row, x, products.get()))
+    put_numbers(vectors, 2, i, totals([products.get() for products in sums]))
+
+
+@part
+def size_of(vectors, row, blocks):
+    """‖·‖∞ of a row."""
+    largest = modulus(vectors[row, 0])
+    for j in range(1, blocks):
+        largest = larger(largest, modulus(vectors[row, j]))
+    return highest(largest)
+
+
+@part
+def norms(a, m, vectors, sums, blocks):
+    """‖A‖₁ and ‖A‖∞ of a system."""
+    n = a.shape[1]
+    for j in range(blocks):
+        sums[0, j] = splat(0, sums)
+    for i in range(0, n - ROWS + 1, ROWS):
+        add_rows(a, m * n * n, i, ROWS, n, vectors, sums)
+    for i in range(n // ROWS * ROWS, n):
+        add_rows(a, m * n * n, i, 1, n, vectors, sums)
+    return size_of(sums, 0, blocks), size_of(sums, 1, blocks)
+
+
+@part
+def gather(array, m, c, vectors, row):
+    """Put column c of a right-hand side, or of a solution, in a row of `vectors`."""
+    n, columns = array.shape[1:]
+    count = lane_count(array)
+    if columns == 1:
+        for j in range(-(-n // count)):
+            vectors[row, j] = load_first(array, m * n + j * count, n - j * count, vectors)
+    else:
+        for i in range(n):
+            put_number(vectors, row, i, splat(array[m, i, c], vectors))
+
+
+@part
+def residual(a, m, vectors, blocks):
+    """Put A x - b in row 2 of `vectors`, which holds x in row 0 and b in row 1."""
+    n = a.shape[1]
+    for i in range(0, n - ROWS + 1, ROWS):
+        multiply_rows(a, m * n * n, i, ROWS, n, vectors)
+    for i in range(n // ROWS * ROWS, n):
+        multiply_rows(a, m * n * n, i, 1, n, vectors)
+    for j in range(blocks):
+        vectors[2, j] = vectors[2, j] - vectors[1, j]
+
+
+@part
+def workspace(a):
+    """Room for x, b and A x, and for the sums of the moduli of a system's columns and rows."""
+    count = lane_count(a)
+    blocks = -(-a.shape[1] // count)
+    vectors = tile(np.zeros((3 * blocks + 1) * count, a.dtype), blocks, a)
+    return vectors, tile(np.zeros((2 * blocks + 1) * count, a.real.dtype), blocks, a.real)
+
+
+@part
+def measure(a, b, x, first, last, rcond, backward_error, vectors, sums):
+    """Replace ‖A⁻¹‖₁ in `rcond` by the condition number's reciprocal; fill in `backward_error`."""
+    n, columns = b.shape[1:]
+    blocks = -(-n // lane_count(a))
+    low, high = measurable(a)
+    for m in range(first, last):
+        one, infinity = norms(a, m, vectors, sums, blocks)
+        known, worst = low <= infinity <= high, 0.0
+        for c in range(columns):
+            gather(x, m, c, vectors, 0)
+            gather(b, m, c, vectors, 1)
+            residual(a, m, vectors, blocks)
+            of_x, of_b = size_of(vectors, 0, blocks), size_of(vectors, 1, blocks)
+            if of_x > 0 or of_b > 0:
+                scale = infinity * of_x + of_b
+                known &= low <= scale <= high
+                worst = max(worst, size_of(vectors, 2, blocks) / scale)
+        rcond[m] = 1 / one / rcond[m] if known else np.nan
+        backward_error[m] = worst if known else np.nan
+
+
+@part
+def doubt(a, status, rcond, backward_error):
+    """Say what the diagnostics of each system mean, where its status does."""
+    for m in range(len(status)):
+        if status[m] != OK:
+            rcond[m] = 0 if status[m] == SINGULAR else np.nan
+            backward_error[m] = np.nan
+        elif rcond[m] < np.finfo(a.real.dtype).eps:
+            status[m] = ILL_CONDITIONED

@@ -1,0 +1,143 @@
+"""Solving labelled arrays: `xarray.DataArray` in, `xarray.DataArray` out."""
+
+import math
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+from dasksolve import api
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def solve(
+    a: "xr.DataArray",
+    b: "xr.DataArray",
+    dims: tuple[Hashable, Hashable] = ("row", "col"),
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "raise",
+    workers: int = 1,
+    keep_attrs: bool = False,
+) -> "xr.DataArray":
+    """Solve a batch of dense linear systems whose dimensions have names.
+
+    Parameters
+    ----------
+    a : xarray.DataArray with dimensions (..., row, col), in any order
+        Square matrices; all dimensions but the two of `dims` are the batch.
+    b : xarray.DataArray with dimension row
+        Right-hand sides. The dimensions that it shares with a, or lacks, are matched by name; each
+        that a does not have numbers right-hand sides of the same systems.
+    dims : (str, str), default ("row", "col")
+        The names of the equations and of the unknowns in a.
+    assume_a, lower, on_singular, workers
+        As in `dasksolve.solve`.
+    keep_attrs : bool, default False
+        Whether x gets the attributes of b.
+
+    Returns
+    -------
+    x : xarray.DataArray
+        b with col in place of row, and the coordinates of both save those along row. Lazy where a
+        or b holds a dask array: one task a block, in a's chunks along the batch.
+
+    Raises
+    ------
+    ValueError
+        A dimension is missing, or is chunked where whole systems are needed; coordinates of a and
+        b along one dimension differ; and what `dasksolve.solve` refuses.
+    SingularSystemError
+        As in `dasksolve.solve`.
+    TypeError
+        a or b is not a DataArray.
+    ImportError
+        xarray is not installed: ``pip install "dasksolve[xarray]"``.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from dasksolve import labelled
+    >>> a = xr.DataArray(np.eye(2) * [[[2.0]], [[4.0]]], {"pixel": [7, 9]}, ("pixel", "row", "col"))
+    >>> b = xr.DataArray([8.0, 4.0], dims="row")
+    >>> labelled.solve(a, b)
+    <xarray.DataArray (pixel: 2, col: 2)> Size: 32B
+    array([[4., 2.],
+           [2., 1.]])
+    Coordinates:
+      * pixel    (pixel) int64 16B 7 9
+    Dimensions without coordinates: col
+    """
+    columns = _columns(a, b, dims)
+    row, col = dims
+    x = _xarray().apply_ufunc(
+        _solve,
+        a,
+        b,
+        input_core_dims=[[row, col], [row, *columns]],
+        output_core_dims=[[col, *columns]],
+        dask="allowed",
+        keep_attrs="override",  # those of the coordinates
+        kwargs={
+            "columns": len(columns),
+            "assume_a": assume_a,
+            "lower": lower,
+            "on_singular": on_singular,
+            "workers": workers,
+        },
+    )
+    x.attrs = dict(b.attrs) if keep_attrs else {}
+    order = [col if dim == row else dim for dim in b.dims]
+    return x.transpose(*(dim for dim in x.dims if dim not in order), *order)
+
+
+def _columns(a: Any, b: Any, dims: tuple[Hashable, Hashable]) -> list[Hashable]:
+    """Return the dimensions of b that number right-hand sides, or refuse what cannot be solved."""
+    row, col = dims
+    array = _xarray().DataArray
+    for name, values, core in (("a", a, (row, col)), ("b", b, (row,))):
+        if not isinstance(values, array):
+            raise TypeError(
+                f"{name} is {type(values).__name__}, where an xarray.DataArray is needed"
+            )
+        missing = [dim for dim in core if dim not in values.dims]
+        if missing:
+            raise ValueError(
+                f"{name} has no dimension {missing[0]!r}: its dimensions are {values.dims}; dims="
+                f"{dims!r} names the equations and the unknowns"
+            )
+    if col in b.dims:
+        raise ValueError(
+            f"b has the dimension {col!r} of the unknowns: its dimensions are {b.dims}; rename it"
+        )
+    columns = [dim for dim in b.dims if dim not in a.dims]
+    for name, values, whole in (("a", a, (row, col)), ("b", b, (row, *columns))):
+        for dim in whole:
+            chunks = values.chunksizes.get(dim, ())
+            if len(chunks) > 1:
+                raise ValueError(
+                    f"{name} is chunked along {dim!r}, in {chunks}, where a block must hold whole "
+                    f"systems: {name}.chunk({dict.fromkeys(whole, -1)})"
+                )
+    return columns
+
+
+def _solve(a: Any, b: Any, *, columns: int, **options: Any) -> Any:
+    """Solve with b of (..., N) and any number of axes of right-hand sides after that."""
+    b = b[(None,) * (a.ndim - 1 + columns - b.ndim)]
+    if columns < 2:
+        return api.solve(a, b, **options)
+    several = b.shape[a.ndim - 1 :]
+    x = api.solve(a, b.reshape((*b.shape[: a.ndim - 1], math.prod(several))), **options)
+    return x.reshape((*x.shape[:-1], *several))
+
+
+def _xarray() -> Any:
+    try:
+        import xarray as xr  # an extra
+    except ImportError as error:
+        raise ImportError(
+            'labelled arrays need xarray: pip install "dasksolve[xarray]"', name=error.name
+        ) from error
+    return xr

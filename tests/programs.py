@@ -1,0 +1,79 @@
+"""A dask cluster of separate programs, as people start them: a scheduler, and workers over TCP."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from distributed import Client
+
+Program = subprocess.Popen[bytes]
+
+
+class Programs:
+    """`dask scheduler` and `dask worker`, each a process of its own, on the loopback."""
+
+    def __init__(self, folder: Path, **configuration: str) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, **configuration}
+        self.workers: list[Program] = []
+        self.log = (folder / "log").open("wb")
+        self.scheduler, self.address = self._scheduler()
+        self.client = Client(self.address, set_as_default=False)
+
+    def __enter__(self) -> "Programs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        for process in (*self.workers, self.scheduler):
+            kill(process)
+        self.log.close()
+
+    def _dask(self, *words: str, hiding: Path | None = None) -> Program:
+        command = [sys.executable, "-m", "dask", *words]
+        if hiding is not None:  # as another machine would, it finds an empty folder there
+            script = f"mount -t tmpfs tmpfs {hiding} && exec {shlex.join(command)}"
+            command = ["unshare", "--mount", "sh", "-c", script]
+        return subprocess.Popen(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,  # a nanny, and the worker that it watches over
+        )
+
+    def _scheduler(self) -> tuple[Program, str]:
+        found = self.folder / "scheduler.json"
+        words = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show"]
+        process = self._dask("scheduler", *words, "--scheduler-file", str(found))
+        with Client(scheduler_file=str(found), timeout="60s", set_as_default=False) as client:
+            return process, client.scheduler.address
+
+    def worker(self, *words: str, hiding: Path | None = None) -> Program:
+        """Start a worker of one thread, and wait until the scheduler knows it."""
+        before = len(self.client.nthreads())
+        known = ["worker", self.address, "--nthreads", "1", "--no-dashboard"]
+        process = self._dask(*known, *words, hiding=hiding)
+        self.workers.append(process)
+        self.client.wait_for_workers(before + 1, timeout=60)
+        return process
+
+    def kill_worker(self, process: Program) -> None:
+        """SIGKILL a worker, and wait until the scheduler has noticed."""
+        before = len(self.client.nthreads())
+        kill(process)
+        self.workers.remove(process)
+        while len(self.client.nthreads()) >= before:
+            os.sched_yield()
+
+
+def kill(process: Program) -> None:
+    """SIGKILL a program and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

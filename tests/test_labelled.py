@@ -1,0 +1,125 @@
+"""Labelled arrays: dimensions by name, coordinates kept, lazy on dask, from zarr to zarr."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import dasksolve
+from dasksolve import labelled
+
+
+def pixels(**b_sizes):
+    """A batch of (2, 6) systems of order 3, and a b of the dimensions that are asked for."""
+    rng = np.random.default_rng(0)
+    sizes = {"time": 2, "pixel": 6, "row": 3, "col": 3}
+    coordinates = {
+        "time": np.array(["2000-01-01", "2000-02-01"], "M8[ns]"),
+        "pixel": ("pixel", np.arange(6) * 10, {"units": "m"}),
+        "quality": ("pixel", list("abcdef")),
+        "row": ["p", "q", "r"],
+        "col": ["u", "v", "w"],
+    }
+    b_sizes = {dim: sizes.get(dim, n) for dim, n in b_sizes.items()}
+    a = xr.DataArray(rng.standard_normal([*sizes.values()]), coordinates, [*sizes])
+    b = xr.DataArray(
+        rng.standard_normal([*b_sizes.values()]), dims=[*b_sizes], attrs={"units": "K"}
+    )
+    return a, b.assign_coords({dim: a[dim] for dim in b.dims if dim in a.dims})
+
+
+DIMENSIONS = {
+    "vectors": (("time", "pixel", "row"), ("time", "pixel", "col"), np.s_[...]),
+    "one vector": (("row",), ("time", "pixel", "col"), np.s_[None, None]),
+    "fewer": (("pixel", "row"), ("time", "pixel", "col"), np.s_[None]),
+    "columns": (("time", "pixel", "row", "k"), ("time", "pixel", "col", "k"), np.s_[...]),
+    "one matrix": (("row", "k"), ("time", "pixel", "col", "k"), np.s_[None, None]),
+}
+
+
+@pytest.mark.parametrize("chunks", [None, {"pixel": 2}], ids=["NumPy", "dask"])
+@pytest.mark.parametrize(("given", "found", "index"), DIMENSIONS.values(), ids=DIMENSIONS)
+def test_dimensions_are_matched_by_name(given, found, index, chunks):
+    a, b = pixels(**dict.fromkeys(given, 2))
+    wanted = dasksolve.solve(a.values, b.values[index])
+    moved = a.transpose("col", "pixel", "row", "time"), b
+    for left, right in ((a, b), moved):
+        x = labelled.solve(left.chunk(chunks) if chunks else left, right)
+        assert (x.chunks is None) == (chunks is None)
+        np.testing.assert_array_equal(x.transpose(*found).values, wanted)
+
+
+def test_x_stands_where_b_stood_with_the_coordinates_of_the_unknowns():
+    a, b = pixels(row=3, member=4, pixel=6, run=2)
+    x = labelled.solve(a, b)
+    assert x.dims == ("time", "col", "member", "pixel", "run")
+    assert set(x.coords) == {"time", "pixel", "quality", "col"}
+    xr.testing.assert_equal(x.coords.to_dataset(), a.coords.to_dataset().drop_vars("row"))
+    assert x.pixel.attrs == {"units": "m"}
+    residual = xr.dot(a, x, dim="col") - b
+    assert abs(residual).max() < 1e-12
+
+
+def test_attributes_of_b_are_kept_if_asked_for():
+    a, b = pixels(pixel=6, row=3)
+    assert labelled.solve(a, b).attrs == {}
+    assert labelled.solve(a, b, keep_attrs=True).attrs == {"units": "K"}
+
+
+def test_options_are_passed_on():
+    a, b = pixels(time=2, pixel=6, row=3)
+    a = a.copy()
+    a[1, 2] = 0
+    with pytest.raises(dasksolve.SingularSystemError, match="flat index 8;"):
+        labelled.solve(a, b)
+    assert np.isnan(labelled.solve(a, b, on_singular="nan")).sum() == 3
+    assert labelled.solve(
+        a.rename(row="i"), b.rename(row="i"), ("i", "col"), on_singular="nan"
+    ).any()
+
+
+def test_from_zarr_to_zarr_with_one_task_a_block(tmp_path, scheduler):
+    a, b = pixels(pixel=6, time=2, row=3)
+    xr.Dataset({"a": a, "b": b}).chunk(pixel=2).to_zarr(tmp_path / "data.zarr", zarr_format=2)
+    data = xr.open_zarr(tmp_path / "data.zarr")
+    x = labelled.solve(data.a, data.b)
+    scheduler.runs = scheduler.tasks = 0
+    x.data.persist()  # quality is lazy too
+    assert (scheduler.runs, scheduler.tasks) == (1, 3)
+    x.to_dataset(name="x").to_zarr(tmp_path / "solved.zarr", zarr_format=2)
+    xr.testing.assert_identical(
+        xr.open_zarr(tmp_path / "solved.zarr").x, labelled.solve(a, b).rename("x")
+    )
+
+
+REFUSED = {
+    "not labelled": (lambda a, b: (a.values, b), TypeError, "a is ndarray, where an xarray"),
+    "no col": (lambda a, b: (a.rename(col="c"), b), ValueError, r"a has no dimension 'col'"),
+    "no row": (lambda a, b: (a, b.isel(row=0)), ValueError, r"b has no dimension 'row'"),
+    "col in b": (lambda a, b: (a, b.expand_dims(col=3)), ValueError, "b has the dimension 'col'"),
+    "other rows": (lambda a, b: (a, b.assign_coords(row=[1, 2, 3])), ValueError, "row"),
+    "other pixels": (lambda a, b: (a.assign_coords(pixel=range(6)), b), ValueError, "pixel"),
+    "a chunked": (
+        lambda a, b: (a.chunk(row=2), b),
+        ValueError,
+        r"a is chunked along 'row', in \(2, 1\).*a\.chunk\({'row': -1, 'col': -1}\)",
+    ),
+    "b chunked": (lambda a, b: (a, b.chunk(row=1)), ValueError, "b is chunked along 'row'"),
+    "not square": (lambda a, b: (a.isel(col=[0, 1]), b), np.linalg.LinAlgError, "square"),
+}
+
+
+@pytest.mark.parametrize(("change", "error", "text"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_solved_is_refused(change, error, text):
+    with pytest.raises(error, match=text):
+        labelled.solve(*change(*pixels(pixel=6, row=3)))
+
+
+def test_without_xarray_an_error_says_what_to_install():
+    code = (
+        "import sys; sys.modules['xarray'] = None; import dasksolve; dasksolve.labelled.solve(1, 2)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert 'ImportError: labelled arrays need xarray: pip install "dasksolve[xarray]"' in run.stderr

@@ -1,0 +1,187 @@
+"""The zarr job on object storage: S3 over HTTP, a server that fails for a while, a killed job."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import fsspec
+import pytest
+import s3fs
+import zarr
+from distributed import Client
+from families import same_bits
+from moto.server import DomainDispatcherApplication, create_backend_app
+from stored import Stored
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Request, Response
+
+import dasksolve
+from dasksolve import BlockErrors, Status, check_zarr, solve_zarr
+
+BUCKET = "s3://systems"
+SLOW = pytest.mark.slow
+
+
+class Server:
+    """An S3 server on the loopback that can be told to fail."""
+
+    def __init__(self) -> None:
+        self.s3 = DomainDispatcherApplication(create_backend_app)
+        self.failing = ""
+        self.answer, self.left, self.failed = 503, 0, 0
+        self.http = make_server("127.0.0.1", 0, self, threaded=True)
+        self.thread = threading.Thread(target=self.http.serve_forever)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+    def fail(self, method_and_path: str, answer: int, times: int) -> None:
+        """Answer so many requests that begin like this with an error."""
+        self.failing, self.answer, self.left, self.failed = method_and_path, answer, times, 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        if self.left and request.startswith(self.failing):
+            self.left -= 1
+            self.failed += 1
+            Request(environ).get_data()
+            code = "SlowDown" if self.answer == 503 else "InternalError"
+            body = f"<Error><Code>{code}</Code><Message>Please try again.</Message></Error>"
+            return Response(body, self.answer)(environ, start_response)
+        return self.s3(environ, start_response)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """The server, found as every program that speaks S3 finds its own."""
+    started = Server()
+    started.thread.start()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", started.url)
+        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield started
+    started.http.shutdown()
+    started.thread.join()
+    started.http.server_close()
+
+
+@pytest.fixture
+def s3(server: Server) -> Iterator[Server]:
+    """The server, with an empty bucket."""
+    bucket = s3fs.S3FileSystem(use_listings_cache=False)
+    bucket.mkdir(BUCKET)
+    yield server
+    server.fail("", 0, 0)
+    bucket.rm(BUCKET, recursive=True)
+
+
+@pytest.fixture
+def bucket(s3: Server, batch: Stored) -> Stored:
+    """The batch, in S3."""
+    group = zarr.create_group(f"{BUCKET}/data.zarr")
+    group.create_array("a", data=batch.a, chunks=(100, 5, 5))
+    group.create_array("b", data=batch.b, chunks=(100, 5))
+    data = f"{BUCKET}/data.zarr"
+    return Stored(batch.a, batch.b, f"{data}/a", f"{data}/b", f"{BUCKET}/out.zarr")
+
+
+def test_a_job(bucket: Stored) -> None:
+    report = solve_zarr(bucket.a_path, bucket.b_path, bucket.out)
+    assert report.flagged == (123, 456, 789)
+    assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+    with pytest.raises(FileExistsError, match="--resume"):
+        solve_zarr(bucket.a_path, bucket.b_path, bucket.out)
+    again = solve_zarr(bucket.a_path, bucket.b_path, bucket.out, resume=True)
+    assert again.blocks_resumed == again.blocks
+    solve_zarr(bucket.a_path, bucket.b_path, bucket.out, overwrite=True)
+    assert check_zarr(bucket.a_path, bucket.b_path, bucket.out).worst_backward_error < 1e-13
+
+
+def test_a_chunk_that_somebody_else_deleted_is_solved_again(bucket: Stored, s3: Server) -> None:
+    solve_zarr(bucket.a_path, bucket.b_path, bucket.out)
+    solve_zarr(bucket.a_path, bucket.b_path, bucket.out, resume=True)  # everything was listed
+    elsewhere = f"import s3fs; s3fs.S3FileSystem().rm('{bucket.out}/x/c/0/0')"
+    subprocess.run([sys.executable, "-c", elsewhere], check=True)
+    report = solve_zarr(bucket.a_path, bucket.b_path, bucket.out, resume=True)
+    assert report.blocks_resumed < report.blocks
+    assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        pytest.param("GET /systems/data.zarr/a/c/", 503, id="chunks of a"),
+        pytest.param("HEAD /systems/data.zarr/b/c/", 500, id="whether there are chunks of b"),
+        pytest.param("PUT /systems/out.zarr/x/c/", 503, id="chunks of x", marks=SLOW),
+        pytest.param("PUT /systems/out.zarr/status/c/", 500, id="chunks of status", marks=SLOW),
+    ],
+)
+def test_a_server_that_fails_for_a_while_is_asked_again(
+    bucket: Stored, s3: Server, request_: str, answer: int
+) -> None:
+    s3.fail(request_, answer, 3)
+    report = solve_zarr(bucket.a_path, bucket.b_path, bucket.out)
+    assert s3.failed == 3
+    assert (report.blocks_done, report.chunks_missing) == (report.blocks, 0)
+    assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+
+
+@pytest.mark.parametrize("strict", [pytest.param(True, marks=SLOW), False])
+@pytest.mark.usefixtures("many_blocks")
+def test_a_server_that_goes_on_failing_is_no_missing_chunk(
+    bucket: Stored, s3: Server, strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retries = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+    monkeypatch.setitem(fsspec.config.conf, "s3", retries)  # not eight seconds of them
+    s3.fail("GET /systems/data.zarr/a/c/6/", 500, 1 << 30)
+    with pytest.raises(BlockErrors, match=r"cannot read chunk c/6/0/0 of a \(.*try again") as info:
+        solve_zarr(bucket.a_path, bucket.b_path, bucket.out, strict=strict)
+    assert [failure.batch_range for failure in info.value.failures] == [((600, 700),)]
+    assert info.value.report.counts[Status.PENDING] == 100
+    s3.fail("", 0, 0)
+    assert solve_zarr(bucket.a_path, bucket.b_path, bucket.out, resume=True).blocks_resumed == 9
+    assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("many_blocks")
+def test_workers_write_to_the_same_bucket(bucket: Stored, two_processes: Client) -> None:
+    environment = {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
+    two_processes.run(os.environ.update, environment)
+    solve_zarr(bucket.a_path, bucket.b_path, bucket.out, client=two_processes)
+    assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+
+
+@pytest.mark.slow
+def test_a_killed_job_is_resumed_from_the_command_line(bucket: Stored, s3: Server) -> None:
+    words = ["solve", bucket.a_path, bucket.b_path, bucket.out, "--workers", "8"]
+    started = threading.Event()
+    put = s3.s3
+
+    def watch(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "PUT" and "/status/c/" in environ["PATH_INFO"]:
+            started.set()
+        return put(environ, start_response)
+
+    s3.s3 = watch
+    process = subprocess.Popen([sys.executable, "-m", "dasksolve.cli", *words])
+    assert started.wait(60)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    s3.s3 = put
+    run = subprocess.run(
+        [sys.executable, "-m", "dasksolve.cli", *words, "--resume", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 3, run.stderr
+    report = json.loads(run.stdout)
+    assert report["blocks_done"] == report["blocks"]
+    assert report["blocks_resumed"] >= 1
+    assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
