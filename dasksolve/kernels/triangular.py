@@ -20,7 +20,17 @@ from dasksolve.kernels.lanes import (
     reciprocal,
     splat,
 )
-from dasksolve.kernels.tiles import deal, lane_count, systems_of_lanes, tile
+from dasksolve.kernels.tiles import (
+    SECOND,
+    deal,
+    lane_count,
+    prefetch,
+    systems_of_lanes,
+    tile,
+)
+
+# Bytes of a tile's matrices up to which those of the next are asked for; beyond, the next rows.
+EARLY = 256 << 10
 
 
 def invert_diagonal(t, n, flaw, between):
@@ -42,18 +52,24 @@ def backward(column, t, n):
     triangles.backward(column, t, n)
 
 
-def row(a, n, first, last, i, j, length):
-    """Elements j … j + length - 1 of row i."""
+def row(a, n, first, last, i, j, length, ahead=None):
+    """Elements j … j + length - 1 of row i; those `ahead` of them are asked for."""
     at = i * n + j
-    return deal(a, [s * (n * n) + at for s in systems_of_lanes(a, first, last)], length)
+    starts = [s * (n * n) + at for s in systems_of_lanes(a, first, last)]
+    if ahead is not None:
+        line = 64 * 8 // a.lanes.dtype.bitwidth
+        for start in starts:
+            for e in range(0, length, line):
+                prefetch(a, start + ahead + e, SECOND)
+    return deal(a, starts, length)
 
 
 @operation(nothing)
-def reduce(a, n, first, last, t, i, blocks, wide, count, lower):
+def reduce(a, n, first, last, t, i, blocks, wide, ahead, count, lower):
     """Take the products with so many blocks of 8 unknowns from `count` rows from i on."""
     with loop(a.builder, 0, blocks) as block:
         j = block * 8 if lower else n + (block + 1) * -8
-        rows = [row(a, n, first, last, i + r, j, 8) for r in range(count)]
+        rows = [row(a, n, first, last, i + r, j, 8, ahead) for r in range(count)]
         with loop(a.builder, 0, wide) as c:
             sums = [t[c, i + r] for r in range(count)]
             for e in range(8) if lower else reversed(range(8)):
@@ -63,11 +79,11 @@ def reduce(a, n, first, last, t, i, blocks, wide, count, lower):
                 t[c, i + r] = total
 
 
-@operation(lambda a, n, first, last, t, i, flaw, wide, lower: flaw)
-def solve_block(a, n, first, last, t, i, flaw, wide, lower):
+@operation(lambda a, n, first, last, t, i, flaw, wide, ahead, lower: flaw)
+def solve_block(a, n, first, last, t, i, flaw, wide, ahead, lower):
     """Solve for the unknowns i … i + 7, from which all others have been taken."""
     for r in range(8) if lower else reversed(range(8)):
-        x = row(a, n, first, last, i + r, i, 8)
+        x = row(a, n, first, last, i + r, i, 8, ahead)
         flaw = judge(flaw, magnitude(x[r]))
         inverse = reciprocal(x[r])
         with loop(a.builder, 0, wide) as c:
@@ -94,29 +110,29 @@ def solve_row(a, n, first, last, t, i, start, stop, flaw, wide, lower):
 
 
 @part
-def forward_rows(a, n, first, last, t, flaw, wide):
+def forward_rows(a, n, first, last, t, flaw, wide, ahead):
     """Solve with the lower triangle, eight rows at a time and then the few that are left."""
     left = n - n % 8
     for i in range(0, left, 8):
         for r in range(i, i + 8, 2):
-            reduce(a, n, first, last, t, r, i // 8, wide, 2, True)
-        flaw = solve_block(a, n, first, last, t, i, flaw, wide, True)
+            reduce(a, n, first, last, t, r, i // 8, wide, ahead, 2, True)
+        flaw = solve_block(a, n, first, last, t, i, flaw, wide, ahead, True)
     for i in range(left, n):
-        reduce(a, n, first, last, t, i, left // 8, wide, 1, True)
+        reduce(a, n, first, last, t, i, left // 8, wide, ahead, 1, True)
         flaw = solve_row(a, n, first, last, t, i, left, i, flaw, wide, True)
     return flaw
 
 
 @part
-def backward_rows(a, n, first, last, t, flaw, wide):
+def backward_rows(a, n, first, last, t, flaw, wide, ahead):
     """Solve with the upper triangle, eight rows at a time and then the few that are left."""
     left = n % 8
     for i in range(n - 8, left - 1, -8):
         for r in range(i, i + 8, 2):
-            reduce(a, n, first, last, t, r, (n - i) // 8 - 1, wide, 2, False)
-        flaw = solve_block(a, n, first, last, t, i, flaw, wide, False)
+            reduce(a, n, first, last, t, r, (n - i) // 8 - 1, wide, ahead, 2, False)
+        flaw = solve_block(a, n, first, last, t, i, flaw, wide, ahead, False)
     for i in range(left - 1, -1, -1):
-        reduce(a, n, first, last, t, i, n // 8, wide, 1, False)
+        reduce(a, n, first, last, t, i, n // 8, wide, ahead, 1, False)
         flaw = solve_row(a, n, first, last, t, i, i + 1, left, flaw, wide, False)
     return flaw
 
@@ -130,6 +146,9 @@ def kernel(_, lower):
         count, last = lane_count(a), systems - 1
         chunk = min(columns, CHUNK)
         t = tile(np.empty((n * chunk + 1) * count, a.dtype), n, a)
+        tile_size = count * n * n
+        next_rows = 8 * n if lower else -8 * n
+        ahead = tile_size if tile_size * a.itemsize <= EARLY else next_rows
         failed = False
         for first in range(0, systems, count):
             flaw = check = magnitude(splat(0, t))
@@ -137,9 +156,9 @@ def kernel(_, lower):
                 wide = min(chunk, columns - left)
                 read_columns(b, first, last, t, 0, left, wide)
                 if lower:
-                    flaw = forward_rows(a, n, first, last, t, flaw, wide)
+                    flaw = forward_rows(a, n, first, last, t, flaw, wide, ahead)
                 else:
-                    flaw = backward_rows(a, n, first, last, t, flaw, wide)
+                    flaw = backward_rows(a, n, first, last, t, flaw, wide, ahead)
                 check = write_columns(x, first, last, t, 0, left, wide, check)
             if record(status, first, last, flaw, check):
                 failed = True
