@@ -131,5 +131,12 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
             "overwrite=True (--overwrite) solves all anew",
         )
     worst = float(errors[solved].max()) if solved.any() else np.nan
-    read = a.nbytes + b.nbytes + x.nbytes + status.nbytes
-    return result(job, number, status, bytes_read=read, worst_backward_error=worst)
+    ours = x.nbytes + status.nbytes
+    return result(
+        job,
+        number,
+        status,
+        bytes_read=job.inputs.bytes_read(block) + ours,
+        bytes_needed=a.nbytes + b.nbytes + ours,
+        worst_backward_error=worst,
+    )

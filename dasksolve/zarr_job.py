@@ -270,6 +270,7 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         )
         with kernels.compiling_apart(job.plan.compiles_apart):
             x, status = eager.solve_with_status(a, b, problem, job.on_singular)
+        needed = a.nbytes + b.nbytes
         del a, b  # before x is encoded
         for array, values in ((job.x, x), (job.status, status)):
             space.run(array.store_path.store, array.async_array.setitem(place, values))
@@ -278,7 +279,8 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         number,
         status,
         missing=a_missing + b_missing,
-        bytes_read=inputs.a.layout.read_bytes(block) + inputs.b.layout.read_bytes(block),
+        bytes_read=inputs.bytes_read(block),
+        bytes_needed=needed,
         bytes_written=x.nbytes + status.nbytes,
     )
 
