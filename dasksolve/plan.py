@@ -244,7 +244,8 @@ def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int,
     """Bytes that a block needs at its worst moment: reading a, reading b, or writing x."""
     block = tuple((0, n) for n in block_shape)
     inputs = a.memory(block), b.memory(block)
-    x = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 1)
+    # Beside x of each system, its status and perhaps two diagnostics of 8 bytes.
+    x = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 17)
     solving = sum(v.solving for v in inputs) + max(x, *(v.reading for v in inputs))
     # x is written as solved, as encoded and as checked, once the inputs are gone.
     return sum(v.lasting for v in inputs) + max(solving, 3 * x)

@@ -61,6 +61,11 @@ class Report:
         """How often a byte of a and b was read; 1 where blocks are made of whole chunks."""
         return self.bytes_read / self.bytes_needed if self.bytes_needed else 1.0
 
+    @property
+    def solved(self) -> int:
+        """How many systems have a status other than PENDING."""
+        return self.systems - self.counts[Status.PENDING]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as numbers, strings, lists and dicts, ready for JSON."""
         values = asdict(self)
@@ -119,8 +124,13 @@ class Report:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
-            for name, value in self.rows()
-        )
-        return f"<table>{cells}</table>"
+        return table(self.rows())
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    """Rows of (what, how much) as HTML."""
+    cells = "".join(
+        f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
+        for name, value in rows
+    )
+    return f"<table>{cells}</table>"
