@@ -3,9 +3,10 @@
 from importlib.metadata import version
 
 from dasksolve import labelled, nopython
-from dasksolve.api import solve
+from dasksolve.api import solve, solve_ex
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.report import Report
+from dasksolve.solution import Solution
 from dasksolve.status import Status
 from dasksolve.zarr_check import check_zarr
 from dasksolve.zarr_job import solve_zarr
@@ -17,11 +18,13 @@ __all__ = [
     "PerformanceWarning",
     "Report",
     "SingularSystemError",
+    "Solution",
     "Status",
     "__version__",
     "check_zarr",
     "labelled",
     "nopython",
     "solve",
+    "solve_ex",
     "solve_zarr",
 ]

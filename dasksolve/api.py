@@ -1,4 +1,4 @@
-"""`solve`: one function for NumPy and for dask."""
+"""`solve` and `solve_ex`: one function for NumPy and for dask."""
 
 import inspect
 from typing import Any
@@ -8,6 +8,7 @@ from dask.array.core import apply_infer_dtype
 
 from dasksolve import eager, lazy
 from dasksolve.errors import SingularSystemError
+from dasksolve.solution import Solution
 
 
 def solve(
@@ -96,7 +97,74 @@ def solve(
     except SingularSystemError:
         if not _dask_infers_dtype():
             raise
-        return eager.solve(a, b, on_singular="nan")
+        return eager.solve(a, b, assume_a=assume_a, lower=lower, on_singular="nan")
+
+
+def solve_ex(
+    a: Any,
+    b: Any,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "nan",
+    workers: int = 1,
+) -> Solution:
+    """Solve a batch of dense linear systems, and say of every one how far to trust its answer.
+
+    The diagnostics come from the factors and from data that the solution has in the cache: they
+    cost about half of the time of `solve` again (for N ≤ 8 as much again).
+
+    Parameters
+    ----------
+    a : (..., N, N) array_like or dask.array.Array
+    b : (N,), (..., N) or (..., N, K) array_like or dask.array.Array
+    assume_a, lower, workers
+        As in `solve`.
+    on_singular : {"nan", "raise", "lstsq"}, default "nan"
+        As in `solve`.
+
+    Returns
+    -------
+    Solution
+        The named tuple ``(x, status, rcond, backward_error)``. ``x`` has the bits that `solve`
+        gives; the others have the batch shape. Four lazy arrays if a or b is a dask array, computed
+        by one task for each chunk.
+
+        - ``status``: `Status`, int8. ``ILL_CONDITIONED`` where ``rcond`` is below the eps of x's
+          dtype: x is then a solution of a nearby system, and may have no correct digit.
+        - ``rcond``: 1 / (‖A‖₁ ‖A⁻¹‖₁), float64: exact for N ≤ 8, beyond it an estimate that
+          is too large by a factor of 3 at times, and of 10 hardly ever. 0 for singular systems,
+          NaN for non-finite ones.
+        - ``backward_error``: ‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞), the largest over K. A few eps is as
+          good as it gets; 0 where b and x are 0, NaN where x is NaN.
+
+    Raises
+    ------
+    SingularSystemError, numpy.linalg.LinAlgError, ValueError, TypeError
+        As in `solve`.
+
+    Notes
+    -----
+    The forward error of x is about ``backward_error / rcond`` at most. ``rcond`` is estimated as
+    LAPACK's ``gecon`` does, by the algorithm of Higham and Tisseur (SIAM J. Matrix Anal. Appl. 21,
+    2000) in a fixed number of steps; the backward error is that of Rigal and Gaches (Higham,
+    *Accuracy and Stability of Numerical Algorithms*, section 7.1).
+
+    Examples
+    --------
+    >>> import numpy as np, dasksolve
+    >>> a = np.array([[[2.0, 0.0], [0.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    >>> x, status, rcond, backward_error = dasksolve.solve_ex(a, np.ones((2, 2)))
+    >>> rcond
+    array([0.5, 0. ])
+    >>> [dasksolve.Status(s).name for s in status]
+    ['OK', 'SINGULAR']
+    """
+    if isinstance(a, da.Array) or isinstance(b, da.Array):
+        return lazy.solve_ex(a, b, assume_a=assume_a, lower=lower, on_singular=on_singular)
+    return eager.solve_ex(
+        a, b, assume_a=assume_a, lower=lower, on_singular=on_singular, workers=workers
+    )
 
 
 def _dask_infers_dtype() -> bool:

@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 
 import dasksolve
 from dasksolve import bench, demo
+from dasksolve.prepare import prepare
 from dasksolve.problem import ON_SINGULAR
 from dasksolve.report import Report
-from dasksolve.zarr_job import prepare
 
 FLAGGED, FAILED, INTERRUPTED, TERMINATED = 3, 1, 130, 143
 

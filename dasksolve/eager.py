@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from dasksolve import kernels
 from dasksolve.errors import SingularSystemError
 from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe
+from dasksolve.solution import Solution
 from dasksolve.status import Status
+from dasksolve.structure import meant
 
 # Bytes of a that go to the kernel at once. Much less and the call shows at small N; much more and
 # a copy made for the kernel leaves the cache, and Ctrl-C waits.
@@ -35,36 +37,98 @@ def solve(
     a, b = as_array("a", a), as_array("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
     x, status = solve_with_status(a, b, problem, on_singular, threads)
-    if on_singular == "raise" and np.count_nonzero(status):
+    if on_singular == "raise":
+        _raise_singular(status)
+    return x
+
+
+def solve_ex(
+    a: Any,
+    b: Any,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "nan",
+    workers: int = 1,
+) -> Solution:
+    """Solve a batch held in memory and diagnose it; `dasksolve.solve_ex` documents it."""
+    check_word("on_singular", on_singular, ON_SINGULAR)
+    threads = thread_count(workers)
+    a, b = as_array("a", a), as_array("b", b)
+    problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
+    solution = solve_and_diagnose(a, b, problem, on_singular, threads)
+    if on_singular == "raise":
+        _raise_singular(solution.status)
+    return solution
+
+
+def _raise_singular(status: NDArray[np.int8]) -> None:
+    if np.count_nonzero(status):
         failed = np.flatnonzero(is_singular(status))
         if failed.size:
-            raise SingularSystemError(failed, problem.batch_shape, status.reshape(-1)[failed])
-    return x
+            raise SingularSystemError(failed, status.shape, status.reshape(-1)[failed])
 
 
 def solve_with_status(
     a: NDArray[Any], b: NDArray[Any], problem: Problem, on_singular: str, threads: int = 1
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
     """Return x and the status of every system; raise nothing."""
-    solve_ = _solve_direct if problem.direct and _is_plain(a) and _is_plain(b) else _solve_any
-    x, status = solve_(a, b, problem, threads)
+    x, status = _solve(a, b, problem, threads)
     if on_singular == "lstsq" and np.count_nonzero(status):
-        _least_squares(a, b, x, status)
+        _least_squares(a, b, x, status, problem)
     return x, status
 
 
+def solve_and_diagnose(
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, on_singular: str, threads: int = 1
+) -> Solution:
+    """Return x, and the status, condition and backward error of every system; raise nothing."""
+    rcond, error = np.ones(problem.batch_shape), np.zeros(problem.batch_shape)
+    if problem.assume_a == "gen":
+        x, status = _solve(a, b, problem, threads, (rcond, error))
+    else:
+        x, status = _solve(a, b, problem, threads)
+        _diagnose_structure(a, b, x, problem, threads, (status, rcond, error))
+    undefined = np.isnan(rcond) | np.isnan(error)
+    if undefined.any():
+        unknown = (status == Status.OK) & undefined
+        if unknown.any():
+            _diagnose_scaled(a, b, x, problem, unknown, (status, rcond, error))
+        if on_singular == "lstsq":
+            _least_squares(a, b, x, status, problem)
+            solved = is_singular(status)
+            error[solved] = backward_errors(*_gathered(a, b, x, problem, solved))
+    return Solution(x, status, rcond, error)
+
+
+def _solve(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    problem: Problem,
+    threads: int,
+    diagnostics: tuple[NDArray[np.float64], ...] = (),
+) -> tuple[NDArray[Any], NDArray[np.int8]]:
+    direct = problem.direct and _is_plain(a) and _is_plain(b)
+    return (_solve_direct if direct else _solve_any)(a, b, problem, threads, diagnostics)
+
+
 def _solve_direct(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, threads: int
+    a: NDArray[Any],
+    b: NDArray[Any],
+    problem: Problem,
+    threads: int,
+    diagnostics: tuple[NDArray[np.float64], ...],
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
     """Solve what the kernel can take as it is: no call wasted, since N = 2 is solved in 0.5 µs."""
     n, k = problem.n, problem.k
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, np.int8)
-    kernel = kernels.pick(problem.assume_a, n, k, status.size, problem.dtype)
+    kernel = _kernel(problem, status.size, bool(diagnostics))
     arrays = (
         a if a.ndim == 3 else a.reshape(-1, n, n),
         b.reshape(-1, n, k),
         x.reshape(-1, n, k),
         status.reshape(-1),
+        *(numbers.reshape(-1) for numbers in diagnostics),
     )
     if threads == 1 and a.nbytes + b.nbytes <= _PIECE:
         kernel(*arrays)
@@ -75,7 +139,11 @@ def _solve_direct(
 
 
 def _solve_any(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, threads: int
+    a: NDArray[Any],
+    b: NDArray[Any],
+    problem: Problem,
+    threads: int,
+    diagnostics: tuple[NDArray[np.float64], ...],
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
     """Solve what is to be broadcast, converted or made contiguous: piece by piece, in the cache."""
     n, k, batch_shape = problem.n, problem.k, problem.batch_shape
@@ -86,19 +154,26 @@ def _solve_any(
     x = np.empty((*batch_shape, n, max(k, 1)), problem.dtype)
     status = np.zeros(batch_shape, np.int8)
     if x.size:
-        kernel = kernels.pick(problem.assume_a, n, k, status.size, problem.dtype)
+        kernel = _kernel(problem, status.size, bool(diagnostics))
         a, b = _broadcast(a, batch_shape), _broadcast(b, batch_shape)
-        flat_x, flat_status = x.reshape(-1, *x.shape[-2:]), status.reshape(-1)
+        flat_x = x.reshape(-1, *x.shape[-2:])
+        found: list[NDArray[Any]] = [status.reshape(-1)]
+        found += [numbers.reshape(-1) for numbers in diagnostics]
 
         def solve_part(part: tuple[tuple[Any, ...], slice]) -> None:
             index, flat = part
             ready = _plain(a[index], n, problem.dtype), _plain(b[index], n, problem.dtype)
-            kernel(*ready, flat_x[flat], flat_status[flat])
+            kernel(*ready, flat_x[flat], *(values[flat] for values in found))
 
         in_threads(solve_part, list(pieces(batch_shape, _piece_size(problem))), threads)
     if problem.vectors:
         x = x[..., 0]
     return x[..., :k] if k == 0 else x, status
+
+
+def _kernel(problem: Problem, systems: int, diagnostics: bool) -> kernels.Kernel:
+    size = problem.n, problem.k, systems
+    return kernels.pick(problem.assume_a, *size, problem.dtype, problem.lower, diagnostics)
 
 
 def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
@@ -191,14 +266,82 @@ def _plain(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _least_squares(
-    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8]
+    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8], problem: Problem
 ) -> None:
     if x.ndim < status.ndim + 2:
         x, b = x[..., None], b[..., None]
     a, b = _broadcast(a, status.shape), _broadcast(b, status.shape)
     for index in map(tuple, np.argwhere(is_singular(status))):
-        system = a[index].astype(x.dtype), b[index].astype(x.dtype)
-        x[index] = np.linalg.lstsq(*system, rcond=None)[0]
+        whole = meant(a[index], problem.assume_a, problem.lower).astype(x.dtype)
+        x[index] = np.linalg.lstsq(whole, b[index].astype(x.dtype), rcond=None)[0]
+
+
+def _gathered(
+    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], problem: Problem, where: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """a, b and x of some systems, as matrices."""
+    if problem.vectors:
+        b, x = b[..., None], x[..., None]
+    a = meant(_broadcast(a, where.shape)[where], problem.assume_a, problem.lower)
+    return a, _broadcast(b, where.shape)[where], x[where]
+
+
+def _diagnose_structure(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    x: NDArray[Any],
+    problem: Problem,
+    threads: int,
+    diagnostics: tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.float64]],
+) -> None:
+    """Diagnose by the general kernel, from the matrices that are meant."""
+    status, rcond, error = diagnostics
+    n, shape = problem.n, problem.batch_shape
+    if problem.vectors:
+        b, x = b[..., None], x[..., None]
+    a, b = _broadcast(a, shape), _broadcast(b, shape)
+    flat_rcond, flat_error = rcond.reshape(-1), error.reshape(-1)
+
+    def diagnose(part: tuple[tuple[Any, ...], slice]) -> None:
+        index, flat = part
+        whole = meant(_plain(a[index], n, problem.dtype), problem.assume_a, problem.lower)
+        flat_rcond[flat] = _rconds(whole)
+        whole = whole.reshape(a[index].shape)
+        flat_error[flat] = backward_errors(whole, b[index], x[index]).reshape(-1)
+
+    if x.size:
+        in_threads(diagnose, list(pieces(shape, _piece_size(problem))), threads)
+    rcond[is_singular(status)] = 0
+    rcond[status == Status.NONFINITE] = np.nan
+    status[(status == Status.OK) & (rcond < np.finfo(problem.dtype).eps)] = Status.ILL_CONDITIONED
+
+
+def _diagnose_scaled(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    x: NDArray[Any],
+    problem: Problem,
+    where: NDArray[np.bool_],
+    diagnostics: tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.float64]],
+) -> None:
+    """Diagnose systems whose norms are out of the kernel's range: in float64, A scaled to 1."""
+    status, rcond, error = diagnostics
+    a, b, x = _gathered(a, b, x, problem, where)
+    error[where] = backward_errors(a, b, x)
+    a = a.astype(np.result_type(a, np.float64))
+    size = np.abs(a).max(axis=(-2, -1), keepdims=True)
+    a = np.ldexp(1.0, -np.frexp(size)[1]) * a
+    # Where even A⁻¹ overflows, 1 / cond underflows.
+    rcond[where] = np.nan_to_num(_rconds(a), nan=0.0)
+    status[where & (rcond < np.finfo(problem.dtype).eps)] = Status.ILL_CONDITIONED
+
+
+def _rconds(a: NDArray[Any]) -> NDArray[np.float64]:
+    """The reciprocal condition numbers of general matrices (M, N, N); NaN if out of range."""
+    rcond, error = np.empty((2, len(a)))
+    b = np.zeros((*a.shape[:-1], 1), a.dtype)
+    _solve_direct(a, b, describe(a.shape, a.dtype, b.shape, b.dtype), 1, (rcond, error))
+    return rcond
 
 
 def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:

@@ -8,11 +8,12 @@ import dask
 import dask.array as da
 import numpy as np
 from dask.utils import format_bytes, parse_bytes
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dasksolve import eager
 from dasksolve.errors import PerformanceWarning, SingularSystemError
 from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe
+from dasksolve.solution import Solution
 
 Chunks = tuple[int, ...]
 
@@ -21,6 +22,36 @@ def solve(
     a: Any, b: Any, *, assume_a: str = "gen", lower: bool = False, on_singular: str = "raise"
 ) -> da.Array:
     """Solve a batch lazily; `dasksolve.solve` documents it."""
+    problem, x = _map("solve", a, b, assume_a, lower, on_singular)
+    return x[..., 0] if problem.vectors else x
+
+
+def solve_ex(
+    a: Any, b: Any, *, assume_a: str = "gen", lower: bool = False, on_singular: str = "nan"
+) -> Solution:
+    """Solve and diagnose a batch lazily; `dasksolve.solve_ex` documents it."""
+    problem, solutions = _map("solve_ex", a, b, assume_a, lower, on_singular)
+    core = range(solutions.ndim)
+
+    def pick(item: int, axes: range, dtype: DTypeLike) -> da.Array:
+        meta = _meta(len(axes), dtype)
+        return da.blockwise(_item, axes, solutions, core, item=item, dtype=dtype, meta=meta)
+
+    x = pick(0, core, problem.dtype)
+    status, *numbers = (pick(i, core[:-2], d) for i, d in ((1, np.int8), (2, float), (3, float)))
+    return Solution(x[..., 0] if problem.vectors else x, status, *numbers)
+
+
+def _item(solution: Any, item: int) -> Any:
+    while isinstance(solution, list):  # of the one block along each axis that is left out
+        (solution,) = solution
+    return solution[item]
+
+
+def _map(
+    method: str, a: Any, b: Any, assume_a: str, lower: bool, on_singular: str
+) -> tuple[Problem, da.Array]:
+    """One `map_blocks` of an eager function over blocks of whole systems, b as matrices."""
     check_word("on_singular", on_singular, ON_SINGULAR)
     a, b = _checked("a", a), _checked("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
@@ -31,31 +62,29 @@ def solve(
     if _core_is_chunked(a) or _core_is_chunked(b):
         batch_chunks = _split(batch_chunks, problem, a, b)
     a, b = _follow(a, batch_chunks), _follow(b, batch_chunks)
-    x = da.map_blocks(
+    return problem, da.map_blocks(
         _raising_block if on_singular == "raise" else solve_block,
         a,
         b,
-        name="solve-" + dask.base.tokenize(a, b, problem, on_singular),
+        name=f"{method}-" + dask.base.tokenize(a, b, problem, on_singular),
         chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
         dtype=problem.dtype,
         meta=_meta(len(batch_chunks) + 2, problem.dtype),
+        method=method,
         assume_a=assume_a,
         lower=lower,
         on_singular=on_singular,
     )
-    return x[..., 0] if problem.vectors else x
 
 
-def solve_block(
-    a: NDArray[Any], b: NDArray[Any], *, assume_a: str, lower: bool, on_singular: str
-) -> NDArray[Any]:
-    """Solve one block."""
-    return eager.solve(a, b, assume_a=assume_a, lower=lower, on_singular=on_singular)
+def solve_block(a: NDArray[Any], b: NDArray[Any], *, method: str, **options: Any) -> Any:
+    """Solve one block, by a function of `eager`."""
+    return getattr(eager, method)(a, b, **options)
 
 
 def _raising_block(
     a: NDArray[Any], b: NDArray[Any], *, block_info: dict[Any, Any], **options: Any
-) -> NDArray[Any]:
+) -> Any:
     # Not for every block: dask writes out a block_info for each while it builds the graph.
     try:
         return solve_block(a, b, **options)
@@ -81,7 +110,7 @@ def _as_columns(b: NDArray[Any]) -> NDArray[Any]:
     return b[..., None]
 
 
-def _meta(ndim: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _meta(ndim: int, dtype: DTypeLike) -> NDArray[Any]:
     return np.empty((0,) * ndim, dtype)  # spares dask from calling the kernel to learn the dtype
 
 
@@ -153,7 +182,7 @@ def _split(chunks: tuple[Chunks, ...], problem: Problem, a: Any, b: Any) -> tupl
         f"several chunks. Chunk along the batch alone to avoid it: "
         f"{'a' if _core_is_chunked(a) else 'b'}.rechunk({{-1: -1, -2: -1, 0: 'auto'}})",
         PerformanceWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     return split
 

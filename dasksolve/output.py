@@ -1,16 +1,28 @@
 """The group that a zarr job writes: found again, or created."""
 
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import MemoryStore
+from zarr.storage import LocalStore, MemoryStore
 
 from dasksolve import journal, stores
 from dasksolve.inputs import Inputs
 from dasksolve.plan import Plan
 from dasksolve.status import Status
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows: two jobs on one output are the user's affair, as on object storage
+    flock = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 
 def find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
@@ -40,6 +52,37 @@ def refuse_inputs_inside(location: str, inputs: Inputs) -> None:
                 f"overwriting {location} would delete {source.name}, which is {source.location}; "
                 "choose another output"
             )
+
+
+@contextmanager
+def claimed(store: Any, location: str) -> Iterator[None]:
+    """Keep other jobs on this machine away from an output; leave no folder where none was."""
+    if flock is None or not isinstance(store, LocalStore):
+        yield
+        return
+    root = Path(store.root)
+    made = [path for path in (root, *root.parents) if not path.exists()]
+    root.mkdir(parents=True, exist_ok=True)
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        _lock(folder, location)
+        yield
+    finally:
+        os.close(folder)
+        with suppress(OSError):  # it is not empty: the job did begin
+            for path in made:
+                path.rmdir()
+
+
+def _lock(folder: int, location: str) -> None:
+    try:
+        flock(folder, LOCK_EX | LOCK_NB)  # a process that is killed lets go of it
+    except BlockingIOError:
+        raise BlockingIOError(
+            f"another job is writing to {location}; wait for it, or choose another output"
+        ) from None
+    except OSError as error:
+        logger.debug("%s cannot be locked: %s", location, error)
 
 
 def create(

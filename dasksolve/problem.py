@@ -65,7 +65,7 @@ def describe(
 ) -> Problem:
     """Return the problem that these arrays pose, or raise what tells a person why there is none."""
     check_word("assume_a", assume_a, STRUCTURES)
-    if assume_a != "gen":
+    if assume_a not in ("gen", "pos"):
         raise NotImplementedError(
             f'assume_a={assume_a!r} is not implemented yet; assume_a="gen" solves such systems too'
         )

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import dask
@@ -15,6 +16,7 @@ from dask.utils import format_bytes
 from numpy.typing import NDArray
 
 from dasksolve.eager import thread_count
+from dasksolve.stores import marked
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,13 @@ class Threads:
         """The machine's memory is what the default limit is made from."""
 
     def refuse_private(self, locations: Iterable[str]) -> None:
+        """Threads see what this process sees."""
+
+    def marking(self, _store: Any, _token: str) -> AbstractContextManager[str | None]:
+        """Nothing is to be known again by another process."""
+        return nullcontext()
+
+    def everywhere(self, _look: Callable[..., None], *_arguments: Any) -> None:
         """Threads see what this process sees."""
 
     def run(
@@ -139,6 +148,16 @@ class Cluster:
                     f"{location} is in the memory of this process, where the workers of "
                     f"{self.address} cannot see it; put it on a disk they share"
                 )
+
+    def marking(self, store: Any, token: str) -> AbstractContextManager[str | None]:
+        """Keep a mark in a store by which the workers know it."""
+        return marked(store, token)
+
+    def everywhere(self, look: Callable[..., None], *arguments: Any) -> None:
+        """Have every worker look, or refuse the job for what the first of them does not find."""
+        for worker, found in self.client.run(look, *arguments, on_error="return").items():
+            if isinstance(found, Exception):
+                raise FileNotFoundError(f"{worker}: {type(found).__name__}: {found}") from found
 
     def run(
         self, task: Task, job: Any, windows: Iterable[range], workers: int, on_result: OnResult

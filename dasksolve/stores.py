@@ -2,13 +2,18 @@
 
 import os
 import re
+import shutil
+import socket
+import uuid
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore, ZipStore
@@ -70,7 +75,8 @@ def _input_store(target: str | Path) -> tuple[Any, str]:
         return _remote(target, read_only=True), ""
     archive = next((p for p in (target, *target.parents) if p.suffix == ".zip"), target)
     if archive.is_file():
-        return ZipStore(archive, mode="r"), str(target.relative_to(archive)).strip(".")
+        inside = "" if archive == target else target.relative_to(archive).as_posix()
+        return ZipStore(archive, mode="r"), inside
     return LocalStore(target, read_only=True), ""
 
 
@@ -146,20 +152,46 @@ def exists(array: Any, key: str) -> bool:
     return bool(sync((array.store_path / key).exists()))
 
 
+def is_there(array: Any) -> bool:
+    """Whether this process sees the array that another has opened."""
+    return exists(array, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
+
+
+@contextmanager
+def marked(store: Any, token: str) -> Iterator[str]:
+    """Keep a file in a store by which another process knows that it sees this very one."""
+    key = f"{token}.{uuid.uuid4().hex}.partial"  # what a killed job leaves of it is swept
+    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"")))
+    try:
+        yield key
+    finally:
+        sync(store.delete(key))
+
+
+def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
+    """Refuse to work where something is not seen: zarr would read NaN, and write to nowhere."""
+    blind = [str(array.store_path) for array in arrays if not is_there(array)]
+    if mark is not None and not sync(store.exists(mark)):
+        blind.append(str(store))
+    if blind:
+        raise FileNotFoundError(
+            f"process {os.getpid()} on {socket.gethostname()} does not see {', '.join(blind)} "
+            "as the process does that started the job: put it where all workers see it"
+        )
+
+
 def is_empty(store: Any) -> bool:
     """Whether a store holds nothing but, perhaps, files that a killed process left half written."""
     if not isinstance(store, LocalStore):
-        return not sync(_any(store.list_dir("")))  # zarr's is_empty lists every chunk
+        return not sync(_names(store))  # zarr's is_empty lists every chunk
     root = Path(store.root)
     if not root.is_dir():
         return not root.exists()
     return all(p.is_dir() or _PARTIAL.search(p.name) for p in root.rglob("*"))
 
 
-async def _any(names: AsyncIterator[str]) -> bool:
-    async for _ in names:
-        return True
-    return False
+async def _names(store: Any) -> list[str]:
+    return [name async for name in store.list_dir("")]
 
 
 def require_array(group: Any, name: str, **wanted: Any) -> Any:
@@ -178,18 +210,28 @@ def require_array(group: Any, name: str, **wanted: Any) -> Any:
 
 
 def delete(store: Any) -> None:
-    """Delete all that a store holds."""
-    sync(store.delete_dir(""))
+    """Delete all that a store holds, but not the folder, which may be locked."""
+    if not isinstance(store, LocalStore):
+        sync(store.delete_dir(""))
+        return
+    for path in Path(store.root).iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def sweep(store: Any) -> int:
     """Delete what a killed process left half written; return how many files."""
     if not isinstance(store, LocalStore):
-        return 0
-    orphans = [p for p in Path(store.root).rglob("*.partial") if _PARTIAL.search(p.name)]
-    for orphan in orphans:
+        orphans = [key for key in sync(_names(store)) if _PARTIAL.search(key)]
+        for key in orphans:
+            sync(store.delete(key))
+        return len(orphans)
+    found = [p for p in Path(store.root).rglob("*.partial") if _PARTIAL.search(p.name)]
+    for orphan in found:
         orphan.unlink(missing_ok=True)
-    return len(orphans)
+    return len(found)
 
 
 def consolidate(store: Any) -> None:

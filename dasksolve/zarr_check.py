@@ -10,12 +10,14 @@ from dasksolve import eager, journal, stores, workspace
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
 from dasksolve.plan import Block
+from dasksolve.prepare import plan_job
 from dasksolve.report import Report
 from dasksolve.schedulers import choose
 from dasksolve.status import Status
 from dasksolve.stores import Location
+from dasksolve.structure import meant
 from dasksolve.tally import BlockResult
-from dasksolve.zarr_job import Job, Progress, plan_job, result, run_job
+from dasksolve.zarr_job import Job, Progress, result, run_job
 
 
 def check_zarr(
@@ -95,8 +97,8 @@ def check_zarr(
 
 def check_block(job: Job, number: int) -> BlockResult:
     """Read one block with its solution, and compare."""
-    Gauge(job.token)
     try:
+        job.begin()
         return _check_block(job, number, job.plan.block(number))
     except Exception as error:  # the other blocks go on
         return job.failed(number, error)
@@ -109,12 +111,13 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
     if pending:
         return job.failed(number, f"{pending} systems are not solved yet; resume the job")
     x = np.asarray(job.x[place])
+    problem = job.inputs.problem
     with workspace.lent() as space:
         a, _ = job.inputs.a.read(block, False, space)
         b, _ = job.inputs.b.read(block, False, space)
-        if job.inputs.problem.vectors:
+        if problem.vectors:
             b, x = b[..., None], x[..., None]
-        errors = eager.backward_errors(a, b, x)
+        errors = eager.backward_errors(meant(a, problem.assume_a, problem.lower), b, x)
     solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
     suspect = solved & ~(errors <= np.sqrt(np.finfo(x.dtype).eps))
     if suspect.any():

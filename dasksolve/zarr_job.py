@@ -1,7 +1,6 @@
 """`solve_zarr`: describe, validate, create, run in windows, report."""
 
 import uuid
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,20 +8,23 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dasksolve import eager, history, journal, kernels, memory, output, stores, workspace
-from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
+from dasksolve import eager, history, journal, kernels, output, stores, workspace
+from dasksolve.errors import BlockErrors, SingularSystemError
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
-from dasksolve.plan import Block, Plan, make_plan
-from dasksolve.problem import ON_SINGULAR, check_word, describe, flat_indices
+from dasksolve.plan import Block, Plan
+from dasksolve.prepare import Prepared, prepare
+from dasksolve.problem import describe, flat_indices
 from dasksolve.report import Report
-from dasksolve.schedulers import WINDOW, Cluster, Threads, choose
-from dasksolve.source import Source
+from dasksolve.schedulers import WINDOW, Cluster, Threads
 from dasksolve.status import Status
 from dasksolve.stores import Location
 from dasksolve.tally import BlockResult, Tally, count
 
 Progress = Callable[[Report], None]
+
+_BEGUN: set[str] = set()
+"""Jobs that this process has begun to work at."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,16 @@ class Job:
     on_singular: str
     strict: bool
     resume: bool
+    mark: str | None = None
+    """Key in the output by which a worker knows it; None: no process but this one works."""
+
+    def begin(self) -> None:
+        """What a process does before it works on a block."""
+        Gauge(self.token)
+        if self.token not in _BEGUN:
+            arrays = (self.inputs.a.array, self.inputs.b.array, self.x)
+            stores.look(arrays, self.x.store_path.store, self.mark)
+            _BEGUN.add(self.token)
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
@@ -156,8 +168,28 @@ def solve_zarr(
         resume=resume,
         overwrite=overwrite,
     )
+    with output.claimed(prepared.store, prepared.location):
+        job, report = _solve(prepared, token, on_singular, strict, compressors, progress)
+    if on_singular == "raise":
+        _raise_singular(job, report)
+    return report
+
+
+def _solve(
+    prepared: Prepared,
+    token: str,
+    on_singular: str,
+    strict: bool,
+    compressors: Any,
+    progress: Progress | None,
+) -> tuple[Job, Report]:
+    """Create the output and carry out the job."""
+    scheduler, store = prepared.scheduler, prepared.store
+    arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
+    with scheduler.marking(store, token) as mark:
+        scheduler.everywhere(stores.look, arrays, store, mark)
     x, status = output.create(
-        prepared.store,
+        store,
         prepared.inputs,
         prepared.plan,
         prepared.identity,
@@ -165,124 +197,28 @@ def solve_zarr(
         prepared.overwrite,
         compressors,
     )
-    job = Job(
-        token=token,
-        inputs=prepared.inputs,
-        plan=prepared.plan,
-        x=x,
-        status=status,
-        on_singular=on_singular,
-        strict=strict,
-        resume=prepared.earlier is not None,
-    )
     advice = (
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
     )
-    with history.kept(prepared.store, progress) as follow:
-        report = run_job(solve_block, job, prepared.scheduler, prepared.location, follow, advice)
-    if not stores.exists(status, "zarr.json"):
+    with history.kept(store, progress) as follow, scheduler.marking(store, token) as mark:
+        job = Job(
+            token=token,
+            inputs=prepared.inputs,
+            plan=prepared.plan,
+            x=x,
+            status=status,
+            on_singular=on_singular,
+            strict=strict,
+            resume=prepared.earlier is not None,
+            mark=mark,
+        )
+        report = run_job(solve_block, job, scheduler, prepared.location, follow, advice)
+    if not stores.is_there(status):
         raise FileNotFoundError(
             f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
         )
-    if on_singular == "raise":
-        _raise_singular(job, report)
-    return report
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A job that may begin: all that could be refused has been looked at, nothing is written."""
-
-    inputs: Inputs
-    scheduler: Threads | Cluster
-    plan: Plan
-    store: Any
-    location: str
-    identity: journal.Record
-    earlier: Any
-    """The output group of the run to resume; None: start anew."""
-    overwrite: bool
-    """What is there is the output of an earlier job, and is to be deleted."""
-
-
-def prepare(
-    a: Any,
-    b: Any,
-    out: Location,
-    *,
-    assume_a: str = "gen",
-    lower: bool = False,
-    on_singular: str = "nan",
-    memory_limit: int | str | None = None,
-    workers: int | None = None,
-    client: Any = None,
-    resume: bool = False,
-    overwrite: bool = False,
-) -> Prepared:
-    """Look at everything and plan the job, or refuse it; write nothing."""
-    check_word("on_singular", on_singular, ON_SINGULAR)
-    if resume and overwrite:
-        raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
-    inputs = Inputs.open(a, b, assume_a, lower)
-    scheduler = choose(client, workers)
-    store, location = stores.open_store(out)
-    scheduler.refuse_private((inputs.a.location, inputs.b.location))
-    earlier = output.find(store, location, resume, overwrite)
-    if overwrite:
-        output.refuse_inputs_inside(location, inputs)
-        earlier = None
-    # Raising or not changes no bit of x, so a run may be resumed either way.
-    options = {"on_singular": "lstsq" if on_singular == "lstsq" else "nan"}
-    identity = journal.identity(inputs.problem, inputs.a, inputs.b, options)
-    block_shape = None
-    if earlier is not None:
-        old = journal.read(earlier, location)
-        journal.refuse_changes(old, identity, location)
-        block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
-    plan = plan_job(inputs, scheduler, memory_limit, block_shape)
-    _warn_of_chunked_systems(inputs.a, plan)
-    return Prepared(inputs, scheduler, plan, store, location, identity, earlier, overwrite)
-
-
-def _warn_of_chunked_systems(a: Source, plan: Plan) -> None:
-    if plan.amplification == 1:
-        return
-    n = a.layout.shape[-1]
-    batch = ", ".join(str(c) for c in a.layout.chunks[: a.layout.batch])
-    warnings.warn(
-        f"a is stored in chunks of {a.layout.chunks}, which split its systems of ({n}, {n}), so "
-        f"every byte of it is read {plan.amplification:g} times. Chunk it along the batch alone: "
-        f'dask.array.from_zarr("{a.location}").rechunk(({batch}, {n}, {n})).to_zarr(…)',
-        PerformanceWarning,
-        stacklevel=4,
-    )
-
-
-def plan_job(
-    inputs: Inputs,
-    scheduler: Threads | Cluster,
-    memory_limit: int | str | None,
-    block_shape: tuple[int, ...] | None,
-) -> Plan:
-    """Plan the blocks of a job for where it runs; `block_shape`: as an earlier run had them."""
-    if memory_limit is None:
-        limit = scheduler.memory_limit() or memory.available() // 2
-    else:
-        limit = memory.parse_size("memory_limit", memory_limit)
-    plan = make_plan(
-        inputs.problem,
-        inputs.a.layout,
-        inputs.b.layout,
-        memory_limit=limit,
-        workers=scheduler.workers,
-        processes=scheduler.processes,
-        fixed_workers=scheduler.fixed,
-        cached=kernels.has_cache(),
-        block_shape=block_shape,
-    )
-    scheduler.refuse_memory(plan.memory)
-    return plan
+    return job, report
 
 
 def run_job(
@@ -311,9 +247,9 @@ def run_job(
 
 def solve_block(job: Job, number: int) -> BlockResult:
     """Read, solve and write one block; its status last, since that says that it is done."""
-    Gauge(job.token)
     block = job.plan.block(number)
     try:
+        job.begin()
         if job.resume:
             found = journal.finished(job.x, job.status, block)
             if found is not None:

@@ -53,6 +53,13 @@ def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dasksolve.plan._BLOCKS_A_WORKER", 1 << 30)
 
 
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs of two blocks, so that most of them are not begun while the first are done."""
+    monkeypatch.setattr("dasksolve.zarr_job.WINDOW", 2)
+    monkeypatch.setattr("dasksolve.schedulers.WINDOW", 2)
+
+
 @pytest.fixture(scope="session")
 def two_processes() -> Iterator[Client]:
     """A client of two worker processes on this machine."""

@@ -1,6 +1,7 @@
 """A dask cluster of separate programs, as people start them: a scheduler, and workers over TCP."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,11 +33,15 @@ class Programs:
             kill(process)
         self.log.close()
 
-    def _dask(self, *words: str, cwd: Path | None = None) -> Program:
+    def _dask(self, *words: str, hiding: Path | None = None) -> Program:
+        command = [sys.executable, "-m", "dask", *words]
+        if hiding is not None:  # as another machine would, it finds an empty folder there
+            script = f"mount -t tmpfs tmpfs {hiding} && exec {shlex.join(command)}"
+            command = ["unshare", "--mount", "sh", "-c", script]
         return subprocess.Popen(
-            [sys.executable, "-m", "dask", *words],
+            command,
             env=self.environment,
-            cwd=cwd or self.folder,
+            cwd=self.folder,
             stdout=self.log,
             stderr=self.log,
             start_new_session=True,  # a nanny, and the worker that it watches over
@@ -49,12 +54,11 @@ class Programs:
         with Client(scheduler_file=str(found), timeout="60s", set_as_default=False) as client:
             return process, client.scheduler.address
 
-    def worker(self, *words: str, cwd: Path | None = None) -> Program:
+    def worker(self, *words: str, hiding: Path | None = None) -> Program:
         """Start a worker of one thread, and wait until the scheduler knows it."""
         before = len(self.client.nthreads())
-        process = self._dask(
-            "worker", self.address, "--nthreads", "1", "--no-dashboard", *words, cwd=cwd
-        )
+        known = ["worker", self.address, "--nthreads", "1", "--no-dashboard"]
+        process = self._dask(*known, *words, hiding=hiding)
         self.workers.append(process)
         self.client.wait_for_workers(before + 1, timeout=60)
         return process

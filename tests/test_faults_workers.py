@@ -25,13 +25,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
 
 
 @pytest.fixture
-def undisturbed(
-    batch: Stored, many_blocks: None, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, bytes]:
-    """What the job writes if nothing happens; the graph is sent in small windows from now on."""
+def undisturbed(batch: Stored, many_blocks: None, small_windows: None) -> dict[str, bytes]:
+    """What the job writes if nothing happens."""
     solve_zarr(batch.a_path, batch.b_path, batch.out)
-    monkeypatch.setattr("dasksolve.zarr_job.WINDOW", 2)
-    monkeypatch.setattr("dasksolve.schedulers.WINDOW", 2)
     return files(batch.out)
 
 
@@ -146,14 +142,14 @@ def test_a_block_that_kills_its_workers_is_reported_and_the_cluster_lives(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        pytest.param(None, "memory_limit=100.00 MiB is too small", id="by default half of it"),
-        pytest.param("1GiB", "may have 200.00 MiB and holds .* --memory-limit", id="more"),
+        pytest.param(None, "memory_limit=20.00 MiB is too small", id="by default half of it"),
+        pytest.param("1GiB", "may have 40.00 MiB and holds .* --memory-limit", id="more"),
     ],
 )
 def test_workers_with_too_little_memory_are_refused_before_anything_is_created(
     batch: Stored, programs: Programs, given: str | None, message: str
 ) -> None:
-    small = programs.worker("--memory-limit", "200MiB", "--no-nanny")
+    small = programs.worker("--memory-limit", "40MiB", "--no-nanny")
     try:
         with pytest.raises(ValueError, match=message):
             solve_zarr(

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import from_dtype, types
 
-from dasksolve.kernels import blocked, interleaved, unrolled
+from dasksolve.kernels import blocked, cholesky, cholesky_blocked, interleaved, small, unrolled
 from dasksolve.kernels.apart import compile_apart, compiling_apart
 from dasksolve.kernels.jit import has_cache
 from dasksolve.kernels.lanes import PANEL, width
@@ -59,22 +59,58 @@ GENERAL = {
 }
 
 
+# The same for a triangle alone.
+POSITIVE = {
+    "f": Limits(16, 160, 160),
+    "d": Limits(16, 128, 128),
+    "F": Limits(12, 160, 160),
+    "D": Limits(12, 128, 128),
+}
+
+
 def pick(
-    assume_a: str, n: int, k: int, systems: int, dtype: np.dtype[Any], diagnostics: bool = False
+    assume_a: str,
+    n: int,
+    k: int,
+    systems: int,
+    dtype: np.dtype[Any],
+    lower: bool = False,
+    diagnostics: bool = False,
 ) -> Kernel:
     """The compiled kernel for so many systems of order `n` with `k` right-hand sides.
 
-    With diagnostics it fills two more arrays (M,) of float64, rcond and backward_error: NaN for a
-    system that is OK says that its norms are out of range for the kernel.
+    With diagnostics, for "gen", it fills two more arrays (M,) of float64, rcond and backward_error:
+    NaN for a system that is OK says that its norms are out of range for the kernel.
     """
+    if diagnostics:
+        return _general(n, k, systems, dtype, lower, True)
+    return STRUCTURES[assume_a](n, k, systems, dtype, lower)
+
+
+def _general(
+    n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool, diagnostics: bool = False
+) -> Kernel:
     limits, lanes = GENERAL[dtype.char], _lanes(dtype)
-    small = PANEL if diagnostics else limits.unrolled
-    if n <= small and (n <= PANEL or k == 1 or not is_few(systems, n, lanes)):
-        return compiled(unrolled.kernel, n, dtype, diagnostics)
+    largest = PANEL if diagnostics else limits.unrolled
+    if n <= largest and (n <= PANEL or k == 1 or not is_few(systems, n, lanes)):
+        return compiled(unrolled.kernel, n, dtype, diagnostics=diagnostics)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
     if n > tiled or is_few(systems, n, lanes):
-        return compiled(blocked.kernel, 0, dtype, diagnostics)
-    return compiled(interleaved.kernel, 0, dtype, diagnostics)
+        return compiled(blocked.kernel, 0, dtype, diagnostics=diagnostics)
+    return compiled(interleaved.kernel, 0, dtype, diagnostics=diagnostics)
+
+
+def _positive(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+    limits = POSITIVE[dtype.char]
+    if n <= limits.unrolled and (n <= 8 or not is_few(systems, n, _lanes(dtype))):
+        return compiled(small.kernel, n, dtype, "pos", lower)
+    tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
+    if n > tiled or is_few(systems, n, _lanes(dtype)):
+        return compiled(cholesky_blocked.kernel, 0, dtype, lower)
+    return compiled(cholesky.kernel, 0, dtype, lower)
+
+
+STRUCTURES = {"gen": _general, "pos": _positive}
 
 
 def is_few(systems: int, n: int, lanes: int) -> bool:
@@ -90,16 +126,21 @@ def _lanes(dtype: np.dtype[Any]) -> int:
 
 @cache
 def compiled(
-    make: Callable[[int], Any], n: int, dtype: np.dtype[Any], diagnostics: bool = False
+    make: Callable[..., Any],
+    n: int,
+    dtype: np.dtype[Any],
+    *structure: str | bool,
+    diagnostics: bool = False,
 ) -> Kernel:
     """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order."""
-    dispatcher = make(n)
+    dispatcher = make(n, *structure)
     element = from_dtype(dtype)
     read = types.Array(element, 3, "C", readonly=True)
     write = types.Array(element, 3, "C")
     number = types.Array(types.float64, 1, "C") if diagnostics else types.Omitted(None)
-    signature = (read, read, write, types.Array(types.int8, 1, "C"), number, number)
-    compile_apart(dispatcher, signature, make, n, dtype, diagnostics)
+    arrays = (read, read, write, types.Array(types.int8, 1, "C"), number, number)
+    signature = arrays[: dispatcher.py_func.__code__.co_argcount]
+    compile_apart(dispatcher, signature, make, (n, dtype.str, *structure), diagnostics)
     dispatcher.compile(signature)
     dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher

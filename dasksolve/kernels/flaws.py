@@ -9,6 +9,7 @@ from dasksolve.kernels.lanes import any_lane, fma, operation, where
 from dasksolve.status import Status
 
 OK, SINGULAR, NONFINITE = int(Status.OK), int(Status.SINGULAR), int(Status.NONFINITE)
+NOT_POSITIVE_DEFINITE = int(Status.NOT_POSITIVE_DEFINITE)
 
 
 @operation(lambda flaw, pivot: flaw)
@@ -17,6 +18,15 @@ def judge(flaw, pivot):
     sound = where(pivot < pivot.fill(np.inf), pivot.fill(OK), pivot.fill(NONFINITE))
     found = where(pivot == pivot.fill(0), pivot.fill(SINGULAR), sound)
     return where(flaw == flaw.fill(OK), found, flaw)
+
+
+@operation(lambda flaw, pivot: flaw)
+def judge_positive(flaw, pivot):
+    """`flaw`, or the first that a pivot shows which is to be positive."""
+    least = np.finfo(np.float32 if str(pivot.value.type.element) == "float" else np.float64).tiny
+    sound = (pivot >= pivot.fill(least)) & (pivot < pivot.fill(np.inf))
+    found = where(pivot <= pivot.fill(0), pivot.fill(NOT_POSITIVE_DEFINITE), pivot.fill(NONFINITE))
+    return where(~sound & (flaw == flaw.fill(OK)), found, flaw)
 
 
 @operation(lambda check, x: check)
@@ -54,10 +64,27 @@ def finite(values):
 
 
 @part
-def reject(a, b, x, status):
-    """Give the systems that are not OK an x of NaN, and their own NaN or Inf the blame for it."""
+def finite_band(a, below, above, hermitian):
+    """`finite` for so many diagonals below and above the main one, real if `hermitian`."""
+    n = len(a)
+    total = abs(a[0, 0].real * 0)
+    for i in range(n):
+        for j in range(max(0, i - below), min(n, i + above + 1)):
+            total += abs(a[i, j].real * 0) if hermitian and i == j else abs(a[i, j] * 0)
+    return total == 0
+
+
+@part
+def reject_band(a, b, x, status, below, above, hermitian):
+    """`reject` where no other diagonals are read."""
     for m in range(len(status)):
         if status[m] != OK:
             x[m] = undefined(x)
-            if not (finite(a[m]) and finite(b[m])):
+            if not (finite_band(a[m], below, above, hermitian) and finite(b[m])):
                 status[m] = NONFINITE
+
+
+@part
+def reject(a, b, x, status):
+    """Give the systems that are not OK an x of NaN, and their own NaN or Inf the blame for it."""
+    reject_band(a, b, x, status, len(a[0]), len(a[0]), False)

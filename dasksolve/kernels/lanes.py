@@ -193,6 +193,30 @@ def inner(left, right):
     return total
 
 
+@operation(first)
+def conjugate(x):
+    """The complex conjugate; of a real number, itself."""
+    return x if isinstance(x, Vector) else Pair(x.real, -x.imag)
+
+
+def real_part(x):
+    """The real parts of emitted numbers."""
+    return x if isinstance(x, Vector) else x.real
+
+
+@operation(first)
+def scaled(x, factor):
+    """x times the real part of `factor`."""
+    factor = real_part(factor)
+    return x * factor if isinstance(x, Vector) else Pair(x.real * factor, x.imag * factor)
+
+
+@operation(first)
+def square_root(x):
+    """The square root of real numbers; NaN of negative ones."""
+    return x.call("sqrt")
+
+
 @operation(lambda mask, x, y: first(x, y) if isinstance(mask, Mask) else None)
 def where(mask, x, y):
     """Lanes of x where the mask is set, of y elsewhere."""

@@ -1,0 +1,184 @@
+"""What a zarr job survives of its storage: full, read-only, unseen, changed under it, shared."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from distributed import Client
+from families import same_bits
+from programs import Programs
+from stored import Stored, files
+
+import dasksolve
+from dasksolve import BlockErrors, Report, Status, solve_zarr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mount], check=False
+        ).returncode
+    ):
+        pytest.skip("mounting a tmpfs takes root")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_full_disk_fails_what_did_not_fit_and_keeps_the_rest(
+    store: Callable[..., Stored], small_disk: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((1000, 4, 4)), rng.standard_normal((1000, 4, 60))
+    stored = store(a, b)._replace(out=str(small_disk / "out"))
+    with pytest.raises(BlockErrors, match="No space left on device") as info:
+        solve_zarr(stored.a_path, stored.b_path, stored.out)
+    failed = {failure.block for failure in info.value.failures}
+    assert 0 < len(failed) < 10
+    assert not list(small_disk.rglob("*.partial"))
+    subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
+    report = solve_zarr(stored.a_path, stored.b_path, stored.out, resume=True)
+    assert report.blocks_resumed == 10 - len(failed)
+    assert report.counts[Status.OK] == 1000
+
+
+def test_a_target_that_cannot_be_written_is_refused(batch: Stored, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(OSError, match="Read-only file system"):
+        solve_zarr(batch.a_path, batch.b_path, small_disk / "out")
+    assert not list(small_disk.iterdir())
+
+
+@pytest.mark.usefixtures("many_blocks", "small_windows")
+def test_a_chunk_that_is_deleted_while_the_job_runs_fails_its_block_alone(batch: Stored) -> None:
+    chunk = Path(batch.a_path) / "c/9/0/0"
+    good = chunk.read_bytes()
+
+    def disturb(report: Report) -> None:
+        if report.blocks_done == 1:
+            chunk.unlink()
+
+    with pytest.raises(BlockErrors, match=r"chunk c/9/0/0 of a .* is not stored") as info:
+        solve_zarr(batch.a_path, batch.b_path, batch.out, workers=1, progress=disturb)
+    assert info.value.report.blocks_done == 9
+    chunk.write_bytes(good)
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed == 9
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
+@pytest.mark.parametrize("option", ["resume", "overwrite"])
+@pytest.mark.usefixtures("many_blocks")
+def test_a_second_job_on_an_output_is_refused_while_the_first_runs(
+    batch: Stored, option: str
+) -> None:
+    refused: list[str] = []
+
+    def second(_report: Report) -> None:
+        written = {name for name in files(batch.out) if not name.endswith(".partial")}
+        with pytest.raises(BlockingIOError, match=r"another job is writing to .*out\.zarr") as info:
+            solve_zarr(batch.a_path, batch.b_path, batch.out, workers=1, **{option: True})
+        refused.append(str(info.value))
+        assert written <= files(batch.out).keys()
+
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, progress=second)
+    assert len(refused) == report.blocks_done == 10
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed == 10
+
+
+@pytest.mark.parametrize("relative", [False, True], ids=["absolute", "relative"])
+@pytest.mark.usefixtures("many_blocks")
+def test_inputs_in_a_zip(
+    batch: Stored, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zarr.storage.ZipStore(tmp_path / "data.zip", mode="w") as store:
+        group = zarr.create_group(store)
+        group.create_array("a", data=batch.a, chunks=(100, 5, 5))
+        group.create_array("b", data=batch.b, chunks=(100, 5))
+    monkeypatch.chdir(tmp_path)
+    archive = Path("data.zip") if relative else tmp_path / "data.zip"
+    solve_zarr(archive / "a", archive / "b", batch.out)
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+    with pytest.raises(FileNotFoundError, match=r"data\.zip is a zarr group.*it holds .*/a"):
+        solve_zarr(archive, archive / "b", batch.out)
+
+
+def test_relative_paths_mean_the_same_to_workers_in_another_folder(
+    batch: Stored, two_processes: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    folders = two_processes.run(os.getcwd)
+    two_processes.run(os.chdir, str(elsewhere))
+    try:
+        solve_zarr("data.zarr/a", "data.zarr/b", "out.zarr", client=two_processes)
+    finally:
+        two_processes.run(os.chdir, next(iter(folders.values())))
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """A scheduler and a worker in a folder of their own."""
+    with Programs(tmp_path_factory.mktemp("programs")) as started:
+        started.worker()
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("hidden", "out"),
+    [pytest.param("", "out.zarr", id="all"), pytest.param("other", "other/out.zarr", id="output")],
+)
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_disk")
+def test_paths_that_a_worker_does_not_see_are_found_before_anything_is_created(
+    batch: Stored, programs: Programs, tmp_path: Path, hidden: str, out: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    before = files(tmp_path)
+    blind = programs.worker(hiding=tmp_path / hidden)
+    try:
+        with pytest.raises(FileNotFoundError, match=r"tcp://.*does not see file://.*put it where"):
+            solve_zarr(batch.a_path, batch.b_path, tmp_path / out, client=programs.client)
+    finally:
+        programs.kill_worker(blind)
+    assert files(tmp_path) == before
+    assert not (tmp_path / out).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("many_blocks", "small_windows", "small_disk")
+def test_a_worker_that_joins_later_and_does_not_see_the_output_writes_nothing(
+    batch: Stored, programs: Programs, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    out = tmp_path / "other/out.zarr"
+
+    def join(report: Report) -> None:
+        if report.blocks_done == 3:
+            programs.worker(hiding=tmp_path / "other")
+            programs.kill_worker(programs.workers[0])
+
+    try:
+        with pytest.raises(BlockErrors, match=r"does not see file://.*other/out\.zarr") as info:
+            solve_zarr(batch.a_path, batch.b_path, out, client=programs.client, progress=join)
+    finally:
+        programs.worker()
+        programs.kill_worker(programs.workers[0])
+    report = info.value.report
+    assert 3 <= report.blocks_done < 10
+    again = solve_zarr(batch.a_path, batch.b_path, out, resume=True)
+    assert report.blocks_done <= again.blocks_resumed < 10  # a result may die with its worker
+    assert again.counts[Status.PENDING] == 0
