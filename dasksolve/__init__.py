@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from dasksolve import labelled, nopython
+from dasksolve import early, labelled, nopython  # noqa: F401  early: the others take a second
 from dasksolve.api import solve, solve_ex
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.report import Report

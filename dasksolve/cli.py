@@ -16,7 +16,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 import dasksolve
-from dasksolve import bench, demo
+from dasksolve import bench, demo, early
 from dasksolve.prepare import prepare
 from dasksolve.problem import ON_SINGULAR
 from dasksolve.report import Report
@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument(
         "--diagnostics",
         action="store_true",
-        help="rcond and backward error of each system (yet to come)",
+        help="store rcond and backward error of each system, too",
     )
     _resources(solve)
     again = solve.add_mutually_exclusive_group()
@@ -164,6 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # the report of a finished job must not fail
         sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
+    if early.importing():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its six, one counts
     try:
         return int(options.run(options))
@@ -216,6 +218,7 @@ def run_solve(options: argparse.Namespace) -> int:
     job = {
         "assume_a": options.assume_a,
         "on_singular": options.on_singular,
+        "diagnostics": options.diagnostics,
         "memory_limit": options.memory,
         "workers": options.workers,
         "resume": options.resume,
@@ -238,7 +241,6 @@ def run_solve(options: argparse.Namespace) -> int:
             lambda: dasksolve.solve_zarr(
                 *arrays,
                 **job,
-                diagnostics=options.diagnostics,
                 strict=options.strict,
                 progress=bar,
             ),

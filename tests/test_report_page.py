@@ -129,6 +129,13 @@ def test_the_runs_are_kept_and_bounded(batch, many_blocks):
     assert max(np.diff([seconds for seconds, _ in samples])) == 32
 
 
+def test_a_cluster_keeps_its_run_too(batch, two_processes):
+    dasksolve.solve_zarr(batch.a_path, batch.b_path, batch.out, client=two_processes)
+    group = zarr.open_group(batch.out, mode="r")
+    assert [run["samples"][-1][1] for run in history.read(group)] == [1000]
+    assert set(group.metadata.consolidated_metadata.metadata) == {"x", "status"}
+
+
 def test_one_block_at_a_time_is_in_memory(tmp_path):
     out, shape, block = tmp_path / "out", (20_000_000,), (500_000,)
     group = zarr.create_group(out, attributes=journal.attributes({"version": 1}, block))
