@@ -155,14 +155,14 @@ def _solve_any(
     status = np.zeros(batch_shape, np.int8)
     if x.size:
         kernel = _kernel(problem, status.size, bool(diagnostics))
-        a, b = _broadcast(a, batch_shape), _broadcast(b, batch_shape)
+        a, b = broadcast(a, batch_shape), broadcast(b, batch_shape)
         flat_x = x.reshape(-1, *x.shape[-2:])
         found: list[NDArray[Any]] = [status.reshape(-1)]
         found += [numbers.reshape(-1) for numbers in diagnostics]
 
         def solve_part(part: tuple[tuple[Any, ...], slice]) -> None:
             index, flat = part
-            ready = _plain(a[index], n, problem.dtype), _plain(b[index], n, problem.dtype)
+            ready = plain(a[index], n, problem.dtype), plain(b[index], n, problem.dtype)
             kernel(*ready, flat_x[flat], *(values[flat] for values in found))
 
         in_threads(solve_part, list(pieces(batch_shape, _piece_size(problem))), threads)
@@ -249,7 +249,8 @@ def in_threads(work: Callable[[Any], None], parts: list[Any], threads: int) -> N
                 pass
 
 
-def _broadcast(values: NDArray[Any], batch_shape: tuple[int, ...]) -> NDArray[Any]:
+def broadcast(values: NDArray[Any], batch_shape: tuple[int, ...]) -> NDArray[Any]:
+    """Values with two core axes, for a whole batch."""
     core = values.shape[-2:]
     same = values.shape[:-2] == batch_shape
     return values if same else np.broadcast_to(values, (*batch_shape, *core))
@@ -260,7 +261,7 @@ def _is_plain(values: NDArray[Any]) -> bool:
     return flags.c_contiguous and flags.aligned
 
 
-def _plain(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def plain(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return values as the kernel wants them, copied only where they are not so already."""
     return np.require(values, dtype, ["C", "A"]).reshape(-1, n, values.shape[-1])
 
@@ -270,7 +271,7 @@ def _least_squares(
 ) -> None:
     if x.ndim < status.ndim + 2:
         x, b = x[..., None], b[..., None]
-    a, b = _broadcast(a, status.shape), _broadcast(b, status.shape)
+    a, b = broadcast(a, status.shape), broadcast(b, status.shape)
     for index in map(tuple, np.argwhere(is_singular(status))):
         whole = meant(a[index], problem.assume_a, problem.lower).astype(x.dtype)
         x[index] = np.linalg.lstsq(whole, b[index].astype(x.dtype), rcond=None)[0]
@@ -282,8 +283,8 @@ def _gathered(
     """a, b and x of some systems, as matrices."""
     if problem.vectors:
         b, x = b[..., None], x[..., None]
-    a = meant(_broadcast(a, where.shape)[where], problem.assume_a, problem.lower)
-    return a, _broadcast(b, where.shape)[where], x[where]
+    a = meant(broadcast(a, where.shape)[where], problem.assume_a, problem.lower)
+    return a, broadcast(b, where.shape)[where], x[where]
 
 
 def _diagnose_structure(
@@ -299,12 +300,12 @@ def _diagnose_structure(
     n, shape = problem.n, problem.batch_shape
     if problem.vectors:
         b, x = b[..., None], x[..., None]
-    a, b = _broadcast(a, shape), _broadcast(b, shape)
+    a, b = broadcast(a, shape), broadcast(b, shape)
     flat_rcond, flat_error = rcond.reshape(-1), error.reshape(-1)
 
     def diagnose(part: tuple[tuple[Any, ...], slice]) -> None:
         index, flat = part
-        whole = meant(_plain(a[index], n, problem.dtype), problem.assume_a, problem.lower)
+        whole = meant(plain(a[index], n, problem.dtype), problem.assume_a, problem.lower)
         flat_rcond[flat] = _rconds(whole)
         whole = whole.reshape(a[index].shape)
         flat_error[flat] = backward_errors(whole, b[index], x[index]).reshape(-1)
@@ -328,12 +329,17 @@ def _diagnose_scaled(
     status, rcond, error = diagnostics
     a, b, x = _gathered(a, b, x, problem, where)
     error[where] = backward_errors(a, b, x)
+    rcond[where] = scaled_rconds(a)
+    status[where & (rcond < np.finfo(problem.dtype).eps)] = Status.ILL_CONDITIONED
+
+
+def scaled_rconds(a: NDArray[Any]) -> NDArray[np.float64]:
+    """The same for norms that are out of the kernel's range: in float64, A scaled to 1."""
     a = a.astype(np.result_type(a, np.float64))
     size = np.abs(a).max(axis=(-2, -1), keepdims=True)
     a = np.ldexp(1.0, -np.frexp(size)[1]) * a
     # Where even A⁻¹ overflows, 1 / cond underflows.
-    rcond[where] = np.nan_to_num(_rconds(a), nan=0.0)
-    status[where & (rcond < np.finfo(problem.dtype).eps)] = Status.ILL_CONDITIONED
+    return np.nan_to_num(_rconds(a), nan=0.0)
 
 
 def _rconds(a: NDArray[Any]) -> NDArray[np.float64]:
@@ -347,7 +353,7 @@ def _rconds(a: NDArray[Any]) -> NDArray[np.float64]:
 def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
     """‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞) of every system, the largest over the columns of b and x."""
     batch_shape = x.shape[:-2]
-    a, b = _broadcast(a, batch_shape), _broadcast(b, batch_shape)
+    a, b = broadcast(a, batch_shape), broadcast(b, batch_shape)
     errors = np.empty(batch_shape)
     flat = errors.reshape(-1)
     size = max(1, _PIECE // max(1, 16 * a.shape[-1] * max(a.shape[-1], x.shape[-1])))

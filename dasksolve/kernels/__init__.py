@@ -29,12 +29,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import from_dtype, types
 
-from dasksolve.kernels import blocked, cholesky, cholesky_blocked, interleaved, small, unrolled
+from dasksolve.kernels import (
+    blocked,
+    cholesky,
+    cholesky_blocked,
+    factored,
+    interleaved,
+    small,
+    unrolled,
+)
 from dasksolve.kernels.apart import compile_apart, compiling_apart
 from dasksolve.kernels.jit import has_cache
 from dasksolve.kernels.lanes import PANEL, width
 
-__all__ = ["compiled", "compiling_apart", "has_cache", "pick"]
+__all__ = ["compiled", "compiling_apart", "factoring", "has_cache", "pick", "substituting"]
 
 Kernel = Callable[..., None]
 
@@ -143,4 +151,28 @@ def compiled(
     compile_apart(dispatcher, signature, make, (n, dtype.str, *structure), diagnostics)
     dispatcher.compile(signature)
     dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
+    return dispatcher
+
+
+@cache
+def factoring(dtype: np.dtype[Any]) -> Callable[..., None]:
+    """The kernel ``factor(a, lu, pivots, status, rcond)``: pivots (M, N) int32, lu as a."""
+    element = from_dtype(dtype)
+    read, write = types.Array(element, 3, "C", readonly=True), types.Array(element, 3, "C")
+    pivots, status = types.Array(types.int32, 2, "C"), types.Array(types.int8, 1, "C")
+    dispatcher = factored.factor_kernel(0)
+    dispatcher.compile((read, write, pivots, status, types.Array(types.float64, 1, "C")))
+    dispatcher.disable_compile()
+    return dispatcher
+
+
+@cache
+def substituting(dtype: np.dtype[Any]) -> Callable[..., None]:
+    """The kernel ``solve(lu, pivots, b, x, transposed)``, with what `factoring` gives."""
+    element = from_dtype(dtype)
+    read, write = types.Array(element, 3, "C", readonly=True), types.Array(element, 3, "C")
+    pivots = types.Array(types.int32, 2, "C", readonly=True)
+    dispatcher = factored.solve_kernel(0)
+    dispatcher.compile((read, pivots, read, write, types.boolean))
+    dispatcher.disable_compile()
     return dispatcher
