@@ -195,7 +195,7 @@ def _solve(
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
     )
-    with scheduler.marking(store, token) as mark, history.kept(store, progress) as follow:
+    with history.kept(store, progress) as follow, scheduler.marking(store, token) as mark:
         job = Job(
             token=token,
             inputs=prepared.inputs,
