@@ -34,6 +34,7 @@ from dasksolve.kernels import (
     cholesky,
     cholesky_blocked,
     diagonal,
+    extended,
     factored,
     interleaved,
     mirrored,
@@ -52,6 +53,7 @@ __all__ = [
     "factoring",
     "has_cache",
     "pick",
+    "residuals",
     "substituting",
     "tridiagonal_bands",
 ]
@@ -227,6 +229,13 @@ def substituting(dtype: np.dtype[Any]) -> Kernel:
     read, write = _arrays(dtype)
     pivots = types.Array(types.int32, 2, "C", readonly=True)
     return _ready(factored.solve_kernel(0), (read, pivots, read, write, types.boolean))
+
+
+@cache
+def residuals(dtype: np.dtype[Any]) -> Kernel:
+    """The kernel ``residuals(a, b, x, r)``: r = b - A x, rounded once."""
+    read, write = _arrays(dtype)
+    return _ready(extended.kernel(0), (read, read, read, write))
 
 
 @cache
