@@ -111,7 +111,7 @@ def test_diagnostics_are_those_of_what_is_meant(word):
 
 @pytest.mark.parametrize("word", ["pos", "upper triangular", "her"])
 def test_a_job_reads_and_checks_what_is_meant(word: str, store: Callable[..., Stored]) -> None:
-    stored, _, b = posed(word, word == "her", n=4)
+    stored, _, b = posed(word, word == "her")
     stored[7, 1, 1] = 0 if word == "upper triangular" else np.nan
     job = store(stored, b)
     lower = ["--lower"] if word == "her" else []
@@ -126,7 +126,7 @@ def test_a_job_reads_and_checks_what_is_meant(word: str, store: Callable[..., St
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(word=st.sampled_from(WORDS), seed=st.integers(0, 2**32 - 1), n=st.sampled_from([1, 3, 11]))
+@given(word=st.sampled_from(WORDS), seed=st.integers(0, 2**32 - 1), n=st.sampled_from([1, 5, 18]))
 def test_the_solution_of_a_product_is_what_was_multiplied(word, seed, n):
     rng = np.random.default_rng(seed)
     a = meant(rng.uniform(-1, 1, (9, n, n)) / n + 2 * np.eye(n), word, False)

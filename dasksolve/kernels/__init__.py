@@ -20,6 +20,16 @@ r_k = `lanes.reciprocal` of u_kk:
 
 For real N ≤ 5 and complex N = 2 these are the operations of OpenBLAS's getrf, hence the same
 verdicts on singularity.
+
+So is the arithmetic for positive definite matrices A = UᴴU: products are subtracted one at a time
+by `lanes.fnma`, k ascending but for x, and r_i = 1 / √ of the real part of what is to be u_ii²:
+
+    u_ij = (a_ij - conj(u_0i) u_0j - … - conj(u_i-1,i) u_i-1,j) r_i
+    b      as further columns of a, which give y
+    x_i  = (y_i - u_i,N-1 x_N-1 - … - u_i,i+1 x_i+1) r_i
+
+From the lower triangle, conj(a_ji) is read for a_ij. Of the other structures one kernel serves
+each N: substitution subtracts in that way too, and tridiagonal matrices are eliminated as by gtsv.
 """
 
 from collections.abc import Callable
@@ -160,11 +170,17 @@ def _tridiagonal(case: Case) -> Kernel:
 
 
 def _symmetric(case: Case) -> Kernel:
-    return _mirrored(_general(case), case.dtype, case.lower, False)
+    return _mirrored(_general(case), _order(case), case.dtype, case.lower, False)
 
 
 def _hermitian(case: Case) -> Kernel:
-    return _mirrored(_general(case), case.dtype, case.lower, case.dtype.kind == "c")
+    hermitian = case.dtype.kind == "c"
+    return _mirrored(_general(case), _order(case), case.dtype, case.lower, hermitian)
+
+
+def _order(case: Case) -> int:
+    """N where it is worth a copy of its own."""
+    return case.n if case.n <= PANEL else 0
 
 
 STRUCTURES = {
@@ -191,9 +207,11 @@ def _lanes(dtype: np.dtype[Any]) -> int:
 
 
 @cache
-def _mirrored(general: Kernel, dtype: np.dtype[Any], lower: bool, hermitian: bool) -> Kernel:
+def _mirrored(
+    general: Kernel, n: int, dtype: np.dtype[Any], lower: bool, hermitian: bool
+) -> Kernel:
     read, write = _arrays(dtype)
-    return mirrored.kernel(_ready(mirrored.copy(0, lower, hermitian), (read, write)), general)
+    return mirrored.kernel(_ready(mirrored.copy(n, lower, hermitian), (read, write)), general)
 
 
 @cache
