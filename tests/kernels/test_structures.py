@@ -12,7 +12,7 @@ from dasksolve.status import Status
 from dasksolve.structure import meant
 
 MANY = 10**6
-FLOAT, COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
+FLOAT, COMPLEX = np.dtype(np.float64), np.dtype(np.complex64)
 
 
 def definite(n, dtype, rng, m=5):
@@ -41,9 +41,8 @@ MATRICES = {
 # Orders of each kernel: unrolled, in a tile, with a remainder, one system at a time. Compiling is
 # what takes long, so the default tests meet every kernel, and the slow ones every combination.
 ORDERS = {"pos": (5, 18, 170), "sym": (5, 19), "her": (5, 19), "diagonal": (5, 18)}
-MORE_ORDERS = {"pos": (1, 2, 8, 12, 16, 33, 129), "sym": (1, 12, 33), "her": (1, 12, 33)}
-PAIRS = tuple(zip(DTYPES, (True, False, True, False), strict=True))
-EACH = {"pos": PAIRS, "tridiagonal": PAIRS[1:3], "diagonal": PAIRS[1:3]}
+MORE_ORDERS = {"pos": (1, 2, 8, 12, 16, 33, 171), "sym": (1, 12, 33), "her": (1, 12, 33)}
+PAIRS = ((FLOAT, False), (COMPLEX, True))
 
 
 def case(word, lower, dtype, n, *marks):
@@ -54,15 +53,15 @@ def case(word, lower, dtype, n, *marks):
 CASES = [
     case(word, lower, dtype, n)
     for word in MATRICES
-    for dtype, lower in EACH.get(word, PAIRS[1:3])
-    for n in ORDERS.get(word, (5, 18, 40))
+    for dtype, lower in PAIRS
+    for n in ORDERS.get(word, (5, 18))
 ]
 CASES += [
     case(word, lower, dtype, n, pytest.mark.slow)
     for word in MATRICES
     for dtype in DTYPES
     for lower in ((False, True) if word in ("pos", "sym", "her") else (False,))
-    for n in MORE_ORDERS.get(word, (1, 2, 3, 4, 7, 8, 9, 16, 21))
+    for n in MORE_ORDERS.get(word, (1, 2, 7, 8, 9, 16, 40))
 ]
 
 
@@ -129,11 +128,12 @@ def test_bits_depend_on_the_system_alone(assume_a, lower, dtype, n):
     ],
 )
 @pytest.mark.parametrize("systems", [1, MANY], ids=["few", "many"])
-@pytest.mark.parametrize(("dtype", "n"), [(FLOAT, 5), (FLOAT, 18), (COMPLEX, 18)], ids=str)
-def test_each_trouble_is_named_and_kept_apart(assume_a, place, singular, dtype, n, systems):
-    stored, _ = posed(assume_a, False, n, dtype, 21)
+@pytest.mark.parametrize(("dtype", "lower"), PAIRS, ids=["upper", "lower"])
+@pytest.mark.parametrize("n", [5, 18])
+def test_each_trouble_is_named_and_kept_apart(assume_a, place, singular, n, dtype, lower, systems):
+    stored, _ = posed(assume_a, lower, n, dtype, 21)
     b = numbers(np.random.default_rng(0), dtype, 21, n, 2)
-    expected, _ = solve(assume_a, False, stored, b, systems)
+    expected, _ = solve(assume_a, lower, stored, b, systems)
     info = np.finfo(dtype)
     tiny, least, huge = info.smallest_subnormal, 4 * info.tiny, info.max
     stored[3][place] = 0
@@ -145,7 +145,7 @@ def test_each_trouble_is_named_and_kept_apart(assume_a, place, singular, dtype, 
     stored[17] = np.where(np.isnan(stored[17].real), np.nan, np.eye(n) * least)
     b[17] = huge / 4
     bad = {3: singular, **dict.fromkeys((5, 8, 11, 12, 14, 17), Status.NONFINITE)}
-    x, status = solve(assume_a, False, stored, b, systems)
+    x, status = solve(assume_a, lower, stored, b, systems)
     assert status.tolist() == [bad.get(m, Status.OK) for m in range(21)]
     assert np.isnan(x[list(bad)].real).all()
     assert dtype.kind == "f" or np.isnan(x[list(bad)].imag).all()
@@ -153,7 +153,7 @@ def test_each_trouble_is_named_and_kept_apart(assume_a, place, singular, dtype, 
     assert same_bits(x[sound], expected[sound])
 
 
-@pytest.mark.parametrize(("dtype", "lower"), PAIRS[:2], ids=["lower", "upper"])
+@pytest.mark.parametrize(("dtype", "lower"), PAIRS, ids=["upper", "lower"])
 @pytest.mark.parametrize("systems", [1, MANY], ids=["few", "many"])
 @pytest.mark.parametrize("n", [5, 18])
 def test_a_pivot_that_is_not_positive_is_found_where_it_is(n, systems, dtype, lower):
@@ -169,11 +169,10 @@ def test_a_pivot_that_is_not_positive_is_found_where_it_is(n, systems, dtype, lo
 
 
 def test_both_triangles_give_the_same_bits():
-    for dtype in (FLOAT, COMPLEX):
-        a = meant(definite(18, dtype, np.random.default_rng(0), 3), "pos", False)
-        b = numbers(np.random.default_rng(1), dtype, 3, 18, 2)
-        upper, lower = (solve("pos", word, a, b)[0] for word in (False, True))
-        assert same_bits(upper, lower)
+    a = meant(definite(18, COMPLEX, np.random.default_rng(0), 3), "pos", False)
+    b = numbers(np.random.default_rng(1), COMPLEX, 3, 18, 2)
+    upper, lower = (solve("pos", word, a, b)[0] for word in (False, True))
+    assert same_bits(upper, lower)
 
 
 def test_no_systems():
