@@ -2,9 +2,10 @@
 
 from importlib.metadata import version
 
-from dasksolve import labelled, nopython
+from dasksolve import early, labelled, nopython  # noqa: F401  early: the others take a second
 from dasksolve.api import solve, solve_ex, solve_tridiagonal
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
+from dasksolve.factorization import Factorization, factor
 from dasksolve.report import Report
 from dasksolve.solution import Solution
 from dasksolve.status import Status
@@ -15,6 +16,7 @@ __version__ = version("dasksolve")
 
 __all__ = [
     "BlockErrors",
+    "Factorization",
     "PerformanceWarning",
     "Report",
     "SingularSystemError",
@@ -22,6 +24,7 @@ __all__ = [
     "Status",
     "__version__",
     "check_zarr",
+    "factor",
     "labelled",
     "nopython",
     "solve",

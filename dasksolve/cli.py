@@ -16,7 +16,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 import dasksolve
-from dasksolve import bench, demo
+from dasksolve import bench, demo, early
 from dasksolve.prepare import prepare
 from dasksolve.problem import ON_SINGULAR, STRUCTURES
 from dasksolve.report import Report
@@ -47,11 +47,10 @@ class Bar:
                 dynamic_ncols=True,
                 bar_format="{desc} {remaining} left |{bar}| {n_fmt}/{total_fmt} blocks{postfix}",
             )
-        solved = sum(n for status, n in report.counts.items() if status >= 0)
         flagged = report.flagged_count - report.counts[dasksolve.Status.PENDING]
         rate = (report.bytes_read + report.bytes_written) / report.seconds
         self.bar.set_postfix_str(
-            f"{tqdm.format_sizeof(solved / report.seconds)} systems/s, "
+            f"{tqdm.format_sizeof(report.solved / report.seconds)} systems/s, "
             f"{tqdm.format_sizeof(rate, 'B')}/s, "
             f"{tqdm.format_sizeof(flagged) if flagged > 999 else flagged} flagged",
             refresh=False,
@@ -106,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument(
         "--diagnostics",
         action="store_true",
-        help="rcond and backward error of each system (yet to come)",
+        help="store rcond and backward error of each system, too",
     )
     _resources(solve)
     again = solve.add_mutually_exclusive_group()
@@ -170,6 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # the report of a finished job must not fail
         sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
+    if early.importing():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its six, one counts
     try:
         return int(options.run(options))
@@ -223,6 +224,7 @@ def run_solve(options: argparse.Namespace) -> int:
         "assume_a": options.assume_a,
         "lower": options.lower,
         "on_singular": options.on_singular,
+        "diagnostics": options.diagnostics,
         "memory_limit": options.memory,
         "workers": options.workers,
         "resume": options.resume,
@@ -245,7 +247,6 @@ def run_solve(options: argparse.Namespace) -> int:
             lambda: dasksolve.solve_zarr(
                 *arrays,
                 **job,
-                diagnostics=options.diagnostics,
                 strict=options.strict,
                 progress=bar,
             ),

@@ -1,6 +1,7 @@
 """The record that a zarr job leaves in its output, by which a later run knows it again."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def read(group: Any, location: str) -> Record:
     try:
         journal = json.loads(text)
         version = journal["version"]
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, RecursionError):
         raise ValueError(
             f"{location} holds a zarr group that dasksolve did not write; choose another output"
         ) from None
@@ -70,8 +71,12 @@ def options(journal: Record, location: str) -> Record:
         or found.get("assume_a") not in STRUCTURES
         or found.get("on_singular") not in ON_SINGULAR
         or not isinstance(found.get("lower"), bool)
+        or not isinstance(found.get("diagnostics"), bool)
     ):
-        raise ValueError(f"the journal of {location} is damaged: its options are {found}")
+        raise ValueError(
+            f"the journal of {location} is damaged: its options are {found}; start again with "
+            "overwrite=True (--overwrite)"
+        )
     return found
 
 
@@ -98,7 +103,7 @@ def refuse_changes(old: Record, new: Record, location: str) -> None:
     changes = [
         f"{part}.{name} was {was!r}, is now {new[part].get(name)!r}"
         for part in ("a", "b", "options")
-        for name, was in _fields(old, part, location).items()
+        for name, was in fields(old, part, location).items()
         if new[part].get(name) != was
     ]
     if changes:
@@ -108,7 +113,8 @@ def refuse_changes(old: Record, new: Record, location: str) -> None:
         )
 
 
-def _fields(journal: Record, part: str, location: str) -> Record:
+def fields(journal: Record, part: str, location: str) -> Record:
+    """Return what the record states of an input or of the options, if it is a record itself."""
     fields = journal.get(part)
     if not isinstance(fields, dict) or not fields:
         raise ValueError(
@@ -123,16 +129,22 @@ def unsolved(status: np.ndarray) -> int:
     return int(np.count_nonzero((status < 0) | (status > max(Status))))
 
 
-def finished(x: Any, status: Any, block: Block) -> np.ndarray | None:
-    """Return the status of a block that an earlier run finished; None: solve it (again)."""
+def finished(status: Any, others: Sequence[Any], block: Block) -> list[np.ndarray] | None:
+    """Return status and the rest of a block that an earlier run finished; None: solve it (again).
+
+    Others: x, and what was stored beside it.
+    """
     region = tuple(slice(*r) for r in block)
     try:
-        found = np.asarray(status[region])
-        x[region]  # after a power cut, a file may be there and empty
+        # After a power cut, a file may be there and empty.
+        found = [np.asarray(array[region]) for array in (status, *others)]
     except Exception:  # a damaged chunk of our own is written anew
         return None
-    if unsolved(found):
+    if unsolved(found[0]):
         return None
     place = tuple(start // c for (start, _), c in zip(block, status.chunks, strict=True))
-    place += (0,) * (x.ndim - len(place))
-    return found if exists(x, x.metadata.encode_chunk_key(place)) else None
+    for array in others:
+        key = array.metadata.encode_chunk_key(place + (0,) * (array.ndim - len(place)))
+        if not exists(array, key):
+            return None
+    return found

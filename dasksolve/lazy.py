@@ -33,15 +33,18 @@ def solve_ex(
 ) -> Solution:
     """Solve and diagnose a batch lazily; `dasksolve.solve_ex` documents it."""
     problem, solutions = _map("solve_ex", a, b, assume_a, lower, on_singular)
-    core = range(solutions.ndim)
+    batch = len(problem.batch_shape)
+    x = member(solutions, 0, batch + 2, problem.dtype)
+    status = member(solutions, 1, batch, np.int8)
+    rcond, backward_error = (member(solutions, item, batch, float) for item in (2, 3))
+    return Solution(x[..., 0] if problem.vectors else x, status, rcond, backward_error)
 
-    def pick(item: int, axes: range, dtype: DTypeLike) -> da.Array:
-        meta = _meta(len(axes), dtype)
-        return da.blockwise(_item, axes, solutions, core, item=item, dtype=dtype, meta=meta)
 
-    x = pick(0, core, problem.dtype)
-    status, *numbers = (pick(i, core[:-2], d) for i, d in ((1, np.int8), (2, float), (3, float)))
-    return Solution(x[..., 0] if problem.vectors else x, status, *numbers)
+def member(blocks: da.Array, item: int, ndim: int, dtype: DTypeLike) -> da.Array:
+    """One item of blocks that are tuples, over the first `ndim` axes."""
+    axes = range(blocks.ndim)
+    meta = _meta(ndim, dtype)
+    return da.blockwise(_item, axes[:ndim], blocks, axes, item=item, dtype=dtype, meta=meta)
 
 
 def _item(solution: Any, item: int) -> Any:
@@ -55,7 +58,7 @@ def _map(
 ) -> tuple[Problem, da.Array]:
     """One `map_blocks` of an eager function over blocks of whole systems, b as matrices."""
     check_word("on_singular", on_singular, ON_SINGULAR)
-    a, b = _checked("a", a), _checked("b", b)
+    a, b = checked("a", a), checked("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
     if problem.vectors:
         b = _matrices(b, a.ndim)
@@ -76,6 +79,28 @@ def _map(
         assume_a=assume_a,
         lower=lower,
         on_singular=on_singular,
+    )
+
+
+def map_factored(
+    function: Any, lu: Any, pivots: Any, b: Any, problem: Problem, transposed: bool
+) -> da.Array:
+    """One `map_blocks` of a function of factors and right-hand sides."""
+    if problem.vectors:
+        b = _matrices(b, lu.ndim)
+    leading = (lu, b) if isinstance(lu, da.Array) else (b, lu)
+    batch_chunks = _batch_chunks(problem.batch_shape, *leading)
+    lu, pivots, b = (_follow(values, batch_chunks) for values in (lu, pivots, b))
+    return da.map_blocks(
+        function,
+        lu,
+        pivots,
+        b,
+        problem.dtype,
+        transposed,
+        chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
+        dtype=problem.dtype,
+        meta=_meta(len(batch_chunks) + 2, problem.dtype),
     )
 
 
@@ -114,7 +139,7 @@ def solve_tridiagonal(
     """Solve a batch of tridiagonal systems lazily; `dasksolve.solve_tridiagonal` documents it."""
     check_word("on_singular", on_singular, ON_SINGULAR)
     named = {"lower": lower, "diagonal": diagonal, "upper": upper, "b": b}
-    arrays = [_checked(name, values) for name, values in named.items()]
+    arrays = [checked(name, values) for name, values in named.items()]
     problem = describe_bands(*((values.shape, values.dtype) for values in arrays))
     ndim = len(problem.batch_shape) + 2
     # A band is handed on as a matrix of one column, so that all have the same axes.
@@ -162,7 +187,8 @@ def _meta(ndim: int, dtype: DTypeLike) -> NDArray[Any]:
     return np.empty((0,) * ndim, dtype)  # spares dask from calling the kernel to learn the dtype
 
 
-def _checked(name: str, values: Any) -> Any:
+def checked(name: str, values: Any) -> Any:
+    """Return an array that dask can map over, or refuse."""
     if not isinstance(values, da.Array):
         return eager.as_array(name, values)
     if type(values._meta) is not np.ndarray:

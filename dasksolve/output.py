@@ -1,4 +1,4 @@
-"""The group that a zarr job writes: found again, or created."""
+"""The group that a zarr job writes: claimed, created, completed."""
 
 import logging
 import os
@@ -13,8 +13,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore
 
 from dasksolve import journal, stores
-from dasksolve.inputs import Inputs
-from dasksolve.plan import Plan
+from dasksolve.prepare import Prepared
 from dasksolve.status import Status
 
 try:
@@ -25,33 +24,7 @@ except ImportError:  # Windows: two jobs on one output are the user's affair, as
 logger = logging.getLogger(__name__)
 
 
-def find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
-    """Return the group of an earlier job; None: there is nothing."""
-    if stores.is_empty(store):
-        return None
-    try:
-        group = stores.open_group(store, location, mode="r+" if resume or overwrite else "r")
-        journal.read(group, location)
-    except ValueError as error:  # nothing but the output of a job is resumed or replaced
-        if resume or overwrite:
-            raise
-        raise FileExistsError(str(error)) from error
-    if not (resume or overwrite):
-        raise FileExistsError(
-            f"{location} exists; resume=True (--resume) goes on with it, "
-            "overwrite=True (--overwrite) replaces it"
-        )
-    return group
-
-
-def refuse_inputs_inside(location: str, inputs: Inputs) -> None:
-    """Refuse to delete what is to be read."""
-    for source in (inputs.a, inputs.b):
-        if f"{source.location}/".startswith(f"{location}/"):
-            raise ValueError(
-                f"overwriting {location} would delete {source.name}, which is {source.location}; "
-                "choose another output"
-            )
+DIAGNOSTICS = ("rcond", "backward_error")
 
 
 @contextmanager
@@ -85,16 +58,13 @@ def _lock(folder: int, location: str) -> None:
         logger.debug("%s cannot be locked: %s", location, error)
 
 
-def create(
-    store: Any,
-    inputs: Inputs,
-    plan: Plan,
-    identity: journal.Record,
-    group: Any,
-    overwrite: bool,
-    compressors: Any,
-) -> tuple[Any, Any]:
-    """Create the output, or complete the `group` of an earlier run; return x and status."""
+def create(prepared: Prepared, compressors: Any) -> tuple[Any, ...]:
+    """Create the output, or complete that of an earlier run.
+
+    Return x and status, and rcond and backward_error if they are wanted.
+    """
+    store, location, group = prepared.store, prepared.location, prepared.earlier
+    inputs, plan = prepared.inputs, prepared.plan
     problem = inputs.problem
     core = problem.x_shape[len(problem.batch_shape) :]
     wanted: dict[str, Any] = {
@@ -112,22 +82,38 @@ def create(
             f"compressors={compressors!r} are not bytes-to-bytes codecs of zarr, such as "
             f"[zarr.codecs.ZstdCodec(checksum=True)]: {type(error).__name__}: {error}"
         ) from error
-    if overwrite:
+    if prepared.overwrite:
         stores.delete(store)
     stores.sweep(store)
     if group is None:
-        attributes = journal.attributes(identity, plan.block_shape)
+        attributes = journal.attributes(prepared.identity, plan.block_shape)
         group = zarr.create_group(store, zarr_format=3, attributes=attributes)
-    x = stores.require_array(group, "x", **wanted)
+    x = stores.require_array(group, "x", location, **wanted)
+    along_the_batch: dict[str, Any] = {
+        "shape": problem.batch_shape,
+        "chunks": plan.block_shape,
+        "dimension_names": inputs.names[: len(problem.batch_shape)],
+    }
     status = stores.require_array(
         group,
         "status",
-        shape=problem.batch_shape,
-        chunks=plan.block_shape,
+        location,
         dtype=np.dtype(np.int8),
         fill_value=int(Status.PENDING),
         compressors=[ZstdCodec(), Crc32cCodec()],
-        dimension_names=inputs.names[: len(problem.batch_shape)],
+        **along_the_batch,
     )
+    diagnostics = [
+        stores.require_array(
+            group,
+            name,
+            location,
+            dtype=np.dtype(np.float64),
+            fill_value=np.nan,
+            compressors=[Crc32cCodec()],
+            **along_the_batch,
+        )
+        for name in (DIAGNOSTICS if prepared.identity["options"]["diagnostics"] else ())
+    ]
     stores.consolidate(store)
-    return x, status
+    return x, status, *diagnostics

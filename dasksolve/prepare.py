@@ -4,7 +4,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from dasksolve import journal, kernels, memory, output, stores
+from dasksolve import journal, kernels, memory, stores
 from dasksolve.errors import PerformanceWarning
 from dasksolve.inputs import Inputs
 from dasksolve.plan import Plan, make_plan
@@ -38,6 +38,7 @@ def prepare(
     assume_a: str = "gen",
     lower: bool = False,
     on_singular: str = "nan",
+    diagnostics: bool = False,
     memory_limit: int | str | None = None,
     workers: int | None = None,
     client: Any = None,
@@ -52,12 +53,15 @@ def prepare(
     scheduler = choose(client, workers)
     store, location = stores.open_store(out)
     scheduler.refuse_private((inputs.a.location, inputs.b.location))
-    earlier = output.find(store, location, resume, overwrite)
+    earlier = _find(store, location, resume, overwrite)
     if overwrite:
-        output.refuse_inputs_inside(location, inputs)
+        _refuse_inputs_inside(location, inputs)
         earlier = None
     # Raising or not changes no bit of x, so a run may be resumed either way.
-    options = {"on_singular": "lstsq" if on_singular == "lstsq" else "nan"}
+    options = {
+        "on_singular": "lstsq" if on_singular == "lstsq" else "nan",
+        "diagnostics": bool(diagnostics),
+    }
     identity = journal.identity(inputs.problem, inputs.a, inputs.b, options)
     block_shape = None
     if earlier is not None:
@@ -67,6 +71,35 @@ def prepare(
     plan = plan_job(inputs, scheduler, memory_limit, block_shape)
     _warn_of_chunked_systems(inputs.a, plan)
     return Prepared(inputs, scheduler, plan, store, location, identity, earlier, overwrite)
+
+
+def _find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
+    """Return the group of an earlier job; None: there is nothing."""
+    if stores.is_empty(store):
+        return None
+    try:
+        group = stores.open_group(store, location, mode="r+" if resume or overwrite else "r")
+        journal.read(group, location)
+    except ValueError as error:  # nothing but the output of a job is resumed or replaced
+        if resume or overwrite:
+            raise
+        raise FileExistsError(str(error)) from error
+    if not (resume or overwrite):
+        raise FileExistsError(
+            f"{location} exists; resume=True (--resume) goes on with it, "
+            "overwrite=True (--overwrite) replaces it"
+        )
+    return group
+
+
+def _refuse_inputs_inside(location: str, inputs: Inputs) -> None:
+    """Refuse to delete what is to be read."""
+    for source in (inputs.a, inputs.b):
+        if f"{source.location}/".startswith(f"{location}/"):
+            raise ValueError(
+                f"overwriting {location} would delete {source.name}, which is {source.location}; "
+                "choose another output"
+            )
 
 
 def _warn_of_chunked_systems(a: Source, plan: Plan) -> None:
@@ -101,6 +134,7 @@ def plan_job(
         memory_limit=limit,
         workers=scheduler.workers,
         processes=scheduler.processes,
+        task_cost=scheduler.task_cost,
         fixed_workers=scheduler.fixed,
         cached=kernels.has_cache(),
         block_shape=block_shape,

@@ -54,6 +54,11 @@ class Report:
         """How many systems have a status other than OK."""
         return sum(n for status, n in self.counts.items() if status is not Status.OK)
 
+    @property
+    def solved(self) -> int:
+        """How many systems have a status other than PENDING."""
+        return self.systems - self.counts[Status.PENDING]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as numbers, strings, lists and dicts, ready for JSON."""
         values = asdict(self)
@@ -109,8 +114,13 @@ class Report:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
-            for name, value in self.rows()
-        )
-        return f"<table>{cells}</table>"
+        return table(self.rows())
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    """Rows of (what, how much) as HTML."""
+    cells = "".join(
+        f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
+        for name, value in rows
+    )
+    return f"<table>{cells}</table>"

@@ -141,10 +141,27 @@ def open_group(store: Any, location: str, mode: Any) -> Any:
 
 
 def output_array(group: Any, name: str, location: str) -> Any:
-    """An array of a job's output."""
-    if name not in group:
-        raise ValueError(f"{location} has no array {name}; resume the job that writes it")
-    return group[name]
+    """An array of a job's output; None: there is none of this name."""
+    root = group.store_path.store.root if isinstance(group.store_path.store, LocalStore) else None
+    if root is not None and not (root / name).resolve().is_relative_to(root.resolve()):
+        raise ValueError(
+            f"{location}/{name} is a link that leads to {(root / name).resolve()}, which is no "
+            "part of the output; choose another output"
+        )
+    try:
+        found = group.get(name)
+    except Exception as error:  # zarr raises whatever its reading of the metadata runs into
+        raise _damaged(location, name, f"{type(error).__name__}: {error}") from error
+    if found is not None and not isinstance(found, zarr.Array):
+        raise _damaged(location, name, f"it is a {type(found).__name__.lower()}, not an array")
+    return found
+
+
+def _damaged(location: str, name: str, cause: str) -> ValueError:
+    return ValueError(
+        f"the array {name} of {location} is damaged: {cause}; start again with overwrite=True "
+        "(--overwrite)"
+    )
 
 
 def exists(array: Any, key: str) -> bool:
@@ -194,19 +211,17 @@ async def _names(store: Any) -> list[str]:
     return [name async for name in store.list_dir("")]
 
 
-def require_array(group: Any, name: str, **wanted: Any) -> Any:
+def require_array(group: Any, name: str, location: str, **wanted: Any) -> Any:
     """Create an array of a group, or open it and make sure that it is the one that is wanted."""
-    if name not in group:
+    found = output_array(group, name, location)
+    if found is None:
         # Written even where they hold nothing but the fill value: a block is done when it is there.
         return group.create_array(name, config={"write_empty_chunks": True}, **wanted)
-    array = group[name].with_config({"write_empty_chunks": True})
-    for field in ("shape", "chunks", "dtype"):
-        if getattr(array, field) != wanted[field]:
-            raise ValueError(
-                f"{array.store_path} has {field} {getattr(array, field)}, not {wanted[field]} as "
-                "its journal says; start again with overwrite=True (--overwrite)"
-            )
-    return array
+    for field in ("shape", "chunks", "dtype", "fill_value"):
+        value = getattr(found, field)
+        if value != wanted[field] and (value == value or field != "fill_value"):
+            raise _damaged(location, name, f"its {field} is {value}, not {wanted[field]}")
+    return found.with_config({"write_empty_chunks": True})
 
 
 def delete(store: Any) -> None:

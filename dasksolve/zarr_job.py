@@ -1,14 +1,14 @@
 """`solve_zarr`: describe, validate, create, run in windows, report."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
 
-from dasksolve import eager, journal, kernels, output, stores, workspace
+from dasksolve import eager, history, journal, kernels, output, stores, workspace
 from dasksolve.errors import BlockErrors, SingularSystemError
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
@@ -19,7 +19,7 @@ from dasksolve.report import Report
 from dasksolve.schedulers import WINDOW, Cluster, Threads
 from dasksolve.status import Status
 from dasksolve.stores import Location
-from dasksolve.tally import BlockResult, Tally, count
+from dasksolve.tally import BlockResult, Tally, count, worst
 
 Progress = Callable[[Report], None]
 
@@ -39,6 +39,8 @@ class Job:
     on_singular: str
     strict: bool
     resume: bool
+    diagnostics: tuple[Any, ...] = ()
+    """The arrays of rcond and backward errors, if they are wanted."""
     mark: str | None = None
     """Key in the output by which a worker knows it; None: no process but this one works."""
 
@@ -94,7 +96,8 @@ def solve_zarr(
     on_singular : {"nan", "raise", "lstsq"}, default "nan"
         As in `solve`; "raise" raises once everything is written.
     diagnostics : bool, default False
-        Yet to come: condition and backward error of every system beside x.
+        Store ``rcond`` and ``backward_error`` of every system beside x, as `solve_ex` gives them,
+        and say ``ILL_CONDITIONED`` where x may have no correct digit.
     memory_limit : int or str, optional
         Bytes, or text such as "2GiB", that the call may add to the process: peak of the resident
         memory minus what it was at the call, compiling included. With a client: to each worker
@@ -153,8 +156,6 @@ def solve_zarr(
     """
     token = uuid.uuid4().hex[:8]
     Gauge(token)
-    if diagnostics:
-        raise NotImplementedError("diagnostics=True is not implemented yet")
     prepared = prepare(
         a,
         b,
@@ -162,6 +163,7 @@ def solve_zarr(
         assume_a=assume_a,
         lower=lower,
         on_singular=on_singular,
+        diagnostics=diagnostics,
         memory_limit=memory_limit,
         workers=workers,
         client=client,
@@ -188,20 +190,12 @@ def _solve(
     arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
     with scheduler.marking(store, token) as mark:
         scheduler.everywhere(stores.look, arrays, store, mark)
-    x, status = output.create(
-        store,
-        prepared.inputs,
-        prepared.plan,
-        prepared.identity,
-        prepared.earlier,
-        prepared.overwrite,
-        compressors,
-    )
+    x, status, *diagnostics = output.create(prepared, compressors)
     advice = (
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
     )
-    with scheduler.marking(store, token) as mark:
+    with scheduler.marking(store, token) as mark, history.kept(store, progress) as follow:
         job = Job(
             token=token,
             inputs=prepared.inputs,
@@ -211,9 +205,10 @@ def _solve(
             on_singular=on_singular,
             strict=strict,
             resume=prepared.earlier is not None,
+            diagnostics=tuple(diagnostics),
             mark=mark,
         )
-        report = run_job(solve_block, job, scheduler, prepared.location, progress, advice)
+        report = run_job(solve_block, job, scheduler, prepared.location, follow, advice)
     if not stores.is_there(status):
         raise FileNotFoundError(
             f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
@@ -237,7 +232,8 @@ def run_job(
         if progress is not None:
             progress(tally.report())
 
-    scheduler.run(task, job, job.plan.windows(WINDOW), job.plan.workers, on_result)
+    plan = job.plan
+    scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.workers, on_result)
     scheduler.in_each_process(workspace.free_all)
     report = tally.report()
     if tally.failures:
@@ -251,9 +247,10 @@ def solve_block(job: Job, number: int) -> BlockResult:
     try:
         job.begin()
         if job.resume:
-            found = journal.finished(job.x, job.status, block)
+            found = journal.finished(job.status, (job.x, *job.diagnostics), block)
             if found is not None:
-                return result(job, number, found, resumed=True)
+                status, _, *numbers = found
+                return result(job, number, status, numbers, resumed=True)
         return _solve_block(job, number, block)
     except Exception as error:  # the other blocks go on
         return job.failed(number, error)
@@ -268,24 +265,31 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
             a.shape, a.dtype, b.shape, b.dtype, inputs.problem.assume_a, inputs.problem.lower
         )
         with kernels.compiling_apart(job.plan.compiles_apart):
-            x, status = eager.solve_with_status(a, b, problem, job.on_singular)
+            solve = eager.solve_and_diagnose if job.diagnostics else eager.solve_with_status
+            x, status, *numbers = solve(a, b, problem, job.on_singular)
         del a, b  # before x is encoded
-        for array, values in ((job.x, x), (job.status, status)):
+        arrays = (job.x, *job.diagnostics, job.status)
+        for array, values in zip(arrays, (x, *numbers, status), strict=True):
             space.run(array.store_path.store, array.async_array.setitem(place, values))
     return result(
         job,
         number,
         status,
+        numbers,
         missing=a_missing + b_missing,
         bytes_read=inputs.a.layout.read_bytes(block) + inputs.b.layout.read_bytes(block),
-        bytes_written=x.nbytes + status.nbytes,
+        bytes_written=sum(values.nbytes for values in (x, status, *numbers)),
     )
 
 
-def result(job: Job, number: int, status: Any, **numbers: Any) -> BlockResult:
-    """The result of a block whose systems have these statuses."""
+def result(
+    job: Job, number: int, status: Any, diagnostics: Sequence[Any] = (), **numbers: Any
+) -> BlockResult:
+    """The result of a block whose systems have these statuses, conditions and errors."""
     origin = tuple(start for start, _ in job.plan.block(number))
     counts, flagged = count(status, origin, job.plan.batch_shape)
+    if diagnostics:
+        numbers |= worst(status, *diagnostics)
     return BlockResult(number, counts, flagged, memory=Gauge(job.token).highest(), **numbers)
 
 

@@ -1,10 +1,13 @@
 """A batch in memory and in zarr, and what its solution looks like."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import zarr
 from numpy.typing import NDArray
+
+from dasksolve import history
 
 
 class Stored(NamedTuple):
@@ -28,6 +31,12 @@ class Stored(NamedTuple):
 
 
 def files(path: str | Path) -> dict[str, bytes]:
-    """Every file under a folder, with its bytes."""
+    """Every file under a folder, with its bytes, but for the times that a job keeps."""
     root = Path(path)
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    found = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    for name, content in found.items():
+        if name.endswith("zarr.json") and history.ATTRIBUTE.encode() in content:
+            metadata = json.loads(content)
+            del metadata["attributes"][history.ATTRIBUTE]
+            found[name] = json.dumps(metadata).encode()
+    return found

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from stored import Stored, files
 from dasksolve import Status, solve_zarr
 
 BLOCKS = 64
+SCRIPT = Path(sys.executable).with_name("dasksolve")
 
 
 @pytest.fixture
@@ -78,14 +80,35 @@ def test_a_killed_job_resumes_to_the_same_bits(long: Stored, rounds: int) -> Non
         assert files(long.out) == undisturbed  # no *.partial among them
 
 
+@pytest.mark.parametrize("start", [["-m", "dasksolve.cli"], [str(SCRIPT)]], ids=["-m", "script"])
+def test_ctrl_c_while_it_imports_is_one_line(start: list[str]) -> None:
+    command = [sys.executable, "-v", *start, "demo"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("import 'numba'"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    said = [line for line in errors.splitlines() if not re.match("import |#|code ", line)]
+    assert said == ["dasksolve: interrupted"]
+
+
+@pytest.mark.parametrize(
+    "cluster", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["threads", "cluster"]
+)
 @pytest.mark.parametrize(
     ("sent", "status"),
     [pytest.param(signal.SIGINT, 130, id="Ctrl-C"), pytest.param(signal.SIGTERM, 143, id="TERM")],
 )
 def test_a_signal_ends_the_blocks_in_hand_and_says_how_to_go_on(
-    long: Stored, sent: signal.Signals, status: int
+    long: Stored, sent: signal.Signals, status: int, request: pytest.FixtureRequest, cluster: bool
 ) -> None:
-    process = started(long, 3)
+    options = []
+    if cluster:
+        options = ["--scheduler", request.getfixturevalue("two_processes").scheduler.address]
+    process = started(long, 3, *options)
     process.send_signal(sent)
     _, errors = process.communicate()
     assert process.returncode == status

@@ -105,6 +105,23 @@ def test_memory_for_an_input(options: dict[str, bool], systems: int, expected: H
     assert layout.memory(((0, systems),)) == expected
 
 
+@pytest.mark.parametrize(
+    ("processes", "chunk", "together"),
+    [
+        pytest.param(2, 32768, 1, id="two workers, blocks of 16 MiB"),
+        pytest.param(1000, 32768, 147, id="a thousand workers, 20 ms a block"),
+        pytest.param(1000, 10**6, 6, id="a thousand workers, large blocks"),
+        pytest.param(100_000, 10**6, 12, id="too many workers to give each many tasks"),
+    ],
+)
+def test_a_task_lasts_until_the_scheduler_has_served_all_workers(
+    processes: int, chunk: int, together: int
+) -> None:
+    made = plan(*vectors(10**13, 8, chunk), 4 << 30, 1, processes=processes, task_cost=3000)
+    assert made.together == together
+    assert plan(*vectors(10**13, 8, chunk), 4 << 30, 1, processes=processes).together == 1
+
+
 def test_chunked_systems_are_read_in_slabs_and_the_amplification_is_said() -> None:
     a = Layout((100_000, 100, 100), (6250, 7, 13), 2, 8)
     b = Layout((100_000, 100), (100_000, 100), 1, 8)

@@ -188,3 +188,26 @@ def test_nothing_to_solve(shapes):
 def test_one_system_alone():
     s = dasksolve.solve_ex(2 * np.eye(2), [2.0, 4.0])
     assert (s.x.tolist(), s.status[()], s.rcond[()], s.backward_error[()]) == ([1, 2], 0, 1, 0)
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_a_structure_is_diagnosed_from_the_triangle_that_is_meant(lower):
+    a, b, _ = troubled()
+    a = a @ a.swapaxes(-1, -2) + 0.1 * np.eye(6)
+    a[61] = np.diag([1.0] * 5 + [1e-18])
+    a[70] = -np.eye(6)
+    garbage = np.where(np.tri(6, k=-1, dtype=bool).T if lower else np.tri(6, k=-1), np.nan, a)
+    s = dasksolve.solve_ex(garbage, b, assume_a="pos", lower=lower)
+    general = dasksolve.solve_ex(a, b)
+    assert (
+        s.x.tobytes()
+        == dasksolve.solve(garbage, b, assume_a="pos", lower=lower, on_singular="nan").tobytes()
+    )
+    fine = np.isin(general.status, (Status.OK, Status.ILL_CONDITIONED))
+    fine[[62, 70]] = False
+    assert s.status[70] == Status.NOT_POSITIVE_DEFINITE
+    assert np.array_equal(s.status[fine], general.status[fine])
+    np.testing.assert_allclose(s.rcond[fine], general.rcond[fine], rtol=1e-6)
+    assert (s.rcond[70], s.status[61]) == (0, Status.ILL_CONDITIONED)
+    error = true_backward_error(a[fine], b[fine][..., None], s.x[fine][..., None])
+    np.testing.assert_allclose(s.backward_error[fine], error, atol=1e-15)
