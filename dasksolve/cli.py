@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 import dasksolve
 from dasksolve import bench, demo, early, report_page
 from dasksolve.prepare import prepare
-from dasksolve.problem import ON_SINGULAR
+from dasksolve.problem import ON_SINGULAR, STRUCTURES
 from dasksolve.report import Report, text
 from dasksolve.survey import survey
 
@@ -91,7 +91,12 @@ def parser() -> argparse.ArgumentParser:
         "--assume-a",
         default="gen",
         metavar="W",
-        help="structure of a, in SciPy's words; gen, the default, is the only one so far",
+        help=f"structure of a, in SciPy's words: {', '.join(STRUCTURES)} (default: gen)",
+    )
+    solve.add_argument(
+        "--lower",
+        action="store_true",
+        help="read the lower triangle where W is pos, sym or her (default: the upper)",
     )
     solve.add_argument(
         "--on-singular",
@@ -225,6 +230,7 @@ def run_solve(options: argparse.Namespace) -> int:
     """Solve."""
     job = {
         "assume_a": options.assume_a,
+        "lower": options.lower,
         "on_singular": options.on_singular,
         "diagnostics": options.diagnostics,
         "memory_limit": options.memory,

@@ -267,6 +267,7 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         with kernels.compiling_apart(job.plan.compiles_apart):
             solve = eager.solve_and_diagnose if job.diagnostics else eager.solve_with_status
             x, status, *numbers = solve(a, b, problem, job.on_singular)
+        needed = a.nbytes + b.nbytes
         del a, b  # before x is encoded
         arrays = (job.x, *job.diagnostics, job.status)
         for array, values in zip(arrays, (x, *numbers, status), strict=True):
@@ -277,7 +278,8 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         status,
         numbers,
         missing=a_missing + b_missing,
-        bytes_read=inputs.a.layout.read_bytes(block) + inputs.b.layout.read_bytes(block),
+        bytes_read=inputs.bytes_read(block),
+        bytes_needed=needed,
         bytes_written=sum(values.nbytes for values in (x, status, *numbers)),
     )
 

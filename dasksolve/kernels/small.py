@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from dasksolve.kernels import cholesky
+from dasksolve.kernels import cholesky, diagonal, triangular
 from dasksolve.kernels.emitted import Variable, align_stack, forget_registers, loop
 from dasksolve.kernels.flaws import record, reject_band, weigh
 from dasksolve.kernels.jit import jit
@@ -35,6 +35,9 @@ class Method(NamedTuple):
 
 METHODS = {
     "pos": Method(cholesky.factor, cholesky.substitute),
+    "upper triangular": Method(triangular.invert_diagonal, triangular.backward),
+    "lower triangular": Method(triangular.invert_diagonal, triangular.forward),
+    "diagonal": Method(triangular.invert_diagonal, diagonal.divide_all),
 }
 # Up to this N the triangle lives in registers.
 IN_REGISTERS = 5
@@ -114,6 +117,7 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, structure, lower, fu
 
 def kernel(n, structure, lower):
     """The kernel for systems of order n."""
+    below, above = (0, 0) if structure == "diagonal" else (n, 0) if lower else (0, n)
 
     @jit
     def solve(a, b, x, status):
@@ -129,7 +133,6 @@ def kernel(n, structure, lower):
             if solve_tile(a, b, x, status, t, first, last, columns, n, structure, lower, False):
                 failed = True
         if failed:
-            below, above = (n, 0) if lower else (0, n)
             reject_band(a, b, x, status, below, above, structure == "pos")
 
     return solve

@@ -20,13 +20,32 @@ def definite(n, dtype, rng, m=5):
     return a @ a.conj().swapaxes(-1, -2) / n + np.eye(n, dtype=dtype) / 4
 
 
-MATRICES = {"pos": definite}
-# Each dtype once, and each of the triangles in real and in complex numbers; orders that each
-# kernel takes: unrolled, in a tile, with a remainder, and one system at a time.
+def dominant(n, dtype, rng, m=5):
+    """Triangles of these do not grow beyond measure."""
+    return numbers(rng, dtype, m, n, n) / dtype.type(n) + 2 * np.eye(n, dtype=dtype)
+
+
+def general(n, dtype, rng, m=5):
+    return numbers(rng, dtype, m, n, n)
+
+
+MATRICES = {
+    "pos": definite,
+    "sym": general,
+    "her": general,
+    "upper triangular": dominant,
+    "lower triangular": dominant,
+    "diagonal": general,
+    "tridiagonal": general,
+}
+# Orders of each kernel: unrolled, in a tile, with a remainder, one system at a time.
+ORDERS = {"pos": (1, 5, 12, 18, 170), "sym": (1, 5, 19), "her": (1, 5, 19)}
+# Each dtype once, and each of the triangles in real and in complex numbers.
 CASES = [
-    pytest.param("pos", lower, dtype, n, id=f"pos-{'lower' if lower else 'upper'}-{dtype}-{n}")
+    pytest.param(word, lower, dtype, n, id=f"{word}-{'lower' if lower else 'upper'}-{dtype}-{n}")
+    for word in MATRICES
     for dtype, lower in zip(DTYPES, (False, True, True, False), strict=True)
-    for n in (1, 5, 12, 18, 170)
+    for n in ORDERS.get(word, (1, 2, 7, 9, 21, 40))
 ]
 
 
@@ -78,3 +97,70 @@ def test_bits_depend_on_the_system_alone(assume_a, lower, dtype, n):
         assert same_bits(solve(assume_a, lower, stored, part)[0], x[..., columns])
         one = stored[2:3], part[2:3]
         assert same_bits(solve(assume_a, lower, *one, systems=1)[0], x[2:3, :, columns])
+
+
+@pytest.mark.parametrize(
+    ("assume_a", "place", "singular"),
+    [
+        pytest.param("pos", (1, 1), Status.NOT_POSITIVE_DEFINITE, id="pos"),
+        pytest.param("upper triangular", (1, 1), Status.SINGULAR, id="upper triangular"),
+        pytest.param("lower triangular", (1, 1), Status.SINGULAR, id="lower triangular"),
+        pytest.param("diagonal", (1, 1), Status.SINGULAR, id="diagonal"),
+        pytest.param("tridiagonal", (1, slice(0, 3)), Status.SINGULAR, id="tridiagonal"),
+        pytest.param("sym", (slice(None), slice(None)), Status.SINGULAR, id="sym"),
+        pytest.param("her", (slice(None), slice(None)), Status.SINGULAR, id="her"),
+    ],
+)
+@pytest.mark.parametrize("systems", [1, MANY], ids=["few", "many"])
+@pytest.mark.parametrize(("dtype", "n"), [(FLOAT, 5), (FLOAT, 18), (COMPLEX, 18)], ids=str)
+def test_each_trouble_is_named_and_kept_apart(assume_a, place, singular, dtype, n, systems):
+    stored, _ = posed(assume_a, False, n, dtype, 21)
+    b = numbers(np.random.default_rng(0), dtype, 21, n, 2)
+    expected, _ = solve(assume_a, False, stored, b, systems)
+    info = np.finfo(dtype)
+    tiny, least, huge = info.smallest_subnormal, 4 * info.tiny, info.max
+    stored[3][place] = 0
+    stored[5, n - 1, n - 1] = np.nan
+    stored[8, 2, 2] = -np.inf
+    b[11, 0, 1] = np.nan
+    b[12, n - 1, 0] = np.inf
+    stored[14] = np.where(np.isnan(stored[14].real), np.nan, np.diag([1] * (n - 1) + [tiny]))
+    stored[17] = np.where(np.isnan(stored[17].real), np.nan, np.eye(n) * least)
+    b[17] = huge / 4
+    bad = {3: singular, **dict.fromkeys((5, 8, 11, 12, 14, 17), Status.NONFINITE)}
+    x, status = solve(assume_a, False, stored, b, systems)
+    assert status.tolist() == [bad.get(m, Status.OK) for m in range(21)]
+    assert np.isnan(x[list(bad)].real).all()
+    assert dtype.kind == "f" or np.isnan(x[list(bad)].imag).all()
+    sound = [m for m in range(21) if m not in bad]
+    assert same_bits(x[sound], expected[sound])
+
+
+@pytest.mark.parametrize("lower", [False, True], ids=["upper", "lower"])
+@pytest.mark.parametrize("systems", [1, MANY], ids=["few", "many"])
+@pytest.mark.parametrize("n", [3, 18])
+def test_a_pivot_that_is_not_positive_is_found_where_it_is(n, systems, lower):
+    a = np.stack([np.eye(n)] * (2 * n + 2))
+    for i in range(n):
+        a[i, i, i] = 0
+        a[n + i, i, i] = -1
+    a[-2] = 1 + np.eye(n)
+    a[-1] = 1 - np.eye(n) / 2  # indefinite, though its diagonal is positive
+    _, status = solve("pos", lower, a, np.ones((len(a), n, 1)), systems)
+    bad = Status.NOT_POSITIVE_DEFINITE
+    assert status.tolist() == [bad] * (2 * n) + [Status.OK, bad]
+
+
+def test_both_triangles_give_the_same_bits():
+    for dtype in (FLOAT, COMPLEX):
+        a = meant(definite(18, dtype, np.random.default_rng(0), 3), "pos", False)
+        b = numbers(np.random.default_rng(1), dtype, 3, 18, 2)
+        upper, lower = (solve("pos", word, a, b)[0] for word in (False, True))
+        assert same_bits(upper, lower)
+
+
+def test_no_systems():
+    for word in MATRICES:
+        for n in (3, 18):
+            empty = np.empty((0, n, n)), np.empty((0, n, 1))
+            assert solve(word, False, *empty)[0].shape == (0, n, 1)
