@@ -139,12 +139,16 @@ class Report:
         ]
 
     def __str__(self) -> str:
-        rows = self.rows()
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return text(self.rows())
 
     def _repr_html_(self) -> str:
         return table(self.rows())
+
+
+def text(rows: list[tuple[str, str]]) -> str:
+    """Rows of (what, how much) as lines."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def table(rows: list[tuple[str, str]]) -> str:

@@ -21,7 +21,7 @@ PUBLIC = {name: getattr(dasksolve, name) for name in dasksolve.__all__ if name[0
 FUNCTIONS = [value for value in PUBLIC.values() if inspect.isfunction(value)]
 FUNCTIONS += [labelled.solve, labelled.solve_ex, nopython.solve, nopython.solve_into]
 FUNCTIONS += [report_page.page]
-RECORDS = [dasksolve.Report, dasksolve.Solution, dasksolve.Status]
+RECORDS = [dasksolve.Report, dasksolve.Solution, dasksolve.Status, dasksolve.Factorization]
 
 
 @pytest.mark.parametrize("name", MODULES)

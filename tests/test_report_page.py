@@ -12,6 +12,7 @@ from browser import browser, look_at
 
 import dasksolve
 from dasksolve import history, journal
+from dasksolve.cli import main
 from dasksolve.report_page import page
 from dasksolve.status import Status
 from dasksolve.survey import survey
@@ -125,6 +126,17 @@ def test_a_cluster_keeps_its_run_too(batch, two_processes):
     group = zarr.open_group(batch.out, mode="r")
     assert [run["samples"][-1][1] for run in history.read(group)] == [1000]
     assert set(group.metadata.consolidated_metadata.metadata) == {"x", "status"}
+
+
+def test_the_command_prints_the_summary_and_writes_the_page(solved, tmp_path, capsys):
+    path = tmp_path / "page.html"
+    assert main(["report", solved.out, "--html", str(path)]) == 3  # some are flagged
+    assert re.search(r"^singular +4$", capsys.readouterr().out, re.M)
+    assert path.read_text(encoding="utf-8") == page(solved.out)
+    assert main(["report", solved.out, "--html", str(tmp_path / "no" / "page.html")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "nothing")]) == 1
+    assert "there is no output at" in capsys.readouterr().err
 
 
 def test_one_block_at_a_time_is_in_memory(tmp_path):
