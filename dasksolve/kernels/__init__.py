@@ -36,6 +36,7 @@ from dasksolve.kernels import (
     diagonal,
     extended,
     factored,
+    factored_blocked,
     interleaved,
     mirrored,
     small,
@@ -52,6 +53,7 @@ __all__ = [
     "compiling_apart",
     "factoring",
     "has_cache",
+    "in_blocks",
     "pick",
     "residuals",
     "substituting",
@@ -215,20 +217,30 @@ def tridiagonal_bands(dtype: np.dtype[Any]) -> Kernel:
     return _ready(tridiagonal.band_kernel(0), (band, band, band, read, write, STATUS))
 
 
+def in_blocks(n: int, dtype: np.dtype[Any]) -> bool:
+    """Whether matrices are factored one at a time; the two leave their factors in two orders."""
+    return n > GENERAL[dtype.char].interleaved
+
+
 @cache
-def factoring(dtype: np.dtype[Any]) -> Kernel:
-    """The kernel ``factor(a, lu, pivots, status, rcond)``: pivots (M, N) int32, lu as a."""
+def factoring(dtype: np.dtype[Any], blocks: bool) -> Kernel:
+    """The kernel ``factor(a, lu, pivots, status, rcond)``: pivots (M, N) int32, lu as a.
+
+    blocks: see `in_blocks`.
+    """
+    method = factored_blocked if blocks else factored
     read, write = _arrays(dtype)
     pivots, rcond = types.Array(types.int32, 2, "C"), types.Array(types.float64, 1, "C")
-    return _ready(factored.factor_kernel(0), (read, write, pivots, STATUS, rcond))
+    return _ready(method.factor_kernel(0), (read, write, pivots, STATUS, rcond))
 
 
 @cache
-def substituting(dtype: np.dtype[Any]) -> Kernel:
+def substituting(dtype: np.dtype[Any], blocks: bool) -> Kernel:
     """The kernel ``solve(lu, pivots, b, x, transposed)``, with what `factoring` gives."""
+    method = factored_blocked if blocks else factored
     read, write = _arrays(dtype)
     pivots = types.Array(types.int32, 2, "C", readonly=True)
-    return _ready(factored.solve_kernel(0), (read, pivots, read, write, types.boolean))
+    return _ready(method.solve_kernel(0), (read, pivots, read, write, types.boolean))
 
 
 @cache
