@@ -30,7 +30,9 @@ class Held(NamedTuple):
     """Bytes of memory for one input of a block."""
 
     lasting: int
-    """In buffers that are used again."""
+    """In buffers of its own that are used again."""
+    shared: int
+    """In a buffer that the inputs use in turn."""
     solving: int
     """Until it is solved."""
     reading: int
@@ -57,6 +59,8 @@ class Layout:
     """Chunks that are on their way at once."""
     plain: bool = False
     """What is stored are the numbers themselves: to decode a chunk takes no memory."""
+    in_place: bool = False
+    """A chunk is decoded into memory that is there already."""
 
     @property
     def batch(self) -> int:
@@ -109,13 +113,17 @@ class Layout:
         """What a block takes of memory for this array."""
         touched = self.touched(block)
         whole = math.prod(stop - start for start, stop in self.part(block)) * self.system_bytes
-        decoded = 0 if self.plain else self.chunk_bytes
         at_once = min(touched, self.fetched)
+        stored, decoded = at_once * self.stored_bytes, at_once * self.chunk_bytes
         if self.sharded:  # zarr holds a shard's part as stored, as decoded and as assembled
-            return Held(0, whole, 2 * whole + at_once * self.chunk_bytes)
+            return Held(0, 0, whole, 2 * whole + decoded)
         if touched == 1:  # the chunk itself is the block
-            return Held(self.stored_bytes, decoded, 0)
-        return Held(at_once * self.stored_bytes + whole, 0, at_once * decoded)
+            if self.in_place:
+                return Held(decoded, stored, 0, 0)
+            return Held(stored, 0, 0 if self.plain else decoded, 0)
+        if self.in_place:
+            return Held(whole, stored + decoded, 0, 0)
+        return Held(whole, stored, 0, 0 if self.plain else decoded)
 
     def amplification(self, block_shape: tuple[int, ...]) -> float:
         """How often each byte is read, for blocks that are parts of a chunk."""
@@ -248,7 +256,8 @@ def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int,
     x = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 17)
     solving = sum(v.solving for v in inputs) + max(x, *(v.reading for v in inputs))
     # x is written as solved, as encoded and as checked, once the inputs are gone.
-    return sum(v.lasting for v in inputs) + max(solving, 3 * x)
+    buffers = sum(v.lasting for v in inputs) + max(v.shared for v in inputs)
+    return buffers + max(solving, 3 * x)
 
 
 def _count(problem: Problem, block_shape: tuple[int, ...]) -> int:

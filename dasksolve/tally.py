@@ -30,7 +30,9 @@ class BlockResult(NamedTuple):
     missing: int = 0
     """Chunks that were not stored."""
     bytes_read: int = 0
-    """Of a and b."""
+    """Of the chunks of a and b, and of x and status where they are checked."""
+    bytes_needed: int = 0
+    """Of those, what is in the block."""
     bytes_written: int = 0
     """Of x and status."""
     memory: int = 0
@@ -82,6 +84,7 @@ class Tally:
     resumed: int = 0
     missing: int = 0
     bytes_read: int = 0
+    bytes_needed: int = 0
     bytes_written: int = 0
     memory: int = 0
     worst_rcond: float = math.nan
@@ -99,6 +102,7 @@ class Tally:
         self.resumed += result.resumed
         self.missing += result.missing
         self.bytes_read += result.bytes_read
+        self.bytes_needed += result.bytes_needed
         self.bytes_written += result.bytes_written
         self.counts = [a + b for a, b in zip(self.counts, result.counts, strict=True)]
         if result.flagged:  # blocks finish in any order; the report names the first of the batch
@@ -122,6 +126,7 @@ class Tally:
             blocks_resumed=self.resumed,
             chunks_missing=self.missing,
             bytes_read=self.bytes_read,
+            bytes_needed=self.bytes_needed,
             bytes_written=self.bytes_written,
             seconds=time.perf_counter() - self.started,
             peak_memory=self.memory,

@@ -160,5 +160,12 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
                 "anew",
             )
     rcond = stored[0] if stored else np.full(status.shape, np.nan)
-    read = sum(array.nbytes for array in (a, b, x, status, *stored))
-    return result(job, number, status, (rcond, errors), bytes_read=read)
+    ours = sum(array.nbytes for array in (x, status, *stored))
+    return result(
+        job,
+        number,
+        status,
+        (rcond, errors),
+        bytes_read=job.inputs.bytes_read(block) + ours,
+        bytes_needed=a.nbytes + b.nbytes + ours,
+    )

@@ -91,13 +91,14 @@ def test_a_kernel_is_compiled_apart_where_there_is_no_room_for_it() -> None:
 @pytest.mark.parametrize(
     ("options", "systems", "expected"),
     [
-        pytest.param({"plain": True}, 10, Held(1071, 0, 0), id="the stored chunk is the block"),
-        pytest.param({}, 10, Held(1071, 1000, 0), id="the decoded chunk is the block"),
-        pytest.param({}, 30, Held(1071 + 3000, 0, 1000), id="three chunks, one at a time"),
-        pytest.param(
-            {"fetched": 10}, 30, Held(3 * 1071 + 3000, 0, 3000), id="three chunks at once"
-        ),
-        pytest.param({"sharded": True}, 30, Held(0, 3000, 7000), id="within a shard"),
+        pytest.param({"plain": True}, 10, Held(1071, 0, 0, 0), id="the stored chunk"),
+        pytest.param({"in_place": True}, 10, Held(1000, 1071, 0, 0), id="decoded in place"),
+        pytest.param({}, 10, Held(1071, 0, 1000, 0), id="decoded apart"),
+        pytest.param({"plain": True}, 30, Held(3000, 1071, 0, 0), id="three stored chunks"),
+        pytest.param({"in_place": True}, 30, Held(3000, 2071, 0, 0), id="three in place"),
+        pytest.param({}, 30, Held(3000, 1071, 0, 1000), id="three, one at a time"),
+        pytest.param({"fetched": 10}, 30, Held(3000, 3213, 0, 3000), id="three at once"),
+        pytest.param({"sharded": True}, 30, Held(0, 0, 3000, 7000), id="within a shard"),
     ],
 )
 def test_memory_for_an_input(options: dict[str, bool], systems: int, expected: Held) -> None:

@@ -178,6 +178,18 @@ def test_raise_names_every_failed_system_once_all_is_written(batch: Stored) -> N
 
 
 @pytest.mark.usefixtures("many_blocks")
+def test_a_chunk_that_is_read_for_several_blocks_counts_each_time(
+    store: Callable[..., Stored],
+) -> None:
+    a, b = np.ones((100, 3, 3)) + np.eye(3), np.ones((100, 3))
+    stored = store(a, b, b_chunks=(100, 3))
+    report = solve_zarr(stored.a_path, stored.b_path, stored.out)
+    assert report.bytes_read == a.nbytes + 10 * b.nbytes
+    assert report.read_amplification == report.to_dict()["read_amplification"] == 13 / 4
+    assert re.search(r"read +3\.2 times, since chunks are split", str(report))
+
+
+@pytest.mark.usefixtures("many_blocks")
 def test_report(batch: Stored) -> None:
     seen: list[Report] = []
     report = solve_zarr(batch.a_path, batch.b_path, batch.out, progress=seen.append)
@@ -187,6 +199,7 @@ def test_report(batch: Stored) -> None:
     assert report.flagged_count == 3
     assert (report.blocks, report.blocks_done, report.blocks_resumed) == (10, 10, 0)
     assert report.bytes_read == batch.a.nbytes + batch.b.nbytes
+    assert report.read_amplification == 1
     assert report.bytes_written == batch.b.nbytes + 1000
     assert report.chunks_missing == 0
     assert report.seconds > 0
