@@ -173,11 +173,17 @@ def _tridiagonal(case: Case) -> Kernel:
 
 
 def _symmetric(case: Case) -> Kernel:
-    return _mirrored(_general(case), case.dtype, case.lower, False)
+    return _mirrored(_general(case), _order(case), case.dtype, case.lower, False)
 
 
 def _hermitian(case: Case) -> Kernel:
-    return _mirrored(_general(case), case.dtype, case.lower, case.dtype.kind == "c")
+    hermitian = case.dtype.kind == "c"
+    return _mirrored(_general(case), _order(case), case.dtype, case.lower, hermitian)
+
+
+def _order(case: Case) -> int:
+    """N where it is worth a copy of its own, else 0."""
+    return case.n if case.n <= PANEL else 0
 
 
 STRUCTURES = {
@@ -204,9 +210,11 @@ def _lanes(dtype: np.dtype[Any]) -> int:
 
 
 @cache
-def _mirrored(general: Kernel, dtype: np.dtype[Any], lower: bool, hermitian: bool) -> Kernel:
+def _mirrored(
+    general: Kernel, n: int, dtype: np.dtype[Any], lower: bool, hermitian: bool
+) -> Kernel:
     read, write = _arrays(dtype)
-    return mirrored.kernel(_ready(mirrored.copy(0, lower, hermitian), (read, write)), general)
+    return mirrored.kernel(_ready(mirrored.copy(n, lower, hermitian), (read, write)), general)
 
 
 @cache
