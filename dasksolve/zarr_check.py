@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dasksolve import eager, journal, stores, workspace
+from dasksolve import diagnosis, eager, journal, stores, workspace
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
 from dasksolve.output import DIAGNOSTICS
@@ -134,7 +134,7 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
         anew = eager.solve_and_diagnose(a, b, problem, job.on_singular) if stored else None
         if problem.vectors:
             b, x = b[..., None], x[..., None]
-        errors = eager.backward_errors(meant(a, problem.assume_a, problem.lower), b, x)
+        errors = diagnosis.backward_errors(meant(a, problem.assume_a, problem.lower), b, x)
     solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
     eps = np.finfo(x.dtype).eps
     suspects = {
