@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from dasksolve import early, labelled, nopython  # noqa: F401  early: the others take a second
-from dasksolve.api import solve, solve_ex
+from dasksolve.api import solve, solve_ex, solve_tridiagonal
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.factorization import Factorization, factor
 from dasksolve.report import Report
@@ -29,5 +29,6 @@ __all__ = [
     "nopython",
     "solve",
     "solve_ex",
+    "solve_tridiagonal",
     "solve_zarr",
 ]

@@ -135,17 +135,23 @@ class Factorization:
     """The factors of a batch of matrices: NumPy arrays, or lazy dask arrays.
 
     Made by `factor`, or by `Factorization.open` from what `to_zarr` wrote.
+
+    Attributes
+    ----------
+    lu : (..., N, N) array
+        Factors, packed as the kernels want them; NaN where `status` is not OK.
+    pivots : (..., N) int32 array
+        Rows that were swapped.
+    status : (...) int8 array
+        `Status` of every matrix: OK, SINGULAR, NONFINITE or NOT_POSITIVE_DEFINITE.
+    conditions : (...) float64 array
+        What `rcond` returns.
     """
 
     lu: Any
-    """Factors, (..., N, N), packed as the kernels want them; NaN where `status` is not OK."""
     pivots: Any
-    """Rows that were swapped, (..., N) int32."""
     status: Any
-    """`Status` of every matrix, int8 over the batch shape: OK, SINGULAR, NONFINITE or
-    NOT_POSITIVE_DEFINITE."""
     conditions: Any
-    """What `rcond` returns."""
 
     def solve(self, b: Any, *, transposed: bool = False) -> Any:
         """Solve with every matrix, or with its plain transpose.

@@ -16,40 +16,60 @@ FLAGGED = 1000
 
 @dataclass(frozen=True)
 class Report:
-    """What a zarr job did; ``str(report)`` is the summary, ``to_dict()`` the same for programs."""
+    """What a zarr job did; ``str(report)`` is the summary, ``to_dict()`` the same for programs.
+
+    Attributes
+    ----------
+    out : str
+        Path or URL of the output group.
+    systems : int
+        Systems in the batch.
+    batch_shape : tuple[int, ...]
+        Shape of the batch: ``numpy.unravel_index(i, report.batch_shape)`` for an i of `flagged`.
+    counts : dict[Status, int]
+        How many systems have each status.
+    flagged : tuple[int, ...]
+        Flat, C-order indices of the first 1,000 systems whose status is not OK.
+    blocks : int
+        Blocks in the job.
+    blocks_done : int
+        Blocks that are finished, now or before.
+    blocks_resumed : int
+        Blocks that an earlier run had finished, and that were not solved again.
+    chunks_missing : int
+        Chunks of a and b that were not stored, taken as the fill value (``strict=False``).
+    bytes_read : int
+        Bytes of the chunks of a and b that were read, as numbers in memory.
+    bytes_written : int
+        Bytes of x and status that were written, as numbers in memory.
+    seconds : float
+        Wall time.
+    peak_memory : int
+        The most bytes that the job added to a process.
+    bytes_needed : int
+        Bytes of a and b in the blocks that were solved: a chunk may be read for more than one.
+    worst_rcond : float
+        Smallest reciprocal condition number; NaN without diagnostics.
+    worst_backward_error : float
+        Largest backward error; NaN without diagnostics.
+    """
 
     out: str
-    """Path or URL of the output group."""
     systems: int
-    """Systems in the batch."""
     batch_shape: tuple[int, ...]
-    """Shape of the batch: ``numpy.unravel_index(i, report.batch_shape)`` for an i of `flagged`."""
     counts: dict[Status, int]
-    """How many systems have each status."""
     flagged: tuple[int, ...]
-    """Flat, C-order indices of the first 1,000 systems whose status is not OK."""
     blocks: int
-    """Blocks in the job."""
     blocks_done: int
-    """Blocks that are finished, now or before."""
     blocks_resumed: int
-    """Blocks that an earlier run had finished, and that were not solved again."""
     chunks_missing: int
-    """Chunks of a and b that were not stored, taken as the fill value (``strict=False``)."""
     bytes_read: int
-    """Bytes of the chunks of a and b that were read, as numbers in memory."""
     bytes_written: int
-    """Bytes of x and status that were written, as numbers in memory."""
     seconds: float
-    """Wall time."""
     peak_memory: int
-    """The most bytes that the job added to a process."""
     bytes_needed: int = 0
-    """Bytes of a and b in the blocks that were solved: the chunks may be read for more than one."""
     worst_rcond: float = math.nan
-    """Smallest reciprocal condition number; NaN without diagnostics."""
     worst_backward_error: float = math.nan
-    """Largest backward error; NaN without diagnostics."""
 
     @property
     def flagged_count(self) -> int:
@@ -119,12 +139,16 @@ class Report:
         ]
 
     def __str__(self) -> str:
-        rows = self.rows()
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return text(self.rows())
 
     def _repr_html_(self) -> str:
         return table(self.rows())
+
+
+def text(rows: list[tuple[str, str]]) -> str:
+    """Rows of (what, how much) as lines."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def table(rows: list[tuple[str, str]]) -> str:

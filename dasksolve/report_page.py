@@ -81,9 +81,13 @@ def page(out: Location) -> str:
     True
     >>> folder.cleanup()
     """
-    found = survey(out)
+    return drawn(survey(out))
+
+
+def drawn(found: Survey) -> str:
+    """The page about what was found."""
     sections = [
-        ("Summary", table(_summary(found))),
+        ("Summary", table(summary(found))),
         ("Flagged systems", _flagged(found)),
         ("Throughput", _throughput(found)),
     ]
@@ -102,7 +106,8 @@ def page(out: Location) -> str:
     )
 
 
-def _summary(found: Survey) -> list[tuple[str, str]]:
+def summary(found: Survey) -> list[tuple[str, str]]:
+    """The job in lines of (what, how much)."""
     batch = " by ".join(f"{n:,}" for n in found.batch_shape) or "one system"
     core = found.x_shape[len(found.batch_shape) :]
     k = core[1] if len(core) > 1 else 1

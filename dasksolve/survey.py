@@ -1,5 +1,6 @@
 """Looks through the output of a zarr job, block by block, for what a person wants to see."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -90,6 +91,11 @@ class Survey:
     """Extent of a cell."""
     histograms: dict[str, Histogram]
     """Of rcond and backward_error, if the job wrote them."""
+
+    @property
+    def all_ok(self) -> bool:
+        """Every system is solved, and OK."""
+        return self.counts[Status.OK] == math.prod(self.batch_shape)
 
 
 def survey(out: Location) -> Survey:

@@ -11,7 +11,8 @@ import zarr
 from browser import browser, look_at
 
 import dasksolve
-from dasksolve import eager, history, journal, stores
+from dasksolve import history, journal
+from dasksolve.cli import main
 from dasksolve.report_page import page
 from dasksolve.status import Status
 from dasksolve.survey import survey
@@ -24,16 +25,7 @@ def solved(store, many_blocks):
     a, b = rng.standard_normal((40, 30, 3, 3)), rng.standard_normal((40, 30, 3))
     a[7, 5:9], a[20, 29, 0, 0] = 0, np.nan
     batch = store(a, b)
-    dasksolve.solve_zarr(batch.a_path, batch.b_path, batch.out)
-    group = zarr.open_group(batch.out, use_consolidated=False)
-    rcond = np.full((40, 30), np.nan)
-    sound = np.isfinite(a).all((2, 3))
-    with np.errstate(divide="ignore"):
-        rcond[sound] = 1 / np.linalg.cond(a[sound], 1)
-    errors = eager.backward_errors(a, b[..., None], batch.x[..., None])
-    for name, values in (("rcond", rcond), ("backward_error", errors)):
-        group.create_array(name, data=values, chunks=group["status"].chunks)
-    stores.consolidate(group.store)
+    dasksolve.solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
     return batch
 
 
@@ -127,6 +119,24 @@ def test_the_runs_are_kept_and_bounded(batch, many_blocks):
     assert 100 <= len(samples) <= 200
     assert samples[-1] == (5000, 5000)
     assert max(np.diff([seconds for seconds, _ in samples])) == 32
+
+
+def test_a_cluster_keeps_its_run_too(batch, two_processes):
+    dasksolve.solve_zarr(batch.a_path, batch.b_path, batch.out, client=two_processes)
+    group = zarr.open_group(batch.out, mode="r")
+    assert [run["samples"][-1][1] for run in history.read(group)] == [1000]
+    assert set(group.metadata.consolidated_metadata.metadata) == {"x", "status"}
+
+
+def test_the_command_prints_the_summary_and_writes_the_page(solved, tmp_path, capsys):
+    path = tmp_path / "page.html"
+    assert main(["report", solved.out, "--html", str(path)]) == 3  # some are flagged
+    assert re.search(r"^singular +4$", capsys.readouterr().out, re.M)
+    assert path.read_text(encoding="utf-8") == page(solved.out)
+    assert main(["report", solved.out, "--html", str(tmp_path / "no" / "page.html")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "nothing")]) == 1
+    assert "there is no output at" in capsys.readouterr().err
 
 
 def test_one_block_at_a_time_is_in_memory(tmp_path):

@@ -266,7 +266,6 @@ def test_no_graph_holds_more_than_a_window(batch: Stored, monkeypatch: pytest.Mo
         pytest.param({"a": "data.zarr/b"}, np.linalg.LinAlgError, "must be square", id="square"),
         pytest.param({"a": "data.zarr/half"}, TypeError, "a has dtype float16", id="dtype"),
         pytest.param({"assume_a": "nice"}, ValueError, "'gen', 'pos', 'sym'", id="assume_a"),
-        pytest.param({"assume_a": "sym"}, NotImplementedError, "'sym'", id="not yet"),
         pytest.param({"on_singular": "ignore"}, ValueError, "'raise', 'nan'", id="on_singular"),
         pytest.param({"memory_limit": "1MiB"}, ValueError, r"1.00 MiB is too small", id="limit"),
         pytest.param({"memory_limit": "lots"}, ValueError, "'lots' is not a positive", id="size"),
