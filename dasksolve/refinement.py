@@ -20,8 +20,9 @@ def refined(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
     a, b, x = (np.ascontiguousarray(values) for values in (a, b, x))
     lu, pivots = np.empty_like(a), np.empty(a.shape[:2], np.int32)
     status, rcond = np.empty(len(a), np.int8), np.empty(len(a))
-    kernels.factoring(a.dtype)(a, lu, pivots, status, rcond)
+    blocks = kernels.in_blocks(a.shape[-1], a.dtype)
+    kernels.factoring(a.dtype, blocks)(a, lu, pivots, status, rcond)
     rest, step = np.empty_like(x), np.empty_like(x)
     kernels.residuals(a.dtype)(a, b, x, rest)
-    kernels.substituting(a.dtype)(lu, pivots, rest, step, False)
+    kernels.substituting(a.dtype, blocks)(lu, pivots, rest, step, False)
     return x + step
