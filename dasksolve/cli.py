@@ -109,6 +109,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="store rcond and backward error of each system, too",
     )
+    solve.add_argument(
+        "--refine",
+        action="store_true",
+        help="refine the answers whose backward error exceeds 4 eps",
+    )
     _resources(solve)
     again = solve.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue an interrupted job")
@@ -233,6 +238,7 @@ def run_solve(options: argparse.Namespace) -> int:
         "lower": options.lower,
         "on_singular": options.on_singular,
         "diagnostics": options.diagnostics,
+        "refine": options.refine,
         "memory_limit": options.memory,
         "workers": options.workers,
         "resume": options.resume,

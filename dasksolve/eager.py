@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dasksolve import kernels
 from dasksolve.errors import SingularSystemError
 from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe
+from dasksolve.refinement import ENOUGH, refined
 from dasksolve.solution import Solution
 from dasksolve.status import Status
 from dasksolve.structure import meant
@@ -49,6 +50,7 @@ def solve_ex(
     assume_a: str = "gen",
     lower: bool = False,
     on_singular: str = "nan",
+    refine: bool = False,
     workers: int = 1,
 ) -> Solution:
     """Solve a batch held in memory and diagnose it; `dasksolve.solve_ex` documents it."""
@@ -56,7 +58,7 @@ def solve_ex(
     threads = thread_count(workers)
     a, b = as_array("a", a), as_array("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
-    solution = solve_and_diagnose(a, b, problem, on_singular, threads)
+    solution = solve_and_diagnose(a, b, problem, on_singular, threads, refine)
     if on_singular == "raise":
         _raise_singular(solution.status)
     return solution
@@ -80,7 +82,12 @@ def solve_with_status(
 
 
 def solve_and_diagnose(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, on_singular: str, threads: int = 1
+    a: NDArray[Any],
+    b: NDArray[Any],
+    problem: Problem,
+    on_singular: str,
+    threads: int = 1,
+    refine: bool = False,
 ) -> Solution:
     """Return x, and the status, condition and backward error of every system; raise nothing."""
     rcond, error = np.ones(problem.batch_shape), np.zeros(problem.batch_shape)
@@ -94,7 +101,33 @@ def solve_and_diagnose(
             _least_squares(a, b, x, status, problem)
             solved = is_singular(status)
             error[solved] = backward_errors(*_gathered(a, b, x, problem, solved))
+    if refine:
+        _refine(a, b, x, problem, ~is_singular(status), error)
     return Solution(x, status, rcond, error)
+
+
+def _refine(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    x: NDArray[Any],
+    problem: Problem,
+    solved: NDArray[np.bool_],
+    error: NDArray[np.float64],
+) -> None:
+    """Refine the answers that are not exact enough, and keep what is better."""
+    doubtful = np.flatnonzero(solved & (error > ENOUGH * np.finfo(problem.dtype).eps))
+    size = max(1, _piece_size(problem)) if doubtful.size else 1
+    for first in range(0, doubtful.size, size):
+        some = np.unravel_index(doubtful[first : first + size], error.shape)
+        where = np.zeros(error.shape, bool)
+        where[some] = True
+        left, right, first_x = (v.astype(problem.dtype) for v in _gathered(a, b, x, problem, where))
+        better = refined(left, right, first_x)
+        errors = backward_errors(left, right, better)
+        kept = errors < error[where]
+        matrices = x[..., None] if problem.vectors else x
+        matrices[where] = np.where(kept[:, None, None], better, first_x)
+        error[where] = np.where(kept, errors, error[where])
 
 
 def _solve(

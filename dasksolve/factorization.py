@@ -94,7 +94,7 @@ def _factor_block(
     given = np.require(a, dtype, ["C", "A"]).reshape(-1, n, n)
     whole = np.ascontiguousarray(meant(given, assume_a, lower))
     flat = lu.reshape(-1, n, n), pivots.reshape(-1, n), status.reshape(-1), rcond.reshape(-1)
-    kernels.factoring(dtype)(whole, *flat)
+    kernels.factoring(dtype, kernels.in_blocks(n, dtype))(whole, *flat)
     unknown = (flat[2] == Status.OK) & np.isnan(flat[3])
     if unknown.any():
         flat[3][unknown] = eager.scaled_rconds(whole[unknown])
@@ -120,13 +120,14 @@ def _solve_block(
             "the factors are damaged: there are pivots that are no rows below their own"
         )
     if x.size:
+        kernel = kernels.substituting(dtype, kernels.in_blocks(n, lu.dtype))
         size = max(1, (2 << 20) // (n * max(n, k) * x.itemsize))
         lu, pivots, b = (eager.broadcast(values, shape) for values in (lu, pivots, b))
         flat = x.reshape(-1, n, k)
         for index, where in eager.pieces(shape, size):
             order = np.ascontiguousarray(pivots[index].reshape(-1, n), np.int32)
             factors, right = (eager.plain(v[index], n, dtype) for v in (lu, b))
-            kernels.substituting(dtype)(factors, order, right, flat[where], transposed)
+            kernel(factors, order, right, flat[where], transposed)
     return x
 
 

@@ -72,6 +72,7 @@ def options(journal: Record, location: str) -> Record:
         or found.get("on_singular") not in ON_SINGULAR
         or not isinstance(found.get("lower"), bool)
         or not isinstance(found.get("diagnostics"), bool)
+        or not isinstance(found.get("refine"), bool)
     ):
         raise ValueError(
             f"the journal of {location} is damaged: its options are {found}; start again with "

@@ -29,10 +29,16 @@ def solve(
 
 
 def solve_ex(
-    a: Any, b: Any, *, assume_a: str = "gen", lower: bool = False, on_singular: str = "nan"
+    a: Any,
+    b: Any,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "nan",
+    refine: bool = False,
 ) -> Solution:
     """Solve and diagnose a batch lazily; `dasksolve.solve_ex` documents it."""
-    problem, solutions = _map("solve_ex", a, b, assume_a, lower, on_singular)
+    problem, solutions = _map("solve_ex", a, b, assume_a, lower, on_singular, refine=refine)
     batch = len(problem.batch_shape)
     x = member(solutions, 0, batch + 2, problem.dtype)
     status = member(solutions, 1, batch, np.int8)
@@ -54,7 +60,7 @@ def _item(solution: Any, item: int) -> Any:
 
 
 def _map(
-    method: str, a: Any, b: Any, assume_a: str, lower: bool, on_singular: str
+    method: str, a: Any, b: Any, assume_a: str, lower: bool, on_singular: str, **options: bool
 ) -> tuple[Problem, da.Array]:
     """One `map_blocks` of an eager function over blocks of whole systems, b as matrices."""
     check_word("on_singular", on_singular, ON_SINGULAR)
@@ -71,7 +77,7 @@ def _map(
         _raising_block if on_singular == "raise" else solve_block,
         a,
         b,
-        name=f"{method}-" + dask.base.tokenize(a, b, problem, on_singular),
+        name=f"{method}-" + dask.base.tokenize(a, b, problem, on_singular, options),
         chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
         dtype=problem.dtype,
         meta=_meta(len(batch_chunks) + 2, problem.dtype),
@@ -79,6 +85,7 @@ def _map(
         assume_a=assume_a,
         lower=lower,
         on_singular=on_singular,
+        **options,
     )
 
 

@@ -14,7 +14,7 @@ Block = tuple[tuple[int, int], ...]
 
 OVERHEAD = 12 << 20
 """Bytes that the schedulers, the stores and the allocator's leftovers take in a process."""
-LOADING = 60 << 20
+LOADING = 56 << 20
 """Bytes that a compiled kernel takes, once in a process: 50 to 54 MiB measured, numba included."""
 COMPILING = 136 << 20
 """Bytes that compiling it takes: 65 to 134 MiB measured, LLVM included."""
@@ -22,6 +22,7 @@ _LARGE, _SMALL = 16 << 20, 1 << 20
 # Bytes of a block: a larger buffer costs a page fault a page on each allocation, a smaller one is
 # not worth its task. In between, enough blocks that no worker is long idle at the end.
 _BLOCKS_A_WORKER = 8
+_BESIDE_X = 17  # bytes of a system's status and, perhaps, two diagnostics
 _PACE = 1 << 10  # bytes that a worker reads and solves in a microsecond, if it is fast
 _FILES = 2000  # microseconds that it takes to open, create and rename the files of a block
 
@@ -158,7 +159,7 @@ class Plan:
     @property
     def compiles_apart(self) -> bool:
         """Whether a kernel is compiled by another process, since there is no room in this one."""
-        return self.memory - self.base_memory + OVERHEAD + COMPILING > self.memory_limit
+        return self.base_memory < OVERHEAD + COMPILING
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -233,6 +234,8 @@ def make_plan(
         if block_shape is None:
             shape = _grow(problem, a, b, shape, budget, count * processes)
         each = block_memory(problem, a, b, shape)
+        if OVERHEAD + COMPILING + count * each <= memory_limit:
+            base = OVERHEAD + COMPILING
         return Plan(
             batch_shape=problem.batch_shape,
             block_shape=shape,
@@ -252,12 +255,12 @@ def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int,
     """Bytes that a block needs at its worst moment: reading a, reading b, or writing x."""
     block = tuple((0, n) for n in block_shape)
     inputs = a.memory(block), b.memory(block)
-    # Beside x of each system, its status and perhaps two diagnostics of 8 bytes.
-    x = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 17)
+    systems = math.prod(block_shape)
+    x = systems * problem.n * problem.k * problem.dtype.itemsize
     solving = sum(v.solving for v in inputs) + max(x, *(v.reading for v in inputs))
     # x is written as solved, as encoded and as checked, once the inputs are gone.
     buffers = sum(v.lasting for v in inputs) + max(v.shared for v in inputs)
-    return buffers + max(solving, 3 * x)
+    return buffers + max(solving, 3 * x) + _BESIDE_X * systems
 
 
 def _count(problem: Problem, block_shape: tuple[int, ...]) -> int:
@@ -316,12 +319,12 @@ def _grow(
 def _together(
     problem: Problem, a: Layout, b: Layout, block_shape: tuple[int, ...], cost: int, parallel: int
 ) -> int:
-    """Blocks in a task: a scheduler that serves a task while all workers do one keeps them busy.
+    """Blocks in a task: it lasts until the scheduler has served all workers, or 40 times itself.
 
     tests/benchmarks/cluster_simulation.py: 0.2 % are lost then; with half of it, 100 %.
     """
     block = _FILES + math.prod(block_shape) * (a.system_bytes + b.system_bytes) // _PACE
-    enough = -(-cost * parallel // block)
+    enough = -(-cost * max(parallel, 40) // block)
     return max(1, min(enough, _count(problem, block_shape) // (parallel * _BLOCKS_A_WORKER)))
 
 

@@ -39,6 +39,7 @@ def prepare(
     lower: bool = False,
     on_singular: str = "nan",
     diagnostics: bool = False,
+    refine: bool = False,
     memory_limit: int | str | None = None,
     workers: int | None = None,
     client: Any = None,
@@ -61,6 +62,7 @@ def prepare(
     options = {
         "on_singular": "lstsq" if on_singular == "lstsq" else "nan",
         "diagnostics": bool(diagnostics),
+        "refine": bool(refine),
     }
     identity = journal.identity(inputs.problem, inputs.a, inputs.b, options)
     block_shape = None

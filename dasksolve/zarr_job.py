@@ -41,6 +41,7 @@ class Job:
     resume: bool
     diagnostics: tuple[Any, ...] = ()
     """The arrays of rcond and backward errors, if they are wanted."""
+    refine: bool = False
     mark: str | None = None
     """Key in the output by which a worker knows it; None: no process but this one works."""
 
@@ -67,6 +68,7 @@ def solve_zarr(
     lower: bool = False,
     on_singular: str = "nan",
     diagnostics: bool = False,
+    refine: bool = False,
     memory_limit: int | str | None = None,
     workers: int | None = None,
     client: Any = None,
@@ -98,6 +100,8 @@ def solve_zarr(
     diagnostics : bool, default False
         Store ``rcond`` and ``backward_error`` of every system beside x, as `solve_ex` gives them,
         and say ``ILL_CONDITIONED`` where x may have no correct digit.
+    refine : bool, default False
+        As in `solve_ex`.
     memory_limit : int or str, optional
         Bytes, or text such as "2GiB", that the call may add to the process: peak of the resident
         memory minus what it was at the call, compiling included. With a client: to each worker
@@ -164,6 +168,7 @@ def solve_zarr(
         lower=lower,
         on_singular=on_singular,
         diagnostics=diagnostics,
+        refine=refine,
         memory_limit=memory_limit,
         workers=workers,
         client=client,
@@ -206,6 +211,7 @@ def _solve(
             strict=strict,
             resume=prepared.earlier is not None,
             diagnostics=tuple(diagnostics),
+            refine=prepared.identity["options"]["refine"],
             mark=mark,
         )
         report = run_job(solve_block, job, scheduler, prepared.location, follow, advice)
@@ -265,12 +271,17 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
             a.shape, a.dtype, b.shape, b.dtype, inputs.problem.assume_a, inputs.problem.lower
         )
         with kernels.compiling_apart(job.plan.compiles_apart):
-            solve = eager.solve_and_diagnose if job.diagnostics else eager.solve_with_status
-            x, status, *numbers = solve(a, b, problem, job.on_singular)
+            if job.diagnostics or job.refine:
+                x, status, *numbers = eager.solve_and_diagnose(
+                    a, b, problem, job.on_singular, refine=job.refine
+                )
+            else:
+                x, status, *numbers = eager.solve_with_status(a, b, problem, job.on_singular)
         needed = a.nbytes + b.nbytes
         del a, b  # before x is encoded
         arrays = (job.x, *job.diagnostics, job.status)
-        for array, values in zip(arrays, (x, *numbers, status), strict=True):
+        written = (x, *numbers[: len(job.diagnostics)], status)
+        for array, values in zip(arrays, written, strict=True):
             space.run(array.store_path.store, array.async_array.setitem(place, values))
     return result(
         job,
@@ -280,7 +291,7 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         missing=a_missing + b_missing,
         bytes_read=inputs.bytes_read(block),
         bytes_needed=needed,
-        bytes_written=sum(values.nbytes for values in (x, status, *numbers)),
+        bytes_written=sum(values.nbytes for values in written),
     )
 
 

@@ -14,7 +14,7 @@ import dasksolve
 from dasksolve import Factorization, Status
 from dasksolve.problem import DTYPES
 
-ORDERS = (1, 3, 8, 13, 40, 130)
+ORDERS = (1, 3, 8, 13, 40, 150)
 
 
 def batch(n, dtype, systems=37, k=2):

@@ -109,7 +109,7 @@ def test_memory_for_an_input(options: dict[str, bool], systems: int, expected: H
 @pytest.mark.parametrize(
     ("processes", "chunk", "together"),
     [
-        pytest.param(2, 32768, 1, id="two workers, blocks of 16 MiB"),
+        pytest.param(2, 32768, 6, id="two workers, 20 ms a block"),
         pytest.param(1000, 32768, 147, id="a thousand workers, 20 ms a block"),
         pytest.param(1000, 10**6, 6, id="a thousand workers, large blocks"),
         pytest.param(100_000, 10**6, 12, id="too many workers to give each many tasks"),

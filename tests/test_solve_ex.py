@@ -211,3 +211,12 @@ def test_a_structure_is_diagnosed_from_the_triangle_that_is_meant(lower):
     assert (s.rcond[70], s.status[61]) == (0, Status.ILL_CONDITIONED)
     error = true_backward_error(a[fine], b[fine][..., None], s.x[fine][..., None])
     np.testing.assert_allclose(s.backward_error[fine], error, atol=1e-15)
+
+
+@pytest.mark.parametrize("n", [3, 12, 40])
+@pytest.mark.parametrize("systems", [1, 30])
+def test_a_pivot_whose_reciprocal_overflows_is_not_finite_in_any_kernel(n, systems):
+    for pivot, status in ((5e-324, Status.NONFINITE), (6e-309, Status.OK)):
+        a = np.stack([np.eye(n) * pivot] * systems)
+        s = dasksolve.solve_ex(a, np.full((systems, n), pivot))
+        assert set(s.status.tolist()) == {status}

@@ -21,7 +21,7 @@ WORDS = [word for word in STRUCTURES if word != "gen"]
 MIRRORED = ("pos", "sym", "her")
 
 
-def posed(word, lower=False, dtype=complex, n=5, m=40):
+def posed(word, lower=False, dtype=np.complex64, n=5, m=40):
     """(a with NaN where nothing is to be read, the matrices that are meant, b)."""
     rng = np.random.default_rng(0)
     a = numbers(rng, dtype, m, n, n) / n + 2 * np.eye(n)
@@ -44,7 +44,7 @@ def test_what_is_meant_is_what_scipy_reads(word, lower):
         ]
     )
     ours = dasksolve.solve(stored, b, assume_a=word, lower=lower)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -111,7 +111,7 @@ def test_diagnostics_are_those_of_what_is_meant(word):
 
 @pytest.mark.parametrize("word", ["pos", "upper triangular", "her"])
 def test_a_job_reads_and_checks_what_is_meant(word: str, store: Callable[..., Stored]) -> None:
-    stored, _, b = posed(word, word == "her", n=4)
+    stored, _, b = posed(word, word == "her")
     stored[7, 1, 1] = 0 if word == "upper triangular" else np.nan
     job = store(stored, b)
     lower = ["--lower"] if word == "her" else []
@@ -122,11 +122,11 @@ def test_a_job_reads_and_checks_what_is_meant(word: str, store: Callable[..., St
     assert same_bits(job.x, x)
     report = dasksolve.check_zarr(job.a_path, job.b_path, job.out)
     assert report.flagged == (7,)
-    assert report.worst_backward_error < 1e-15
+    assert report.worst_backward_error < 1e-6
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(word=st.sampled_from(WORDS), seed=st.integers(0, 2**32 - 1), n=st.sampled_from([1, 3, 11]))
+@given(word=st.sampled_from(WORDS), seed=st.integers(0, 2**32 - 1), n=st.sampled_from([1, 5, 18]))
 def test_the_solution_of_a_product_is_what_was_multiplied(word, seed, n):
     rng = np.random.default_rng(seed)
     a = meant(rng.uniform(-1, 1, (9, n, n)) / n + 2 * np.eye(n), word, False)

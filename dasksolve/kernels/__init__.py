@@ -34,7 +34,9 @@ from dasksolve.kernels import (
     cholesky,
     cholesky_blocked,
     diagonal,
+    extended,
     factored,
+    factored_blocked,
     interleaved,
     mirrored,
     small,
@@ -51,7 +53,9 @@ __all__ = [
     "compiling_apart",
     "factoring",
     "has_cache",
+    "in_blocks",
     "pick",
+    "residuals",
     "substituting",
     "tridiagonal_bands",
 ]
@@ -169,11 +173,17 @@ def _tridiagonal(case: Case) -> Kernel:
 
 
 def _symmetric(case: Case) -> Kernel:
-    return _mirrored(_general(case), case.dtype, case.lower, False)
+    return _mirrored(_general(case), _order(case), case.dtype, case.lower, False)
 
 
 def _hermitian(case: Case) -> Kernel:
-    return _mirrored(_general(case), case.dtype, case.lower, case.dtype.kind == "c")
+    hermitian = case.dtype.kind == "c"
+    return _mirrored(_general(case), _order(case), case.dtype, case.lower, hermitian)
+
+
+def _order(case: Case) -> int:
+    """N where it is worth a copy of its own, else 0."""
+    return case.n if case.n <= PANEL else 0
 
 
 STRUCTURES = {
@@ -200,9 +210,11 @@ def _lanes(dtype: np.dtype[Any]) -> int:
 
 
 @cache
-def _mirrored(general: Kernel, dtype: np.dtype[Any], lower: bool, hermitian: bool) -> Kernel:
+def _mirrored(
+    general: Kernel, n: int, dtype: np.dtype[Any], lower: bool, hermitian: bool
+) -> Kernel:
     read, write = _arrays(dtype)
-    return mirrored.kernel(_ready(mirrored.copy(0, lower, hermitian), (read, write)), general)
+    return mirrored.kernel(_ready(mirrored.copy(n, lower, hermitian), (read, write)), general)
 
 
 @cache
@@ -213,20 +225,37 @@ def tridiagonal_bands(dtype: np.dtype[Any]) -> Kernel:
     return _ready(tridiagonal.band_kernel(0), (band, band, band, read, write, STATUS))
 
 
+def in_blocks(n: int, dtype: np.dtype[Any]) -> bool:
+    """Whether matrices are factored one at a time; the two leave their factors in two orders."""
+    return n > GENERAL[dtype.char].interleaved
+
+
 @cache
-def factoring(dtype: np.dtype[Any]) -> Kernel:
-    """The kernel ``factor(a, lu, pivots, status, rcond)``: pivots (M, N) int32, lu as a."""
+def factoring(dtype: np.dtype[Any], blocks: bool) -> Kernel:
+    """The kernel ``factor(a, lu, pivots, status, rcond)``: pivots (M, N) int32, lu as a.
+
+    blocks: see `in_blocks`.
+    """
+    method = factored_blocked if blocks else factored
     read, write = _arrays(dtype)
     pivots, rcond = types.Array(types.int32, 2, "C"), types.Array(types.float64, 1, "C")
-    return _ready(factored.factor_kernel(0), (read, write, pivots, STATUS, rcond))
+    return _ready(method.factor_kernel(0), (read, write, pivots, STATUS, rcond))
 
 
 @cache
-def substituting(dtype: np.dtype[Any]) -> Kernel:
+def substituting(dtype: np.dtype[Any], blocks: bool) -> Kernel:
     """The kernel ``solve(lu, pivots, b, x, transposed)``, with what `factoring` gives."""
+    method = factored_blocked if blocks else factored
     read, write = _arrays(dtype)
     pivots = types.Array(types.int32, 2, "C", readonly=True)
-    return _ready(factored.solve_kernel(0), (read, pivots, read, write, types.boolean))
+    return _ready(method.solve_kernel(0), (read, pivots, read, write, types.boolean))
+
+
+@cache
+def residuals(dtype: np.dtype[Any]) -> Kernel:
+    """The kernel ``residuals(a, b, x, r)``: r = b - A x, rounded once."""
+    read, write = _arrays(dtype)
+    return _ready(extended.kernel(0), (read, read, read, write))
 
 
 @cache

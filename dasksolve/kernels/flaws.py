@@ -12,10 +12,17 @@ OK, SINGULAR, NONFINITE = int(Status.OK), int(Status.SINGULAR), int(Status.NONFI
 NOT_POSITIVE_DEFINITE = int(Status.NOT_POSITIVE_DEFINITE)
 
 
+def limits(real):
+    """What the numbers in the lanes may be."""
+    return np.finfo(np.float32 if str(real.value.type.element) == "float" else np.float64)
+
+
 @operation(lambda flaw, pivot: flaw)
 def judge(flaw, pivot):
     """`flaw`, or the first that the magnitude of a pivot shows."""
-    sound = where(pivot < pivot.fill(np.inf), pivot.fill(OK), pivot.fill(NONFINITE))
+    least = 2.0 ** -limits(pivot).maxexp  # of this and of less the reciprocal is infinite
+    bounded = (pivot > pivot.fill(least)) & (pivot < pivot.fill(np.inf))
+    sound = where(bounded, pivot.fill(OK), pivot.fill(NONFINITE))
     found = where(pivot == pivot.fill(0), pivot.fill(SINGULAR), sound)
     return where(flaw == flaw.fill(OK), found, flaw)
 
@@ -23,7 +30,7 @@ def judge(flaw, pivot):
 @operation(lambda flaw, pivot: flaw)
 def judge_positive(flaw, pivot):
     """`flaw`, or the first that a pivot shows which is to be positive."""
-    least = np.finfo(np.float32 if str(pivot.value.type.element) == "float" else np.float64).tiny
+    least = limits(pivot).tiny
     sound = (pivot >= pivot.fill(least)) & (pivot < pivot.fill(np.inf))
     found = where(pivot <= pivot.fill(0), pivot.fill(NOT_POSITIVE_DEFINITE), pivot.fill(NONFINITE))
     return where(~sound & (flaw == flaw.fill(OK)), found, flaw)

@@ -12,12 +12,12 @@ import numpy as np
 from dasksolve.kernels.jit import jit
 
 
-def copy(_, lower, hermitian):
-    """What copies the triangle of each matrix to both triangles of another."""
+def copy(order, lower, hermitian):
+    """What copies the triangle of each matrix to both of another; of this order, or 0: of any."""
 
     @jit
     def mirror(a, full):
-        n = a.shape[1]
+        n = order if order else a.shape[1]
         for m in range(len(a)):
             for i in range(n):
                 for j in range(i):

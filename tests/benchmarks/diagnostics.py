@@ -1,0 +1,94 @@
+"""What diagnostics, kept factors and mixed precision cost beside `solve`; a script.
+
+Each figure is a ratio of times within one run: the median of rounds that take turns, on one thread,
+in batches of 32 MiB.
+
+- ``solve_ex``: `dasksolve.solve_ex` over `dasksolve.solve`.
+- ``reuse``: `dasksolve.solve` over `Factorization.solve` of a new b.
+- ``mixed``: `dasksolve.solve` over LU in float32 with one step of refinement in float64, the least
+  that float64 accuracy takes; above 1 it would be faster. It converts, solves in float32 with kept
+  factors, computes the residual in float64 and solves again.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import dasksolve
+from dasksolve import eager, kernels
+
+ORDERS = 2, 4, 8, 16, 32, 64, 96, 128, 256, 512
+BATCH = 32 << 20
+
+
+def mixed(a: Any, b: Any) -> Any:
+    """x in float64 by factors in float32."""
+    n = a.shape[-1]
+    x = np.empty_like(b)
+    float32 = np.dtype(np.float32)
+    blocks = kernels.in_blocks(n, float32)
+    factor, substitute = (f(float32, blocks) for f in (kernels.factoring, kernels.substituting))
+    for _, part in eager.pieces(a.shape[:1], eager.piece_size(n, 1, 8)):
+        low = a[part].astype(float32)
+        lu, pivots = np.empty_like(low), np.empty(low.shape[:2], np.int32)
+        factor(low, lu, pivots, np.empty(len(low), np.int8), np.empty(len(low)))
+        right = b[part][..., None].astype(float32)
+        first, step = np.empty_like(right), np.empty_like(right)
+        substitute(lu, pivots, right, first, False)
+        rest = b[part] - np.matmul(a[part], first[..., 0].astype(float)[..., None])[..., 0]
+        substitute(lu, pivots, rest[..., None].astype(float32), step, False)
+        x[part] = first[..., 0].astype(float) + step[..., 0]
+    return x
+
+
+def measure(n: int, rounds: int) -> dict[str, float]:
+    """The ratios at one N."""
+    rng = np.random.default_rng(n)
+    systems = max(8, BATCH // (8 * n * n))
+    a, b = rng.standard_normal((systems, n, n)), rng.standard_normal((systems, n))
+    f = dasksolve.factor(a)
+    work: dict[str, Callable[[], Any]] = {
+        "solve": lambda: dasksolve.solve(a, b),
+        "solve_ex": lambda: dasksolve.solve_ex(a, b),
+        "reuse": lambda: f.solve(b),
+        "mixed": lambda: mixed(a, b),
+    }
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds + 1):  # the first compiles
+        for name, run in work.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    taken = {name: median(values[1:]) for name, values in times.items()}
+    return {
+        "n": n,
+        "solve_ex": taken["solve_ex"] / taken["solve"],
+        "reuse": taken["solve"] / taken["reuse"],
+        "mixed": taken["solve"] / taken["mixed"],
+    }
+
+
+def main() -> None:
+    """Print a table, or lines of JSON."""
+    words = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    words.add_argument("--n", type=int, nargs="+", default=ORDERS)
+    words.add_argument("--rounds", type=int, default=9)
+    words.add_argument("--json", action="store_true")
+    options = words.parse_args()
+    if not options.json:
+        print("   N  solve_ex  reuse  mixed")
+    for n in options.n:
+        row = measure(n, options.rounds)
+        if options.json:
+            print(json.dumps(row))
+        else:
+            print(f"{n:4}  {row['solve_ex']:8.2f}  {row['reuse']:5.2f}  {row['mixed']:5.2f}")
+
+
+if __name__ == "__main__":
+    main()
