@@ -14,6 +14,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from dasksolve import journal, stores
 from dasksolve.prepare import Prepared
+from dasksolve.report import Report
 from dasksolve.status import Status
 
 try:
@@ -96,3 +97,13 @@ def create(prepared: Prepared, compressors: Any) -> tuple[Any, Any]:
     )
     stores.consolidate(store)
     return x, status
+
+
+def record(store: Any, location: str, report: Report) -> None:
+    """Add what a run took to the output, for `dasksolve report`; a full disk keeps it out."""
+    try:
+        group = stores.open_group(store, location, mode="r+")
+        group.update_attributes(journal.added(group, report, location))
+        stores.consolidate(store)
+    except Exception as error:  # the blocks are what counts
+        logger.warning("%s does not hold the record of this run: %s", location, error)

@@ -1,5 +1,6 @@
 """`solve_zarr`: describe, validate, create, run in windows, report."""
 
+import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from dasksolve.memory import Gauge
 from dasksolve.plan import Block, Plan
 from dasksolve.prepare import Prepared, prepare
 from dasksolve.problem import describe, flat_indices
+from dasksolve.progress import Bar, Progress, watcher
 from dasksolve.report import Report
 from dasksolve.schedulers import WINDOW, Cluster, Threads
 from dasksolve.status import Status
 from dasksolve.stores import Location
 from dasksolve.tally import BlockResult, Tally, count
 
-Progress = Callable[[Report], None]
+logger = logging.getLogger(__name__)
 
 _BEGUN: set[str] = set()
 """Jobs that this process has begun to work at."""
@@ -72,7 +74,7 @@ def solve_zarr(
     overwrite: bool = False,
     strict: bool = True,
     compressors: Any = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Report:
     """Solve a batch stored in zarr, larger than memory, block by block into a zarr group.
 
@@ -115,8 +117,9 @@ def solve_zarr(
     compressors : sequence of zarr codecs, optional
         For x; default: crc32c alone, since solutions hardly compress. ``()``: none at all. A
         resumed run keeps those of the first.
-    progress : callable, optional
-        Called with the `Report` so far after every block.
+    progress : bool or callable, optional
+        True: a bar, on a terminal or in a notebook. A function is called with the `Report` so far
+        after every block. The same and more is logged under the name ``dasksolve``.
 
     Returns
     -------
@@ -151,6 +154,7 @@ def solve_zarr(
     array([0.25, 0.25, 0.25])
     >>> folder.cleanup()
     """
+    watch = watcher(progress, "solving")
     token = uuid.uuid4().hex[:8]
     Gauge(token)
     if diagnostics:
@@ -169,7 +173,7 @@ def solve_zarr(
         overwrite=overwrite,
     )
     with output.claimed(prepared.store, prepared.location):
-        job, report = _solve(prepared, token, on_singular, strict, compressors, progress)
+        job, report = _solve(prepared, token, on_singular, strict, compressors, watch)
     if on_singular == "raise":
         _raise_singular(job, report)
     return report
@@ -205,11 +209,16 @@ def _solve(
             resume=prepared.earlier is not None,
             mark=mark,
         )
-        report = run_job(solve_block, job, scheduler, prepared.location, progress, advice)
+        try:
+            report = run_job(solve_block, job, scheduler, prepared.location, progress, advice)
+        except BlockErrors as error:
+            output.record(store, prepared.location, error.report)
+            raise
     if not stores.is_there(status):
         raise FileNotFoundError(
             f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
         )
+    output.record(store, prepared.location, report)
     return job, report
 
 
@@ -223,15 +232,26 @@ def run_job(
 ) -> Report:
     """Carry out `task` for every block; raise `BlockErrors` at the end if some failed."""
     tally = Tally(job.token, location, job.inputs.problem, job.plan)
+    how = "resumed" if job.resume else "begun"
+    logger.info("%s %s: %s; %s", location, how, scheduler, "; ".join(str(job.plan).splitlines()))
 
     def on_result(result: BlockResult) -> None:
         tally.add(result)
+        if result.failure is not None:
+            logger.warning("%s: %s", location, tally.failures[-1])
+        elif tally.done % WINDOW == 0:
+            logger.info("%s: %d of %d blocks done", location, tally.done, job.plan.blocks)
         if progress is not None:
             progress(tally.report())
 
-    scheduler.run(task, job, job.plan.windows(WINDOW), job.plan.workers, on_result)
-    scheduler.in_each_process(workspace.free_all)
+    try:
+        scheduler.run(task, job, job.plan.windows(WINDOW), job.plan.workers, on_result)
+        scheduler.in_each_process(workspace.free_all)
+    finally:
+        if isinstance(progress, Bar):
+            progress.close()
     report = tally.report()
+    logger.info("%s finished: %s", location, "; ".join(" ".join(row) for row in report.rows()))
     if tally.failures:
         raise BlockErrors(sorted(tally.failures), report, advice)
     return report
