@@ -4,8 +4,9 @@ import logging
 from importlib.metadata import version
 
 from dasksolve import early, labelled, nopython  # noqa: F401  early: the others take a second
-from dasksolve.api import solve, solve_ex
+from dasksolve.api import solve, solve_ex, solve_tridiagonal
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
+from dasksolve.factorization import Factorization, factor
 from dasksolve.report import Report
 from dasksolve.solution import Solution
 from dasksolve.status import Status
@@ -18,6 +19,7 @@ __version__ = version("dasksolve")
 
 __all__ = [
     "BlockErrors",
+    "Factorization",
     "PerformanceWarning",
     "Report",
     "SingularSystemError",
@@ -25,9 +27,11 @@ __all__ = [
     "Status",
     "__version__",
     "check_zarr",
+    "factor",
     "labelled",
     "nopython",
     "solve",
     "solve_ex",
+    "solve_tridiagonal",
     "solve_zarr",
 ]

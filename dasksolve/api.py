@@ -6,7 +6,7 @@ from typing import Any
 import dask.array as da
 from dask.array.core import apply_infer_dtype
 
-from dasksolve import eager, lazy
+from dasksolve import bands, eager, lazy
 from dasksolve.errors import SingularSystemError
 from dasksolve.solution import Solution
 
@@ -39,12 +39,15 @@ def solve(
         ``dasksolve.solve(a, b)`` is ``numpy.linalg.solve(a, b[..., None])[..., 0]`` there.
     assume_a : str, default "gen"
         Structure of a, in the words of `scipy.linalg.solve`: "gen", "pos", "sym", "her",
-        "upper triangular", "lower triangular", "diagonal", "tridiagonal". All but "gen" are yet to
-        come.
+        "upper triangular", "lower triangular", "diagonal", "tridiagonal". Only what the word names
+        is read: a triangle or a band; of "pos", "sym" and "her" one triangle. The rest may hold
+        anything, NaN too. Nothing is checked but that the pivots of "pos" are positive.
     lower : bool, default False
-        For "pos", "sym" and "her": whether the lower triangle is read, not the upper.
+        For "pos", "sym" and "her": whether the lower triangle is read, not the upper. Of "pos" and
+        "her" the imaginary part of the diagonal is taken as zero.
     on_singular : {"raise", "nan", "lstsq"}, default "raise"
-        What becomes of a system whose elimination meets an exactly zero pivot. "raise": once all
+        What becomes of a system whose elimination meets an exactly zero pivot, or one that is not
+        positive in a "pos" matrix. "raise": once all
         systems have been looked at, `SingularSystemError` names them. "nan": NaN in x of those
         systems only. "lstsq": the minimum-norm least-squares solution (`numpy.linalg.lstsq`) of
         those systems only.
@@ -69,15 +72,16 @@ def solve(
         The shapes do not fit, an option is unknown, or chunk sizes are unknown.
     TypeError
         A dtype that is none of the above, such as float16 or object.
-    NotImplementedError
-        A structure that is yet to come.
 
     Notes
     -----
     LU with partial pivoting, as LAPACK's ``gesv`` (Golub and Van Loan, *Matrix Computations*,
-    section 3.4), complex pivots chosen by ``|re| + |im|``. x of a system has the same bits wherever
-    it stands in a batch, in any chunking and with any number of workers. A system with NaN or Inf
-    in its a or b, or whose elimination overflows, gives NaN in its own x and disturbs no other.
+    section 3.4), complex pivots chosen by ``|re| + |im|``. "sym" and "her" are solved so too, on
+    the mirrored triangle; "pos" by Cholesky's method, as ``potrf``, in half the operations;
+    "tridiagonal" with partial pivoting, as ``gtsv``; the triangular ones by substitution. x of a
+    system has the same bits wherever it stands in a batch, in any chunking and with any number of
+    workers. A system with NaN or Inf in its b or in what is read of its a, or whose elimination
+    overflows, gives NaN in its own x and disturbs no other.
 
     Examples
     --------
@@ -100,6 +104,55 @@ def solve(
         return eager.solve(a, b, assume_a=assume_a, lower=lower, on_singular="nan")
 
 
+def solve_tridiagonal(
+    lower: Any, diagonal: Any, upper: Any, b: Any, *, on_singular: str = "raise", workers: int = 1
+) -> Any:
+    """Solve a batch of tridiagonal systems, given by their diagonals.
+
+    Equation i of a system is ``lower[i] x[i-1] + diagonal[i] x[i] + upper[i] x[i+1] = b[i]``.
+
+    Parameters
+    ----------
+    lower, diagonal, upper : (..., N) array_like or dask.array.Array
+        The diagonals, by the row that they stand in: ``lower[..., 0]`` and ``upper[..., N-1]`` are
+        outside the matrix, and ignored whatever they hold. dtypes as in `solve`. Batch dimensions
+        broadcast.
+    b : (N,), (..., N) or (..., N, K) array_like or dask.array.Array
+        Right-hand sides, told apart by the number of dimensions alone: as many as the diagonals
+        have, a stack of vectors; more, a stack of matrices; one, one vector for every system.
+    on_singular : {"raise", "nan", "lstsq"}, default "raise"
+        As in `solve`; "lstsq" makes dense matrices of the singular systems.
+    workers : int, default 1
+        As in `solve`.
+
+    Returns
+    -------
+    x : (..., N) or (..., N, K) ndarray or dask.array.Array
+        The solutions; lazy, by one task a block, if any argument is a dask array.
+
+    Raises
+    ------
+    SingularSystemError, ValueError, TypeError
+        As in `solve`.
+
+    Notes
+    -----
+    Elimination with partial pivoting, as LAPACK's ``gtsv``. x has the bits that ``solve(a, b,
+    assume_a="tridiagonal")`` gives for the dense matrices, in 3 / N of their memory.
+
+    Examples
+    --------
+    >>> import numpy as np, dasksolve
+    >>> lower, diagonal, upper = np.full(4, -1.0), np.full((1000, 4), 2.0), np.full(4, -1.0)
+    >>> dasksolve.solve_tridiagonal(lower, diagonal, upper, np.ones(4))[0]
+    array([2., 3., 3., 2.])
+    """
+    given = (lower, diagonal, upper, b)
+    if any(isinstance(values, da.Array) for values in given):
+        return lazy.solve_tridiagonal(*given, on_singular=on_singular)
+    return bands.solve(*given, on_singular=on_singular, workers=workers)
+
+
 def solve_ex(
     a: Any,
     b: Any,
@@ -107,6 +160,7 @@ def solve_ex(
     assume_a: str = "gen",
     lower: bool = False,
     on_singular: str = "nan",
+    refine: bool = False,
     workers: int = 1,
 ) -> Solution:
     """Solve a batch of dense linear systems, and say of every one how far to trust its answer.
@@ -122,6 +176,9 @@ def solve_ex(
         As in `solve`.
     on_singular : {"nan", "raise", "lstsq"}, default "nan"
         As in `solve`.
+    refine : bool, default False
+        Refine the answers whose backward error exceeds 4 eps, by one step with a residual in twice
+        the precision; x of those has other bits than `solve` gives.
 
     Returns
     -------
@@ -161,9 +218,17 @@ def solve_ex(
     ['OK', 'SINGULAR']
     """
     if isinstance(a, da.Array) or isinstance(b, da.Array):
-        return lazy.solve_ex(a, b, assume_a=assume_a, lower=lower, on_singular=on_singular)
+        return lazy.solve_ex(
+            a, b, assume_a=assume_a, lower=lower, on_singular=on_singular, refine=refine
+        )
     return eager.solve_ex(
-        a, b, assume_a=assume_a, lower=lower, on_singular=on_singular, workers=workers
+        a,
+        b,
+        assume_a=assume_a,
+        lower=lower,
+        on_singular=on_singular,
+        refine=refine,
+        workers=workers,
     )
 
 

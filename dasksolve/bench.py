@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve.api import solve
+from dasksolve.problem import STRUCTURES
 
 ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 DTYPES = ("float64", "float32", "complex128", "complex64")
@@ -38,11 +39,11 @@ class Row:
     nanoseconds: float
     """Of dasksolve, a system."""
     baseline_nanoseconds: float
-    """Of `numpy.linalg.solve`, or of dasksolve with one worker, a system."""
+    """Of what it is compared with, a system: NumPy, one worker, or the general kernel."""
     gigabytes: float
-    """Of a, b and x, a second."""
+    """Of a (all of it), b and x, a second."""
     gigaflops: float
-    """Real operations a second: 2/3 N³ + 2 N² K, four times as many if complex."""
+    """Real operations of LU a second: 2/3 N³ + 2 N² K, four times as many if complex."""
     bandwidth: float
     """Share of the rate at which one thread reads memory."""
     dot: float
@@ -70,6 +71,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--k", default="1", metavar="K", help="right-hand sides; N: an inverse (default: 1)"
     )
     command.add_argument(
+        "--assume-a",
+        default="gen",
+        choices=STRUCTURES,
+        metavar="W",
+        help="compare this structure with dasksolve's own general kernel",
+    )
+    command.add_argument(
         "--systems", type=int, metavar="M", help="in the batch (default: 32 MiB of them)"
     )
     command.add_argument(
@@ -93,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         import matplotlib  # noqa: F401  fail now, not after minutes of measuring
     rows = []
     if not options.json:
-        print(f"{machine()}\n{_head('NumPy' if options.workers == 1 else 'one worker')}")
+        print(f"{machine()}\n{_head(_baseline(options))}")
     for row in measure(options):
         rows.append(row)
         if not options.json:
@@ -102,8 +110,14 @@ def run(options: argparse.Namespace) -> int:
         table = [{**asdict(row), "ratio": row.ratio} for row in rows]
         print(json.dumps({"machine": machine(), "rows": table}))
     if options.plot:
-        plot(rows, options.plot)
+        plot(rows, options.plot, _baseline(options))
     return 0
+
+
+def _baseline(options: argparse.Namespace) -> str:
+    if options.workers > 1:
+        return "one worker"
+    return "NumPy" if options.assume_a == "gen" else "gen"
 
 
 def _head(baseline: str) -> str:
@@ -145,6 +159,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         dot = dot_rate(dtype)
         for n in options.n:
             a, b = batch(n, dtype, n if options.k == "N" else int(options.k), options.systems)
+            if options.assume_a != "gen":  # definite, and no triangle that overflows
+                a = (a + a.swapaxes(-1, -2).conj()) / (2 * n) + 2 * np.eye(n, dtype=dtype)
             yield measure_case(a, b, options, bandwidth, dot)
 
 
@@ -165,11 +181,14 @@ def measure_case(
 ) -> Row:
     """Measure one batch."""
 
-    one, several = (
-        partial(solve, a, b, on_singular="nan", workers=workers) for workers in (1, options.workers)
-    )
-    baseline = partial(np.linalg.solve, a, b) if options.workers == 1 else one
-    ours, theirs = interleaved(options.rounds, several, baseline)
+    run = partial(solve, a, b, on_singular="nan")
+    baseline = {
+        "NumPy": partial(np.linalg.solve, a, b),
+        "one worker": partial(run, assume_a=options.assume_a),
+        "gen": run,
+    }[_baseline(options)]
+    measured = partial(run, assume_a=options.assume_a, workers=options.workers)
+    ours, theirs = interleaved(options.rounds, measured, baseline)
     systems, n, k = b.shape
     gigabytes = (a.nbytes + 2 * b.nbytes) / ours / 1e9
     operations = (2 / 3 * n**3 + 2 * n**2 * k) * (4 if a.dtype.kind == "c" else 1)
@@ -222,8 +241,8 @@ def dot_rate(dtype: np.dtype[Any]) -> float:
     return 2 * 1024**3 * (4 if dtype.kind == "c" else 1) / seconds / 1e9
 
 
-def plot(rows: list[Row], path: str) -> None:
-    """Draw how many times faster than NumPy each case is."""
+def plot(rows: list[Row], path: str, baseline: str) -> None:
+    """Draw how many times faster than the baseline each case is."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -250,7 +269,7 @@ def plot(rows: list[Row], path: str) -> None:
         xscale="log",
         yscale="log",
         xlabel="order N of the systems",
-        ylabel="times faster than numpy.linalg.solve",
+        ylabel=f"times faster than {baseline}",
     )
     orders = sorted({row.n for row in rows})
     axes.set_xticks(orders, [str(n) for n in orders], fontsize=8)

@@ -12,16 +12,17 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import dasksolve
-from dasksolve import bench, demo, early
+from dasksolve import bench, demo, early, report_page
 from dasksolve.eager import thread_count
 from dasksolve.prepare import prepare
-from dasksolve.problem import ON_SINGULAR
+from dasksolve.problem import ON_SINGULAR, STRUCTURES
 from dasksolve.progress import Bar, Lines, on_terminal
-from dasksolve.report import Report
-from dasksolve.zarr_report import read_report
+from dasksolve.report import Report, text
+from dasksolve.survey import survey
 
 FLAGGED, FAILED, INTERRUPTED, TERMINATED = 3, 1, 130, 143
 
@@ -53,7 +54,12 @@ def parser() -> argparse.ArgumentParser:
         "--assume-a",
         default="gen",
         metavar="W",
-        help="structure of a, in SciPy's words; gen, the default, is the only one so far",
+        help=f"structure of a, in SciPy's words: {', '.join(STRUCTURES)} (default: gen)",
+    )
+    solve.add_argument(
+        "--lower",
+        action="store_true",
+        help="read the lower triangle where W is pos, sym or her (default: the upper)",
     )
     solve.add_argument(
         "--on-singular",
@@ -64,7 +70,12 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument(
         "--diagnostics",
         action="store_true",
-        help="rcond and backward error of each system (yet to come)",
+        help="store rcond and backward error of each system, too",
+    )
+    solve.add_argument(
+        "--refine",
+        action="store_true",
+        help="refine the answers whose backward error exceeds 4 eps",
     )
     _resources(solve)
     again = solve.add_mutually_exclusive_group()
@@ -86,7 +97,9 @@ def parser() -> argparse.ArgumentParser:
 
     summary = command("report", run_report, "print what an output says of itself")
     summary.add_argument("out", metavar="OUT", help="the zarr group that solve wrote")
-    summary.add_argument("--json", action="store_true", help="print the report as JSON")
+    summary.add_argument(
+        "--html", metavar="FILE", help="write a page with a map, histograms and the throughput, too"
+    )
 
     show = command("demo", run_demo, "write a batch larger than memory_limit, solve and check it")
     show.add_argument(
@@ -222,7 +235,10 @@ def run_solve(options: argparse.Namespace) -> int:
     """Solve."""
     job = {
         "assume_a": options.assume_a,
+        "lower": options.lower,
         "on_singular": options.on_singular,
+        "diagnostics": options.diagnostics,
+        "refine": options.refine,
         "memory_limit": options.memory,
         "workers": options.workers,
         "resume": options.resume,
@@ -244,7 +260,6 @@ def run_solve(options: argparse.Namespace) -> int:
             lambda: dasksolve.solve_zarr(
                 *arrays,
                 **job,
-                diagnostics=options.diagnostics,
                 strict=options.strict,
                 progress=watch,
             ),
@@ -300,10 +315,15 @@ def _show(options: argparse.Namespace, report: Report) -> None:
 
 
 def run_report(options: argparse.Namespace) -> int:
-    """Report."""
-    report = read_report(options.out)
-    print(json.dumps(report.to_dict()) if options.json else report)
-    return FLAGGED if report.flagged_count else 0
+    """Show what there is."""
+    page = None if options.html is None else Path(options.html)
+    if page is not None and not page.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {page.parent} to write {page.name} to")
+    found = survey(options.out)
+    print(text(report_page.summary(found)))
+    if page is not None:
+        page.write_text(report_page.drawn(found), encoding="utf-8")
+    return 0 if found.all_ok else FLAGGED
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dasksolve import kernels
 from dasksolve.errors import SingularSystemError
 from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe
+from dasksolve.refinement import ENOUGH, refined
 from dasksolve.solution import Solution
 from dasksolve.status import Status
 from dasksolve.structure import meant
@@ -49,6 +50,7 @@ def solve_ex(
     assume_a: str = "gen",
     lower: bool = False,
     on_singular: str = "nan",
+    refine: bool = False,
     workers: int = 1,
 ) -> Solution:
     """Solve a batch held in memory and diagnose it; `dasksolve.solve_ex` documents it."""
@@ -56,7 +58,7 @@ def solve_ex(
     threads = thread_count(workers)
     a, b = as_array("a", a), as_array("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
-    solution = solve_and_diagnose(a, b, problem, on_singular, threads)
+    solution = solve_and_diagnose(a, b, problem, on_singular, threads, refine)
     if on_singular == "raise":
         _raise_singular(solution.status)
     return solution
@@ -80,15 +82,16 @@ def solve_with_status(
 
 
 def solve_and_diagnose(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, on_singular: str, threads: int = 1
+    a: NDArray[Any],
+    b: NDArray[Any],
+    problem: Problem,
+    on_singular: str,
+    threads: int = 1,
+    refine: bool = False,
 ) -> Solution:
     """Return x, and the status, condition and backward error of every system; raise nothing."""
     rcond, error = np.ones(problem.batch_shape), np.zeros(problem.batch_shape)
-    if problem.assume_a == "gen":
-        x, status = _solve(a, b, problem, threads, (rcond, error))
-    else:
-        x, status = _solve(a, b, problem, threads)
-        _diagnose_structure(a, b, x, problem, threads, (status, rcond, error))
+    x, status = _solve(a, b, problem, threads, (rcond, error))
     undefined = np.isnan(rcond) | np.isnan(error)
     if undefined.any():
         unknown = (status == Status.OK) & undefined
@@ -98,7 +101,33 @@ def solve_and_diagnose(
             _least_squares(a, b, x, status, problem)
             solved = is_singular(status)
             error[solved] = backward_errors(*_gathered(a, b, x, problem, solved))
+    if refine:
+        _refine(a, b, x, problem, ~is_singular(status), error)
     return Solution(x, status, rcond, error)
+
+
+def _refine(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    x: NDArray[Any],
+    problem: Problem,
+    solved: NDArray[np.bool_],
+    error: NDArray[np.float64],
+) -> None:
+    """Refine the answers that are not exact enough, and keep what is better."""
+    doubtful = np.flatnonzero(solved & (error > ENOUGH * np.finfo(problem.dtype).eps))
+    size = max(1, _piece_size(problem)) if doubtful.size else 1
+    for first in range(0, doubtful.size, size):
+        some = np.unravel_index(doubtful[first : first + size], error.shape)
+        where = np.zeros(error.shape, bool)
+        where[some] = True
+        left, right, first_x = (v.astype(problem.dtype) for v in _gathered(a, b, x, problem, where))
+        better = refined(left, right, first_x)
+        errors = backward_errors(left, right, better)
+        kept = errors < error[where]
+        matrices = x[..., None] if problem.vectors else x
+        matrices[where] = np.where(kept[:, None, None], better, first_x)
+        error[where] = np.where(kept, errors, error[where])
 
 
 def _solve(
@@ -108,8 +137,46 @@ def _solve(
     threads: int,
     diagnostics: tuple[NDArray[np.float64], ...] = (),
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
+    if diagnostics and problem.assume_a != "gen":
+        return _diagnose_structure(a, b, problem, threads, diagnostics)
     direct = problem.direct and _is_plain(a) and _is_plain(b)
     return (_solve_direct if direct else _solve_any)(a, b, problem, threads, diagnostics)
+
+
+def _diagnose_structure(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    problem: Problem,
+    threads: int,
+    diagnostics: tuple[NDArray[np.float64], ...],
+) -> tuple[NDArray[Any], NDArray[np.int8]]:
+    """Solve by structure; take the condition from the general kernel, on what is meant."""
+    x, status = _solve(a, b, problem, threads)
+    n, batch_shape, dtype = problem.n, problem.batch_shape, problem.dtype
+    if status.size == 0 or n == 0:
+        return x, status
+    general = kernels.pick("gen", n, 1, status.size, dtype, True)
+    columns = (b[..., None], x[..., None]) if problem.vectors else (b, x)
+    a, given, found = (broadcast(values, batch_shape) for values in (a, *columns))
+    rcond, error = (values.reshape(-1) for values in diagnostics)
+
+    def diagnose(part: tuple[tuple[Any, ...], slice]) -> None:
+        index, flat = part
+        whole = meant(plain(a[index], n, dtype), problem.assume_a, problem.lower)
+        zeros = np.zeros((len(whole), n, 1), dtype)
+        general(whole, zeros, zeros.copy(), np.empty(len(whole), np.int8), rcond[flat], error[flat])
+        shape = (len(whole), n, given.shape[-1])
+        error[flat] = backward_errors(
+            whole, given[index].reshape(shape), found[index].reshape(shape)
+        )
+
+    in_threads(diagnose, list(pieces(batch_shape, _piece_size(problem))), threads)
+    flat_status = status.reshape(-1)
+    rcond[is_singular(flat_status)] = 0
+    rcond[flat_status == Status.NONFINITE] = np.nan
+    poor = (flat_status == Status.OK) & (rcond < np.finfo(dtype).eps)
+    flat_status[poor] = Status.ILL_CONDITIONED
+    return x, status
 
 
 def _solve_direct(
@@ -155,14 +222,14 @@ def _solve_any(
     status = np.zeros(batch_shape, np.int8)
     if x.size:
         kernel = _kernel(problem, status.size, bool(diagnostics))
-        a, b = _broadcast(a, batch_shape), _broadcast(b, batch_shape)
+        a, b = broadcast(a, batch_shape), broadcast(b, batch_shape)
         flat_x = x.reshape(-1, *x.shape[-2:])
         found: list[NDArray[Any]] = [status.reshape(-1)]
         found += [numbers.reshape(-1) for numbers in diagnostics]
 
         def solve_part(part: tuple[tuple[Any, ...], slice]) -> None:
             index, flat = part
-            ready = _plain(a[index], n, problem.dtype), _plain(b[index], n, problem.dtype)
+            ready = plain(a[index], n, problem.dtype), plain(b[index], n, problem.dtype)
             kernel(*ready, flat_x[flat], *(values[flat] for values in found))
 
         in_threads(solve_part, list(pieces(batch_shape, _piece_size(problem))), threads)
@@ -172,8 +239,8 @@ def _solve_any(
 
 
 def _kernel(problem: Problem, systems: int, diagnostics: bool) -> kernels.Kernel:
-    size = problem.n, problem.k, systems
-    return kernels.pick(problem.assume_a, *size, problem.dtype, problem.lower, diagnostics)
+    n, k, dtype = problem.n, problem.k, problem.dtype
+    return kernels.pick(problem.assume_a, n, k, systems, dtype, diagnostics, problem.lower)
 
 
 def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
@@ -249,7 +316,8 @@ def in_threads(work: Callable[[Any], None], parts: list[Any], threads: int) -> N
                 pass
 
 
-def _broadcast(values: NDArray[Any], batch_shape: tuple[int, ...]) -> NDArray[Any]:
+def broadcast(values: NDArray[Any], batch_shape: tuple[int, ...]) -> NDArray[Any]:
+    """Values with two core axes, for a whole batch."""
     core = values.shape[-2:]
     same = values.shape[:-2] == batch_shape
     return values if same else np.broadcast_to(values, (*batch_shape, *core))
@@ -260,7 +328,7 @@ def _is_plain(values: NDArray[Any]) -> bool:
     return flags.c_contiguous and flags.aligned
 
 
-def _plain(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def plain(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return values as the kernel wants them, copied only where they are not so already."""
     return np.require(values, dtype, ["C", "A"]).reshape(-1, n, values.shape[-1])
 
@@ -270,7 +338,7 @@ def _least_squares(
 ) -> None:
     if x.ndim < status.ndim + 2:
         x, b = x[..., None], b[..., None]
-    a, b = _broadcast(a, status.shape), _broadcast(b, status.shape)
+    a, b = broadcast(a, status.shape), broadcast(b, status.shape)
     for index in map(tuple, np.argwhere(is_singular(status))):
         whole = meant(a[index], problem.assume_a, problem.lower).astype(x.dtype)
         x[index] = np.linalg.lstsq(whole, b[index].astype(x.dtype), rcond=None)[0]
@@ -279,41 +347,11 @@ def _least_squares(
 def _gathered(
     a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], problem: Problem, where: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """a, b and x of some systems, as matrices."""
+    """a as it is meant, b and x of some systems, as matrices."""
     if problem.vectors:
         b, x = b[..., None], x[..., None]
-    a = meant(_broadcast(a, where.shape)[where], problem.assume_a, problem.lower)
-    return a, _broadcast(b, where.shape)[where], x[where]
-
-
-def _diagnose_structure(
-    a: NDArray[Any],
-    b: NDArray[Any],
-    x: NDArray[Any],
-    problem: Problem,
-    threads: int,
-    diagnostics: tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.float64]],
-) -> None:
-    """Diagnose by the general kernel, from the matrices that are meant."""
-    status, rcond, error = diagnostics
-    n, shape = problem.n, problem.batch_shape
-    if problem.vectors:
-        b, x = b[..., None], x[..., None]
-    a, b = _broadcast(a, shape), _broadcast(b, shape)
-    flat_rcond, flat_error = rcond.reshape(-1), error.reshape(-1)
-
-    def diagnose(part: tuple[tuple[Any, ...], slice]) -> None:
-        index, flat = part
-        whole = meant(_plain(a[index], n, problem.dtype), problem.assume_a, problem.lower)
-        flat_rcond[flat] = _rconds(whole)
-        whole = whole.reshape(a[index].shape)
-        flat_error[flat] = backward_errors(whole, b[index], x[index]).reshape(-1)
-
-    if x.size:
-        in_threads(diagnose, list(pieces(shape, _piece_size(problem))), threads)
-    rcond[is_singular(status)] = 0
-    rcond[status == Status.NONFINITE] = np.nan
-    status[(status == Status.OK) & (rcond < np.finfo(problem.dtype).eps)] = Status.ILL_CONDITIONED
+    a = meant(broadcast(a, where.shape)[where], problem.assume_a, problem.lower)
+    return a, broadcast(b, where.shape)[where], x[where]
 
 
 def _diagnose_scaled(
@@ -328,26 +366,27 @@ def _diagnose_scaled(
     status, rcond, error = diagnostics
     a, b, x = _gathered(a, b, x, problem, where)
     error[where] = backward_errors(a, b, x)
-    a = a.astype(np.result_type(a, np.float64))
-    size = np.abs(a).max(axis=(-2, -1), keepdims=True)
-    a = np.ldexp(1.0, -np.frexp(size)[1]) * a
-    # Where even A⁻¹ overflows, 1 / cond underflows.
-    rcond[where] = np.nan_to_num(_rconds(a), nan=0.0)
+    rcond[where] = scaled_rconds(a)
     status[where & (rcond < np.finfo(problem.dtype).eps)] = Status.ILL_CONDITIONED
 
 
-def _rconds(a: NDArray[Any]) -> NDArray[np.float64]:
-    """The reciprocal condition numbers of general matrices (M, N, N); NaN if out of range."""
-    rcond, error = np.empty((2, len(a)))
-    b = np.zeros((*a.shape[:-1], 1), a.dtype)
-    _solve_direct(a, b, describe(a.shape, a.dtype, b.shape, b.dtype), 1, (rcond, error))
-    return rcond
+def scaled_rconds(a: NDArray[Any]) -> NDArray[np.float64]:
+    """Reciprocal condition numbers of any general matrices (M, N, N)."""
+    a = a.astype(np.result_type(a, np.float64))
+    size = np.abs(a).max(axis=(-2, -1), keepdims=True)
+    a = np.ldexp(1.0, -np.frexp(size)[1]) * a
+    zeros = np.zeros((*a.shape[:-1], 1), a.dtype)
+    problem = describe(a.shape, a.dtype, zeros.shape, zeros.dtype)
+    found, error = np.empty((2, len(a)))
+    _solve_direct(a, zeros, problem, 1, (found, error))
+    # Where even A⁻¹ overflows, 1 / cond underflows.
+    return np.nan_to_num(found, nan=0.0)
 
 
 def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
     """‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞) of every system, the largest over the columns of b and x."""
     batch_shape = x.shape[:-2]
-    a, b = _broadcast(a, batch_shape), _broadcast(b, batch_shape)
+    a, b = broadcast(a, batch_shape), broadcast(b, batch_shape)
     errors = np.empty(batch_shape)
     flat = errors.reshape(-1)
     size = max(1, _PIECE // max(1, 16 * a.shape[-1] * max(a.shape[-1], x.shape[-1])))

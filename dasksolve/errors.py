@@ -67,14 +67,21 @@ class SingularSystemError(np.linalg.LinAlgError):
 
 
 class BlockFailure(NamedTuple):
-    """One block of a zarr job that could not be read, solved or written."""
+    """One block of a zarr job that could not be read, solved or written.
+
+    Attributes
+    ----------
+    block : int
+        Its number in the job.
+    batch_range : tuple[tuple[int, int], ...]
+        Its first and past-the-last index along each batch dimension.
+    cause : str
+        What went wrong, with the type of the exception.
+    """
 
     block: int
-    """Its number in the job."""
     batch_range: tuple[tuple[int, int], ...]
-    """Its first and past-the-last index along each batch dimension."""
     cause: str
-    """What went wrong, with the type of the exception."""
 
     def __str__(self) -> str:
         place = ", ".join(f"{start}:{stop}" for start, stop in self.batch_range)

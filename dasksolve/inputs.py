@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dasksolve import stores
+from dasksolve.plan import Block
 from dasksolve.problem import Problem, describe
 from dasksolve.source import Source
 
@@ -35,6 +36,10 @@ class Inputs:
         source_b = Source("b", b_array, b_location, b_layout)
         names = _dimension_names(problem, (source_a, source_b))
         return cls(problem, source_a, source_b, names)
+
+    def bytes_read(self, block: Block) -> int:
+        """Bytes of the chunks of both that are read for a block."""
+        return self.a.layout.read_bytes(block) + self.b.layout.read_bytes(block)
 
 
 def _dimension_names(problem: Problem, sources: tuple[Source, ...]) -> tuple[str, ...]:

@@ -1,28 +1,18 @@
 """The record that a zarr job leaves in its output, by which a later run knows it again."""
 
 import json
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dasksolve.plan import Block
 from dasksolve.problem import ON_SINGULAR, STRUCTURES, Problem
-from dasksolve.report import Report
 from dasksolve.source import Source
 from dasksolve.status import Status
 from dasksolve.stores import exists
 
 ATTRIBUTE = "dasksolve"
-RUNS = "dasksolve_runs"
-"""Attribute that holds the totals of the runs so far."""
-_TOTALS: dict[str, type] = {
-    "seconds": float,
-    "bytes_read": int,
-    "bytes_written": int,
-    "chunks_missing": int,
-    "peak_memory": int,
-}
 _VERSION = 1
 
 Record = dict[str, Any]
@@ -81,6 +71,8 @@ def options(journal: Record, location: str) -> Record:
         or found.get("assume_a") not in STRUCTURES
         or found.get("on_singular") not in ON_SINGULAR
         or not isinstance(found.get("lower"), bool)
+        or not isinstance(found.get("diagnostics"), bool)
+        or not isinstance(found.get("refine"), bool)
     ):
         raise ValueError(
             f"the journal of {location} is damaged: its options are {found}; start again with "
@@ -105,35 +97,6 @@ def block_shape(journal: Record, batch_shape: tuple[int, ...], location: str) ->
             f"{batch_shape}; start again with overwrite=True (--overwrite)"
         )
     return tuple(shape)
-
-
-def totals(group: Any, location: str) -> Record:
-    """Return what the runs that came to an end took together, or zeros if none recorded it."""
-    text = group.attrs.get(RUNS)
-    if text is None:
-        return {name: kind(0) for name, kind in _TOTALS.items()}
-    try:
-        found = json.loads(text)
-        numbers = {name: kind(found[name]) for name, kind in _TOTALS.items()}
-    except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
-        numbers = {}
-    if not numbers or not all(math.isfinite(n) and n >= 0 for n in numbers.values()):
-        raise ValueError(
-            f"the record of the runs of {location} is damaged: {str(text)[:80]!r}; the next run "
-            "with resume=True (--resume) writes a new one"
-        )
-    return numbers
-
-
-def added(group: Any, report: Report, location: str) -> dict[str, str]:
-    """Return the attributes of an output after another run."""
-    try:
-        before = totals(group, location)
-    except ValueError:
-        before = dict.fromkeys(_TOTALS, 0)
-    after = {name: before[name] + getattr(report, name) for name in _TOTALS}
-    after["peak_memory"] = max(before["peak_memory"], report.peak_memory)
-    return {RUNS: json.dumps(after)}
 
 
 def refuse_changes(old: Record, new: Record, location: str) -> None:
@@ -162,26 +125,27 @@ def fields(journal: Record, part: str, location: str) -> Record:
     return fields
 
 
-def is_unsolved(status: np.ndarray) -> np.ndarray:
-    """Where there is no status that a solved system can have."""
-    return (status < 0) | (status > max(Status))
-
-
 def unsolved(status: np.ndarray) -> int:
     """How many systems have no status that a solved one can have."""
-    return int(np.count_nonzero(is_unsolved(status)))
+    return int(np.count_nonzero((status < 0) | (status > max(Status))))
 
 
-def finished(x: Any, status: Any, block: Block) -> np.ndarray | None:
-    """Return the status of a block that an earlier run finished; None: solve it (again)."""
+def finished(status: Any, others: Sequence[Any], block: Block) -> list[np.ndarray] | None:
+    """Return status and the rest of a block that an earlier run finished; None: solve it (again).
+
+    Others: x, and what was stored beside it.
+    """
     region = tuple(slice(*r) for r in block)
     try:
-        found = np.asarray(status[region])
-        x[region]  # after a power cut, a file may be there and empty
+        # After a power cut, a file may be there and empty.
+        found = [np.asarray(array[region]) for array in (status, *others)]
     except Exception:  # a damaged chunk of our own is written anew
         return None
-    if unsolved(found):
+    if unsolved(found[0]):
         return None
     place = tuple(start // c for (start, _), c in zip(block, status.chunks, strict=True))
-    place += (0,) * (x.ndim - len(place))
-    return found if exists(x, x.metadata.encode_chunk_key(place)) else None
+    for array in others:
+        key = array.metadata.encode_chunk_key(place + (0,) * (array.ndim - len(place)))
+        if not exists(array, key):
+            return None
+    return found

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from dasksolve import api
+from dasksolve.solution import Solution
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -69,27 +70,100 @@ def solve(
       * pixel    (pixel) int64 16B 7 9
     Dimensions without coordinates: col
     """
+    options = {
+        "assume_a": assume_a,
+        "lower": lower,
+        "on_singular": on_singular,
+        "workers": workers,
+    }
+    return _apply(api.solve, a, b, dims, 0, keep_attrs, options)
+
+
+def solve_ex(
+    a: "xr.DataArray",
+    b: "xr.DataArray",
+    dims: tuple[Hashable, Hashable] = ("row", "col"),
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "nan",
+    workers: int = 1,
+    keep_attrs: bool = False,
+) -> "xr.Dataset":
+    """Solve a batch whose dimensions have names, and say of every system how far to trust it.
+
+    Parameters
+    ----------
+    a : xarray.DataArray with dimensions (..., row, col), in any order
+    b : xarray.DataArray with dimension row
+    dims : (str, str), default ("row", "col")
+    assume_a, lower, on_singular, workers
+        As in `dasksolve.solve_ex`.
+    keep_attrs : bool, default False
+        As in `solve`, whose parameters are the same.
+
+    Returns
+    -------
+    solution : xarray.Dataset
+        The fields of `dasksolve.Solution`: ``x`` as `solve` returns it; ``status``, ``rcond`` and
+        ``backward_error`` over the batch, the largest over all right-hand sides. Where the batch
+        has a dimension x, which a variable of that name cannot stand beside, the solution is
+        ``solution``.
+
+    Raises
+    ------
+    ValueError, TypeError, ImportError
+        As in `solve`.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from dasksolve import labelled
+    >>> a = xr.DataArray([np.eye(2), np.ones((2, 2))], dims=("pixel", "row", "col"))
+    >>> labelled.solve_ex(a, xr.DataArray([8.0, 4.0], dims="row")).status.values
+    array([0, 1], dtype=int8)
+    """
+    options = {
+        "assume_a": assume_a,
+        "lower": lower,
+        "on_singular": on_singular,
+        "workers": workers,
+    }
+    x, *numbers = _apply(api.solve_ex, a, b, dims, 3, keep_attrs, options)
+    name = "solution" if "x" in x.dims or "x" in x.coords else "x"
+    found = zip(Solution._fields[1:], numbers, strict=True)
+    return _xarray().Dataset({name: x, **dict(found)})
+
+
+def _apply(
+    function: Any,
+    a: "xr.DataArray",
+    b: "xr.DataArray",
+    dims: tuple[Hashable, Hashable],
+    numbers: int,
+    keep_attrs: bool,
+    options: dict[str, Any],
+) -> Any:
+    """Return x of `function`, with so many more arrays over the batch if it returns them."""
     columns = _columns(a, b, dims)
     row, col = dims
-    x = _xarray().apply_ufunc(
+    found = _xarray().apply_ufunc(
         _solve,
         a,
         b,
         input_core_dims=[[row, col], [row, *columns]],
-        output_core_dims=[[col, *columns]],
+        output_core_dims=[[col, *columns], *([] for _ in range(numbers))],
         dask="allowed",
         keep_attrs="override",  # those of the coordinates
-        kwargs={
-            "columns": len(columns),
-            "assume_a": assume_a,
-            "lower": lower,
-            "on_singular": on_singular,
-            "workers": workers,
-        },
+        kwargs={"function": function, "columns": len(columns), **options},
     )
+    x, *others = found if numbers else (found,)
+    for array in (x, *others):
+        array.attrs = {}
     x.attrs = dict(b.attrs) if keep_attrs else {}
     order = [col if dim == row else dim for dim in b.dims]
-    return x.transpose(*(dim for dim in x.dims if dim not in order), *order)
+    x = x.transpose(*(dim for dim in x.dims if dim not in order), *order)
+    return (x, *others) if numbers else x
 
 
 def _columns(a: Any, b: Any, dims: tuple[Hashable, Hashable]) -> list[Hashable]:
@@ -123,14 +197,17 @@ def _columns(a: Any, b: Any, dims: tuple[Hashable, Hashable]) -> list[Hashable]:
     return columns
 
 
-def _solve(a: Any, b: Any, *, columns: int, **options: Any) -> Any:
+def _solve(a: Any, b: Any, *, function: Any, columns: int, **options: Any) -> Any:
     """Solve with b of (..., N) and any number of axes of right-hand sides after that."""
     b = b[(None,) * (a.ndim - 1 + columns - b.ndim)]
     if columns < 2:
-        return api.solve(a, b, **options)
+        return function(a, b, **options)
     several = b.shape[a.ndim - 1 :]
-    x = api.solve(a, b.reshape((*b.shape[: a.ndim - 1], math.prod(several))), **options)
-    return x.reshape((*x.shape[:-1], *several))
+    b = b.reshape((*b.shape[: a.ndim - 1], math.prod(several)))
+    found = function(a, b, **options)
+    x, *numbers = found if isinstance(found, Solution) else (found,)
+    x = x.reshape((*x.shape[:-1], *several))
+    return (x, *numbers) if numbers else x
 
 
 def _xarray() -> Any:

@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dask
@@ -10,9 +12,9 @@ import numpy as np
 from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
-from dasksolve import eager
+from dasksolve import bands, eager
 from dasksolve.errors import PerformanceWarning, SingularSystemError
-from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe
+from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe, describe_bands
 from dasksolve.solution import Solution
 
 Chunks = tuple[int, ...]
@@ -27,19 +29,28 @@ def solve(
 
 
 def solve_ex(
-    a: Any, b: Any, *, assume_a: str = "gen", lower: bool = False, on_singular: str = "nan"
+    a: Any,
+    b: Any,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "nan",
+    refine: bool = False,
 ) -> Solution:
     """Solve and diagnose a batch lazily; `dasksolve.solve_ex` documents it."""
-    problem, solutions = _map("solve_ex", a, b, assume_a, lower, on_singular)
-    core = range(solutions.ndim)
+    problem, solutions = _map("solve_ex", a, b, assume_a, lower, on_singular, refine=refine)
+    batch = len(problem.batch_shape)
+    x = member(solutions, 0, batch + 2, problem.dtype)
+    status = member(solutions, 1, batch, np.int8)
+    rcond, backward_error = (member(solutions, item, batch, float) for item in (2, 3))
+    return Solution(x[..., 0] if problem.vectors else x, status, rcond, backward_error)
 
-    def pick(item: int, axes: range, dtype: DTypeLike) -> da.Array:
-        meta = _meta(len(axes), dtype)
-        return da.blockwise(_item, axes, solutions, core, item=item, dtype=dtype, meta=meta)
 
-    x = pick(0, core, problem.dtype)
-    status, *numbers = (pick(i, core[:-2], d) for i, d in ((1, np.int8), (2, float), (3, float)))
-    return Solution(x[..., 0] if problem.vectors else x, status, *numbers)
+def member(blocks: da.Array, item: int, ndim: int, dtype: DTypeLike) -> da.Array:
+    """One item of blocks that are tuples, over the first `ndim` axes."""
+    axes = range(blocks.ndim)
+    meta = _meta(ndim, dtype)
+    return da.blockwise(_item, axes[:ndim], blocks, axes, item=item, dtype=dtype, meta=meta)
 
 
 def _item(solution: Any, item: int) -> Any:
@@ -49,11 +60,11 @@ def _item(solution: Any, item: int) -> Any:
 
 
 def _map(
-    method: str, a: Any, b: Any, assume_a: str, lower: bool, on_singular: str
+    method: str, a: Any, b: Any, assume_a: str, lower: bool, on_singular: str, **options: bool
 ) -> tuple[Problem, da.Array]:
     """One `map_blocks` of an eager function over blocks of whole systems, b as matrices."""
     check_word("on_singular", on_singular, ON_SINGULAR)
-    a, b = _checked("a", a), _checked("b", b)
+    a, b = checked("a", a), checked("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
     if problem.vectors:
         b = _matrices(b, a.ndim)
@@ -66,7 +77,7 @@ def _map(
         _raising_block if on_singular == "raise" else solve_block,
         a,
         b,
-        name=f"{method}-" + dask.base.tokenize(a, b, problem, on_singular),
+        name=f"{method}-" + dask.base.tokenize(a, b, problem, on_singular, options),
         chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
         dtype=problem.dtype,
         meta=_meta(len(batch_chunks) + 2, problem.dtype),
@@ -74,6 +85,29 @@ def _map(
         assume_a=assume_a,
         lower=lower,
         on_singular=on_singular,
+        **options,
+    )
+
+
+def map_factored(
+    function: Any, lu: Any, pivots: Any, b: Any, problem: Problem, transposed: bool
+) -> da.Array:
+    """One `map_blocks` of a function of factors and right-hand sides."""
+    if problem.vectors:
+        b = _matrices(b, lu.ndim)
+    leading = (lu, b) if isinstance(lu, da.Array) else (b, lu)
+    batch_chunks = _batch_chunks(problem.batch_shape, *leading)
+    lu, pivots, b = (_follow(values, batch_chunks) for values in (lu, pivots, b))
+    return da.map_blocks(
+        function,
+        lu,
+        pivots,
+        b,
+        problem.dtype,
+        transposed,
+        chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
+        dtype=problem.dtype,
+        meta=_meta(len(batch_chunks) + 2, problem.dtype),
     )
 
 
@@ -86,12 +120,58 @@ def _raising_block(
     a: NDArray[Any], b: NDArray[Any], *, block_info: dict[Any, Any], **options: Any
 ) -> Any:
     # Not for every block: dask writes out a block_info for each while it builds the graph.
-    try:
+    with _counted_over_the_batch(block_info):
         return solve_block(a, b, **options)
+
+
+def _raising_bands(*columns: NDArray[Any], block_info: dict[Any, Any], **options: Any) -> Any:
+    with _counted_over_the_batch(block_info):
+        return solve_bands(*columns, **options)
+
+
+@contextmanager
+def _counted_over_the_batch(block_info: dict[Any, Any]) -> Iterator[None]:
+    """Let the indices of a `SingularSystemError` in a block be those in the batch."""
+    try:
+        yield
     except SingularSystemError as error:
         place = block_info[None]
         origin = [start for start, _ in place["array-location"][:-2]]
         raise error.within(place["shape"][:-2], origin) from None
+
+
+def solve_tridiagonal(
+    lower: Any, diagonal: Any, upper: Any, b: Any, *, on_singular: str = "raise"
+) -> da.Array:
+    """Solve a batch of tridiagonal systems lazily; `dasksolve.solve_tridiagonal` documents it."""
+    check_word("on_singular", on_singular, ON_SINGULAR)
+    named = {"lower": lower, "diagonal": diagonal, "upper": upper, "b": b}
+    arrays = [checked(name, values) for name, values in named.items()]
+    problem = describe_bands(*((values.shape, values.dtype) for values in arrays))
+    ndim = len(problem.batch_shape) + 2
+    # A band is handed on as a matrix of one column, so that all have the same axes.
+    columns = [_matrices(band, ndim) for band in arrays[:3]]
+    columns.append(_matrices(arrays[3], ndim) if problem.vectors else arrays[3])
+    lazy = sorted(columns, key=lambda values: not isinstance(values, da.Array))
+    batch_chunks = _batch_chunks(problem.batch_shape, *lazy)
+    columns = [_follow(values, batch_chunks) for values in columns]
+    x = da.map_blocks(
+        _raising_bands if on_singular == "raise" else solve_bands,
+        *columns,
+        name="solve-tridiagonal-" + dask.base.tokenize(columns, on_singular),
+        chunks=(*batch_chunks, (problem.n,), (columns[3].shape[-1],)),
+        dtype=problem.dtype,
+        meta=_meta(ndim, problem.dtype),
+        on_singular=on_singular,
+    )
+    return x[..., 0] if problem.vectors else x
+
+
+def solve_bands(*columns: NDArray[Any], on_singular: str) -> NDArray[Any]:
+    """Solve one block, whose bands are matrices of one column."""
+    *columns_of_bands, b = columns
+    lower, diagonal, upper = (band[..., 0] for band in columns_of_bands)
+    return bands.solve(lower, diagonal, upper, b, on_singular=on_singular)
 
 
 def _matrices(b: Any, ndim: int) -> Any:
@@ -114,7 +194,8 @@ def _meta(ndim: int, dtype: DTypeLike) -> NDArray[Any]:
     return np.empty((0,) * ndim, dtype)  # spares dask from calling the kernel to learn the dtype
 
 
-def _checked(name: str, values: Any) -> Any:
+def checked(name: str, values: Any) -> Any:
+    """Return an array that dask can map over, or refuse."""
     if not isinstance(values, da.Array):
         return eager.as_array(name, values)
     if type(values._meta) is not np.ndarray:
@@ -144,13 +225,13 @@ def _core_is_chunked(values: Any) -> bool:
     return any(len(chunks) > 1 for chunks in _chunks(values)[-2:])
 
 
-def _batch_chunks(batch_shape: tuple[int, ...], first: Any, second: Any) -> tuple[Chunks, ...]:
-    """Chunks of x along the batch: those of `first`, of `second` where `first` broadcasts."""
+def _batch_chunks(batch_shape: tuple[int, ...], *arrays: Any) -> tuple[Chunks, ...]:
+    """Chunks of x along the batch: those of the first array that does not broadcast there."""
     chunks: list[Chunks] = []
     for axis, length in zip(range(-len(batch_shape), 0), batch_shape, strict=True):
         followed = next(
             values
-            for values in (first, second)
+            for values in arrays
             if values.ndim - 2 >= -axis and values.shape[axis - 2] == length
         )
         chunks.append(_chunks(followed)[axis - 2])

@@ -69,4 +69,4 @@ class Gauge:
 
     def highest(self) -> int:
         """The most bytes more than at first."""
-        return max(resident(), peak()) - self._baseline[self.job]
+        return (peak() or resident()) - self._baseline[self.job]

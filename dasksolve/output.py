@@ -14,7 +14,6 @@ from zarr.storage import LocalStore, MemoryStore
 
 from dasksolve import journal, stores
 from dasksolve.prepare import Prepared
-from dasksolve.report import Report
 from dasksolve.status import Status
 
 try:
@@ -23,6 +22,9 @@ except ImportError:  # Windows: two jobs on one output are the user's affair, as
     flock = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
+
+
+DIAGNOSTICS = ("rcond", "backward_error")
 
 
 @contextmanager
@@ -56,8 +58,11 @@ def _lock(folder: int, location: str) -> None:
         logger.debug("%s cannot be locked: %s", location, error)
 
 
-def create(prepared: Prepared, compressors: Any) -> tuple[Any, Any]:
-    """Create the output, or complete that of an earlier run; return x and status."""
+def create(prepared: Prepared, compressors: Any) -> tuple[Any, ...]:
+    """Create the output, or complete that of an earlier run.
+
+    Return x and status, and rcond and backward_error if they are wanted.
+    """
     store, location, group = prepared.store, prepared.location, prepared.earlier
     inputs, plan = prepared.inputs, prepared.plan
     problem = inputs.problem
@@ -84,26 +89,31 @@ def create(prepared: Prepared, compressors: Any) -> tuple[Any, Any]:
         attributes = journal.attributes(prepared.identity, plan.block_shape)
         group = zarr.create_group(store, zarr_format=3, attributes=attributes)
     x = stores.require_array(group, "x", location, **wanted)
+    along_the_batch: dict[str, Any] = {
+        "shape": problem.batch_shape,
+        "chunks": plan.block_shape,
+        "dimension_names": inputs.names[: len(problem.batch_shape)],
+    }
     status = stores.require_array(
         group,
         "status",
         location,
-        shape=problem.batch_shape,
-        chunks=plan.block_shape,
         dtype=np.dtype(np.int8),
         fill_value=int(Status.PENDING),
         compressors=[ZstdCodec(), Crc32cCodec()],
-        dimension_names=inputs.names[: len(problem.batch_shape)],
+        **along_the_batch,
     )
+    diagnostics = [
+        stores.require_array(
+            group,
+            name,
+            location,
+            dtype=np.dtype(np.float64),
+            fill_value=np.nan,
+            compressors=[Crc32cCodec()],
+            **along_the_batch,
+        )
+        for name in (DIAGNOSTICS if prepared.identity["options"]["diagnostics"] else ())
+    ]
     stores.consolidate(store)
-    return x, status
-
-
-def record(store: Any, location: str, report: Report) -> None:
-    """Add what a run took to the output, for `dasksolve report`; a full disk keeps it out."""
-    try:
-        group = stores.open_group(store, location, mode="r+")
-        group.update_attributes(journal.added(group, report, location))
-        stores.consolidate(store)
-    except Exception as error:  # the blocks are what counts
-        logger.warning("%s does not hold the record of this run: %s", location, error)
+    return x, status, *diagnostics

@@ -14,7 +14,7 @@ Block = tuple[tuple[int, int], ...]
 
 OVERHEAD = 12 << 20
 """Bytes that the schedulers, the stores and the allocator's leftovers take in a process."""
-LOADING = 60 << 20
+LOADING = 56 << 20
 """Bytes that a compiled kernel takes, once in a process: 50 to 54 MiB measured, numba included."""
 COMPILING = 136 << 20
 """Bytes that compiling it takes: 65 to 134 MiB measured, LLVM included."""
@@ -22,13 +22,18 @@ _LARGE, _SMALL = 16 << 20, 1 << 20
 # Bytes of a block: a larger buffer costs a page fault a page on each allocation, a smaller one is
 # not worth its task. In between, enough blocks that no worker is long idle at the end.
 _BLOCKS_A_WORKER = 8
+_BESIDE_X = 17  # bytes of a system's status and, perhaps, two diagnostics
+_PACE = 1 << 10  # bytes that a worker reads and solves in a microsecond, if it is fast
+_FILES = 2000  # microseconds that it takes to open, create and rename the files of a block
 
 
 class Held(NamedTuple):
     """Bytes of memory for one input of a block."""
 
     lasting: int
-    """In buffers that are used again."""
+    """In buffers of its own that are used again."""
+    shared: int
+    """In a buffer that the inputs use in turn."""
     solving: int
     """Until it is solved."""
     reading: int
@@ -55,6 +60,8 @@ class Layout:
     """Chunks that are on their way at once."""
     plain: bool = False
     """What is stored are the numbers themselves: to decode a chunk takes no memory."""
+    in_place: bool = False
+    """A chunk is decoded into memory that is there already."""
 
     @property
     def batch(self) -> int:
@@ -107,13 +114,17 @@ class Layout:
         """What a block takes of memory for this array."""
         touched = self.touched(block)
         whole = math.prod(stop - start for start, stop in self.part(block)) * self.system_bytes
-        decoded = 0 if self.plain else self.chunk_bytes
         at_once = min(touched, self.fetched)
+        stored, decoded = at_once * self.stored_bytes, at_once * self.chunk_bytes
         if self.sharded:  # zarr holds a shard's part as stored, as decoded and as assembled
-            return Held(0, whole, 2 * whole + at_once * self.chunk_bytes)
+            return Held(0, 0, whole, 2 * whole + decoded)
         if touched == 1:  # the chunk itself is the block
-            return Held(self.stored_bytes, decoded, 0)
-        return Held(at_once * self.stored_bytes + whole, 0, at_once * decoded)
+            if self.in_place:
+                return Held(decoded, stored, 0, 0)
+            return Held(stored, 0, 0 if self.plain else decoded, 0)
+        if self.in_place:
+            return Held(whole, stored + decoded, 0, 0)
+        return Held(whole, stored, 0, 0 if self.plain else decoded)
 
     def amplification(self, block_shape: tuple[int, ...]) -> float:
         """How often each byte is read, for blocks that are parts of a chunk."""
@@ -140,13 +151,15 @@ class Plan:
     """Bytes that it may add."""
     base_memory: int
     """Bytes that it takes besides its blocks."""
+    together: int
+    """Blocks that one task works off: more where a scheduler could not keep all workers busy."""
     amplification: float
     """How often each byte of a is read; more than 1 where its systems are chunked themselves."""
 
     @property
     def compiles_apart(self) -> bool:
         """Whether a kernel is compiled by another process, since there is no room in this one."""
-        return self.memory - self.base_memory + OVERHEAD + COMPILING > self.memory_limit
+        return self.base_memory < OVERHEAD + COMPILING
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -177,7 +190,8 @@ class Plan:
         systems = math.prod(self.batch_shape)
         lines = [
             f"{systems:,} systems in {self.blocks:,} blocks of {self.block_shape}",
-            f"{self.workers} at a time, {format_bytes(self.block_memory)} each",
+            f"{self.workers} at a time, {format_bytes(self.block_memory)} each"
+            + (f", {self.together} a task" if self.together > 1 else ""),
             f"at most {format_bytes(self.memory)} of memory, of a limit of "
             f"{format_bytes(self.memory_limit)}",
         ]
@@ -194,6 +208,7 @@ def make_plan(
     memory_limit: int,
     workers: int,
     processes: int = 1,
+    task_cost: int = 0,
     fixed_workers: bool = False,
     cached: bool = True,
     block_shape: tuple[int, ...] | None = None,
@@ -201,6 +216,7 @@ def make_plan(
     """Choose the largest blocks, up to 16 MiB, that the limit holds, or refuse the limit.
 
     `workers`: blocks in hand at once, in each of `processes`.
+    `task_cost`: microseconds that the scheduler, which serves one at a time, takes for a task.
     `fixed_workers`: the number of blocks in hand at once is not ours to lower.
     `cached`: a kernel that another process compiled can be had from the disk.
     `block_shape`: the blocks are cut already.
@@ -218,6 +234,8 @@ def make_plan(
         if block_shape is None:
             shape = _grow(problem, a, b, shape, budget, count * processes)
         each = block_memory(problem, a, b, shape)
+        if OVERHEAD + COMPILING + count * each <= memory_limit:
+            base = OVERHEAD + COMPILING
         return Plan(
             batch_shape=problem.batch_shape,
             block_shape=shape,
@@ -226,6 +244,7 @@ def make_plan(
             memory=base + count * each,
             memory_limit=memory_limit,
             base_memory=base,
+            together=_together(problem, a, b, shape, task_cost, count * processes),
             amplification=a.amplification(shape),
         )
     count = workers if fixed_workers else 1
@@ -236,10 +255,12 @@ def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int,
     """Bytes that a block needs at its worst moment: reading a, reading b, or writing x."""
     block = tuple((0, n) for n in block_shape)
     inputs = a.memory(block), b.memory(block)
-    x = math.prod(block_shape) * (problem.n * problem.k * problem.dtype.itemsize + 1)
+    systems = math.prod(block_shape)
+    x = systems * problem.n * problem.k * problem.dtype.itemsize
     solving = sum(v.solving for v in inputs) + max(x, *(v.reading for v in inputs))
     # x is written as solved, as encoded and as checked, once the inputs are gone.
-    return sum(v.lasting for v in inputs) + max(solving, 3 * x)
+    buffers = sum(v.lasting for v in inputs) + max(v.shared for v in inputs)
+    return buffers + max(solving, 3 * x) + _BESIDE_X * systems
 
 
 def _count(problem: Problem, block_shape: tuple[int, ...]) -> int:
@@ -293,6 +314,18 @@ def _grow(
         if shape[axis] < length:
             break
     return tuple(shape)
+
+
+def _together(
+    problem: Problem, a: Layout, b: Layout, block_shape: tuple[int, ...], cost: int, parallel: int
+) -> int:
+    """Blocks in a task: it lasts until the scheduler has served all workers, or 40 times itself.
+
+    tests/benchmarks/cluster_simulation.py: 0.2 % are lost then; with half of it, 100 %.
+    """
+    block = _FILES + math.prod(block_shape) * (a.system_bytes + b.system_bytes) // _PACE
+    enough = -(-cost * max(parallel, 40) // block)
+    return max(1, min(enough, _count(problem, block_shape) // (parallel * _BLOCKS_A_WORKER)))
 
 
 def _too_small(

@@ -38,6 +38,8 @@ def prepare(
     assume_a: str = "gen",
     lower: bool = False,
     on_singular: str = "nan",
+    diagnostics: bool = False,
+    refine: bool = False,
     memory_limit: int | str | None = None,
     workers: int | None = None,
     client: Any = None,
@@ -57,7 +59,11 @@ def prepare(
         _refuse_inputs_inside(location, inputs)
         earlier = None
     # Raising or not changes no bit of x, so a run may be resumed either way.
-    options = {"on_singular": "lstsq" if on_singular == "lstsq" else "nan"}
+    options = {
+        "on_singular": "lstsq" if on_singular == "lstsq" else "nan",
+        "diagnostics": bool(diagnostics),
+        "refine": bool(refine),
+    }
     identity = journal.identity(inputs.problem, inputs.a, inputs.b, options)
     block_shape = None
     if earlier is not None:
@@ -130,6 +136,7 @@ def plan_job(
         memory_limit=limit,
         workers=scheduler.workers,
         processes=scheduler.processes,
+        task_cost=scheduler.task_cost,
         fixed_workers=scheduler.fixed,
         cached=kernels.has_cache(),
         block_shape=block_shape,

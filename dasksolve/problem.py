@@ -65,11 +65,37 @@ def describe(
 ) -> Problem:
     """Return the problem that these arrays pose, or raise what tells a person why there is none."""
     check_word("assume_a", assume_a, STRUCTURES)
-    if assume_a not in ("gen", "pos"):
-        raise NotImplementedError(
-            f'assume_a={assume_a!r} is not implemented yet; assume_a="gen" solves such systems too'
-        )
     return _describe(a_shape, a_dtype, b_shape, b_dtype, assume_a, bool(lower))
+
+
+Metadata = tuple[tuple[int, ...], np.dtype[Any]]
+"""Shape and dtype."""
+
+
+def describe_bands(lower: Metadata, diagonal: Metadata, upper: Metadata, b: Metadata) -> Problem:
+    """Return the problem that the diagonals (..., N) of tridiagonal matrices pose with b."""
+    dtype = _solution_dtype(lower=lower[1], diagonal=diagonal[1], upper=upper[1], b=b[1])
+    shapes = [shape for shape, _ in (lower, diagonal, upper)]
+    if min(map(len, shapes)) == 0 or len({shape[-1] for shape in shapes}) > 1:
+        raise ValueError(
+            "lower, diagonal and upper must be of shape (..., N), all of the same N: they have "
+            f"shapes {', '.join(map(str, shapes))} (lower[..., 0] and upper[..., -1] are ignored)"
+        )
+    try:
+        bands = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(
+            "the batch shapes of lower, diagonal and upper do not broadcast: they have shapes "
+            f"{', '.join(map(str, shapes))}"
+        ) from None
+    n = bands[-1]
+    if len(b[0]) == 0 or (1 < len(b[0]) < len(bands)):
+        raise ValueError(
+            "b must be one vector (N,), a stack of vectors (..., N) with as many axes as the "
+            f"diagonals, or a stack of matrices (..., N, K) with more: the diagonals have shape "
+            f"{bands}, b has shape {b[0]}"
+        )
+    return _describe((*bands, n), dtype, b[0], dtype, "tridiagonal", False)
 
 
 def check_word(name: str, word: str, words: tuple[str, ...]) -> None:
@@ -87,7 +113,7 @@ def _describe(
     assume_a: str,
     lower: bool,
 ) -> Problem:
-    dtype = _solution_dtype(a_dtype, b_dtype)  # first: what is no array has no shape
+    dtype = _solution_dtype(a=a_dtype, b=b_dtype)  # first: what is no array has no shape
     shapes = f"a has shape {a_shape}, b has shape {b_shape}"
     if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
         raise np.linalg.LinAlgError(f"a must be square, of shape (..., N, N): {shapes}")
@@ -123,15 +149,15 @@ def _describe(
     )
 
 
-def _solution_dtype(a_dtype: np.dtype[Any], b_dtype: np.dtype[Any]) -> np.dtype[Any]:
-    for name, dtype in (("a", a_dtype), ("b", b_dtype)):
+def _solution_dtype(**dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    for name, dtype in dtypes.items():
         number = dtype.kind in "fc" and dtype.newbyteorder("=") in DTYPES
         if not number and dtype.kind not in "biu":
             raise TypeError(
                 f"{name} has dtype {dtype}; dasksolve solves float32, float64, complex64 and "
                 "complex128 (integers and bool become float64): convert it with astype()"
             )
-    dtype = np.result_type(a_dtype, b_dtype)
+    dtype = np.result_type(*dtypes.values())
     return dtype.newbyteorder("=") if dtype.kind in "fc" else np.dtype(np.float64)
 
 

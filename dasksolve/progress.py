@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from dasksolve.report import Report
@@ -23,6 +24,16 @@ def watcher(progress: Progress | bool | None, what: str) -> Progress | None:
     return progress
 
 
+@contextmanager
+def closed(watch: Progress | None) -> Iterator[None]:
+    """Leave a bar as it is, and its line, whatever becomes of the job."""
+    try:
+        yield
+    finally:
+        if isinstance(watch, Bar):
+            watch.close()
+
+
 def on_terminal() -> bool:
     """Whether standard error is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()  # None after 2>&-
@@ -37,10 +48,6 @@ def _tqdm() -> Any:
     from tqdm.auto import tqdm  # in a notebook it warns of widgets that only a bar needs
 
     return tqdm
-
-
-def _solved(report: Report) -> int:
-    return report.systems - report.counts[Status.PENDING]
 
 
 def _flagged(report: Report) -> int:
@@ -71,7 +78,7 @@ class Bar:
             )
         flagged = _flagged(report)
         self.bar.set_postfix_str(
-            f"{tqdm.format_sizeof(_solved(report) / max(report.seconds, 1e-9))} systems/s, "
+            f"{tqdm.format_sizeof(report.solved / max(report.seconds, 1e-9))} systems/s, "
             f"{tqdm.format_sizeof(_bytes_per_second(report), 'B')}/s, "
             f"{tqdm.format_sizeof(flagged) if flagged > 999 else flagged} flagged",
             refresh=False,
@@ -108,7 +115,7 @@ class Lines:
             "blocks_done": report.blocks_done,
             "blocks_resumed": report.blocks_resumed,
             "systems": report.systems,
-            "systems_done": _solved(report),
+            "systems_done": report.solved,
             "flagged_count": _flagged(report),
             "seconds": round(report.seconds, 3),
             "seconds_left": None if left is None else round(left, 3),

@@ -16,43 +16,75 @@ FLAGGED = 1000
 
 @dataclass(frozen=True)
 class Report:
-    """What a zarr job did; ``str(report)`` is the summary, ``to_dict()`` the same for programs."""
+    """What a zarr job did; ``str(report)`` is the summary, ``to_dict()`` the same for programs.
+
+    Attributes
+    ----------
+    out : str
+        Path or URL of the output group.
+    systems : int
+        Systems in the batch.
+    batch_shape : tuple[int, ...]
+        Shape of the batch: ``numpy.unravel_index(i, report.batch_shape)`` for an i of `flagged`.
+    counts : dict[Status, int]
+        How many systems have each status.
+    flagged : tuple[int, ...]
+        Flat, C-order indices of the first 1,000 systems whose status is not OK.
+    blocks : int
+        Blocks in the job.
+    blocks_done : int
+        Blocks that are finished, now or before.
+    blocks_resumed : int
+        Blocks that an earlier run had finished, and that were not solved again.
+    chunks_missing : int
+        Chunks of a and b that were not stored, taken as the fill value (``strict=False``).
+    bytes_read : int
+        Bytes of the chunks of a and b that were read, as numbers in memory.
+    bytes_written : int
+        Bytes of x and status that were written, as numbers in memory.
+    seconds : float
+        Wall time.
+    peak_memory : int
+        The most bytes that the job added to a process.
+    bytes_needed : int
+        Bytes of a and b in the blocks that were solved: a chunk may be read for more than one.
+    worst_rcond : float
+        Smallest reciprocal condition number; NaN without diagnostics.
+    worst_backward_error : float
+        Largest backward error; NaN without diagnostics.
+    """
 
     out: str
-    """Path or URL of the output group."""
     systems: int
-    """Systems in the batch."""
     batch_shape: tuple[int, ...]
-    """Shape of the batch: ``numpy.unravel_index(i, report.batch_shape)`` for an i of `flagged`."""
     counts: dict[Status, int]
-    """How many systems have each status."""
     flagged: tuple[int, ...]
-    """Flat, C-order indices of the first 1,000 systems whose status is not OK."""
     blocks: int
-    """Blocks in the job."""
     blocks_done: int
-    """Blocks that are finished, now or before."""
     blocks_resumed: int
-    """Blocks that an earlier run had finished, and that were not solved again."""
     chunks_missing: int
-    """Chunks of a and b that were not stored, taken as the fill value (``strict=False``)."""
     bytes_read: int
-    """Bytes of a and b that were read, as numbers in memory."""
     bytes_written: int
-    """Bytes of x and status that were written, as numbers in memory."""
     seconds: float
-    """Wall time."""
     peak_memory: int
-    """The most bytes that the job added to a process."""
+    bytes_needed: int = 0
     worst_rcond: float = math.nan
-    """Smallest reciprocal condition number; NaN without diagnostics."""
     worst_backward_error: float = math.nan
-    """Largest backward error; NaN without diagnostics."""
 
     @property
     def flagged_count(self) -> int:
         """How many systems have a status other than OK."""
         return sum(n for status, n in self.counts.items() if status is not Status.OK)
+
+    @property
+    def read_amplification(self) -> float:
+        """How often a byte of a and b was read; 1 where blocks are made of whole chunks."""
+        return self.bytes_read / self.bytes_needed if self.bytes_needed else 1.0
+
+    @property
+    def solved(self) -> int:
+        """How many systems have a status other than PENDING."""
+        return self.systems - self.counts[Status.PENDING]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as numbers, strings, lists and dicts, ready for JSON."""
@@ -60,6 +92,7 @@ class Report:
         values["counts"] = {status.name: n for status, n in self.counts.items()}
         values["flagged"] = list(self.flagged)
         values["flagged_count"] = self.flagged_count
+        values["read_amplification"] = self.read_amplification
         for name in ("worst_rcond", "worst_backward_error"):
             if math.isnan(values[name]):
                 values[name] = None
@@ -89,6 +122,8 @@ class Report:
             rows.append(("resumed", f"{self.blocks_resumed:,} blocks were done before"))
         if self.chunks_missing:
             rows.append(("not stored", f"{self.chunks_missing:,} chunks, taken as the fill value"))
+        if self.read_amplification >= 1.05:
+            rows.append(("read", f"{self.read_amplification:.1f} times, since chunks are split"))
         if not math.isnan(self.worst_rcond):
             rows.append(("worst rcond", f"{self.worst_rcond:.2g}"))
         if not math.isnan(self.worst_backward_error):
@@ -104,13 +139,22 @@ class Report:
         ]
 
     def __str__(self) -> str:
-        rows = self.rows()
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return text(self.rows())
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
-            for name, value in self.rows()
-        )
-        return f"<table>{cells}</table>"
+        return table(self.rows())
+
+
+def text(rows: list[tuple[str, str]]) -> str:
+    """Rows of (what, how much) as lines."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    """Rows of (what, how much) as HTML."""
+    cells = "".join(
+        f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
+        for name, value in rows
+    )
+    return f"<table>{cells}</table>"

@@ -21,7 +21,7 @@ from dasksolve.stores import marked
 logger = logging.getLogger(__name__)
 
 WINDOW = 512
-"""Blocks in one graph: enough that the workers are not idle between two, few enough for memory."""
+"""Tasks in one graph: enough that the workers are not idle between two, few enough for memory."""
 _PATIENCE = 10.0  # seconds without a result until we ask whether anybody works
 
 Task = Callable[..., Any]
@@ -29,23 +29,29 @@ OnResult = Callable[[Any], None]
 
 
 def _graph(task: Task, job: Any, numbers: range, attempt: int = 0) -> da.Array:
-    """One task a block: `task(job, number)`, as an array of results."""
+    """Tasks of `job.plan.together` blocks: `task(job, number)` of each, as an array of results."""
+    parts = _parts(numbers, job.plan.together)
     return da.map_blocks(
         _call,
         task=task,
         job=job,
-        first=numbers.start,
+        numbers=numbers,
         name=f"{task.__name__}-{job.token}-{numbers.start}-{attempt}",  # no two share a result
-        chunks=((1,) * len(numbers),),
+        chunks=(tuple(map(len, parts)),),
         dtype=object,
         meta=np.empty(0, object),
     )
 
 
-def _call(task: Task, job: Any, first: int, block_id: tuple[int]) -> NDArray[Any]:
-    results = np.empty(1, object)
-    results[0] = task(job, first + block_id[0])
+def _call(task: Task, job: Any, numbers: range, block_id: tuple[int]) -> NDArray[Any]:
+    part = _parts(numbers, job.plan.together)[block_id[0]]
+    results = np.empty(len(part), object)
+    results[:] = [task(job, number) for number in part]
     return results
+
+
+def _parts(numbers: range, together: int) -> list[range]:
+    return [numbers[i : i + together] for i in range(0, len(numbers), together)]
 
 
 class Threads:
@@ -54,6 +60,8 @@ class Threads:
     fixed = False
     """Fewer blocks at once are fine."""
     processes = 1
+    task_cost = 0
+    """They take their tasks themselves."""
 
     def __init__(self, workers: int | None) -> None:
         self.workers = thread_count(-1 if workers is None else workers)
@@ -83,8 +91,9 @@ class Threads:
     ) -> None:
         """Call ``on_result(task(job, number))`` for each number; `task` must not raise."""
 
-        def finished(_key: Any, result: Any, *_: Any) -> None:
-            on_result(result[0])
+        def finished(_key: Any, results: Any, *_: Any) -> None:
+            for result in results:
+                on_result(result)
 
         with ThreadPoolExecutor(workers) as pool, Callback(posttask=finished):
             for window in windows:
@@ -102,6 +111,8 @@ class Cluster:
 
     fixed = True
     """How many blocks a worker takes at once is the cluster's affair."""
+    task_cost = 3000
+    """Microseconds that the scheduler takes for a task, while no other is served."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -191,7 +202,7 @@ class Cluster:
         from distributed import KilledWorker, as_completed  # imported by who made the client
 
         ahead = max(WINDOW, 2 * self.processes * self.workers)
-        pending: dict[Any, int] = {}
+        pending: dict[Any, range] = {}
         completed = as_completed(loop=self.client.loop)
         remaining = iter(windows)
 
@@ -199,17 +210,19 @@ class Cluster:
             while len(pending) < ahead and (window := next(remaining, None)) is not None:
                 graph = self.client.persist(_graph(task, job, window, attempt))
                 futures = [graph.dask[key] for key in dask.core.flatten(graph.__dask_keys__())]
-                pending.update(zip((f.key for f in futures), window, strict=True))
+                parts = _parts(window, job.plan.together)
+                pending.update(zip((f.key for f in futures), parts, strict=True))
                 completed.update(futures)
 
         submit()
         while pending:
             future = self._next(completed)
-            number = pending.pop(future.key)
+            numbers = pending.pop(future.key)
             try:
-                result = self._result(future)
+                results = self._results(future)
             except KilledWorker as error:
-                on_death(number, error)
+                for number in numbers:
+                    on_death(number, error)
             except CancelledError as error:
                 raise ConnectionError(
                     f"the scheduler at {self.address} is gone or dropped the job "
@@ -217,9 +230,11 @@ class Cluster:
                     "(--resume) goes on with it on a cluster that answers"
                 ) from error
             except Exception as error:  # the task itself never raises: dask lost it
-                on_result(job.failed(number, error))
+                for number in numbers:
+                    on_result(job.failed(number, error))
             else:
-                on_result(result)
+                for result in results:
+                    on_result(result)
             future.release()
             submit()
 
@@ -238,11 +253,11 @@ class Cluster:
                 waiting = time.monotonic()
         return next(completed)
 
-    def _result(self, future: Any) -> Any:
-        """What a block returned; if it was lost with its worker, another works it out again."""
+    def _results(self, future: Any) -> Any:
+        """What a task returned; if it was lost with its worker, another works it out again."""
         while True:
             try:
-                return future.result(timeout=_PATIENCE)[0]
+                return future.result(timeout=_PATIENCE)
             except TimeoutError:
                 self._say_if_deserted()
 

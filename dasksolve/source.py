@@ -12,6 +12,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.common import concurrent_map
 from zarr.storage import LocalStore
 
+from dasksolve import decode
 from dasksolve.plan import Block, Layout
 from dasksolve.workspace import Workspace
 
@@ -84,7 +85,7 @@ class Source:
     ) -> tuple[NDArray[Any], list[str]]:
         chunks = list(self._chunks(part, self.layout.chunks))
         if len(chunks) == 1:  # a view of the chunk spares a copy of it
-            values = await self._read_chunk(chunks[0], workspace)
+            values = await self._read_chunk(chunks[0], workspace, alone=True)
             if values is not None:
                 return values, []
         shape = tuple(stop - start for start, stop in part) + self.layout.core_shape
@@ -105,25 +106,44 @@ class Source:
             await concurrent_map([(chunk,) for chunk in chunks], fill, self.layout.fetched)
         return block, [f"chunk {self._key(chunk.place)}" for chunk in sorted(missing)]
 
-    async def _read_chunk(self, chunk: Chunk, workspace: Workspace) -> NDArray[Any] | None:
+    async def _read_chunk(
+        self, chunk: Chunk, workspace: Workspace, alone: bool = False
+    ) -> NDArray[Any] | None:
         """The part of a chunk that a block needs; None: it is not stored."""
-        array, prototype = self.array, default_buffer_prototype()
         key = self._key(chunk.place)
-        config = replace(array.async_array.config, order=array.order)  # format 2 has its own
-        spec = array.metadata.get_chunk_spec(chunk.place, config, prototype)
         try:
             if isinstance(self._store, LocalStore):
-                path = self._store.root / array.path / key
-                loaded = workspace.load(f"{self.name} stored", path, self.layout.stored_bytes)
-                stored = None if loaded is None else prototype.buffer.from_array_like(loaded)
+                values = await self._load(chunk.place, key, workspace, alone)
             else:
-                stored = await (array.store_path / key).get(prototype)
-            if stored is None:
-                return None
-            [decoded] = await array.async_array.codec_pipeline.decode([(stored, spec)])
-            return np.asarray(decoded.as_numpy_array()[chunk.inside])
+                stored = await (self.array.store_path / key).get(default_buffer_prototype())
+                values = None if stored is None else await self._decode(chunk.place, stored)
+            return None if values is None else values[chunk.inside]
         except Exception as error:
             raise self._unreadable(f"chunk {key}", error) from error
+
+    async def _load(
+        self, place: tuple[int, ...], key: str, workspace: Workspace, alone: bool
+    ) -> NDArray[Any] | None:
+        """A chunk on a disk, in memory that the workspace lends."""
+        layout, path = self.layout, self._store.root / self.array.path / key
+        shared = layout.in_place or not alone
+        stored = workspace.load("shared" if shared else self.name, path, layout.stored_bytes)
+        if stored is None:
+            return None
+        if layout.in_place:
+            memory = workspace.bytes(self.name if alone else "decoded", layout.chunk_bytes)
+            values = decode.into(memory, self.array, stored)
+            if values is not None:
+                return values
+        return await self._decode(place, default_buffer_prototype().buffer.from_array_like(stored))
+
+    async def _decode(self, place: tuple[int, ...], stored: Any) -> NDArray[Any]:
+        """A chunk as zarr decodes it."""
+        array, prototype = self.array, default_buffer_prototype()
+        config = replace(array.async_array.config, order=array.order)  # format 2 has its own
+        spec = array.metadata.get_chunk_spec(place, config, prototype)
+        [decoded] = await array.async_array.codec_pipeline.decode([(stored, spec)])
+        return np.asarray(decoded.as_numpy_array())
 
     async def _read_shards(
         self, part: Block, workspace: Workspace

@@ -4,17 +4,27 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """What became of one system of a batch; the values are stored as int8."""
+    """What became of one system of a batch; the values are stored as int8.
+
+    Attributes
+    ----------
+    PENDING : -1
+        Not solved yet (only in the output of a zarr job).
+    OK : 0
+        x is the solution.
+    SINGULAR : 1
+        An exactly zero pivot; x is by `on_singular`.
+    ILL_CONDITIONED : 2
+        x is the solution, but the reciprocal condition number is below eps.
+    NONFINITE : 3
+        x is NaN: the input held NaN or Inf, or a pivot or x over- or underflowed.
+    NOT_POSITIVE_DEFINITE : 4
+        As `SINGULAR`, for `assume_a="pos"`.
+    """
 
     PENDING = -1
-    """Not solved yet (only in the output of a zarr job)."""
     OK = 0
-    """x is the solution."""
     SINGULAR = 1
-    """An exactly zero pivot; x is by `on_singular`."""
     ILL_CONDITIONED = 2
-    """x is the solution, but the reciprocal condition number is below eps."""
     NONFINITE = 3
-    """x is NaN: the input held NaN or Inf, or a pivot or x over- or underflowed."""
     NOT_POSITIVE_DEFINITE = 4
-    """As `SINGULAR`, for `assume_a="pos"`."""

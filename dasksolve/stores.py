@@ -18,6 +18,7 @@ from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore, ZipStore
 
+from dasksolve import decode
 from dasksolve.plan import Layout
 
 Location = str | Path
@@ -53,6 +54,7 @@ def layout(array: Any, location: str, core: int) -> Layout:
         sharded=array.shards is not None,
         fetched=1 if local else zarr.config.get("async.concurrency"),
         plain=local and checked and not array.filters,
+        in_place=local and decode.is_known(array),
     )
 
 

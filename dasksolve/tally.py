@@ -30,13 +30,17 @@ class BlockResult(NamedTuple):
     missing: int = 0
     """Chunks that were not stored."""
     bytes_read: int = 0
-    """Of a and b."""
+    """Of the chunks of a and b, and of x and status where they are checked."""
+    bytes_needed: int = 0
+    """Of those, what is in the block."""
     bytes_written: int = 0
     """Of x and status."""
     memory: int = 0
     """The most bytes that the process held above those when it met the job."""
+    worst_rcond: float = math.nan
+    """Among its systems that have a solution, if the task looked."""
     worst_backward_error: float = math.nan
-    """Among its systems, if the task looked."""
+    """Likewise."""
     failure: str | None = None
     """Why it is not done."""
 
@@ -50,6 +54,19 @@ def count(
     return tuple(found.tolist()), tuple(
         flat_indices(flagged, status.shape, origin, batch_shape).tolist()
     )
+
+
+def worst(
+    status: NDArray[np.int8], rcond: NDArray[np.float64], backward_error: NDArray[np.float64]
+) -> dict[str, float]:
+    """The diagnostics of a block's worst systems, of those that have a solution."""
+    solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
+    if not solved.any():
+        return {}
+    return {
+        "worst_rcond": float(rcond[solved].min()),
+        "worst_backward_error": float(backward_error[solved].max()),
+    }
 
 
 @dataclass
@@ -67,8 +84,10 @@ class Tally:
     resumed: int = 0
     missing: int = 0
     bytes_read: int = 0
+    bytes_needed: int = 0
     bytes_written: int = 0
     memory: int = 0
+    worst_rcond: float = math.nan
     worst_backward_error: float = math.nan
     started: float = field(default_factory=time.perf_counter)
 
@@ -83,10 +102,12 @@ class Tally:
         self.resumed += result.resumed
         self.missing += result.missing
         self.bytes_read += result.bytes_read
+        self.bytes_needed += result.bytes_needed
         self.bytes_written += result.bytes_written
         self.counts = [a + b for a, b in zip(self.counts, result.counts, strict=True)]
         if result.flagged:  # blocks finish in any order; the report names the first of the batch
             self.flagged = sorted({*self.flagged, *result.flagged})[:FLAGGED]
+        self.worst_rcond = np.fmin(self.worst_rcond, result.worst_rcond)
         self.worst_backward_error = np.fmax(self.worst_backward_error, result.worst_backward_error)
 
     def report(self) -> Report:
@@ -105,8 +126,10 @@ class Tally:
             blocks_resumed=self.resumed,
             chunks_missing=self.missing,
             bytes_read=self.bytes_read,
+            bytes_needed=self.bytes_needed,
             bytes_written=self.bytes_written,
             seconds=time.perf_counter() - self.started,
             peak_memory=self.memory,
+            worst_rcond=float(self.worst_rcond),
             worst_backward_error=float(self.worst_backward_error),
         )

@@ -9,9 +9,11 @@ import zarr
 from dasksolve import eager, journal, stores, workspace
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
+from dasksolve.output import DIAGNOSTICS
 from dasksolve.plan import Block
 from dasksolve.prepare import plan_job
-from dasksolve.progress import Progress, watcher
+from dasksolve.problem import describe
+from dasksolve.progress import Progress, closed, watcher
 from dasksolve.report import Report
 from dasksolve.schedulers import choose
 from dasksolve.status import Status
@@ -50,8 +52,9 @@ def check_zarr(
     Raises
     ------
     BlockErrors
-        Some blocks cannot be read, are not solved yet, hold NaN where status says OK, or hold an
-        x that does not solve their systems (a backward error above the square root of eps).
+        Some blocks cannot be read, are not solved yet, hold NaN where status says OK, hold an x
+        that does not solve their systems (a backward error above the square root of eps), or
+        diagnostics that are not those of their systems.
     FileNotFoundError, ValueError
         There is no such input, or `out` is not the output of this job.
 
@@ -92,9 +95,14 @@ def check_zarr(
         on_singular=options["on_singular"],
         strict=False,
         resume=False,
+        diagnostics=tuple(
+            stores.output_array(group, name, location)
+            for name in (DIAGNOSTICS if options["diagnostics"] else ())
+        ),
     )
     advice = "nothing was changed; resume the job for blocks that are not solved yet"
-    return run_job(check_block, job, scheduler, location, watch, advice)
+    with closed(watch):
+        return run_job(check_block, job, scheduler, location, watch, advice)
 
 
 def check_block(job: Job, number: int) -> BlockResult:
@@ -108,30 +116,52 @@ def check_block(job: Job, number: int) -> BlockResult:
 
 def _check_block(job: Job, number: int, block: Block) -> BlockResult:
     place = tuple(slice(*r) for r in block)
-    status = np.asarray(job.status[place])
+    status, x, *stored = (
+        np.asarray(array[place]) for array in (job.status, job.x, *job.diagnostics)
+    )
     pending = journal.unsolved(status)
     if pending:
         return job.failed(number, f"{pending} systems are not solved yet; resume the job")
-    x = np.asarray(job.x[place])
-    problem = job.inputs.problem
+    whole = job.inputs.problem
     with workspace.lent() as space:
         a, _ = job.inputs.a.read(block, False, space)
         b, _ = job.inputs.b.read(block, False, space)
+        problem = describe(a.shape, a.dtype, b.shape, b.dtype, whole.assume_a, whole.lower)
+        anew = eager.solve_and_diagnose(a, b, problem, job.on_singular) if stored else None
         if problem.vectors:
             b, x = b[..., None], x[..., None]
         errors = eager.backward_errors(meant(a, problem.assume_a, problem.lower), b, x)
     solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
-    suspect = solved & ~(errors <= np.sqrt(np.finfo(x.dtype).eps))
-    if suspect.any():
-        first = tuple(
-            int(i) + start for i, (start, _) in zip(np.argwhere(suspect)[0], block, strict=True)
+    eps = np.finfo(x.dtype).eps
+    suspects = {
+        "x does not solve {} systems whose status is OK": solved & ~(errors <= np.sqrt(eps))
+    }
+    if anew is not None:
+        rcond, backward_error = stored
+        suspects["rcond of {} systems is not what it is computed to be"] = solved & ~(
+            np.abs(rcond - anew.rcond) <= 0.9 * np.maximum(rcond, anew.rcond)
         )
-        return job.failed(
-            number,
-            f"x does not solve {np.count_nonzero(suspect)} systems whose status is OK, the first "
-            f"at {first}, with a backward error of {errors[suspect].flat[0]:.2g}; "
-            "overwrite=True (--overwrite) solves all anew",
+        suspects["backward_error of {} systems is not what it is computed to be"] = solved & ~(
+            np.abs(backward_error - errors) <= np.maximum(4 * eps, 1e-3 * errors)
         )
-    worst = float(errors[solved].max()) if solved.any() else np.nan
-    read = a.nbytes + b.nbytes + x.nbytes + status.nbytes
-    return result(job, number, status, bytes_read=read, worst_backward_error=worst)
+    for what, suspect in suspects.items():
+        if suspect.any():
+            first = tuple(
+                int(i) + start for i, (start, _) in zip(np.argwhere(suspect)[0], block, strict=True)
+            )
+            return job.failed(
+                number,
+                f"{what.format(np.count_nonzero(suspect))}, the first at {first}, with a backward "
+                f"error of {errors[suspect].flat[0]:.2g}; overwrite=True (--overwrite) solves all "
+                "anew",
+            )
+    rcond = stored[0] if stored else np.full(status.shape, np.nan)
+    ours = sum(array.nbytes for array in (x, status, *stored))
+    return result(
+        job,
+        number,
+        status,
+        (rcond, errors),
+        bytes_read=job.inputs.bytes_read(block) + ours,
+        bytes_needed=a.nbytes + b.nbytes + ours,
+    )

@@ -2,26 +2,26 @@
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
 
-from dasksolve import eager, journal, kernels, output, stores, workspace
+from dasksolve import eager, history, journal, kernels, output, stores, workspace
 from dasksolve.errors import BlockErrors, SingularSystemError
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
 from dasksolve.plan import Block, Plan
 from dasksolve.prepare import Prepared, prepare
 from dasksolve.problem import describe, flat_indices
-from dasksolve.progress import Bar, Progress, watcher
+from dasksolve.progress import Progress, closed, watcher
 from dasksolve.report import Report
 from dasksolve.schedulers import WINDOW, Cluster, Threads
 from dasksolve.status import Status
 from dasksolve.stores import Location
-from dasksolve.tally import BlockResult, Tally, count
+from dasksolve.tally import BlockResult, Tally, count, worst
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,9 @@ class Job:
     on_singular: str
     strict: bool
     resume: bool
+    diagnostics: tuple[Any, ...] = ()
+    """The arrays of rcond and backward errors, if they are wanted."""
+    refine: bool = False
     mark: str | None = None
     """Key in the output by which a worker knows it; None: no process but this one works."""
 
@@ -67,6 +70,7 @@ def solve_zarr(
     lower: bool = False,
     on_singular: str = "nan",
     diagnostics: bool = False,
+    refine: bool = False,
     memory_limit: int | str | None = None,
     workers: int | None = None,
     client: Any = None,
@@ -96,7 +100,10 @@ def solve_zarr(
     on_singular : {"nan", "raise", "lstsq"}, default "nan"
         As in `solve`; "raise" raises once everything is written.
     diagnostics : bool, default False
-        Yet to come: condition and backward error of every system beside x.
+        Store ``rcond`` and ``backward_error`` of every system beside x, as `solve_ex` gives them,
+        and say ``ILL_CONDITIONED`` where x may have no correct digit.
+    refine : bool, default False
+        As in `solve_ex`.
     memory_limit : int or str, optional
         Bytes, or text such as "2GiB", that the call may add to the process: peak of the resident
         memory minus what it was at the call, compiling included. With a client: to each worker
@@ -157,8 +164,6 @@ def solve_zarr(
     watch = watcher(progress, "solving")
     token = uuid.uuid4().hex[:8]
     Gauge(token)
-    if diagnostics:
-        raise NotImplementedError("diagnostics=True is not implemented yet")
     prepared = prepare(
         a,
         b,
@@ -166,13 +171,15 @@ def solve_zarr(
         assume_a=assume_a,
         lower=lower,
         on_singular=on_singular,
+        diagnostics=diagnostics,
+        refine=refine,
         memory_limit=memory_limit,
         workers=workers,
         client=client,
         resume=resume,
         overwrite=overwrite,
     )
-    with output.claimed(prepared.store, prepared.location):
+    with closed(watch), output.claimed(prepared.store, prepared.location):
         job, report = _solve(prepared, token, on_singular, strict, compressors, watch)
     if on_singular == "raise":
         _raise_singular(job, report)
@@ -192,12 +199,12 @@ def _solve(
     arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
     with scheduler.marking(store, token) as mark:
         scheduler.everywhere(stores.look, arrays, store, mark)
-    x, status = output.create(prepared, compressors)
+    x, status, *diagnostics = output.create(prepared, compressors)
     advice = (
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
     )
-    with scheduler.marking(store, token) as mark:
+    with history.kept(store, progress) as follow, scheduler.marking(store, token) as mark:
         job = Job(
             token=token,
             inputs=prepared.inputs,
@@ -207,18 +214,15 @@ def _solve(
             on_singular=on_singular,
             strict=strict,
             resume=prepared.earlier is not None,
+            diagnostics=tuple(diagnostics),
+            refine=prepared.identity["options"]["refine"],
             mark=mark,
         )
-        try:
-            report = run_job(solve_block, job, scheduler, prepared.location, progress, advice)
-        except BlockErrors as error:
-            output.record(store, prepared.location, error.report)
-            raise
+        report = run_job(solve_block, job, scheduler, prepared.location, follow, advice)
     if not stores.is_there(status):
         raise FileNotFoundError(
             f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
         )
-    output.record(store, prepared.location, report)
     return job, report
 
 
@@ -244,12 +248,9 @@ def run_job(
         if progress is not None:
             progress(tally.report())
 
-    try:
-        scheduler.run(task, job, job.plan.windows(WINDOW), job.plan.workers, on_result)
-        scheduler.in_each_process(workspace.free_all)
-    finally:
-        if isinstance(progress, Bar):
-            progress.close()
+    plan = job.plan
+    scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.workers, on_result)
+    scheduler.in_each_process(workspace.free_all)
     report = tally.report()
     logger.info("%s finished: %s", location, "; ".join(" ".join(row) for row in report.rows()))
     if tally.failures:
@@ -263,9 +264,10 @@ def solve_block(job: Job, number: int) -> BlockResult:
     try:
         job.begin()
         if job.resume:
-            found = journal.finished(job.x, job.status, block)
+            found = journal.finished(job.status, (job.x, *job.diagnostics), block)
             if found is not None:
-                return result(job, number, found, resumed=True)
+                status, _, *numbers = found
+                return result(job, number, status, numbers, resumed=True)
         return _solve_block(job, number, block)
     except Exception as error:  # the other blocks go on
         return job.failed(number, error)
@@ -280,24 +282,38 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
             a.shape, a.dtype, b.shape, b.dtype, inputs.problem.assume_a, inputs.problem.lower
         )
         with kernels.compiling_apart(job.plan.compiles_apart):
-            x, status = eager.solve_with_status(a, b, problem, job.on_singular)
+            if job.diagnostics or job.refine:
+                x, status, *numbers = eager.solve_and_diagnose(
+                    a, b, problem, job.on_singular, refine=job.refine
+                )
+            else:
+                x, status, *numbers = eager.solve_with_status(a, b, problem, job.on_singular)
+        needed = a.nbytes + b.nbytes
         del a, b  # before x is encoded
-        for array, values in ((job.x, x), (job.status, status)):
+        arrays = (job.x, *job.diagnostics, job.status)
+        written = (x, *numbers[: len(job.diagnostics)], status)
+        for array, values in zip(arrays, written, strict=True):
             space.run(array.store_path.store, array.async_array.setitem(place, values))
     return result(
         job,
         number,
         status,
+        numbers,
         missing=a_missing + b_missing,
-        bytes_read=inputs.a.layout.read_bytes(block) + inputs.b.layout.read_bytes(block),
-        bytes_written=x.nbytes + status.nbytes,
+        bytes_read=inputs.bytes_read(block),
+        bytes_needed=needed,
+        bytes_written=sum(values.nbytes for values in written),
     )
 
 
-def result(job: Job, number: int, status: Any, **numbers: Any) -> BlockResult:
-    """The result of a block whose systems have these statuses."""
+def result(
+    job: Job, number: int, status: Any, diagnostics: Sequence[Any] = (), **numbers: Any
+) -> BlockResult:
+    """The result of a block whose systems have these statuses, conditions and errors."""
     origin = tuple(start for start, _ in job.plan.block(number))
     counts, flagged = count(status, origin, job.plan.batch_shape)
+    if diagnostics:
+        numbers |= worst(status, *diagnostics)
     return BlockResult(number, counts, flagged, memory=Gauge(job.token).highest(), **numbers)
 
 

@@ -28,9 +28,9 @@ u = rng.standard_normal((CELLS, N))
 
 try:
     numba.njit(march)(a, u, DT, STEPS)
-except numba.TypingError as error:
-    refusal = next(line for line in str(error).splitlines() if "2-D arrays" in line)
-    print(f"before: {refusal.strip()}")
+except (numba.TypingError, ImportError) as error:  # the latter without SciPy
+    lines = str(error).splitlines()
+    print("before:", next((line.strip() for line in lines if "2-D arrays" in line), lines[0]))
 
 import dasksolve  # noqa: E402  # this line is all that changes
 

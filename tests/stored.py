@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import zarr
 from numpy.typing import NDArray
 
+from dasksolve import history
+
 
 class Stored(NamedTuple):
     """A batch, in memory and in zarr."""
@@ -29,11 +31,12 @@ class Stored(NamedTuple):
 
 
 def files(path: str | Path) -> dict[str, bytes]:
-    """Every file under a folder, with its bytes, but not how long the runs took that wrote it."""
+    """Every file under a folder, with its bytes, but for the times that a job keeps."""
     root = Path(path)
     found = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-    if "zarr.json" in found:
-        metadata = json.loads(found["zarr.json"])
-        metadata["attributes"].pop("dasksolve_runs", None)
-        found["zarr.json"] = json.dumps(metadata).encode()
+    for name, content in found.items():
+        if name.endswith("zarr.json") and history.ATTRIBUTE.encode() in content:
+            metadata = json.loads(content)
+            del metadata["attributes"][history.ATTRIBUTE]
+            found[name] = json.dumps(metadata).encode()
     return found

@@ -34,6 +34,13 @@ def test_workers_are_compared_with_one() -> None:
     assert row.split()[:2] == ["float64", "3"]
 
 
+def test_a_structure_is_compared_with_the_general_kernel() -> None:
+    words = ("--n", "3", "--dtype", "complex64", "--assume-a", "pos")
+    _, columns, row = run(*words).splitlines()
+    assert columns.split()[:4] == ["dtype", "N", "ns/system", "gen"]
+    assert row.split()[:2] == ["complex64", "3"]
+
+
 def test_json_and_plot(tmp_path: Path) -> None:
     picture = tmp_path / "ratio.png"
     words = ("--n", "3", "--dtype", "float64", "--json", "--plot", str(picture))

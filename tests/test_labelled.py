@@ -94,6 +94,30 @@ def test_from_zarr_to_zarr_with_one_task_a_block(tmp_path, scheduler):
     )
 
 
+@pytest.mark.parametrize("chunks", [None, {"pixel": 2}], ids=["NumPy", "dask"])
+@pytest.mark.parametrize("columns", [{}, {"k": 2}, {"k": 2, "m": 3}], ids=str)
+def test_solve_ex_gives_a_dataset(columns, chunks):
+    a, b = pixels(pixel=6, row=3, **columns)
+    a = a.isel(time=0, drop=True).copy()
+    a[4] = 0
+    found = labelled.solve_ex(a.chunk(chunks) if chunks else a, b, keep_attrs=True)
+    wanted = dasksolve.solve_ex(a.values, b.values.reshape(6, 3, -1))
+    assert list(found) == list(dasksolve.Solution._fields)
+    assert found.x.dims == ("pixel", "col", *columns)
+    np.testing.assert_array_equal(found.x.values.ravel(), wanted.x.ravel())
+    for name in list(found)[1:]:
+        assert (found[name].dims, found[name].attrs) == (("pixel",), {})
+        np.testing.assert_array_equal(found[name].values, getattr(wanted, name))
+        assert (found[name].chunks is None) == (chunks is None)
+    assert found.x.attrs == {"units": "K"}
+    assert set(found.coords) == {"pixel", "quality", "col"}
+
+
+def test_the_solution_has_another_name_beside_a_dimension_x():
+    a, b = (values.rename(pixel="x") for values in pixels(pixel=6, row=3))
+    assert set(labelled.solve_ex(a, b)) == {"solution", "status", "rcond", "backward_error"}
+
+
 REFUSED = {
     "not labelled": (lambda a, b: (a.values, b), TypeError, "a is ndarray, where an xarray"),
     "no col": (lambda a, b: (a.rename(col="c"), b), ValueError, r"a has no dimension 'col'"),

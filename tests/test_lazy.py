@@ -313,11 +313,6 @@ def test_what_does_not_fit_is_refused_while_building(a, b, error, text):
         dasksolve.solve(a, b)
 
 
-def test_a_structure_that_is_yet_to_come_is_refused_while_building():
-    with pytest.raises(NotImplementedError, match="assume_a='sym' is not implemented yet"):
-        dasksolve.solve(A, B, assume_a="sym")
-
-
 # Singular systems
 
 

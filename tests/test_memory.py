@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import zarr
 
+from dasksolve import solve_zarr
+from dasksolve.memory import resident
+
 MIB = 1 << 20
 
 _MEASURED = """
@@ -135,3 +138,21 @@ def test_every_worker_process_stays_under_the_limit(
 @pytest.mark.slow
 def test_shards_are_read_under_the_limit(stored: Callable[..., Path], tmp_path: Path) -> None:
     assert_under(stored(8, MIB, sharded=True), tmp_path, 128 * MIB)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("many_blocks")
+def test_memory_is_flat_from_the_first_block_to_the_last(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, core in (("a", (2, 2)), ("b", (2,))):
+        values = rng.standard_normal((3000, *core))
+        zarr.create_array(tmp_path / name, data=values, chunks=(1, *core))
+    held: list[int] = []
+    solve_zarr(
+        tmp_path / "a",
+        tmp_path / "b",
+        tmp_path / "out",
+        progress=lambda report: held.append(resident()),
+    )
+    grown = held[-1] - held[999]
+    assert grown < 2 * MIB, f"{grown} bytes in 2,000 blocks"

@@ -91,18 +91,36 @@ def test_a_kernel_is_compiled_apart_where_there_is_no_room_for_it() -> None:
 @pytest.mark.parametrize(
     ("options", "systems", "expected"),
     [
-        pytest.param({"plain": True}, 10, Held(1071, 0, 0), id="the stored chunk is the block"),
-        pytest.param({}, 10, Held(1071, 1000, 0), id="the decoded chunk is the block"),
-        pytest.param({}, 30, Held(1071 + 3000, 0, 1000), id="three chunks, one at a time"),
-        pytest.param(
-            {"fetched": 10}, 30, Held(3 * 1071 + 3000, 0, 3000), id="three chunks at once"
-        ),
-        pytest.param({"sharded": True}, 30, Held(0, 3000, 7000), id="within a shard"),
+        pytest.param({"plain": True}, 10, Held(1071, 0, 0, 0), id="the stored chunk"),
+        pytest.param({"in_place": True}, 10, Held(1000, 1071, 0, 0), id="decoded in place"),
+        pytest.param({}, 10, Held(1071, 0, 1000, 0), id="decoded apart"),
+        pytest.param({"plain": True}, 30, Held(3000, 1071, 0, 0), id="three stored chunks"),
+        pytest.param({"in_place": True}, 30, Held(3000, 2071, 0, 0), id="three in place"),
+        pytest.param({}, 30, Held(3000, 1071, 0, 1000), id="three, one at a time"),
+        pytest.param({"fetched": 10}, 30, Held(3000, 3213, 0, 3000), id="three at once"),
+        pytest.param({"sharded": True}, 30, Held(0, 0, 3000, 7000), id="within a shard"),
     ],
 )
 def test_memory_for_an_input(options: dict[str, bool], systems: int, expected: Held) -> None:
     layout = Layout((100, 5, 5), (10, 5, 5), 2, 4, **options)  # chunks of 1,000 bytes
     assert layout.memory(((0, systems),)) == expected
+
+
+@pytest.mark.parametrize(
+    ("processes", "chunk", "together"),
+    [
+        pytest.param(2, 32768, 6, id="two workers, 20 ms a block"),
+        pytest.param(1000, 32768, 147, id="a thousand workers, 20 ms a block"),
+        pytest.param(1000, 10**6, 6, id="a thousand workers, large blocks"),
+        pytest.param(100_000, 10**6, 12, id="too many workers to give each many tasks"),
+    ],
+)
+def test_a_task_lasts_until_the_scheduler_has_served_all_workers(
+    processes: int, chunk: int, together: int
+) -> None:
+    made = plan(*vectors(10**13, 8, chunk), 4 << 30, 1, processes=processes, task_cost=3000)
+    assert made.together == together
+    assert plan(*vectors(10**13, 8, chunk), 4 << 30, 1, processes=processes).together == 1
 
 
 def test_chunked_systems_are_read_in_slabs_and_the_amplification_is_said() -> None:

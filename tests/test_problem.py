@@ -152,12 +152,6 @@ def test_an_unknown_structure_is_answered_with_the_known_ones():
     assert all(repr(word) in str(error.value) for word in STRUCTURES)
 
 
-@pytest.mark.parametrize("word", [word for word in STRUCTURES if word not in ("gen", "pos")])
-def test_a_structure_that_is_yet_to_come_is_named(word):
-    with pytest.raises(NotImplementedError, match=f"assume_a='{word}' is not implemented yet"):
-        describe((3, 3), F8, (3,), F8, word)
-
-
 @pytest.mark.parametrize("kind", ["NumPy", "dask"])
 @pytest.mark.parametrize(
     ("option", "value", "text"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from dask.callbacks import Callback
 from distributed import Client, LocalCluster
 from families import same_bits
 from stored import Stored, files
@@ -49,6 +50,36 @@ def test_a_cluster_works_in_windows_and_frees_what_it_returned(
     until = time.monotonic() + 10  # releasing is a message to the scheduler
     while left := tasks() - before:
         assert time.monotonic() < until, left
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_task_may_work_off_several_blocks(
+    batch: Stored, two_processes: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    on_threads = files(batch.out)
+    monkeypatch.setattr("dasksolve.plan._together", lambda *_: 3)
+    done: list[int] = []
+    report = solve_zarr(
+        batch.a_path,
+        batch.b_path,
+        batch.out,
+        overwrite=True,
+        client=two_processes,
+        progress=lambda report: done.append(report.blocks_done),
+    )
+    assert done == list(range(1, 11))
+    assert report.flagged == (123, 456, 789)
+    assert files(batch.out) == on_threads
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_threads_work_in_windows(batch: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dasksolve.zarr_job.WINDOW", 3)
+    sizes: list[int] = []
+    with Callback(start=lambda graph: sizes.append(len(graph))):
+        assert solve_zarr(batch.a_path, batch.b_path, batch.out).blocks_done == 10
+    assert sizes == [3, 3, 3, 1]
 
 
 def test_the_current_client_is_used_if_there_is_one() -> None:

@@ -29,14 +29,37 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import from_dtype, types
 
-from dasksolve.kernels import blocked, cholesky, cholesky_blocked, interleaved, small, unrolled
+from dasksolve.kernels import (
+    blocked,
+    cholesky,
+    cholesky_blocked,
+    diagonal,
+    extended,
+    factored,
+    interleaved,
+    mirrored,
+    small,
+    triangular,
+    tridiagonal,
+    unrolled,
+)
 from dasksolve.kernels.apart import compile_apart, compiling_apart
 from dasksolve.kernels.jit import has_cache
 from dasksolve.kernels.lanes import PANEL, width
 
-__all__ = ["compiled", "compiling_apart", "has_cache", "pick"]
+__all__ = [
+    "compiled",
+    "compiling_apart",
+    "factoring",
+    "has_cache",
+    "pick",
+    "residuals",
+    "substituting",
+    "tridiagonal_bands",
+]
 
 Kernel = Callable[..., None]
+STATUS = types.Array(types.int8, 1, "C")
 
 
 class Limits(NamedTuple):
@@ -59,7 +82,7 @@ GENERAL = {
 }
 
 
-# The same for a triangle alone.
+# The same where half the operations are left.
 POSITIVE = {
     "f": Limits(16, 160, 160),
     "d": Limits(16, 128, 128),
@@ -68,49 +91,103 @@ POSITIVE = {
 }
 
 
+class Case(NamedTuple):
+    """What a kernel is chosen by, beside the structure."""
+
+    n: int
+    k: int
+    systems: int
+    dtype: np.dtype[Any]
+    diagnostics: bool
+    lower: bool
+
+    @property
+    def few(self) -> bool:
+        """Whether the lanes would idle."""
+        return is_few(self.systems, self.n, _lanes(self.dtype))
+
+
 def pick(
     assume_a: str,
     n: int,
     k: int,
     systems: int,
     dtype: np.dtype[Any],
-    lower: bool = False,
     diagnostics: bool = False,
+    lower: bool = False,
 ) -> Kernel:
     """The compiled kernel for so many systems of order `n` with `k` right-hand sides.
 
-    With diagnostics, for "gen", it fills two more arrays (M,) of float64, rcond and backward_error:
-    NaN for a system that is OK says that its norms are out of range for the kernel.
+    With diagnostics, for general matrices alone, it fills two more arrays (M,) of float64, rcond
+    and backward_error: NaN for a system that is OK says that its norms are out of range for the
+    kernel.
     """
-    if diagnostics:
-        return _general(n, k, systems, dtype, lower, True)
-    return STRUCTURES[assume_a](n, k, systems, dtype, lower)
+    return STRUCTURES[assume_a](Case(n, k, systems, dtype, diagnostics, lower))
 
 
-def _general(
-    n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool, diagnostics: bool = False
-) -> Kernel:
-    limits, lanes = GENERAL[dtype.char], _lanes(dtype)
-    largest = PANEL if diagnostics else limits.unrolled
-    if n <= largest and (n <= PANEL or k == 1 or not is_few(systems, n, lanes)):
-        return compiled(unrolled.kernel, n, dtype, diagnostics=diagnostics)
+def _general(case: Case) -> Kernel:
+    n, k, _, dtype, diagnostics, _ = case
+    limits = GENERAL[dtype.char]
+    most = PANEL if diagnostics else limits.unrolled
+    if n <= most and (n <= PANEL or k == 1 or not case.few):
+        return compiled(unrolled.kernel, n, dtype, diagnostics)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
-    if n > tiled or is_few(systems, n, lanes):
-        return compiled(blocked.kernel, 0, dtype, diagnostics=diagnostics)
-    return compiled(interleaved.kernel, 0, dtype, diagnostics=diagnostics)
+    if n > tiled or case.few:
+        return compiled(blocked.kernel, 0, dtype, diagnostics)
+    return compiled(interleaved.kernel, 0, dtype, diagnostics)
 
 
-def _positive(n: int, k: int, systems: int, dtype: np.dtype[Any], lower: bool) -> Kernel:
+def _positive(case: Case) -> Kernel:
+    n, k, _, dtype, _, lower = case
     limits = POSITIVE[dtype.char]
-    if n <= limits.unrolled and (n <= 8 or not is_few(systems, n, _lanes(dtype))):
-        return compiled(small.kernel, n, dtype, "pos", lower)
+    if n <= limits.unrolled and (n <= PANEL or not case.few):
+        return compiled(small.kernel, n, dtype, None, "pos", lower)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
-    if n > tiled or is_few(systems, n, _lanes(dtype)):
-        return compiled(cholesky_blocked.kernel, 0, dtype, lower)
-    return compiled(cholesky.kernel, 0, dtype, lower)
+    if n > tiled or case.few:
+        return compiled(cholesky_blocked.kernel, 0, dtype, None, lower)
+    return compiled(cholesky.kernel, 0, dtype, None, lower)
 
 
-STRUCTURES = {"gen": _general, "pos": _positive}
+def _upper(case: Case) -> Kernel:
+    if case.n <= PANEL:
+        return compiled(small.kernel, case.n, case.dtype, None, "upper triangular", False)
+    return compiled(triangular.kernel, 0, case.dtype, None, False)
+
+
+def _lower(case: Case) -> Kernel:
+    if case.n <= PANEL:
+        return compiled(small.kernel, case.n, case.dtype, None, "lower triangular", True)
+    return compiled(triangular.kernel, 0, case.dtype, None, True)
+
+
+def _diagonal(case: Case) -> Kernel:
+    if case.n <= PANEL:
+        return compiled(small.kernel, case.n, case.dtype, None, "diagonal", False)
+    return compiled(diagonal.kernel, 0, case.dtype, None)
+
+
+def _tridiagonal(case: Case) -> Kernel:
+    return compiled(tridiagonal.kernel, 0, case.dtype, None)
+
+
+def _symmetric(case: Case) -> Kernel:
+    return _mirrored(_general(case), case.dtype, case.lower, False)
+
+
+def _hermitian(case: Case) -> Kernel:
+    return _mirrored(_general(case), case.dtype, case.lower, case.dtype.kind == "c")
+
+
+STRUCTURES = {
+    "gen": _general,
+    "pos": _positive,
+    "sym": _symmetric,
+    "her": _hermitian,
+    "upper triangular": _upper,
+    "lower triangular": _lower,
+    "diagonal": _diagonal,
+    "tridiagonal": _tridiagonal,
+}
 
 
 def is_few(systems: int, n: int, lanes: int) -> bool:
@@ -125,22 +202,71 @@ def _lanes(dtype: np.dtype[Any]) -> int:
 
 
 @cache
+def _mirrored(general: Kernel, dtype: np.dtype[Any], lower: bool, hermitian: bool) -> Kernel:
+    read, write = _arrays(dtype)
+    return mirrored.kernel(_ready(mirrored.copy(0, lower, hermitian), (read, write)), general)
+
+
+@cache
+def tridiagonal_bands(dtype: np.dtype[Any]) -> Kernel:
+    """The kernel that is called as ``kernel(lower, diagonal, upper, b, x, status)``."""
+    read, write = _arrays(dtype)
+    band = types.Array(read.dtype, 2, "C", readonly=True)
+    return _ready(tridiagonal.band_kernel(0), (band, band, band, read, write, STATUS))
+
+
+@cache
+def factoring(dtype: np.dtype[Any]) -> Kernel:
+    """The kernel ``factor(a, lu, pivots, status, rcond)``: pivots (M, N) int32, lu as a."""
+    read, write = _arrays(dtype)
+    pivots, rcond = types.Array(types.int32, 2, "C"), types.Array(types.float64, 1, "C")
+    return _ready(factored.factor_kernel(0), (read, write, pivots, STATUS, rcond))
+
+
+@cache
+def substituting(dtype: np.dtype[Any]) -> Kernel:
+    """The kernel ``solve(lu, pivots, b, x, transposed)``, with what `factoring` gives."""
+    read, write = _arrays(dtype)
+    pivots = types.Array(types.int32, 2, "C", readonly=True)
+    return _ready(factored.solve_kernel(0), (read, pivots, read, write, types.boolean))
+
+
+@cache
+def residuals(dtype: np.dtype[Any]) -> Kernel:
+    """The kernel ``residuals(a, b, x, r)``: r = b - A x, rounded once."""
+    read, write = _arrays(dtype)
+    return _ready(extended.kernel(0), (read, read, read, write))
+
+
+@cache
 def compiled(
     make: Callable[..., Any],
     n: int,
     dtype: np.dtype[Any],
+    diagnostics: bool | None = False,
     *structure: str | bool,
-    diagnostics: bool = False,
 ) -> Kernel:
-    """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order."""
+    """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order.
+
+    diagnostics: with or without; None of a kernel that has none.
+    """
     dispatcher = make(n, *structure)
+    read, write = _arrays(dtype)
+    signature: tuple[Any, ...] = (read, read, write, STATUS)
+    if diagnostics is not None:
+        number = types.Array(types.float64, 1, "C") if diagnostics else types.Omitted(None)
+        signature += (number, number)
+    compile_apart(dispatcher, signature, make, n, dtype, diagnostics, *structure)
+    return _ready(dispatcher, signature)
+
+
+def _arrays(dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The types of what is read and of what is written."""
     element = from_dtype(dtype)
-    read = types.Array(element, 3, "C", readonly=True)
-    write = types.Array(element, 3, "C")
-    number = types.Array(types.float64, 1, "C") if diagnostics else types.Omitted(None)
-    arrays = (read, read, write, types.Array(types.int8, 1, "C"), number, number)
-    signature = arrays[: dispatcher.py_func.__code__.co_argcount]
-    compile_apart(dispatcher, signature, make, (n, dtype.str, *structure), diagnostics)
+    return types.Array(element, 3, "C", readonly=True), types.Array(element, 3, "C")
+
+
+def _ready(dispatcher: Any, signature: tuple[Any, ...]) -> Any:
     dispatcher.compile(signature)
     dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher

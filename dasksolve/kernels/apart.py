@@ -1,6 +1,5 @@
 """Has a kernel compiled by another process: the memory that it takes is then not this one's."""
 
-import json
 import os
 import subprocess
 import sys
@@ -15,13 +14,14 @@ from dasksolve.kernels.jit import is_cached
 
 _wanted = ContextVar("compile apart", default=False)
 _CHILD = """
-import json, sys
+import sys
 from importlib import import_module
 import numpy
 from dasksolve.kernels import compiled
-module, make, (n, dtype, *structure), diagnostics = json.loads(sys.argv[1])
+module, make, n, dtype, *words = sys.argv[1:]
 make = getattr(import_module(module), make)
-compiled(make, n, numpy.dtype(dtype), *structure, diagnostics=diagnostics)
+options = [{"True": True, "False": False, "None": None}.get(word, word) for word in words]
+compiled(make, int(n), numpy.dtype(dtype), *options)
 """
 
 
@@ -36,7 +36,7 @@ def compiling_apart(wanted: bool) -> Iterator[None]:
 
 
 def compile_apart(
-    dispatcher: Any, signature: Any, make: Any, kind: tuple[Any, ...], diagnostics: bool
+    dispatcher: Any, signature: Any, make: Any, n: int, dtype: Any, *options: str | bool | None
 ) -> None:
     """Fill the cache on disk, if that is wanted; where the child fails, nothing is lost."""
     if not _wanted.get():
@@ -44,10 +44,10 @@ def compile_apart(
     with global_compiler_lock:  # the other threads wait for the same kernel
         if not is_cached(dispatcher, signature):
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            what = json.dumps([make.__module__, make.__name__, kind, diagnostics])
+            what = (make.__module__, make.__name__, str(n), dtype.str, *map(str, options))
             with suppress(OSError, TypeError):  # an embedded interpreter has no executable
                 subprocess.run(
-                    [sys.executable, "-c", _CHILD, what],
+                    [sys.executable, "-c", _CHILD, *what],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

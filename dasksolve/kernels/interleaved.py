@@ -138,6 +138,18 @@ def read_rest(a, n, first, last, t, pivots):
 
 
 @part
+def read_row(a, n, i, stop, first, last, t):
+    """Put the first `stop` elements of row i of matrices in the tile: all, or a panel at least."""
+    if stop >= 8:
+        for j in range(0, stop, 8):
+            e = min(j, stop - 8)
+            read(a, i * n + e, n * n, first, last, t, i, e, 8, False)
+    else:
+        for j in range(stop):
+            read(a, i * n + j, n * n, first, last, t, i, j, 1, False)
+
+
+@part
 def factor_tile(a, n, first, last, t, pivots):
     """Read and factor the systems of the tile that begins with `first`; the flaw of each lane."""
     early = n * n * lane_count(a) * a.itemsize <= EARLY
@@ -145,9 +157,7 @@ def factor_tile(a, n, first, last, t, pivots):
     permuted = early and n >= 2 * PANEL
     flaw = magnitude(splat(0, t))
     for i in range(n):
-        for j in range(0, PANEL if permuted else n, 8):
-            e = min(j, n - 8)
-            read(a, i * n + e, n * n, first, last, t, i, e, 8, False)
+        read_row(a, n, i, PANEL if permuted else n, first, last, t)
     for start in range(0, n, PANEL):
         stop = min(start + PANEL, n)
         if stop - start == PANEL:
@@ -165,7 +175,7 @@ def factor_tile(a, n, first, last, t, pivots):
 def read_columns(b, left, wide, first, last, t):
     """Put `wide` columns of b, from `left` on, beside the matrix."""
     n, columns = b.shape[1:]
-    if columns == 1:
+    if columns == 1 and n >= 8:
         for i in range(0, n, 8):
             e = min(i, n - 8)
             read(b, e, n, first, last, t, e, n, 8, True)
@@ -180,7 +190,7 @@ def read_columns(b, left, wide, first, last, t):
 def write_columns(x, left, wide, first, last, t):
     """`read_columns` undone."""
     n, columns = x.shape[1:]
-    if columns == 1:
+    if columns == 1 and n >= 8:
         for i in range(0, n, 8):
             e = min(i, n - 8)
             write(x, e, n, first, last, t, e, n, 8, True)
@@ -235,5 +245,5 @@ def solve(a, b, x, status, rcond=None, backward_error=None):
 
 
 def kernel(_):
-    """The kernel for systems of any order from 8 on."""
+    """The kernel for systems of any order."""
     return jit(solve)

@@ -185,14 +185,6 @@ def fnma(x, y, z):
     return (-x).call("fma", y, z) if isinstance(x, Vector) else fma(-x, y, z)
 
 
-def inner(left, right):
-    """Σ left right, for operations."""
-    total = product(left[0], right[0])
-    for factors in zip(left[1:], right[1:], strict=True):
-        total = fma(*factors, total)
-    return total
-
-
 @operation(first)
 def conjugate(x):
     """The complex conjugate; of a real number, itself."""
@@ -215,6 +207,14 @@ def scaled(x, factor):
 def square_root(x):
     """The square root of real numbers; NaN of negative ones."""
     return x.call("sqrt")
+
+
+def inner(left, right):
+    """Σ left right, for operations."""
+    total = product(left[0], right[0])
+    for factors in zip(left[1:], right[1:], strict=True):
+        total = fma(*factors, total)
+    return total
 
 
 @operation(lambda mask, x, y: first(x, y) if isinstance(mask, Mask) else None)

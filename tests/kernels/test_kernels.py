@@ -58,4 +58,4 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
 def test_the_fastest_is_picked(n, k, systems, dtype, expected):
     order = n if expected is unrolled else 0
     dtype = np.dtype(dtype)
-    assert pick("gen", n, k, systems, dtype) is compiled(expected.kernel, order, dtype)
+    assert pick("gen", n, k, systems, dtype) is compiled(expected.kernel, order, dtype, False)

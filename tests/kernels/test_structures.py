@@ -12,7 +12,7 @@ from dasksolve.status import Status
 from dasksolve.structure import meant
 
 MANY = 10**6
-FLOAT, COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
+FLOAT, COMPLEX = np.dtype(np.float64), np.dtype(np.complex64)
 
 
 def definite(n, dtype, rng, m=5):
@@ -20,13 +20,48 @@ def definite(n, dtype, rng, m=5):
     return a @ a.conj().swapaxes(-1, -2) / n + np.eye(n, dtype=dtype) / 4
 
 
-MATRICES = {"pos": definite}
-# Each dtype once, and each of the triangles in real and in complex numbers; orders that each
-# kernel takes: unrolled, in a tile, with a remainder, and one system at a time.
+def dominant(n, dtype, rng, m=5):
+    """Triangles of these do not grow beyond measure."""
+    return numbers(rng, dtype, m, n, n) / dtype.type(n) + 2 * np.eye(n, dtype=dtype)
+
+
+def general(n, dtype, rng, m=5):
+    return numbers(rng, dtype, m, n, n)
+
+
+MATRICES = {
+    "pos": definite,
+    "sym": general,
+    "her": general,
+    "upper triangular": dominant,
+    "lower triangular": dominant,
+    "diagonal": general,
+    "tridiagonal": general,
+}
+# Orders of each kernel: unrolled, in a tile, with a remainder, one system at a time. Compiling is
+# what takes long, so the default tests meet every kernel, and the slow ones every combination.
+ORDERS = {"pos": (5, 18, 170), "sym": (5, 19), "her": (5, 19), "diagonal": (5, 18)}
+MORE_ORDERS = {"pos": (1, 2, 8, 12, 16, 33, 171), "sym": (1, 12, 33), "her": (1, 12, 33)}
+PAIRS = ((FLOAT, False), (COMPLEX, True))
+
+
+def case(word, lower, dtype, n, *marks):
+    name = f"{word}-{'lower' if lower else 'upper'}-{dtype}-{n}"
+    return pytest.param(word, lower, dtype, n, id=name, marks=marks)
+
+
 CASES = [
-    pytest.param("pos", lower, dtype, n, id=f"pos-{'lower' if lower else 'upper'}-{dtype}-{n}")
-    for dtype, lower in zip(DTYPES, (False, True, True, False), strict=True)
-    for n in (1, 5, 12, 18, 170)
+    case(word, lower, dtype, n)
+    for word in MATRICES
+    for dtype, lower in PAIRS
+    for n in ORDERS.get(word, (5, 18))
+]
+CASES += [
+    case(word, lower, dtype, n, pytest.mark.slow)
+    for word in MATRICES
+    for dtype in DTYPES
+    for lower in ((False, True) if word in ("pos", "sym", "her") else (False,))
+    for n in MORE_ORDERS.get(word, (1, 2, 7, 8, 9, 16, 40))
 ]
 
 
@@ -46,7 +81,7 @@ def posed(assume_a, lower, n, dtype, m=5, seed=0):
 def solve(assume_a, lower, a, b, systems=MANY):
     n, k = b.shape[1:]
     x, status = np.full_like(b, 7), np.full(len(a), Status.PENDING, np.int8)
-    pick(assume_a, n, k, systems, a.dtype, lower)(a, b, x, status)
+    pick(assume_a, n, k, systems, a.dtype, lower=lower)(a, b, x, status)
     return x, status
 
 
@@ -78,3 +113,70 @@ def test_bits_depend_on_the_system_alone(assume_a, lower, dtype, n):
         assert same_bits(solve(assume_a, lower, stored, part)[0], x[..., columns])
         one = stored[2:3], part[2:3]
         assert same_bits(solve(assume_a, lower, *one, systems=1)[0], x[2:3, :, columns])
+
+
+@pytest.mark.parametrize(
+    ("assume_a", "place", "singular"),
+    [
+        pytest.param("pos", (1, 1), Status.NOT_POSITIVE_DEFINITE, id="pos"),
+        pytest.param("upper triangular", (1, 1), Status.SINGULAR, id="upper triangular"),
+        pytest.param("lower triangular", (1, 1), Status.SINGULAR, id="lower triangular"),
+        pytest.param("diagonal", (1, 1), Status.SINGULAR, id="diagonal"),
+        pytest.param("tridiagonal", (1, slice(0, 3)), Status.SINGULAR, id="tridiagonal"),
+        pytest.param("sym", (slice(None), slice(None)), Status.SINGULAR, id="sym"),
+        pytest.param("her", (slice(None), slice(None)), Status.SINGULAR, id="her"),
+    ],
+)
+@pytest.mark.parametrize("systems", [1, MANY], ids=["few", "many"])
+@pytest.mark.parametrize(("dtype", "lower"), PAIRS, ids=["upper", "lower"])
+@pytest.mark.parametrize("n", [5, 18])
+def test_each_trouble_is_named_and_kept_apart(assume_a, place, singular, n, dtype, lower, systems):
+    stored, _ = posed(assume_a, lower, n, dtype, 21)
+    b = numbers(np.random.default_rng(0), dtype, 21, n, 2)
+    expected, _ = solve(assume_a, lower, stored, b, systems)
+    info = np.finfo(dtype)
+    tiny, least, huge = info.smallest_subnormal, 4 * info.tiny, info.max
+    stored[3][place] = 0
+    stored[5, n - 1, n - 1] = np.nan
+    stored[8, 2, 2] = -np.inf
+    b[11, 0, 1] = np.nan
+    b[12, n - 1, 0] = np.inf
+    stored[14] = np.where(np.isnan(stored[14].real), np.nan, np.diag([1] * (n - 1) + [tiny]))
+    stored[17] = np.where(np.isnan(stored[17].real), np.nan, np.eye(n) * least)
+    b[17] = huge / 4
+    bad = {3: singular, **dict.fromkeys((5, 8, 11, 12, 14, 17), Status.NONFINITE)}
+    x, status = solve(assume_a, lower, stored, b, systems)
+    assert status.tolist() == [bad.get(m, Status.OK) for m in range(21)]
+    assert np.isnan(x[list(bad)].real).all()
+    assert dtype.kind == "f" or np.isnan(x[list(bad)].imag).all()
+    sound = [m for m in range(21) if m not in bad]
+    assert same_bits(x[sound], expected[sound])
+
+
+@pytest.mark.parametrize(("dtype", "lower"), PAIRS, ids=["upper", "lower"])
+@pytest.mark.parametrize("systems", [1, MANY], ids=["few", "many"])
+@pytest.mark.parametrize("n", [5, 18])
+def test_a_pivot_that_is_not_positive_is_found_where_it_is(n, systems, dtype, lower):
+    a = np.stack([np.eye(n, dtype=dtype)] * (2 * n + 2))
+    for i in range(n):
+        a[i, i, i] = 0
+        a[n + i, i, i] = -1
+    a[-2] = 1 + np.eye(n)
+    a[-1] = 1 - np.eye(n) / 2  # indefinite, though its diagonal is positive
+    _, status = solve("pos", lower, a, np.ones((len(a), n, 1), dtype), systems)
+    bad = Status.NOT_POSITIVE_DEFINITE
+    assert status.tolist() == [bad] * (2 * n) + [Status.OK, bad]
+
+
+def test_both_triangles_give_the_same_bits():
+    a = meant(definite(18, COMPLEX, np.random.default_rng(0), 3), "pos", False)
+    b = numbers(np.random.default_rng(1), COMPLEX, 3, 18, 2)
+    upper, lower = (solve("pos", word, a, b)[0] for word in (False, True))
+    assert same_bits(upper, lower)
+
+
+def test_no_systems():
+    for word in MATRICES:
+        for n in (5, 18):
+            empty = np.empty((0, n, n)), np.empty((0, n, 1))
+            assert solve(word, False, *empty)[0].shape == (0, n, 1)

@@ -1,0 +1,69 @@
+"""Decompresses a chunk into memory that is there already, which zarr cannot.
+
+A worker of dask gives every large buffer back to the system, to be faulted in anew at the next
+block: a job of zstd chunks took 1.6 times the processor time there that it took on threads.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numcodecs.blosc import Blosc
+from numcodecs.zstd import Zstd
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BytesCodec, ZstdCodec
+
+Bytes = NDArray[np.uint8]
+
+
+def is_known(array: Any) -> bool:
+    """Whether the chunks of an array are compressed by a codec that can."""
+    codecs = array.compressors
+    return (
+        array.shards is None
+        and isinstance(array.serializer, BytesCodec)
+        and not array.filters
+        and len(codecs) == 1
+        and type(codecs[0]) in _KNOWN
+    )
+
+
+def into(memory: Bytes, array: Any, stored: Bytes) -> NDArray[Any] | None:
+    """Return the numbers of a chunk, in `memory`; None: it does not say that it fits exactly."""
+    codec, size = _KNOWN[type(array.compressors[0])]
+    if size(stored) != memory.size:
+        return None
+    codec.decode(stored, out=memory)
+    endian = array.serializer.endian
+    dtype = array.dtype.newbyteorder(endian.value) if endian else array.dtype
+    return memory.view(dtype).reshape(array.chunks)
+
+
+def _zstd_size(stored: Bytes) -> int | None:
+    """Bytes that a frame holds, if its header says so: RFC 8878, section 3.1.1.1."""
+    head = stored[:18].tobytes()
+    if len(head) < 18 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    flags = head[4]
+    single = flags >> 5 & 1
+    start = 6 - single + (0, 1, 2, 4)[flags & 3]
+    length = (single, 2, 4, 8)[flags >> 6]
+    if not length:
+        return None
+    size = int.from_bytes(head[start : start + length], "little")
+    return size + 256 if length == 2 else size
+
+
+def _blosc_size(stored: Bytes) -> int | None:
+    """Bytes that a chunk holds: Blosc's header, of 16 bytes."""
+    head = stored[:16].tobytes()
+    whole = int.from_bytes(head[12:16], "little")
+    if len(head) < 16 or whole != stored.size:  # blosc itself would read on, beyond the end
+        raise ValueError(f"a blosc chunk of {whole} bytes has {stored.size}")
+    return int.from_bytes(head[4:8], "little")
+
+
+_KNOWN: dict[type, tuple[Any, Callable[[Bytes], int | None]]] = {
+    ZstdCodec: (Zstd(), _zstd_size),
+    BloscCodec: (Blosc(), _blosc_size),
+}

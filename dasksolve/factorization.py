@@ -1,0 +1,324 @@
+"""`Factorization`: the factors of a batch, kept to solve with again and again."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from dasksolve import eager, kernels, lazy, stores
+from dasksolve.problem import Problem, describe
+from dasksolve.status import Status
+from dasksolve.stores import Location
+from dasksolve.structure import meant
+
+_ATTRIBUTE = "dasksolve_factorization"
+_VERSION = 1
+
+
+def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorization":
+    """Factor a batch of matrices once, to solve with many right-hand sides.
+
+    Parameters
+    ----------
+    a : (..., N, N) array_like or dask.array.Array
+    assume_a, lower
+        As in `solve`. What is kept are always the factors of LU with partial pivoting, of the
+        matrix that is meant; of "pos", Cholesky says whether it is positive definite.
+
+    Returns
+    -------
+    Factorization
+        Of NumPy arrays, or of lazy dask arrays if a is one.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError, ValueError, TypeError
+        As in `solve`. A singular matrix raises nothing: its `Factorization.status` says so.
+
+    Notes
+    -----
+    To solve with the factors takes a third of the time of `solve` at N = 32, and less for larger N;
+    for N below 16, to solve anew is as fast.
+
+    Examples
+    --------
+    >>> import numpy as np, dasksolve
+    >>> f = dasksolve.factor(np.array([[[2.0, 1.0], [1.0, 3.0]]]))
+    >>> f.solve(np.array([[3.0, 4.0]]))
+    array([[1., 1.]])
+    >>> sign, logabsdet = f.slogdet()
+    >>> (sign * np.exp(logabsdet)).round(12)
+    array([5.])
+    """
+    if not isinstance(a, da.Array):
+        a = eager.as_array("a", a)
+        problem = _problem(a, assume_a, lower)
+        return Factorization(*_factor_block(a, problem.dtype, assume_a, lower))
+    a = lazy.checked("a", a)
+    problem = _problem(a, assume_a, lower)
+    a = a.rechunk({-2: -1, -1: -1})
+    blocks = a.map_blocks(
+        _factor_block,
+        problem.dtype,
+        assume_a,
+        lower,
+        dtype=problem.dtype,
+        meta=np.empty((0,) * a.ndim, problem.dtype),
+    )
+    core = len(problem.batch_shape)
+    return Factorization(
+        lazy.member(blocks, 0, core + 2, problem.dtype),
+        lazy.member(blocks, 1, core + 1, np.int32),
+        lazy.member(blocks, 2, core, np.int8),
+        lazy.member(blocks, 3, core, np.float64),
+    )
+
+
+def _problem(a: Any, assume_a: str, lower: bool) -> Problem:
+    return describe(a.shape, a.dtype, a.shape[-1:], a.dtype, assume_a, lower)
+
+
+def _factor_block(
+    a: NDArray[Any], dtype: np.dtype[Any], assume_a: str, lower: bool
+) -> tuple[NDArray[Any], ...]:
+    """The factors, pivots, status and rcond of a block."""
+    n, shape = a.shape[-1], a.shape[:-2]
+    lu, pivots = np.empty(a.shape, dtype), np.empty(a.shape[:-1], np.int32)
+    status, rcond = np.zeros(shape, np.int8), np.ones(shape)
+    if not a.size:
+        return lu, pivots, status, rcond
+    given = np.require(a, dtype, ["C", "A"]).reshape(-1, n, n)
+    whole = np.ascontiguousarray(meant(given, assume_a, lower))
+    flat = lu.reshape(-1, n, n), pivots.reshape(-1, n), status.reshape(-1), rcond.reshape(-1)
+    kernels.factoring(dtype)(whole, *flat)
+    unknown = (flat[2] == Status.OK) & np.isnan(flat[3])
+    if unknown.any():
+        flat[3][unknown] = eager.scaled_rconds(whole[unknown])
+    if assume_a == "pos":
+        b = np.zeros((len(given), n), dtype)
+        problem = describe(given.shape, dtype, b.shape, dtype, assume_a, lower)
+        flat[2][...] = eager.solve_with_status(given, b, problem, "nan")[1]
+        flat[0][eager.is_singular(flat[2])] = np.nan
+        flat[3][eager.is_singular(flat[2])] = 0
+    return lu, pivots, status, rcond
+
+
+def _solve_block(
+    lu: NDArray[Any], pivots: NDArray[np.int32], b: NDArray[Any], dtype: Any, transposed: bool
+) -> NDArray[Any]:
+    """Solve for the matrices b with the factors of a block; pivots have two core axes, too."""
+    n, k = lu.shape[-1], b.shape[-1]
+    shape = np.broadcast_shapes(lu.shape[:-2], b.shape[:-2])
+    x = np.empty((*shape, n, k), dtype)
+    rows = np.arange(n)
+    if ((pivots[..., 0] < rows) | (pivots[..., 0] >= n)).any():
+        raise ValueError(
+            "the factors are damaged: there are pivots that are no rows below their own"
+        )
+    if x.size:
+        size = max(1, (2 << 20) // (n * max(n, k) * x.itemsize))
+        lu, pivots, b = (eager.broadcast(values, shape) for values in (lu, pivots, b))
+        flat = x.reshape(-1, n, k)
+        for index, where in eager.pieces(shape, size):
+            order = np.ascontiguousarray(pivots[index].reshape(-1, n), np.int32)
+            factors, right = (eager.plain(v[index], n, dtype) for v in (lu, b))
+            kernels.substituting(dtype)(factors, order, right, flat[where], transposed)
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class Factorization:
+    """The factors of a batch of matrices: NumPy arrays, or lazy dask arrays.
+
+    Made by `factor`, or by `Factorization.open` from what `to_zarr` wrote.
+
+    Attributes
+    ----------
+    lu : (..., N, N) array
+        Factors, packed as the kernels want them; NaN where `status` is not OK.
+    pivots : (..., N) int32 array
+        Rows that were swapped.
+    status : (...) int8 array
+        `Status` of every matrix: OK, SINGULAR, NONFINITE or NOT_POSITIVE_DEFINITE.
+    conditions : (...) float64 array
+        What `rcond` returns.
+    """
+
+    lu: Any
+    pivots: Any
+    status: Any
+    conditions: Any
+
+    def solve(self, b: Any, *, transposed: bool = False) -> Any:
+        """Solve with every matrix, or with its plain transpose.
+
+        Parameters
+        ----------
+        b : (N,), (..., N) or (..., N, K) array_like or dask.array.Array
+            Right-hand sides, by the rule of `solve`.
+        transposed : bool, default False
+            Solve Aᵀ x = b (not the conjugate transpose).
+
+        Returns
+        -------
+        x : (..., N) or (..., N, K) ndarray or dask.array.Array
+            NaN where `status` is not OK. Not transposed, of ``assume_a="gen"``, it has the bits
+            that `solve` gives.
+
+        Raises
+        ------
+        ValueError, TypeError
+            b does not fit, or the factors are damaged.
+
+        Examples
+        --------
+        >>> import numpy as np, dasksolve
+        >>> f = dasksolve.factor(np.array([[1.0, 2.0], [0.0, 1.0]]))
+        >>> f.solve([3.0, 1.0]), f.solve([1.0, 3.0], transposed=True)
+        (array([1., 1.]), array([1., 1.]))
+        """
+        lu, pivots = self.lu, self.pivots[..., None]
+        is_lazy = isinstance(lu, da.Array) or isinstance(b, da.Array)
+        b = lazy.checked("b", b)
+        problem = describe(lu.shape, lu.dtype, b.shape, b.dtype)
+        if is_lazy:
+            x: Any = lazy.map_factored(_solve_block, lu, pivots, b, problem, transposed)
+        else:
+            b = b[..., None] if problem.vectors else b
+            x = _solve_block(lu, pivots, b, problem.dtype, transposed)
+        return x[..., 0] if problem.vectors else x
+
+    def rcond(self) -> Any:
+        """Reciprocal condition numbers in the 1-norm, float64 over the batch shape.
+
+        As `solve_ex` gives them, but estimated for every N: 0 for singular matrices, NaN for
+        non-finite ones.
+        """
+        return self.conditions
+
+    def slogdet(self) -> tuple[Any, Any]:
+        """Sign and logarithm of the absolute value of the determinants, as `numpy.linalg.slogdet`.
+
+        Returns
+        -------
+        sign : (...,) of the dtype of a
+            A number of absolute value 1; 0 for singular matrices, NaN where there are no factors.
+        logabsdet : (...,) real
+            -inf for singular matrices.
+        """
+        if not isinstance(self.lu, da.Array):
+            return _slogdet_block(self.lu, self.pivots[..., None], self.status[..., None, None])
+        arrays = self.lu, self.pivots[..., None], self.status[..., None, None]
+        both = da.map_blocks(_slogdet_block, *arrays, dtype=self.lu.dtype, meta=self.lu._meta)
+        real = np.empty(0, self.lu.dtype).real.dtype
+        axes = self.lu.ndim - 2
+        return lazy.member(both, 0, axes, self.lu.dtype), lazy.member(both, 1, axes, real)
+
+    def to_zarr(self, path: Location) -> None:
+        """Write the factors to a new zarr group; lazy ones are computed block by block.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            Path or URL of the group.
+
+        Raises
+        ------
+        FileExistsError
+            There is something.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile, dasksolve
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     dasksolve.factor(2 * np.eye(3)).to_zarr(folder + "/factors.zarr")
+        ...     f = dasksolve.Factorization.open(folder + "/factors.zarr")
+        ...     f.solve([2.0, 4.0, 6.0]).compute()
+        array([1., 2., 3.])
+        """
+        store, location = stores.open_store(path)
+        if not stores.is_empty(store):
+            raise FileExistsError(f"{location} exists; choose another path, or delete it")
+        group = zarr.create_group(store, zarr_format=3)
+        sources: list[Any] = []
+        targets: list[Any] = []
+        for name, values in self._arrays().items():
+            source = da.asarray(values)
+            chunks = tuple(max(1, *c) if c else 1 for c in source.chunks)
+            sources.append(source.rechunk(chunks))
+            targets.append(
+                group.create_array(name, shape=source.shape, chunks=chunks, dtype=source.dtype)
+            )
+        if self.lu.size:
+            da.store(sources, targets, lock=False)  # by chunks: no two tasks write to one
+        group.attrs[_ATTRIBUTE] = json.dumps({"version": _VERSION})  # last: it is whole
+
+    @classmethod
+    def open(cls, path: Location) -> "Factorization":
+        """Open what `to_zarr` wrote, as lazy dask arrays.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            Path or URL of the group.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is nothing.
+        ValueError
+            What is there are not the factors of a batch, or not all of them.
+        """
+        store, location = stores.open_store(path)
+        if stores.is_empty(store):
+            raise FileNotFoundError(
+                f"there are no factors at {location}; Factorization.to_zarr writes them"
+            )
+        group = stores.open_group(store, location, mode="r")
+        try:
+            version = json.loads(group.attrs[_ATTRIBUTE])["version"]
+            arrays = [group[name] for name in ("lu", "pivots", "status", "rcond")]
+            lu, pivots, status, rcond = (da.from_zarr(array, inline_array=True) for array in arrays)
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{location} does not hold the whole of a factorization; factor and write it again"
+            ) from None
+        whole = (
+            version == _VERSION
+            and _problem(lu, "gen", False).dtype == lu.dtype
+            and lu.shape[:-1] == pivots.shape
+            and lu.shape[:-2] == status.shape == rcond.shape
+            and (pivots.dtype, status.dtype, rcond.dtype) == (np.int32, np.int8, np.float64)
+        )
+        if not whole:
+            raise ValueError(
+                f"{location} holds factors of version {version}, lu {lu.shape} {lu.dtype}, pivots "
+                f"{pivots.shape} {pivots.dtype}, status {status.shape}: factor and write them again"
+            )
+        return cls(lu, pivots, status, rcond)
+
+    def _arrays(self) -> dict[str, Any]:
+        return {
+            "lu": self.lu,
+            "pivots": self.pivots,
+            "status": self.status,
+            "rcond": self.conditions,
+        }
+
+
+def _slogdet_block(
+    lu: NDArray[Any], pivots: NDArray[np.int32], status: NDArray[np.int8]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    status = status[..., 0, 0]
+    inverses = np.diagonal(lu, axis1=-2, axis2=-1)
+    sizes = np.abs(inverses)
+    swaps = np.count_nonzero(pivots[..., 0] != np.arange(lu.shape[-1]), axis=-1)
+    with np.errstate(invalid="ignore"):  # NaN, where there are no factors
+        sign = np.prod(inverses.conj() / sizes, axis=-1) * (1 - 2 * (swaps % 2)).astype(lu.dtype)
+    logabsdet = -np.log(sizes).sum(axis=-1)
+    singular = status == Status.SINGULAR
+    return np.where(singular, 0, sign), np.where(singular, -np.inf, logabsdet).astype(sizes.dtype)

@@ -1,0 +1,162 @@
+"""Tridiagonal systems with partial pivoting, one system a lane, as LAPACK's gtsv.
+
+The three diagonals stand in a tile as rows, above the unknowns of each column:
+
+    t[0, i]   a[i, i - 1]   → u[i, i + 2], which a swap of rows fills
+    t[1, i]   a[i, i]       → 1 / u[i, i]
+    t[2, i]   a[i, i + 1]   → u[i, i + 1]
+    t[3 + c, i]             unknown i of column c
+"""
+
+import numpy as np
+
+from dasksolve.kernels.columns import read_columns, write_columns
+from dasksolve.kernels.flaws import finite, judge, record, reject_band, undefined, weigh
+from dasksolve.kernels.interleaved import read
+from dasksolve.kernels.jit import jit, part
+from dasksolve.kernels.lanes import fnma, magnitude, nothing, operation, reciprocal, splat, where
+from dasksolve.kernels.tiles import deal, lane_count, systems_of_lanes, tile
+from dasksolve.status import Status
+
+OK, NONFINITE = int(Status.OK), int(Status.NONFINITE)
+# Right-hand sides solved at a time: the tile of an order of 10⁴ is large enough.
+CHUNK = 8
+
+
+@operation(nothing)
+def read_row(a, n, first, last, t, i, start, length, skip):
+    """The diagonals in row i, from `length` elements of it; the first `skip` are not there."""
+    at = i * n + start
+    starts = [s * (n * n) + at for s in systems_of_lanes(a, first, last)]
+    for e, x in enumerate(deal(a, starts, length)):
+        if skip + e < 3:
+            t[skip + e, i] = x
+
+
+@part
+def read_dense(a, first, last, t):
+    """Read the three diagonals of a matrix, four numbers of a row at a time."""
+    n = a.shape[1]
+    if n == 1:
+        read_row(a, n, first, last, t, 0, 0, 1, 1)
+        return
+    read_row(a, n, first, last, t, 0, 0, 2, 1)
+    for i in range(1, n - 1):
+        read_row(a, n, first, last, t, i, i - 1, 4, 0)
+    read_row(a, n, first, last, t, n - 1, n - 2, 2, 0)
+
+
+@part
+def read_band(band, first, last, t, row):
+    """Read one diagonal."""
+    n = band.shape[1]
+    if n < 8:
+        for i in range(n):
+            read(band, i, n, first, last, t, row, i, 1, False)
+    else:
+        for i in range(0, n, 8):
+            e = min(i, n - 8)
+            read(band, e, n, first, last, t, row, e, 8, False)
+
+
+@part
+def eliminate(t, n, wide, flaw, check):
+    """Solve for the unknowns, last to first; what is not finite makes `check` not 0."""
+    for i in range(n):
+        check = weigh(check, t[1, i])
+        if i > 0:
+            check = weigh(weigh(check, t[0, i]), t[2, i - 1])
+    pivot, right = t[1, 0], t[2, 0]
+    if n == 1:
+        right = splat(0, t)
+    for i in range(n - 1):
+        low, middle, high = t[0, i + 1], t[1, i + 1], t[2, i + 1]
+        if i == n - 2:
+            high = splat(0, t)
+        swapped = magnitude(low) > magnitude(pivot)
+        top = where(swapped, low, pivot)
+        flaw = judge(flaw, magnitude(top))
+        inverse = reciprocal(top)
+        factor = where(swapped, pivot, low) * inverse
+        beside = where(swapped, middle, right)
+        t[0, i], t[1, i], t[2, i] = where(swapped, high, splat(0, t)), inverse, beside
+        pivot = fnma(factor, beside, where(swapped, right, middle))
+        right = where(swapped, splat(0, t) - factor * high, high)
+        for c in range(3, 3 + wide):
+            x, y = t[c, i], t[c, i + 1]
+            t[c, i] = where(swapped, y, x)
+            t[c, i + 1] = fnma(factor, where(swapped, y, x), where(swapped, x, y))
+    flaw = judge(flaw, magnitude(pivot))
+    t[1, n - 1] = reciprocal(pivot)
+    for c in range(3, 3 + wide):
+        after = beyond = splat(0, t)
+        for i in range(n - 1, -1, -1):
+            x = t[c, i]
+            if i < n - 1:
+                x = fnma(t[2, i], after, x)
+            if i < n - 2:
+                x = fnma(t[0, i], beyond, x)
+            beyond, after = after, x * t[1, i]
+            t[c, i] = after
+    return flaw, check
+
+
+def kernel(_):
+    """The kernel for matrices of any order."""
+
+    @jit
+    def solve(a, b, x, status):
+        systems, n, columns = b.shape
+        count, last = lane_count(a), systems - 1
+        chunk = min(columns, CHUNK)
+        t = tile(np.empty(((3 + chunk) * n + 1) * count, a.dtype), n, a)
+        failed = False
+        for first in range(0, systems, count):
+            flaw = check = magnitude(splat(0, t))
+            for left in range(0, columns, chunk):
+                wide = min(chunk, columns - left)
+                read_dense(a, first, last, t)
+                read_columns(b, first, last, t, 3, left, wide)
+                flaw, check = eliminate(t, n, wide, flaw, check)
+                check = write_columns(x, first, last, t, 3, left, wide, check)
+            if record(status, first, last, flaw, check):
+                failed = True
+        if failed:
+            reject_band(a, b, x, status, 1, 1, False)
+
+    return solve
+
+
+def band_kernel(_):
+    """The kernel for three diagonals, each (M, N), of any order."""
+
+    @jit
+    def solve(lower, diagonal, upper, b, x, status):
+        systems, n, columns = b.shape
+        count, last = lane_count(b), systems - 1
+        chunk = min(columns, CHUNK)
+        t = tile(np.empty(((3 + chunk) * n + 1) * count, b.dtype), n, b)
+        failed = False
+        for first in range(0, systems, count):
+            flaw = check = magnitude(splat(0, t))
+            for left in range(0, columns, chunk):
+                wide = min(chunk, columns - left)
+                read_band(lower, first, last, t, 0)
+                read_band(diagonal, first, last, t, 1)
+                read_band(upper, first, last, t, 2)
+                read_columns(b, first, last, t, 3, left, wide)
+                flaw, check = eliminate(t, n, wide, flaw, check)
+                check = write_columns(x, first, last, t, 3, left, wide, check)
+            if record(status, first, last, flaw, check):
+                failed = True
+        if failed:
+            for m in range(systems):
+                if status[m] != OK:
+                    x[m] = undefined(x)
+                    given = finite(diagonal[m]) and finite(b[m])
+                    if n > 1:
+                        given = given and finite(lower[m, 1:]) and finite(upper[m, :-1])
+                    if not given:
+                        status[m] = NONFINITE
+
+    return solve

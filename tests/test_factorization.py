@@ -1,0 +1,182 @@
+"""`factor`: the factors of a batch, in memory, on dask and in zarr."""
+
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from dask.callbacks import Callback
+from families import same_bits
+
+import dasksolve
+from dasksolve import Factorization, Status
+from dasksolve.problem import DTYPES
+
+ORDERS = (1, 3, 8, 13, 40, 130)
+
+
+def batch(n, dtype, systems=37, k=2):
+    rng = np.random.default_rng(n)
+    a, b = rng.standard_normal((2, systems, n, n)), rng.standard_normal((2, systems, n, k))
+    if dtype.kind == "c":
+        return (a[0] + 1j * a[1]).astype(dtype), (b[0] + 1j * b[1]).astype(dtype)
+    return a[0].astype(dtype), b[0].astype(dtype)
+
+
+def troubled(n, dtype):
+    a, b = batch(n, dtype)
+    a[5], a[7, 0, -1], a[9, -1] = 0, np.nan, 0
+    status = np.zeros(len(a), np.int8)
+    status[[5, 9]], status[7] = Status.SINGULAR, Status.NONFINITE
+    return a, b, status
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", ORDERS)
+def test_solutions_have_the_bits_of_solve(n, dtype):
+    a, b, status = troubled(n, dtype)
+    f = dasksolve.factor(a)
+    assert same_bits(f.solve(b), dasksolve.solve(a, b, on_singular="nan"))
+    assert same_bits(f.solve(b[..., 0]), dasksolve.solve(a, b[..., 0], on_singular="nan"))
+    assert np.array_equal(f.status, status)
+    s = dasksolve.solve_ex(a, b)
+    if n > 8:  # below, solve_ex is exact
+        np.testing.assert_allclose(f.rcond(), s.rcond, rtol=1e-6)
+    ratio = f.rcond()[status == 0] / s.rcond[status == 0]
+    assert 0.9 < ratio.min() <= ratio.max() < 10
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", ORDERS)
+def test_the_transposed_solution_solves_the_transpose(n, dtype):
+    a, b, status = troubled(n, dtype)
+    x = dasksolve.factor(a).solve(b, transposed=True)
+    fine = status == 0
+    assert np.isnan(x[~fine]).all()
+    a, b, x = a[fine].swapaxes(-1, -2), b[fine], x[fine]
+    scale = np.abs(a).sum(-1).max(-1) * np.abs(x).max((-1, -2)) + np.abs(b).max((-1, -2))
+    error = np.abs(a @ x - b).max((-1, -2)) / scale
+    assert error.max() < 4 * n * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [1, 3, 13])
+def test_slogdet_is_numpys(n, dtype):
+    a, _, status = troubled(n, dtype)
+    sign, logabsdet = dasksolve.factor(a).slogdet()
+    fine = status != Status.NONFINITE
+    expected = np.linalg.slogdet(a[fine])
+    tolerance = 100 * n * np.finfo(dtype).eps
+    assert (sign.dtype, logabsdet.dtype) == (expected.sign.dtype, expected.logabsdet.dtype)
+    np.testing.assert_allclose(sign[fine], expected.sign, atol=tolerance)
+    np.testing.assert_allclose(logabsdet[fine], expected.logabsdet, atol=tolerance, rtol=tolerance)
+    assert np.isnan(sign[~fine]).all()
+
+
+def test_a_solution_that_overflows_is_nan_whole():
+    a, b = np.stack([np.eye(3)] * 2), np.ones((2, 3))
+    a[0, 2, 2] = 1e-300
+    b[0, 2] = 1e300
+    x = dasksolve.factor(a).solve(b)
+    assert np.isnan(x[0]).all()
+    assert (x[1] == 1).all()
+
+
+@pytest.mark.parametrize("b_shape", [(13,), (37, 13), (37, 13, 2), (1, 13, 4), (5, 37, 13, 1)])
+@pytest.mark.parametrize("lazy", ["both", "a", "b"])
+def test_dask_gives_the_bits_of_numpy(lazy, b_shape):
+    a, _, _ = troubled(13, np.dtype(float))
+    b = np.random.default_rng(0).standard_normal(b_shape)
+    expected = dasksolve.factor(a).solve(b)
+    chunks = (10,) + (-1,) * (len(b_shape) - 1)
+    f = dasksolve.factor(a if lazy == "b" else da.from_array(a, chunks=(10, 5, -1)))
+    x = f.solve(b if lazy == "a" else da.from_array(b, chunks=chunks if len(b_shape) > 1 else -1))
+    assert isinstance(x, da.Array)
+    assert (x.shape, x.dtype) == (expected.shape, expected.dtype)
+    assert same_bits(x.compute(), expected)
+
+
+def test_lazy_factors_are_computed_once_a_chunk_and_every_method_is_lazy():
+    a, b, status = troubled(13, np.dtype(float))
+    f, eager = dasksolve.factor(da.from_array(a, chunks=(10, -1, -1))), dasksolve.factor(a)
+    factored = []
+    with Callback(pretask=lambda key, *_: factored.append(str(key))):
+        found = dask.compute(f.solve(b), f.status, f.rcond(), *f.slogdet())
+    assert sum("factor_block" in key for key in factored) == 4
+    for one, two in zip(
+        found, (eager.solve(b), status, eager.rcond(), *eager.slogdet()), strict=True
+    ):
+        assert same_bits(one, two)
+
+
+def test_factors_are_kept_in_zarr(tmp_path: Path):
+    a, b, status = troubled(13, np.dtype(float))
+    path = tmp_path / "factors.zarr"
+    dasksolve.factor(da.from_array(a, chunks=(10, -1, -1))).to_zarr(path)
+    f = Factorization.open(path)
+    assert f.lu.chunks[0] == (10, 10, 10, 7)
+    assert same_bits(f.solve(b).compute(), dasksolve.factor(a).solve(b))
+    assert np.array_equal(f.status.compute(), status)
+    with pytest.raises(FileExistsError, match="choose another path"):
+        dasksolve.factor(a).to_zarr(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(lambda g: g.attrs.clear(), "does not hold the whole", id="begun only"),
+        pytest.param(lambda g: g.__delitem__("pivots"), "does not hold the whole", id="missing"),
+        pytest.param(
+            lambda g: g.create_array("status", data=np.zeros(3, np.int8), overwrite=True),
+            r"status \(3,\): factor",
+            id="shape",
+        ),
+    ],
+)
+def test_what_is_not_a_whole_factorization_is_refused(tmp_path: Path, damage, message):
+    path = tmp_path / "factors.zarr"
+    dasksolve.factor(np.eye(3)[None]).to_zarr(path)
+    damage(zarr.open_group(path))
+    with pytest.raises(ValueError, match=message):
+        Factorization.open(path)
+
+
+def test_pivots_that_are_no_rows_are_refused(tmp_path: Path):
+    path = tmp_path / "factors.zarr"
+    dasksolve.factor(np.eye(3)[None]).to_zarr(path)
+    for wrong in (7, -1, 0):
+        zarr.open_array(path / "pivots")[0, 1] = wrong
+        with pytest.raises(ValueError, match="the factors are damaged"):
+            Factorization.open(path).solve(np.ones(3)).compute()
+
+
+def test_there_is_nothing_to_open(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="no factors at"):
+        Factorization.open(tmp_path / "none.zarr")
+    assert not (tmp_path / "none.zarr").exists()
+
+
+def test_a_structure_is_factored_as_it_is_meant():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((20, 6, 6))
+    a = a @ a.swapaxes(-1, -2) + np.eye(6)
+    a[3] *= -1
+    b = rng.standard_normal((20, 6))
+    f = dasksolve.factor(np.where(np.tri(6, dtype=bool), a, np.nan), assume_a="pos", lower=True)
+    assert np.flatnonzero(f.status == Status.NOT_POSITIVE_DEFINITE).tolist() == [3]
+    assert f.rcond()[3] == 0
+    x = f.solve(b)
+    assert np.isnan(x[3]).all()
+    fine = f.status == 0
+    np.testing.assert_allclose(x[fine], np.linalg.solve(a[fine], b[fine][..., None])[..., 0])
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 3), (4, 0, 0)])
+def test_nothing_to_factor(tmp_path: Path, shape):
+    f = dasksolve.factor(np.zeros(shape))
+    assert f.solve(np.zeros(shape[:-1])).shape == shape[:-1]
+    assert f.slogdet()[0].tolist() == [1.0] * shape[0]
+    f.to_zarr(tmp_path / "f")
+    assert Factorization.open(tmp_path / "f").lu.shape == shape
