@@ -17,7 +17,7 @@ from typing import Any
 
 import dasksolve
 from dasksolve import bench, demo, early, report_page
-from dasksolve.eager import thread_count
+from dasksolve.batches import thread_count
 from dasksolve.prepare import prepare
 from dasksolve.problem import ON_SINGULAR, STRUCTURES
 from dasksolve.progress import Bar, Lines, on_terminal
