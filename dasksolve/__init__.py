@@ -1,5 +1,6 @@
 """Huge batches of dense linear systems, solved in memory, on dask, and from zarr to zarr."""
 
+import logging
 from importlib.metadata import version
 
 from dasksolve import early, labelled, nopython  # noqa: F401  early: the others take a second
@@ -11,6 +12,8 @@ from dasksolve.solution import Solution
 from dasksolve.status import Status
 from dasksolve.zarr_check import check_zarr
 from dasksolve.zarr_job import solve_zarr
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # who wants the log says so
 
 __version__ = version("dasksolve")
 

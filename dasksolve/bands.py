@@ -5,13 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dasksolve import eager, kernels
+from dasksolve import batches, eager, kernels
 from dasksolve.errors import SingularSystemError
 from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe_bands
-
-# Bytes of what goes to the kernel at once.
-_PIECE = 2 << 20
-_LANES = 16
 
 
 def solve(
@@ -19,7 +15,7 @@ def solve(
 ) -> NDArray[Any]:
     """Solve a batch held in memory; `dasksolve.solve_tridiagonal` documents it."""
     check_word("on_singular", on_singular, ON_SINGULAR)
-    threads = eager.thread_count(workers)
+    threads = batches.thread_count(workers)
     named = {"lower": lower, "diagonal": diagonal, "upper": upper}
     bands = [eager.as_array(name, values) for name, values in named.items()]
     b = eager.as_array("b", b)
@@ -55,9 +51,9 @@ def _solve(
         ]
         kernel(*ready, flat_x[flat], flat_status[flat])
 
-    size = _PIECE // ((3 + 2 * k) * n * problem.dtype.itemsize)
-    size = size // _LANES * _LANES or _LANES
-    eager.in_threads(solve_part, list(eager.pieces(batch_shape, size)), threads)
+    size = batches.PIECE // ((3 + 2 * k) * n * problem.dtype.itemsize)
+    size = size // batches.LANES * batches.LANES or batches.LANES
+    batches.in_threads(solve_part, list(batches.pieces(batch_shape, size)), threads)
     return x, status
 
 

@@ -3,23 +3,24 @@
 import argparse
 import io
 import json
+import logging
 import shlex
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 import dasksolve
 from dasksolve import bench, demo, early, report_page
+from dasksolve.batches import thread_count
 from dasksolve.prepare import prepare
 from dasksolve.problem import ON_SINGULAR, STRUCTURES
+from dasksolve.progress import Bar, Lines, on_terminal
 from dasksolve.report import Report, text
 from dasksolve.survey import survey
 
@@ -28,44 +29,6 @@ FLAGGED, FAILED, INTERRUPTED, TERMINATED = 3, 1, 130, 143
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a run as Ctrl-C does."""
-
-
-class Bar:
-    """The progress bar, shown on a terminal only."""
-
-    def __init__(self, what: str, shown: bool) -> None:
-        self.what, self.shown = what, shown
-        self.bar: Any = None
-
-    def __call__(self, report: Report) -> None:
-        """Show where the job is."""
-        if not self.shown:
-            return
-        if self.bar is None:
-            self.bar = tqdm(
-                total=report.blocks,
-                desc=self.what,
-                unit="block",
-                dynamic_ncols=True,
-                bar_format="{desc} {remaining} left |{bar}| {n_fmt}/{total_fmt} blocks{postfix}",
-            )
-        flagged = report.flagged_count - report.counts[dasksolve.Status.PENDING]
-        rate = (report.bytes_read + report.bytes_written) / report.seconds
-        self.bar.set_postfix_str(
-            f"{tqdm.format_sizeof(report.solved / report.seconds)} systems/s, "
-            f"{tqdm.format_sizeof(rate, 'B')}/s, "
-            f"{tqdm.format_sizeof(flagged) if flagged > 999 else flagged} flagged",
-            refresh=False,
-        )
-        self.bar.update(report.blocks_done - self.bar.n)
-        if report.blocks_done == report.blocks:
-            self.close()
-
-    def close(self) -> None:
-        """Leave the bar where it is, and go to a line of its own."""
-        if self.bar is not None:
-            self.bar.close()
-            self.shown, self.bar = False, None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -165,13 +128,29 @@ def _resources(command: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="memory to add to a process, such as 2GiB (default: half of what is free)",
     )
-    command.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
+    command.add_argument(
+        "--workers", type=_threads, metavar="N", help="threads (default: -1, all cores)"
+    )
     command.add_argument("--scheduler", metavar="ADDRESS", help="of a dask cluster to run on")
 
 
 def _output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print the report as JSON")
+    command.add_argument(
+        "--json-lines",
+        action="store_true",
+        help="print progress once a second, and the report last, each as JSON on one line",
+    )
     command.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _threads(word: str) -> int:
+    try:
+        return thread_count(int(word))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{word} is no number of threads: 1, 2, …, or -1"
+        ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,6 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if early.importing():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its six, one counts
+    with _waiting_is_told():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options))
     except KeyboardInterrupt as stop:
@@ -195,6 +179,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"dasksolve: {_one_line(error)}", file=sys.stderr)
         return FAILED
+
+
+@contextmanager
+def _waiting_is_told() -> Iterator[None]:
+    """Show what the schedulers warn of while a job waits."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("dasksolve: warning: %(message)s"))
+    logger = logging.getLogger("dasksolve.schedulers")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
@@ -224,6 +221,9 @@ def _client(options: argparse.Namespace, stack: ExitStack) -> Any:
         return None
     from distributed import Client  # half a second that only a cluster is worth
 
+    if not options.debug:  # it logs a traceback for every connection that is lost
+        for name in filter(lambda n: n.startswith("distributed"), logging.root.manager.loggerDict):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         client = Client(options.scheduler, timeout="10s")
     except (OSError, ValueError) as error:  # it does not answer; it is no address
@@ -249,20 +249,19 @@ def run_solve(options: argparse.Namespace) -> int:
         job["client"] = _client(options, stack)
         if options.dry_run:
             prepared = prepare(*arrays, **job)
-            if options.json:
+            if options.json or options.json_lines:
                 print(json.dumps(asdict(prepared.plan)))
             else:
                 print(f"{prepared.scheduler}\n{prepared.plan}\nnothing was written (--dry-run)")
             return 0
-        bar = _bar(options, "solving", stack)
+        watch = _watch(options, "solving", stack)
         return _finish(
             options,
-            bar,
             lambda: dasksolve.solve_zarr(
                 *arrays,
                 **job,
                 strict=options.strict,
-                progress=bar,
+                progress=watch,
             ),
         )
 
@@ -271,10 +270,9 @@ def run_check(options: argparse.Namespace) -> int:
     """Check."""
     with ExitStack() as stack:
         client = _client(options, stack)
-        bar = _bar(options, "checking", stack)
+        watch = _watch(options, "checking", stack)
         return _finish(
             options,
-            bar,
             lambda: dasksolve.check_zarr(
                 options.a,
                 options.b,
@@ -282,32 +280,35 @@ def run_check(options: argparse.Namespace) -> int:
                 memory_limit=options.memory,
                 workers=options.workers,
                 client=client,
-                progress=bar,
+                progress=watch,
             ),
         )
 
 
-def _bar(options: argparse.Namespace, what: str, stack: ExitStack) -> Bar:
-    terminal = sys.stderr is not None and sys.stderr.isatty()  # None after 2>&-
-    bar = Bar(what, shown=terminal and not options.quiet)
-    stack.callback(bar.close)
-    return bar
+def _watch(options: argparse.Namespace, what: str, stack: ExitStack) -> Bar | Lines | None:
+    watch: Bar | Lines
+    if getattr(options, "json_lines", False):
+        watch = Lines(what, sys.stdout)
+    elif on_terminal() and not options.quiet:
+        watch = Bar(what)
+    else:
+        return None
+    stack.callback(watch.close)
+    return watch
 
 
-def _finish(options: argparse.Namespace, bar: Bar, work: Callable[[], Report]) -> int:
+def _finish(options: argparse.Namespace, work: Callable[[], Report]) -> int:
     try:
         report = work()
     except dasksolve.BlockErrors as error:
-        bar.close()
         _show(options, error.report)
         raise
-    bar.close()
     _show(options, report)
     return FLAGGED if report.flagged_count else 0
 
 
 def _show(options: argparse.Namespace, report: Report) -> None:
-    if options.json:
+    if options.json or options.json_lines:
         print(json.dumps(report.to_dict()))
     elif not options.quiet:
         print(report)
@@ -328,7 +329,7 @@ def run_report(options: argparse.Namespace) -> int:
 def run_demo(options: argparse.Namespace) -> int:
     """Show the whole road."""
     with ExitStack() as stack:
-        bars = [_bar(options, what, stack) for what in ("solving", "checking")]
+        bars = [_watch(options, what, stack) for what in ("solving", "checking")]
         demo.run(options.size, options.memory, options.keep, *bars)
     return 0
 

@@ -2,8 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from dasksolve.memory import parse_size
-from dasksolve.report import Report
+from dasksolve.prepare import prepare
+from dasksolve.progress import Progress
 from dasksolve.status import Status
 from dasksolve.zarr_check import check_zarr
 from dasksolve.zarr_job import solve_zarr
@@ -32,6 +33,40 @@ def design() -> NDArray[np.float64]:
     return np.stack([np.ones(DATES), years - years.mean(), *waves], axis=1)
 
 
+def create(path: Path, pixels: int) -> tuple[Any, Any]:
+    """Create the arrays a and b of so many pixels, without a chunk."""
+    step = min(CHUNK // (8 * N * N), pixels)
+    group = zarr.create_group(path)
+    a = group.create_array(
+        "a",
+        shape=(pixels, N, N),
+        chunks=(step, N, N),
+        dtype="f8",
+        compressors=Crc32cCodec(),
+        dimension_names=("pixel", "row", "term"),
+    )
+    b = group.create_array(
+        "b",
+        shape=(pixels, N),
+        chunks=(step, N),
+        dtype="f8",
+        compressors=Crc32cCodec(),
+        dimension_names=("pixel", "row"),
+    )
+    return a, b
+
+
+def refuse(size: int, limit: int) -> None:
+    """Refuse a memory limit that no job of this size fits, before its data is written."""
+    with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
+        a, b = create(Path(folder) / "planned.zarr", _pixels(size))
+        prepare(a, b, Path(folder) / "solved.zarr", memory_limit=limit)
+
+
+def _pixels(size: int) -> int:
+    return max(16, size // (8 * N * N))
+
+
 def write(folder: Path, size: int, seed: int = 0) -> tuple[str, str, list[int]]:
     """Write normal equations of `size` bytes; return the paths of a and b, and the singular pixels.
 
@@ -40,29 +75,13 @@ def write(folder: Path, size: int, seed: int = 0) -> tuple[str, str, list[int]]:
     rng = np.random.default_rng(seed)
     x = design()
     squares = np.einsum("ti,tj->tij", x, x).reshape(DATES, N * N)
-    pixels = max(16, size // (8 * N * N))
+    pixels = _pixels(size)
     step = CHUNK // (8 * N * N)
     unseen = np.unique(rng.integers(0, pixels, 5))
     path = folder / "normal_equations.zarr"
     if path.exists():
         raise FileExistsError(f"{path} is there already; give --keep another folder")
-    group = zarr.create_group(path)
-    a = group.create_array(
-        "a",
-        shape=(pixels, N, N),
-        chunks=(min(step, pixels), N, N),
-        dtype="f8",
-        compressors=Crc32cCodec(),
-        dimension_names=("pixel", "row", "term"),
-    )
-    b = group.create_array(
-        "b",
-        shape=(pixels, N),
-        chunks=(min(step, pixels), N),
-        dtype="f8",
-        compressors=Crc32cCodec(),
-        dimension_names=("pixel", "row"),
-    )
+    a, b = create(path, pixels)
     for start in range(0, pixels, step):
         stop = min(start + step, pixels)
         seen = (rng.random((stop - start, DATES), dtype=np.float32) < 0.7).astype(float)
@@ -78,11 +97,12 @@ def run(
     size: str,
     memory_limit: str,
     keep: str | None,
-    solving: Callable[[Report], None],
-    checking: Callable[[Report], None],
+    solving: Progress | None,
+    checking: Progress | None,
 ) -> None:
     """Write, solve and check, and print what a person wants to know."""
     bytes_of_a, limit = parse_size("size", size), parse_size("memory_limit", memory_limit)
+    refuse(bytes_of_a, limit)
     if keep is not None:
         _run(Path(keep), bytes_of_a, limit, solving, checking)
         print(f"kept in {Path(keep).resolve()}")
@@ -95,8 +115,8 @@ def _run(
     folder: Path,
     size: int,
     limit: int,
-    solving: Callable[[Report], None],
-    checking: Callable[[Report], None],
+    solving: Progress | None,
+    checking: Progress | None,
 ) -> None:
     out = folder / "solved.zarr"
     started = time.perf_counter()

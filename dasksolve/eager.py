@@ -1,26 +1,28 @@
 """Solving NumPy arrays: problem, kernel, status, error."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from typing import Any
 
 import numpy as np
-from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from dasksolve import kernels
+from dasksolve.batches import (
+    PIECE,
+    broadcast,
+    in_threads,
+    is_plain,
+    piece_size,
+    pieces,
+    plain,
+    thread_count,
+)
+from dasksolve.diagnosis import backward_errors
 from dasksolve.errors import SingularSystemError
 from dasksolve.problem import ON_SINGULAR, Problem, check_word, describe
 from dasksolve.refinement import ENOUGH, refined
 from dasksolve.solution import Solution
 from dasksolve.status import Status
 from dasksolve.structure import meant
-
-# Bytes of a that go to the kernel at once. Much less and the call shows at small N; much more and
-# a copy made for the kernel leaves the cache, and Ctrl-C waits.
-_PIECE = 2 << 20
-_LANES = 16  # pieces of a multiple of the widest vector leave no lane idle but at the end
 
 
 def solve(
@@ -139,7 +141,7 @@ def _solve(
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
     if diagnostics and problem.assume_a != "gen":
         return _diagnose_structure(a, b, problem, threads, diagnostics)
-    direct = problem.direct and _is_plain(a) and _is_plain(b)
+    direct = problem.direct and is_plain(a) and is_plain(b)
     return (_solve_direct if direct else _solve_any)(a, b, problem, threads, diagnostics)
 
 
@@ -197,7 +199,7 @@ def _solve_direct(
         status.reshape(-1),
         *(numbers.reshape(-1) for numbers in diagnostics),
     )
-    if threads == 1 and a.nbytes + b.nbytes <= _PIECE:
+    if threads == 1 and a.nbytes + b.nbytes <= PIECE:
         kernel(*arrays)
     else:
         parts = [flat for _, flat in pieces((status.size,), _piece_size(problem))]
@@ -255,82 +257,8 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
     return np.asarray(values)
 
 
-def thread_count(workers: int) -> int:
-    """Return how many threads `workers` asks for."""
-    if workers == 1:
-        return 1
-    if workers == -1:
-        return CPU_COUNT
-    if not isinstance(workers, int | np.integer) or workers < 1:
-        raise ValueError(f"workers={workers!r} must be a positive integer, or -1 for all cores")
-    return int(workers)
-
-
-def pieces(batch_shape: tuple[int, ...], size: int) -> Iterator[tuple[tuple[Any, ...], slice]]:
-    """Yield (index, flat slice) of consecutive parts of a batch, each of at most `size` systems."""
-    axis, below = len(batch_shape), 1  # below: systems in one step along `axis`
-    while axis > 0 and below * batch_shape[axis - 1] <= size:
-        axis -= 1
-        below *= batch_shape[axis]
-    if axis == 0:
-        yield (), slice(0, below)
-        return
-    length, step = batch_shape[axis - 1], max(1, size // below)
-    start = 0
-    for outer in product(*map(range, batch_shape[: axis - 1])):
-        for first in range(0, length, step):
-            last = min(first + step, length)
-            stop = start + (last - first) * below
-            yield (*outer, slice(first, last)), slice(start, stop)
-            start = stop
-
-
 def _piece_size(problem: Problem) -> int:
     return piece_size(problem.n, problem.k, problem.dtype.itemsize)
-
-
-def piece_size(n: int, k: int, itemsize: int) -> int:
-    """Systems in a piece: a multiple of the lanes if there are that many."""
-    size = _PIECE // (n * max(n, k) * itemsize)
-    return size // _LANES * _LANES or max(size, 1)
-
-
-def in_threads(work: Callable[[Any], None], parts: list[Any], threads: int) -> None:
-    """Call `work` on each part, in one or several threads."""
-    queue = iter(parts)  # a list's iterator hands each item to one thread only
-
-    def drain() -> None:
-        for part in queue:
-            work(part)
-
-    count = min(threads, len(parts))
-    if count <= 1:
-        drain()
-        return
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            for future in [pool.submit(drain) for _ in range(count)]:
-                future.result()
-        finally:
-            for _ in queue:  # after Ctrl-C, leave the threads nothing more to do
-                pass
-
-
-def broadcast(values: NDArray[Any], batch_shape: tuple[int, ...]) -> NDArray[Any]:
-    """Values with two core axes, for a whole batch."""
-    core = values.shape[-2:]
-    same = values.shape[:-2] == batch_shape
-    return values if same else np.broadcast_to(values, (*batch_shape, *core))
-
-
-def _is_plain(values: NDArray[Any]) -> bool:
-    flags = values.flags
-    return flags.c_contiguous and flags.aligned
-
-
-def plain(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return values as the kernel wants them, copied only where they are not so already."""
-    return np.require(values, dtype, ["C", "A"]).reshape(-1, n, values.shape[-1])
 
 
 def _least_squares(
@@ -381,29 +309,3 @@ def scaled_rconds(a: NDArray[Any]) -> NDArray[np.float64]:
     _solve_direct(a, zeros, problem, 1, (found, error))
     # Where even A⁻¹ overflows, 1 / cond underflows.
     return np.nan_to_num(found, nan=0.0)
-
-
-def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
-    """‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞) of every system, the largest over the columns of b and x."""
-    batch_shape = x.shape[:-2]
-    a, b = broadcast(a, batch_shape), broadcast(b, batch_shape)
-    errors = np.empty(batch_shape)
-    flat = errors.reshape(-1)
-    size = max(1, _PIECE // max(1, 16 * a.shape[-1] * max(a.shape[-1], x.shape[-1])))
-    with np.errstate(all="ignore"):
-        for index, where in pieces(batch_shape, size):
-            flat[where] = _backward_errors(a[index], b[index], x[index]).reshape(-1)
-    return errors
-
-
-def _backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
-    wide = np.result_type(x, np.float64)
-    a, b, x = a.astype(wide), b.astype(wide), x.astype(wide)
-    row_sums = np.abs(a).sum(axis=-1).max(axis=-1, initial=0)[..., None, None]
-    # A and b are scaled by a power of two, exactly, so that their norms cannot overflow.
-    scale = np.ldexp(1.0, -np.frexp(row_sums)[1])
-    a, b = a * scale, b * scale
-    residual = np.abs(a @ x - b).max(axis=-2, initial=0)
-    norms = (row_sums * scale)[..., 0] * np.abs(x).max(axis=-2, initial=0)
-    norms += np.abs(b).max(axis=-2, initial=0)
-    return np.where(residual == 0, 0.0, residual / norms).max(axis=-1, initial=0)

@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from dasksolve import eager, kernels, lazy, stores
+from dasksolve import batches, eager, kernels, lazy, stores
 from dasksolve.problem import Problem, describe
 from dasksolve.status import Status
 from dasksolve.stores import Location
@@ -122,11 +122,11 @@ def _solve_block(
     if x.size:
         kernel = kernels.substituting(dtype, kernels.in_blocks(n, lu.dtype))
         size = max(1, (2 << 20) // (n * max(n, k) * x.itemsize))
-        lu, pivots, b = (eager.broadcast(values, shape) for values in (lu, pivots, b))
+        lu, pivots, b = (batches.broadcast(values, shape) for values in (lu, pivots, b))
         flat = x.reshape(-1, n, k)
-        for index, where in eager.pieces(shape, size):
+        for index, where in batches.pieces(shape, size):
             order = np.ascontiguousarray(pivots[index].reshape(-1, n), np.int32)
-            factors, right = (eager.plain(v[index], n, dtype) for v in (lu, b))
+            factors, right = (batches.plain(v[index], n, dtype) for v in (lu, b))
             kernel(factors, order, right, flat[where], transposed)
     return x
 

@@ -10,7 +10,7 @@ from numba.np.numpy_support import as_dtype
 from numpy.typing import NDArray
 
 from dasksolve import eager
-from dasksolve.eager import piece_size
+from dasksolve.batches import piece_size
 from dasksolve.kernels.calls import call, kernel_for
 from dasksolve.kernels.jit import jit
 from dasksolve.problem import describe

@@ -15,7 +15,7 @@ from dask.callbacks import Callback
 from dask.utils import format_bytes
 from numpy.typing import NDArray
 
-from dasksolve.eager import thread_count
+from dasksolve.batches import thread_count
 from dasksolve.stores import marked
 
 logger = logging.getLogger(__name__)

@@ -159,6 +159,14 @@ def output_array(group: Any, name: str, location: str) -> Any:
     return found
 
 
+def required_array(group: Any, name: str, location: str) -> Any:
+    """An array of a job's output, which must be there."""
+    found = output_array(group, name, location)
+    if found is None:
+        raise ValueError(f"{location} has no array {name}; resume the job that writes it")
+    return found
+
+
 def _damaged(location: str, name: str, cause: str) -> ValueError:
     return ValueError(
         f"the array {name} of {location} is damaged: {cause}; start again with overwrite=True "

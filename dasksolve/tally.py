@@ -50,7 +50,7 @@ def count(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return how many systems of a block have each status, and the first that are not OK."""
     found = np.bincount(status.reshape(-1) + 1, minlength=len(Status))
-    flagged = np.flatnonzero(status != Status.OK)[:FLAGGED]
+    flagged = np.flatnonzero(status > Status.OK)[:FLAGGED]
     return tuple(found.tolist()), tuple(
         flat_indices(flagged, status.shape, origin, batch_shape).tolist()
     )

@@ -6,20 +6,21 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dasksolve import eager, journal, stores, workspace
+from dasksolve import diagnosis, eager, journal, stores, workspace
 from dasksolve.inputs import Inputs
 from dasksolve.memory import Gauge
 from dasksolve.output import DIAGNOSTICS
 from dasksolve.plan import Block
 from dasksolve.prepare import plan_job
 from dasksolve.problem import describe
+from dasksolve.progress import Progress, closed, watcher
 from dasksolve.report import Report
 from dasksolve.schedulers import choose
 from dasksolve.status import Status
 from dasksolve.stores import Location
 from dasksolve.structure import meant
 from dasksolve.tally import BlockResult
-from dasksolve.zarr_job import Job, Progress, result, run_job
+from dasksolve.zarr_job import Job, result, run_job
 
 
 def check_zarr(
@@ -30,7 +31,7 @@ def check_zarr(
     memory_limit: int | str | None = None,
     workers: int | None = None,
     client: Any = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Report:
     """Read a, b and the output of `solve_zarr` again, and recompute every backward error.
 
@@ -68,6 +69,7 @@ def check_zarr(
     True
     >>> folder.cleanup()
     """
+    watch = watcher(progress, "checking")
     token = uuid.uuid4().hex[:8]
     Gauge(token)
     store, location = stores.open_store(out)
@@ -88,8 +90,8 @@ def check_zarr(
         token=token,
         inputs=inputs,
         plan=plan,
-        x=_array(group, "x", location),
-        status=_array(group, "status", location),
+        x=stores.required_array(group, "x", location),
+        status=stores.required_array(group, "status", location),
         on_singular=options["on_singular"],
         strict=False,
         resume=False,
@@ -99,14 +101,8 @@ def check_zarr(
         ),
     )
     advice = "nothing was changed; resume the job for blocks that are not solved yet"
-    return run_job(check_block, job, scheduler, location, progress, advice)
-
-
-def _array(group: Any, name: str, location: str) -> Any:
-    found = stores.output_array(group, name, location)
-    if found is None:
-        raise ValueError(f"{location} has no array {name}; resume the job that writes it")
-    return found
+    with closed(watch):
+        return run_job(check_block, job, scheduler, location, watch, advice)
 
 
 def check_block(job: Job, number: int) -> BlockResult:
@@ -134,7 +130,7 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
         anew = eager.solve_and_diagnose(a, b, problem, job.on_singular) if stored else None
         if problem.vectors:
             b, x = b[..., None], x[..., None]
-        errors = eager.backward_errors(meant(a, problem.assume_a, problem.lower), b, x)
+        errors = diagnosis.backward_errors(meant(a, problem.assume_a, problem.lower), b, x)
     solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
     eps = np.finfo(x.dtype).eps
     suspects = {

@@ -1,5 +1,6 @@
 """`solve_zarr`: describe, validate, create, run in windows, report."""
 
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from dasksolve.memory import Gauge
 from dasksolve.plan import Block, Plan
 from dasksolve.prepare import Prepared, prepare
 from dasksolve.problem import describe, flat_indices
+from dasksolve.progress import Progress, closed, watcher
 from dasksolve.report import Report
 from dasksolve.schedulers import WINDOW, Cluster, Threads
 from dasksolve.status import Status
 from dasksolve.stores import Location
 from dasksolve.tally import BlockResult, Tally, count, worst
 
-Progress = Callable[[Report], None]
+logger = logging.getLogger(__name__)
 
 _BEGUN: set[str] = set()
 """Jobs that this process has begun to work at."""
@@ -76,7 +78,7 @@ def solve_zarr(
     overwrite: bool = False,
     strict: bool = True,
     compressors: Any = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Report:
     """Solve a batch stored in zarr, larger than memory, block by block into a zarr group.
 
@@ -122,8 +124,9 @@ def solve_zarr(
     compressors : sequence of zarr codecs, optional
         For x; default: crc32c alone, since solutions hardly compress. ``()``: none at all. A
         resumed run keeps those of the first.
-    progress : callable, optional
-        Called with the `Report` so far after every block.
+    progress : bool or callable, optional
+        True: a bar, on a terminal or in a notebook. A function is called with the `Report` so far
+        after every block. The same and more is logged under the name ``dasksolve``.
 
     Returns
     -------
@@ -158,6 +161,7 @@ def solve_zarr(
     array([0.25, 0.25, 0.25])
     >>> folder.cleanup()
     """
+    watch = watcher(progress, "solving")
     token = uuid.uuid4().hex[:8]
     Gauge(token)
     prepared = prepare(
@@ -175,8 +179,8 @@ def solve_zarr(
         resume=resume,
         overwrite=overwrite,
     )
-    with output.claimed(prepared.store, prepared.location):
-        job, report = _solve(prepared, token, on_singular, strict, compressors, progress)
+    with closed(watch), output.claimed(prepared.store, prepared.location):
+        job, report = _solve(prepared, token, on_singular, strict, compressors, watch)
     if on_singular == "raise":
         _raise_singular(job, report)
     return report
@@ -232,9 +236,15 @@ def run_job(
 ) -> Report:
     """Carry out `task` for every block; raise `BlockErrors` at the end if some failed."""
     tally = Tally(job.token, location, job.inputs.problem, job.plan)
+    how = "resumed" if job.resume else "begun"
+    logger.info("%s %s: %s; %s", location, how, scheduler, "; ".join(str(job.plan).splitlines()))
 
     def on_result(result: BlockResult) -> None:
         tally.add(result)
+        if result.failure is not None:
+            logger.warning("%s: %s", location, tally.failures[-1])
+        elif tally.done % WINDOW == 0:
+            logger.info("%s: %d of %d blocks done", location, tally.done, job.plan.blocks)
         if progress is not None:
             progress(tally.report())
 
@@ -242,6 +252,7 @@ def run_job(
     scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.workers, on_result)
     scheduler.in_each_process(workspace.free_all)
     report = tally.report()
+    logger.info("%s finished: %s", location, "; ".join(" ".join(row) for row in report.rows()))
     if tally.failures:
         raise BlockErrors(sorted(tally.failures), report, advice)
     return report

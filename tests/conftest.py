@@ -47,6 +47,15 @@ def batch(store: Callable[..., Stored]) -> Stored:
 
 
 @pytest.fixture
+def long(store: Callable[..., Stored]) -> Stored:
+    """64 blocks, system 77 singular, that take long enough to be interrupted."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((64 * 40, 64, 64)), rng.standard_normal((64 * 40, 64))
+    a[77] = 0
+    return store(a, b, (40, 64, 64), (40, 64))
+
+
+@pytest.fixture
 def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one stored chunk each, however small."""
     monkeypatch.setattr("dasksolve.plan._SMALL", 0)

@@ -141,6 +141,9 @@ def test_failed_blocks_are_named_after_the_report(
         pytest.param(["solve", "a"], id="too few"),
         pytest.param(["solve", "a", "b", "c", "--resume", "--overwrite"], id="both"),
         pytest.param(["solve", "a", "b", "c", "--workers", "many"], id="no number"),
+        pytest.param(["solve", "a", "b", "c", "--workers", "0"], id="no threads"),
+        pytest.param(["check", "a", "b", "c", "--workers", "-2"], id="fewer than none"),
+        pytest.param(["report"], id="no output"),
     ],
 )
 def test_usage_is_two(words: list[str]) -> None:
@@ -149,7 +152,7 @@ def test_usage_is_two(words: list[str]) -> None:
     assert exit_.value.code == 2
 
 
-@pytest.mark.parametrize("command", [[], ["solve"], ["check"], ["demo"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["solve"], ["check"], ["report"], ["demo"], ["bench"]])
 def test_help_fits_80_columns(
     command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +238,15 @@ def test_demo_cleans_up_and_prints_what_it_did(tmp_path: Path) -> None:
 def test_demo_keeps_what_it_is_told_to(tmp_path: Path) -> None:
     assert main(["demo", "--size", "1MiB", "--keep", str(tmp_path / "kept")]) == 0
     assert zarr.open_array(tmp_path / "kept/solved.zarr/x").shape == (2048, 8)
+
+
+def test_demo_refuses_a_limit_before_it_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["demo", "--size", "1TiB", "--memory", "1MiB", "--keep", str(tmp_path / "kept")]
+    assert main(words) == 1
+    assert "memory_limit=1.00 MiB is too small" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_demo_keeps_what_it_kept_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from families import BACKWARD_C, CASES, DTYPES, backward_error, bound, case, same_bits, systems
 
 import dasksolve
-from dasksolve import Status, eager
+from dasksolve import Status, batches, diagnosis, eager
 from dasksolve.problem import describe
 
 ORDERS = [1, 2, 3, 4, 5, 8, 13, 16, 17, 32, 40]
@@ -451,7 +451,7 @@ def test_three_bad_systems_among_a_million_leave_the_others_as_they_are():
 @pytest.mark.parametrize("size", [1, 2, 4, 6, 1000])
 def test_pieces_cover_a_batch_once_and_in_order(shape, size):
     flat = np.arange(np.prod(shape, dtype=int)).reshape(shape)
-    parts = list(eager.pieces(shape, size))
+    parts = list(batches.pieces(shape, size))
     assert [i for index, _ in parts for i in flat[index].ravel()] == flat.ravel().tolist()
     assert all(flat[index].size <= size for index, _ in parts)
     assert all(flat[i].ravel().tolist() == list(range(p.start, p.stop)) for i, p in parts)
@@ -459,7 +459,7 @@ def test_pieces_cover_a_batch_once_and_in_order(shape, size):
 
 def test_an_error_in_one_thread_reaches_the_caller():
     with pytest.raises(ZeroDivisionError, match="division"):
-        eager.in_threads(lambda i: operator.truediv(1, i), [3, 2, 1, 0], 2)
+        batches.in_threads(lambda i: operator.truediv(1, i), [3, 2, 1, 0], 2)
 
 
 def test_the_error_survives_pickling():
@@ -475,4 +475,4 @@ def test_backward_errors_agree_with_those_in_long_double():
     a, b = systems(8, 30, k=3)
     x = dasksolve.solve(a, b) * (1 + 1e-9)
     expected = backward_error(a, b, x)
-    assert np.abs(eager.backward_errors(a, b, x) / expected - 1).max() < 1e-4
+    assert np.abs(diagnosis.backward_errors(a, b, x) / expected - 1).max() < 1e-4

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,6 @@ from dasksolve import Status, solve_zarr
 
 BLOCKS = 64
 SCRIPT = Path(sys.executable).with_name("dasksolve")
-
-
-@pytest.fixture
-def long(store: Callable[..., Stored]) -> Stored:
-    """64 blocks that take long enough to be interrupted."""
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((BLOCKS * 40, 64, 64)), rng.standard_normal((BLOCKS * 40, 64))
-    a[77] = 0
-    return store(a, b, (40, 64, 64), (40, 64))
 
 
 def command(stored: Stored, *options: str) -> list[str]:

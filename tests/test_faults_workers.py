@@ -2,6 +2,8 @@
 
 import gzip
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +106,26 @@ def test_the_scheduler_is_killed_and_the_job_goes_on_on_another(
     assert report.blocks_done == 10
     assert 3 <= report.blocks_resumed < 10
     assert files(batch.out) == undisturbed
+
+
+@pytest.mark.slow
+def test_the_command_line_says_in_one_line_that_the_scheduler_is_gone(
+    long: Stored, tmp_path: Path
+) -> None:
+    (tmp_path / "cluster").mkdir()
+    with Programs(tmp_path / "cluster") as doomed:
+        doomed.worker()
+        words = ["solve", long.a_path, long.b_path, long.out, "--scheduler", doomed.address]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dasksolve.cli", *words], stderr=subprocess.PIPE, text=True
+        )
+        while not Path(long.out, "status/c/3").exists():
+            assert process.poll() is None
+        kill(doomed.scheduler)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith("dasksolve: the scheduler at tcp://")
+    assert errors.count("\n") == 1
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ verdicts on singularity.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,6 +109,7 @@ class Case(NamedTuple):
         return is_few(self.systems, self.n, _lanes(self.dtype))
 
 
+@lru_cache(maxsize=4096)  # a system of N = 2 takes 0.5 µs, and to choose its kernel 0.7
 def pick(
     assume_a: str,
     n: int,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import dasksolve
-from dasksolve import eager, kernels
+from dasksolve import batches, kernels
 
 ORDERS = 2, 4, 8, 16, 32, 64, 96, 128, 256, 512
 BATCH = 32 << 20
@@ -33,7 +33,7 @@ def mixed(a: Any, b: Any) -> Any:
     float32 = np.dtype(np.float32)
     blocks = kernels.in_blocks(n, float32)
     factor, substitute = (f(float32, blocks) for f in (kernels.factoring, kernels.substituting))
-    for _, part in eager.pieces(a.shape[:1], eager.piece_size(n, 1, 8)):
+    for _, part in batches.pieces(a.shape[:1], batches.piece_size(n, 1, 8)):
         low = a[part].astype(float32)
         lu, pivots = np.empty_like(low), np.empty(low.shape[:2], np.int32)
         factor(low, lu, pivots, np.empty(len(low), np.int8), np.empty(len(low)))

@@ -1,0 +1,90 @@
+"""How a batch is cut into pieces that fit in the cache, and handed to threads."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import Any
+
+import numpy as np
+from dask.system import CPU_COUNT
+from numpy.typing import NDArray
+
+# Bytes of a that go to the kernel at once. Much less and the call shows at small N; much more and
+# a copy made for the kernel leaves the cache, and Ctrl-C waits.
+PIECE = 2 << 20
+LANES = 16  # pieces of a multiple of the widest vector leave no lane idle but at the end
+
+
+def thread_count(workers: int) -> int:
+    """Return how many threads `workers` asks for."""
+    if workers == 1:
+        return 1
+    if workers == -1:
+        return CPU_COUNT
+    if not isinstance(workers, int | np.integer) or workers < 1:
+        raise ValueError(f"workers={workers!r} must be a positive integer, or -1 for all cores")
+    return int(workers)
+
+
+def pieces(batch_shape: tuple[int, ...], size: int) -> Iterator[tuple[tuple[Any, ...], slice]]:
+    """Yield (index, flat slice) of consecutive parts of a batch, each of at most `size` systems."""
+    axis, below = len(batch_shape), 1  # below: systems in one step along `axis`
+    while axis > 0 and below * batch_shape[axis - 1] <= size:
+        axis -= 1
+        below *= batch_shape[axis]
+    if axis == 0:
+        yield (), slice(0, below)
+        return
+    length, step = batch_shape[axis - 1], max(1, size // below)
+    start = 0
+    for outer in product(*map(range, batch_shape[: axis - 1])):
+        for first in range(0, length, step):
+            last = min(first + step, length)
+            stop = start + (last - first) * below
+            yield (*outer, slice(first, last)), slice(start, stop)
+            start = stop
+
+
+def piece_size(n: int, k: int, itemsize: int) -> int:
+    """Systems in a piece: a multiple of the lanes if there are that many."""
+    size = PIECE // (n * max(n, k) * itemsize)
+    return size // LANES * LANES or max(size, 1)
+
+
+def in_threads(work: Callable[[Any], None], parts: list[Any], threads: int) -> None:
+    """Call `work` on each part, in one or several threads."""
+    queue = iter(parts)  # a list's iterator hands each item to one thread only
+
+    def drain() -> None:
+        for part in queue:
+            work(part)
+
+    count = min(threads, len(parts))
+    if count <= 1:
+        drain()
+        return
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            for future in [pool.submit(drain) for _ in range(count)]:
+                future.result()
+        finally:
+            for _ in queue:  # after Ctrl-C, leave the threads nothing more to do
+                pass
+
+
+def broadcast(values: NDArray[Any], batch_shape: tuple[int, ...]) -> NDArray[Any]:
+    """Values with two core axes, for a whole batch."""
+    core = values.shape[-2:]
+    same = values.shape[:-2] == batch_shape
+    return values if same else np.broadcast_to(values, (*batch_shape, *core))
+
+
+def is_plain(values: NDArray[Any]) -> bool:
+    """Whether a kernel takes them as they are."""
+    flags = values.flags
+    return flags.c_contiguous and flags.aligned
+
+
+def plain(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return values as the kernel wants them, copied only where they are not so already."""
+    return np.require(values, dtype, ["C", "A"]).reshape(-1, n, values.shape[-1])
