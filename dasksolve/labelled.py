@@ -87,6 +87,7 @@ def solve_ex(
     assume_a: str = "gen",
     lower: bool = False,
     on_singular: str = "nan",
+    refine: bool = False,
     workers: int = 1,
     keep_attrs: bool = False,
 ) -> "xr.Dataset":
@@ -97,7 +98,7 @@ def solve_ex(
     a : xarray.DataArray with dimensions (..., row, col), in any order
     b : xarray.DataArray with dimension row
     dims : (str, str), default ("row", "col")
-    assume_a, lower, on_singular, workers
+    assume_a, lower, on_singular, refine, workers
         As in `dasksolve.solve_ex`.
     keep_attrs : bool, default False
         As in `solve`, whose parameters are the same.
@@ -127,6 +128,7 @@ def solve_ex(
         "assume_a": assume_a,
         "lower": lower,
         "on_singular": on_singular,
+        "refine": refine,
         "workers": workers,
     }
     x, *numbers = _apply(api.solve_ex, a, b, dims, 3, keep_attrs, options)

@@ -113,6 +113,15 @@ def test_solve_ex_gives_a_dataset(columns, chunks):
     assert set(found.coords) == {"pixel", "quality", "col"}
 
 
+def test_solve_ex_refines_if_asked_to():
+    grows = np.eye(40) - np.tril(np.ones((40, 40)), -1)  # Wilkinson's: pivots double
+    grows[:, -1] = 1
+    a = xr.DataArray(grows[None], dims=("pixel", "row", "col"))
+    b = xr.DataArray(np.random.default_rng(0).standard_normal((1, 40)), dims=("pixel", "row"))
+    as_it_is, refined = (labelled.solve_ex(a, b, refine=refine) for refine in (False, True))
+    assert refined.backward_error < as_it_is.backward_error / 100
+
+
 def test_the_solution_has_another_name_beside_a_dimension_x():
     a, b = (values.rename(pixel="x") for values in pixels(pixel=6, row=3))
     assert set(labelled.solve_ex(a, b)) == {"solution", "status", "rcond", "backward_error"}
