@@ -92,11 +92,13 @@ def solve_and_diagnose(
     refine: bool = False,
 ) -> Solution:
     """Return x, and the status, condition and backward error of every system; raise nothing."""
-    rcond, error = np.ones(problem.batch_shape), np.zeros(problem.batch_shape)
+    if problem.n:
+        rcond, error = np.empty(problem.batch_shape), np.empty(problem.batch_shape)
+    else:  # no kernel has anything to say
+        rcond, error = np.ones(problem.batch_shape), np.zeros(problem.batch_shape)
     x, status = _solve(a, b, problem, threads, (rcond, error))
-    undefined = np.isnan(rcond) | np.isnan(error)
-    if undefined.any():
-        unknown = (status == Status.OK) & undefined
+    if np.isnan(rcond.sum() + error.sum()):
+        unknown = (status == Status.OK) & (np.isnan(rcond) | np.isnan(error))
         if unknown.any():
             _diagnose_scaled(a, b, x, problem, unknown, (status, rcond, error))
         if on_singular == "lstsq":

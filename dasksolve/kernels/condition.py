@@ -81,13 +81,20 @@ def point_at_largest(t, n, c):
 
 
 @part
-def inverse_norm(t, pivots, n, left):
-    """‖A⁻¹‖₁ in each lane, from the factors in the tile; columns from `left` on are overwritten."""
-    right = left + 1
+def begin(t, n, left):
+    """Put the vectors to begin with in columns from `left` on, to be solved for."""
     for i in range(n):
         for c in range(TRIALS):
             t[i, left + c] = splat(trial(i, c, n), t)
-    substitute(t, pivots, n, left, left + TRIALS)
+
+
+@part
+def inverse_norm(t, pivots, n, left):
+    """‖A⁻¹‖₁ in each lane, from the factors in the tile and the answers to what `begin` put there.
+
+    The columns are overwritten.
+    """
+    right = left + 1
     one, two = norm(t, n, left), norm(t, n, right)
     one, two = one * splat(1 / trial_norm(0, n), one), two * splat(1 / trial_norm(1, n), two)
     for i in range(n):

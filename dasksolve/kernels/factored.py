@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 
 from dasksolve.kernels.blocks import lane_count as lanes_of_blocks
-from dasksolve.kernels.condition import TRIALS, inverse_norm
+from dasksolve.kernels.condition import TRIALS, begin, inverse_norm
 from dasksolve.kernels.flaws import NONFINITE, OK, SINGULAR, finite, record, undefined
 from dasksolve.kernels.interleaved import (
     CHUNK,
@@ -80,6 +80,8 @@ def factor(a, lu, pivots, status, rcond):
         flaw = factor_tile(a, n, first, last, t, swaps)
         write_rows(lu, n, first, last, t)
         record(status, first, last, flaw, magnitude(splat(0, t)))
+        begin(t, n, n)
+        substitute(t, swaps, n, n, n + TRIALS)
         put_numbers(rcond, first, last, inverse_norm(t, swaps, n, n))
         for m in range(first, min(first + count, systems)):
             for k in range(n):

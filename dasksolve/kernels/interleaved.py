@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dasksolve.kernels.condition import TRIALS, inverse_norm
+from dasksolve.kernels.condition import TRIALS, begin, inverse_norm
 from dasksolve.kernels.emitted import Variable, loop
 from dasksolve.kernels.flaws import judge, record, reject, weigh
 from dasksolve.kernels.jit import jit, part
@@ -215,9 +215,9 @@ def solve(a, b, x, status, rcond=None, backward_error=None):
     systems, n, columns = b.shape
     count, last = lane_count(a), systems - 1
     chunk = min(columns, CHUNK)
-    beside = chunk if rcond is None else max(chunk, TRIALS)
+    trials = 0 if rcond is None else TRIALS
     # An odd number of vectors in a row spreads a column over all sets of the cache.
-    span = (n + beside) | 1
+    span = (n + chunk + trials) | 1
     t = tile(np.empty((n * span + 1) * count, a.dtype), span, a)
     pivots = tile(np.empty((n + 1) * count, np.int64), 1, a)
     failed = False
@@ -229,13 +229,15 @@ def solve(a, b, x, status, rcond=None, backward_error=None):
         for left in range(0, columns, chunk):
             wide = min(chunk, columns - left)
             read_columns(b, left, wide, first, last, t)
-            substitute(t, pivots, n, n, n + wide)
+            if rcond is not None:
+                begin(t, n, n + wide)
+            substitute(t, pivots, n, n, n + wide + trials)
             check = weigh_columns(check, t, n, wide)
             write_columns(x, left, wide, first, last, t)
         if record(status, first, last, flaw, check):
             failed = True
         if rcond is not None:
-            put_numbers(rcond, first, last, inverse_norm(t, pivots, n, n))
+            put_numbers(rcond, first, last, inverse_norm(t, pivots, n, n + wide))
             stop = min(first + count, systems)
             measure(a, b, x, first, stop, rcond, backward_error, vectors, sums)
     if failed:
