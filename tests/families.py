@@ -11,6 +11,11 @@ from scipy.linalg import get_lapack_funcs, hilbert
 Array = NDArray[Any]
 
 DTYPES = tuple(map(np.dtype, (np.float32, np.float64, np.complex64, np.complex128)))
+# For what is compiled anew for every dtype: all of them, two in the tests that run by default.
+SOME_DTYPES = [
+    pytest.param(dtype, id=str(dtype), marks=[] if dtype.char in "dF" else pytest.mark.slow)
+    for dtype in DTYPES
+]
 BACKWARD_C = 1.0
 """c of the bound ``2 * (LAPACK's backward error) + c * N * eps``."""
 

@@ -28,12 +28,14 @@ def test_the_table_has_a_row_a_case_in_80_columns() -> None:
     assert max(map(len, [columns, *rows])) <= 80
 
 
+@pytest.mark.slow
 def test_workers_are_compared_with_one() -> None:
     _, columns, row = run("--n", "3", "--dtype", "float64", "--workers", "2").splitlines()
     assert "one worker" in columns
     assert row.split()[:2] == ["float64", "3"]
 
 
+@pytest.mark.slow
 def test_a_structure_is_compared_with_the_general_kernel() -> None:
     words = ("--n", "3", "--dtype", "complex64", "--assume-a", "pos")
     _, columns, row = run(*words).splitlines()
@@ -41,6 +43,7 @@ def test_a_structure_is_compared_with_the_general_kernel() -> None:
     assert row.split()[:2] == ["complex64", "3"]
 
 
+@pytest.mark.slow
 def test_json_and_plot(tmp_path: Path) -> None:
     picture = tmp_path / "ratio.png"
     words = ("--n", "3", "--dtype", "float64", "--json", "--plot", str(picture))

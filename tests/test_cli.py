@@ -78,7 +78,10 @@ def test_a_second_run_says_what_to_do(batch: Stored, capsys: pytest.CaptureFixtu
         pytest.param(["--assume-a", "nice"], "'gen', 'pos'", id="assume_a"),
         pytest.param(["--on-singular", "raise"], "1 system of a batch", id="raise"),
         pytest.param(
-            ["--scheduler", "tcp://127.0.0.1:1"], "no dask scheduler answers", id="scheduler"
+            ["--scheduler", "tcp://127.0.0.1:1"],
+            "no dask scheduler answers",
+            id="scheduler",
+            marks=pytest.mark.slow,
         ),
         pytest.param(["--scheduler", "mine"], "no dask scheduler answers at mine", id="no address"),
         pytest.param(["--memory", "1e400"], "is not a positive size", id="infinite memory"),

@@ -273,7 +273,8 @@ def python(code, folder, **environment):
     return run.stdout
 
 
-@pytest.mark.parametrize("parallel", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.slow
 def test_cached_on_disk_for_a_process_that_has_not_even_imported_dasksolve(tmp_path, parallel):
     (tmp_path / "cached.py").write_text(CACHED.format(parallel=parallel))
     root = str(Path(dasksolve.__file__).parent.parent)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dasksolve
-from dasksolve.problem import DTYPES
 
 ORDERS = st.sampled_from([2, 5, 13])
+DTYPES = st.sampled_from([np.dtype(np.float64), np.dtype(np.complex64)])
 SEEDS = st.integers(0, 2**32 - 1)
 few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 
@@ -30,14 +30,14 @@ def close(x, y, s):
 
 
 @few
-@given(SEEDS, ORDERS, st.sampled_from(DTYPES), st.permutations(range(9)))
+@given(SEEDS, ORDERS, DTYPES, st.permutations(range(9)))
 def test_permuting_systems_permutes_answers(seed, n, dtype, order):
     a, b = batch(seed, n, dtype)
     assert same_bits(dasksolve.solve(a[order], b[order]), dasksolve.solve(a, b)[order])
 
 
 @few
-@given(SEEDS, ORDERS, st.sampled_from(DTYPES), st.integers(-20, 20))
+@given(SEEDS, ORDERS, DTYPES, st.integers(-20, 20))
 def test_scaling_an_equation_leaves_its_answer(seed, n, dtype, exponent):
     a, b = batch(seed, n, dtype)
     scale = np.ones(n, a.real.dtype)
@@ -51,7 +51,7 @@ def rcond(a, b):
 
 
 @few
-@given(SEEDS, ORDERS, st.sampled_from(DTYPES))
+@given(SEEDS, ORDERS, DTYPES)
 def test_the_solution_of_a_product_is_its_factor(seed, n, dtype):
     a, x = batch(seed, n, dtype)
     s = dasksolve.solve_ex(a, np.einsum("mij,mj->mi", a, x))
@@ -59,7 +59,7 @@ def test_the_solution_of_a_product_is_its_factor(seed, n, dtype):
 
 
 @few
-@given(SEEDS, ORDERS, st.sampled_from(DTYPES))
+@given(SEEDS, ORDERS, DTYPES)
 def test_the_transposed_solution_is_that_of_the_transpose(seed, n, dtype):
     a, b = batch(seed, n, dtype)
     s = dasksolve.solve_ex(a.swapaxes(-1, -2), b)

@@ -5,10 +5,10 @@ import dask.array as da
 import numpy as np
 import pytest
 from dask.callbacks import Callback
+from families import SOME_DTYPES
 
 import dasksolve
 from dasksolve import SingularSystemError, Status
-from dasksolve.problem import DTYPES
 
 ORDERS = (1, 2, 5, 8, 12, 40, 130)  # of each kernel
 
@@ -36,7 +36,7 @@ def true_backward_error(a, b, x):
     return (rest / (np.abs(a).sum(-1).max(-1)[:, None] * norm(x) + norm(b))).max(axis=-1)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", SOME_DTYPES)
 @pytest.mark.parametrize("n", ORDERS)
 def test_diagnostics_are_true_and_x_has_the_bits_of_solve(n, dtype):
     a, b = batch(n, dtype, systems=20 if n > 100 else 300, k=3)
@@ -65,7 +65,7 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", SOME_DTYPES)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("n", [4, pytest.param(12, marks=pytest.mark.slow)])
 def test_rcond_is_within_a_factor_of_ten_on_a_hundred_thousand(n, family, dtype):
@@ -80,7 +80,7 @@ def test_rcond_is_within_a_factor_of_ten_on_a_hundred_thousand(n, family, dtype)
     assert 0.9 < ratio.min() <= ratio.max() < 10
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", SOME_DTYPES)
 @pytest.mark.parametrize("n", [3, 12, 40])
 @pytest.mark.parametrize("exponent", [-0.9, -0.5, 0.5, 0.9])
 def test_diagnostics_at_the_ends_of_the_range(exponent, n, dtype):

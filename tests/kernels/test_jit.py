@@ -65,10 +65,12 @@ def test_a_child_compiles_what_is_then_loaded(package):
     assert run(package, before=APART + "    import subprocess; subprocess.run = None") == (True, 1)
 
 
+@pytest.mark.slow
 def test_a_child_that_fails_is_no_reason_to_fail(package):
     assert run(package, before=APART + "    import sys; sys.executable = None") == (True, 0)
 
 
+@pytest.mark.slow
 def test_an_index_that_a_crash_cut_short_is_no_reason_to_fail(package):
     run(package)
     for index in package.rglob("*.nbi"):
@@ -84,6 +86,7 @@ def test_a_change_to_the_lanes_alone_recompiles(package):
     assert run(package) == (True, 1)
 
 
+@pytest.mark.slow
 def test_no_place_for_a_cache(package):
     # A file where numba would make its directories: fails for the superuser too.
     (package / "kernels" / "__pycache__").write_text("")
@@ -93,6 +96,7 @@ def test_no_place_for_a_cache(package):
     assert run(package, **nowhere) == (True, 0)
 
 
+@pytest.mark.slow
 def test_a_full_disk(package):
     # Every file that grows fails with EFBIG, as on a full disk with ENOSPC.
     before = """
