@@ -218,7 +218,11 @@ def _solve(
             refine=prepared.identity["options"]["refine"],
             mark=mark,
         )
-        report = run_job(solve_block, job, scheduler, prepared.location, follow, advice)
+        try:
+            report = run_job(solve_block, job, scheduler, prepared.location, follow, advice)
+        finally:
+            if isinstance(scheduler, Cluster):  # a worker that was killed left what it was writing
+                stores.sweep(store)
     if not stores.is_there(status):
         raise FileNotFoundError(
             f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
