@@ -13,7 +13,8 @@ from families import SOME_DTYPES, same_bits
 import dasksolve
 from dasksolve import Factorization, Status
 
-ORDERS = (1, 3, 8, 13, 40, 150)
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 8, 40)]
+ORDERS = [3, 13, 150, *SLOW]
 
 
 def batch(n, dtype, systems=37, k=2):

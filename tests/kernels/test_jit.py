@@ -60,6 +60,7 @@ APART = """
 """
 
 
+@pytest.mark.slow
 def test_a_child_compiles_what_is_then_loaded(package):
     assert run(package, before=APART) == (True, 1)
     assert run(package, before=APART + "    import subprocess; subprocess.run = None") == (True, 1)
@@ -78,6 +79,7 @@ def test_an_index_that_a_crash_cut_short_is_no_reason_to_fail(package):
     assert [run(package) for _ in range(3)] == [(True, 0), (True, 0), (True, 1)]
 
 
+@pytest.mark.slow
 def test_a_change_to_the_lanes_alone_recompiles(package):
     run(package)
     with (package / "kernels" / "lanes.py").open("a") as lanes:
