@@ -16,7 +16,7 @@ from dasksolve.stores import Location
 from dasksolve.structure import meant
 
 _ATTRIBUTE = "dasksolve_factorization"
-_VERSION = 1
+_VERSION = 2
 
 
 def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorization":
@@ -85,16 +85,16 @@ def _problem(a: Any, assume_a: str, lower: bool) -> Problem:
 def _factor_block(
     a: NDArray[Any], dtype: np.dtype[Any], assume_a: str, lower: bool
 ) -> tuple[NDArray[Any], ...]:
-    """The factors, pivots, status and rcond of a block."""
+    """The factors, the order of rows, status and rcond of a block."""
     n, shape = a.shape[-1], a.shape[:-2]
-    lu, pivots = np.empty(a.shape, dtype), np.empty(a.shape[:-1], np.int32)
+    lu, order = np.empty(a.shape, dtype), np.empty(a.shape[:-1], np.int32)
     status, rcond = np.zeros(shape, np.int8), np.ones(shape)
     if not a.size:
-        return lu, pivots, status, rcond
+        return lu, order, status, rcond
     given = np.require(a, dtype, ["C", "A"]).reshape(-1, n, n)
     whole = np.ascontiguousarray(meant(given, assume_a, lower))
-    flat = lu.reshape(-1, n, n), pivots.reshape(-1, n), status.reshape(-1), rcond.reshape(-1)
-    kernels.factoring(dtype, kernels.in_blocks(n, dtype))(whole, *flat)
+    flat = lu.reshape(-1, n, n), order.reshape(-1, n), status.reshape(-1), rcond.reshape(-1)
+    kernels.factoring(n, dtype)(whole, *flat)
     unknown = (flat[2] == Status.OK) & np.isnan(flat[3])
     if unknown.any():
         flat[3][unknown] = eager.scaled_rconds(whole[unknown])
@@ -104,30 +104,27 @@ def _factor_block(
         flat[2][...] = eager.solve_with_status(given, b, problem, "nan")[1]
         flat[0][eager.is_singular(flat[2])] = np.nan
         flat[3][eager.is_singular(flat[2])] = 0
-    return lu, pivots, status, rcond
+    return lu, order, status, rcond
 
 
 def _solve_block(
-    lu: NDArray[Any], pivots: NDArray[np.int32], b: NDArray[Any], dtype: Any, transposed: bool
+    lu: NDArray[Any], order: NDArray[np.int32], b: NDArray[Any], dtype: Any, transposed: bool
 ) -> NDArray[Any]:
-    """Solve for the matrices b with the factors of a block; pivots have two core axes, too."""
+    """Solve for the matrices b with the factors of a block; `order` has two core axes, too."""
     n, k = lu.shape[-1], b.shape[-1]
     shape = np.broadcast_shapes(lu.shape[:-2], b.shape[:-2])
     x = np.empty((*shape, n, k), dtype)
-    rows = np.arange(n)
-    if ((pivots[..., 0] < rows) | (pivots[..., 0] >= n)).any():
-        raise ValueError(
-            "the factors are damaged: there are pivots that are no rows below their own"
-        )
+    if order.size and not (order.min() >= 0 and order.max() < n):
+        raise ValueError("the factors are damaged: there are rows in their order that are none")
     if x.size:
-        kernel = kernels.substituting(dtype, kernels.in_blocks(n, lu.dtype))
+        kernel = kernels.substituting(dtype, transposed)
         size = max(1, (2 << 20) // (n * max(n, k) * x.itemsize))
-        lu, pivots, b = (batches.broadcast(values, shape) for values in (lu, pivots, b))
+        lu, order, b = (batches.broadcast(values, shape) for values in (lu, order, b))
         flat = x.reshape(-1, n, k)
         for index, where in batches.pieces(shape, size):
-            order = np.ascontiguousarray(pivots[index].reshape(-1, n), np.int32)
             factors, right = (batches.plain(v[index], n, dtype) for v in (lu, b))
-            kernel(factors, order, right, flat[where], transposed)
+            rows = batches.plain(order[index], n, order.dtype)[..., 0]
+            kernel(factors, rows, right, flat[where])
     return x
 
 
@@ -140,9 +137,10 @@ class Factorization:
     Attributes
     ----------
     lu : (..., N, N) array
-        Factors, packed as the kernels want them; NaN where `status` is not OK.
-    pivots : (..., N) int32 array
-        Rows that were swapped.
+        Factors column by column, as LAPACK's getrf leaves them, but for the reciprocals on the
+        diagonal of U: ``lu[..., j, i]`` is in row i and column j. NaN where `status` is not OK.
+    order : (..., N) int32 array
+        Row i of L U is row ``order[..., i]`` of a.
     status : (...) int8 array
         `Status` of every matrix: OK, SINGULAR, NONFINITE or NOT_POSITIVE_DEFINITE.
     conditions : (...) float64 array
@@ -150,7 +148,7 @@ class Factorization:
     """
 
     lu: Any
-    pivots: Any
+    order: Any
     status: Any
     conditions: Any
 
@@ -182,15 +180,15 @@ class Factorization:
         >>> f.solve([3.0, 1.0]), f.solve([1.0, 3.0], transposed=True)
         (array([1., 1.]), array([1., 1.]))
         """
-        lu, pivots = self.lu, self.pivots[..., None]
+        lu, order = self.lu, self.order[..., None]
         is_lazy = isinstance(lu, da.Array) or isinstance(b, da.Array)
         b = lazy.checked("b", b)
         problem = describe(lu.shape, lu.dtype, b.shape, b.dtype)
         if is_lazy:
-            x: Any = lazy.map_factored(_solve_block, lu, pivots, b, problem, transposed)
+            x: Any = lazy.map_factored(_solve_block, lu, order, b, problem, transposed)
         else:
             b = b[..., None] if problem.vectors else b
-            x = _solve_block(lu, pivots, b, problem.dtype, transposed)
+            x = _solve_block(lu, order, b, problem.dtype, transposed)
         return x[..., 0] if problem.vectors else x
 
     def rcond(self) -> Any:
@@ -212,8 +210,8 @@ class Factorization:
             -inf for singular matrices.
         """
         if not isinstance(self.lu, da.Array):
-            return _slogdet_block(self.lu, self.pivots[..., None], self.status[..., None, None])
-        arrays = self.lu, self.pivots[..., None], self.status[..., None, None]
+            return _slogdet_block(self.lu, self.order[..., None], self.status[..., None, None])
+        arrays = self.lu, self.order[..., None], self.status[..., None, None]
         both = da.map_blocks(_slogdet_block, *arrays, dtype=self.lu.dtype, meta=self.lu._meta)
         real = np.empty(0, self.lu.dtype).real.dtype
         axes = self.lu.ndim - 2
@@ -282,8 +280,8 @@ class Factorization:
         group = stores.open_group(store, location, mode="r")
         try:
             version = json.loads(group.attrs[_ATTRIBUTE])["version"]
-            arrays = [group[name] for name in ("lu", "pivots", "status", "rcond")]
-            lu, pivots, status, rcond = (da.from_zarr(array, inline_array=True) for array in arrays)
+            arrays = [group[name] for name in ("lu", "order", "status", "rcond")]
+            lu, order, status, rcond = (da.from_zarr(array, inline_array=True) for array in arrays)
         except (KeyError, TypeError, ValueError):
             raise ValueError(
                 f"{location} does not hold the whole of a factorization; factor and write it again"
@@ -291,35 +289,44 @@ class Factorization:
         whole = (
             version == _VERSION
             and _problem(lu, "gen", False).dtype == lu.dtype
-            and lu.shape[:-1] == pivots.shape
+            and lu.shape[:-1] == order.shape
             and lu.shape[:-2] == status.shape == rcond.shape
-            and (pivots.dtype, status.dtype, rcond.dtype) == (np.int32, np.int8, np.float64)
+            and (order.dtype, status.dtype, rcond.dtype) == (np.int32, np.int8, np.float64)
         )
         if not whole:
             raise ValueError(
-                f"{location} holds factors of version {version}, lu {lu.shape} {lu.dtype}, pivots "
-                f"{pivots.shape} {pivots.dtype}, status {status.shape}: factor and write them again"
+                f"{location} holds factors of version {version}, lu {lu.shape} {lu.dtype}, order "
+                f"{order.shape} {order.dtype}, status {status.shape}: factor and write them again"
             )
-        return cls(lu, pivots, status, rcond)
+        return cls(lu, order, status, rcond)
 
     def _arrays(self) -> dict[str, Any]:
         return {
             "lu": self.lu,
-            "pivots": self.pivots,
+            "order": self.order,
             "status": self.status,
             "rcond": self.conditions,
         }
 
 
 def _slogdet_block(
-    lu: NDArray[Any], pivots: NDArray[np.int32], status: NDArray[np.int8]
+    lu: NDArray[Any], order: NDArray[np.int32], status: NDArray[np.int8]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     status = status[..., 0, 0]
     inverses = np.diagonal(lu, axis1=-2, axis2=-1)
     sizes = np.abs(inverses)
-    swaps = np.count_nonzero(pivots[..., 0] != np.arange(lu.shape[-1]), axis=-1)
     with np.errstate(invalid="ignore"):  # NaN, where there are no factors
-        sign = np.prod(inverses.conj() / sizes, axis=-1) * (1 - 2 * (swaps % 2)).astype(lu.dtype)
+        sign = np.prod(inverses.conj() / sizes, axis=-1) * _parity(order[..., 0]).astype(lu.dtype)
     logabsdet = -np.log(sizes).sum(axis=-1)
     singular = status == Status.SINGULAR
     return np.where(singular, 0, sign), np.where(singular, -np.inf, logabsdet).astype(sizes.dtype)
+
+
+def _parity(order: NDArray[np.int32]) -> NDArray[np.int64]:
+    """1 for even permutations, -1 for odd ones: N minus the number of cycles is even or odd."""
+    rows = np.arange(order.shape[-1])
+    least, ahead = np.broadcast_to(rows, order.shape), order
+    for _ in range(len(rows).bit_length()):  # of 1, 2, 4, … elements of each cycle
+        least = np.minimum(least, np.take_along_axis(least, ahead, -1))
+        ahead = np.take_along_axis(ahead, ahead, -1)
+    return 1 - 2 * (np.count_nonzero(least != rows, axis=-1) % 2)

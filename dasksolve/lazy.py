@@ -90,18 +90,18 @@ def _map(
 
 
 def map_factored(
-    function: Any, lu: Any, pivots: Any, b: Any, problem: Problem, transposed: bool
+    function: Any, lu: Any, order: Any, b: Any, problem: Problem, transposed: bool
 ) -> da.Array:
     """One `map_blocks` of a function of factors and right-hand sides."""
     if problem.vectors:
         b = _matrices(b, lu.ndim)
     leading = (lu, b) if isinstance(lu, da.Array) else (b, lu)
     batch_chunks = _batch_chunks(problem.batch_shape, *leading)
-    lu, pivots, b = (_follow(values, batch_chunks) for values in (lu, pivots, b))
+    lu, order, b = (_follow(values, batch_chunks) for values in (lu, order, b))
     return da.map_blocks(
         function,
         lu,
-        pivots,
+        order,
         b,
         problem.dtype,
         transposed,

@@ -8,14 +8,14 @@ wherever that stands in the batch. x is NaN where the status is not OK.
 The arithmetic is fixed, so that every kernel for general matrices gives the same bits. Pivots are
 the first of the largest |re| + |im| in their column, and are taken in panels of 8 (the last panel
 may be smaller). Rows are swapped in the panel and to its right. Then, with (·) as the sum of
-products over k in ascending order, begun by `lanes.product` and continued by `lanes.fma`, and
-r_k = `lanes.reciprocal` of u_kk:
+products over k in ascending order, or in descending order where that is said, begun by
+`lanes.product` and continued by `lanes.fma`, and r_k = `lanes.reciprocal` of u_kk:
 
     in a panel that starts at s     u_ij = a_ij - (l_ik u_kj : s ≤ k < i)
                                     l_ij = (a_ij - (l_ik u_kj : s ≤ k < j)) r_j
     after it, right and below       a_ij ← a_ij - (l_ik u_kj : k in the panel)
     b                               as further columns of a, which give y
-    x, panels from the last one     x_i = (y_i - (u_ik x_k : i < k in the panel)) r_i
+    x, panels from the last one     x_i = (y_i - (u_ik x_k : i < k in the panel, descending)) r_i
     after each, above               y_i ← y_i - (u_ik x_k : k in the panel)
 
 For real N ≤ 5 and complex N = 2 these are the operations of OpenBLAS's getrf, hence the same
@@ -38,6 +38,7 @@ from dasksolve.kernels import (
     factored,
     factored_blocked,
     interleaved,
+    kept,
     mirrored,
     small,
     triangular,
@@ -53,7 +54,6 @@ __all__ = [
     "compiling_apart",
     "factoring",
     "has_cache",
-    "in_blocks",
     "pick",
     "residuals",
     "substituting",
@@ -226,30 +226,26 @@ def tridiagonal_bands(dtype: np.dtype[Any]) -> Kernel:
     return _ready(tridiagonal.band_kernel(0), (band, band, band, read, write, STATUS))
 
 
-def in_blocks(n: int, dtype: np.dtype[Any]) -> bool:
-    """Whether matrices are factored one at a time; the two leave their factors in two orders."""
-    return n > GENERAL[dtype.char].interleaved
+@cache
+def factoring(n: int, dtype: np.dtype[Any]) -> Kernel:
+    """The kernel ``factor(a, lu, order, status, rcond)``: order (M, N) int32, lu as a."""
+    method = factored if n <= GENERAL[dtype.char].interleaved else factored_blocked
+    return _factoring(method.kernel, dtype)
 
 
 @cache
-def factoring(dtype: np.dtype[Any], blocks: bool) -> Kernel:
-    """The kernel ``factor(a, lu, pivots, status, rcond)``: pivots (M, N) int32, lu as a.
-
-    blocks: see `in_blocks`.
-    """
-    method = factored_blocked if blocks else factored
+def _factoring(make: Callable[..., Any], dtype: np.dtype[Any]) -> Kernel:
     read, write = _arrays(dtype)
-    pivots, rcond = types.Array(types.int32, 2, "C"), types.Array(types.float64, 1, "C")
-    return _ready(method.factor_kernel(0), (read, write, pivots, STATUS, rcond))
+    order, rcond = types.Array(types.int32, 2, "C"), types.Array(types.float64, 1, "C")
+    return _ready(make(0), (read, write, order, STATUS, rcond))
 
 
 @cache
-def substituting(dtype: np.dtype[Any], blocks: bool) -> Kernel:
-    """The kernel ``solve(lu, pivots, b, x, transposed)``, with what `factoring` gives."""
-    method = factored_blocked if blocks else factored
+def substituting(dtype: np.dtype[Any], transposed: bool) -> Kernel:
+    """The kernel ``solve(lu, order, b, x)``, with what `factoring` gives."""
     read, write = _arrays(dtype)
-    pivots = types.Array(types.int32, 2, "C", readonly=True)
-    return _ready(method.solve_kernel(0), (read, pivots, read, write, types.boolean))
+    order = types.Array(types.int32, 2, "C", readonly=True)
+    return _ready(kept.kernel(0, transposed), (read, order, read, write))
 
 
 @cache

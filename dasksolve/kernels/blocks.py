@@ -171,7 +171,7 @@ def solved(block, order, element, inverse=None):
     """The solution with a triangle, in the order of its rows; `inverse` of its diagonal."""
     found: dict[int, Vector | Pair] = {}
     for r in order:
-        known, x = sorted(found), block[r]
+        known, x = list(found), block[r]
         if known:
             x = x - inner([element(r, s) for s in known], [found[s] for s in known])
         found[r] = x * inverse(r) if inverse else x

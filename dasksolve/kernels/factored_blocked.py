@@ -1,7 +1,4 @@
-"""LU factors that are kept, of larger matrices: one at a time.
-
-They lie in an array as LAPACK's getrf leaves them, but for the reciprocals on U's diagonal.
-"""
+"""LU factors to keep, as `kept` wants them, of larger matrices: one at a time."""
 
 import numpy as np
 from llvmlite import ir
@@ -11,14 +8,15 @@ from dasksolve.kernels.blocked import (
     inverse_norm,
     keep_multipliers,
     read_system,
-    solve_columns,
-    substitute_transposed,
     update,
 )
 from dasksolve.kernels.blocks import (
+    ROWS,
+    get,
     lane_count,
-    load_first,
-    put_number,
+    planes,
+    rows_at,
+    rows_from,
     same,
     spread,
     store_first,
@@ -26,15 +24,15 @@ from dasksolve.kernels.blocks import (
 )
 from dasksolve.kernels.emitted import INDEX, Bits, Pair, Vector
 from dasksolve.kernels.factored import conclude
-from dasksolve.kernels.flaws import NONFINITE, OK, undefined
+from dasksolve.kernels.flaws import NONFINITE, OK
 from dasksolve.kernels.jit import jit, part
-from dasksolve.kernels.lanes import any_lane, operation, splat, where
+from dasksolve.kernels.lanes import nothing, operation, where
 from dasksolve.kernels.panel import factor_panel
 from dasksolve.kernels.residual import measurable, norms, workspace
+from dasksolve.kernels.tiles import transpose
 
 
-@operation(same)
-def merged(left, right, inverses, i, start):
+def merged_row(left, right, inverses, i, start):
     """Row i of L, of U, and 1 / its diagonal: of each what belongs in the columns from `start`."""
     builder = left.builder
     count = left.real.count if isinstance(left, Pair) else left.count
@@ -44,6 +42,13 @@ def merged(left, right, inverses, i, start):
     below = Bits(builder, builder.icmp_signed("<", ramp, here.value))
     diagonal = Bits(builder, builder.icmp_signed("==", ramp, here.value))
     return where(below, left, where(diagonal, spread(inverses, 0, i), right))
+
+
+@operation(same)
+def merged(left, right, inverses, i, start):
+    """`merged_row` for the rows i … of a block."""
+    rows = enumerate(zip(left, right, strict=True))
+    return tuple(merged_row(*row, inverses, i + r, start) for r, row in rows)
 
 
 @part
@@ -60,104 +65,58 @@ def tiles(a):
     return f, u, p, y, inverses, np.empty(last, np.intp)
 
 
-@part
-def write_factors(lu, pivots, m, f, u, inverses, order, places):
-    """Put the factors of a system in lu[m], and the swaps that lead to its order in pivots[m]."""
-    n, count, last = lu.shape[1], lane_count(lu), len(order)
-    rows = np.arange(n)
-    places[:n] = rows
-    for i in range(n):
-        for j in range(last // count):
-            row = merged(f[order[i], j], u[j * last + i, 0], inverses, i, j * count)
-            store_first(lu, (m * n + i) * n + j * count, n - j * count, row)
-        chosen = places[order[i]]
-        pivots[m, i] = chosen
-        rows[chosen] = rows[i]
-        places[rows[chosen]] = chosen
+@operation(nothing)
+def store_columns(lu, at, n, i, j, rows):
+    """Store a block, the rows i … and the columns j … of a system, column by column."""
+    parts = [transpose(plane) for plane in planes(rows)]
+    for k in range(parts[0][0].count):
+        lanes = range(k // ROWS * ROWS, k // ROWS * ROWS + ROWS)
+        column = [plane[k % ROWS].shuffle(plane[k % ROWS], lanes) for plane in parts]
+        inside = (n + (j + k) * -1) * ROWS
+        place, valid = at + (j + k) * n + i, (n + i * -1).at_most(inside)
+        store_first(lu, place, valid, Pair(*column) if len(column) == 2 else column[0])
 
 
 @part
-def read_factors(lu, pivots, m, f, u, inverses, order):
-    """What `write_factors` wrote."""
+def write_factors(lu, m, f, u, inverses, order):
+    """Put the factors of a system in lu[m]."""
     n, count, last = lu.shape[1], lane_count(lu), len(order)
-    for i in range(last):
-        order[i] = i
-    for i in range(n):
-        chosen = pivots[m, i]
-        order[i], order[chosen] = order[chosen], order[i]
-    for i in range(last):
-        for j in range(last // count):
-            row = splat(0, f)
-            if i < n:
-                row = load_first(lu, (m * n + i) * n + j * count, n - j * count, f)
-            f[order[i], j] = row
-            u[j * last + i, 0] = row
-        put_number(inverses, 0, i, splat(lu[m, i, i] if i < n else lu.dtype.type(1), f))
+    for j in range(last // count):
+        for i in range(0, last, ROWS):
+            left, right = get(f, rows_at(order, i), j), get(u, rows_from(j * last + i), 0)
+            block = merged(left, right, inverses, i, j * count)
+            store_columns(lu, m * n * n, n, i, j * count, block)
 
 
-def factor(a, lu, pivots, status, rcond):
-    """Factor a[m] for every m; pivots[m, k] is the row that is swapped with row k."""
+def factor(a, lu, order, status, rcond):
+    """Factor a[m] for every m; row i of L U is row order[m, i] of a[m]."""
     n, count = a.shape[1], lane_count(a)
     blocks = -(-n // count)
-    f, u, p, y, inverses, order = tiles(a)
-    last = len(order)
-    places, sizes = np.empty(last, np.intp), np.empty(last, a.real.dtype)
+    f, u, p, y, inverses, rows = tiles(a)
+    last = len(rows)
+    sizes = np.empty(last, a.real.dtype)
     vectors, sums = workspace(a)
     low, high = measurable(a)
     for m in range(len(a)):
-        verdict = OK if read_system(a, m, f, order) else NONFINITE
+        verdict = OK if read_system(a, m, f, rows) else NONFINITE
         for j in range(blocks):
             if verdict == OK:
-                update(f, p, j, order, u, a, (m + 1) * n * n)
-                verdict = factor_panel(p, f, j, order, u, j * (last + count), inverses, blocks)
-                keep_multipliers(f, p, j, order)
+                update(f, p, j, rows, u, a, (m + 1) * n * n)
+                verdict = factor_panel(p, f, j, rows, u, j * (last + count), inverses, blocks)
+                keep_multipliers(f, p, j, rows)
         if verdict == OK:
-            write_factors(lu, pivots, m, f, u, inverses, order, places)
+            write_factors(lu, m, f, u, inverses, rows)
+            order[m] = rows[:n]
             if not finite(lu, m * n * n, (m + 1) * n * n, f):
                 verdict = NONFINITE
         status[m] = verdict
         if verdict == OK:
             one, infinity = norms(a, m, vectors, sums, blocks)
-            inverse = inverse_norm(f, order, u, inverses, y, n, sizes)
+            inverse = inverse_norm(f, rows, u, inverses, y, n, sizes)
             rcond[m] = 1 / one / inverse if low <= infinity <= high else np.nan
-    conclude(a, lu, pivots, status, rcond)
+    conclude(a, lu, order, status, rcond)
 
 
-@part
-def solve_transposed(b, x, m, f, order, u, inverses, y):
-    """`solve_columns` with the transposed matrix."""
-    n, columns = b.shape[1:]
-    check = splat(0, y)
-    for j in range(0, columns, lane_count(b)):
-        for i in range(len(order)):
-            y[i, 0] = splat(0, y)
-            if i < n:
-                y[i, 0] = load_first(b, (m * n + i) * columns + j, columns - j, y)
-        substitute_transposed(f, order, u, inverses, y)
-        for i in range(n):
-            check = check + (y[i, 0] - y[i, 0])
-            store_first(x, (m * n + order[i]) * columns + j, columns - j, y[i, 0])
-    return not any_lane(check != splat(0, y))
-
-
-def solve(lu, pivots, b, x, transposed):
-    """Solve with the factors, or with the transposed ones; x is NaN where it is not finite."""
-    f, u, _, y, inverses, order = tiles(lu)
-    for m in range(len(lu)):
-        read_factors(lu, pivots, m, f, u, inverses, order)
-        if transposed:
-            sound = solve_transposed(b, x, m, f, order, u, inverses, y)
-        else:
-            sound = solve_columns(b, x, m, f, order, u, inverses, y)
-        if not sound:
-            x[m] = undefined(x)
-
-
-def factor_kernel(_):
-    """The kernel ``factor(a, lu, pivots, status, rcond)``, for systems of any order."""
+def kernel(_):
+    """The kernel ``factor(a, lu, order, status, rcond)``, for systems of any order."""
     return jit(factor)
-
-
-def solve_kernel(_):
-    """The kernel ``solve(lu, pivots, b, x, transposed)``."""
-    return jit(solve)

@@ -100,7 +100,7 @@ def solving(element, upper, unit):
         for c in range(columns):
             solved: dict[int, Any] = {}
             for r in reversed(range(PANEL)) if upper else range(PANEL):
-                known = sorted(solved)
+                known = list(solved)
                 left = [element(t, rows[r], rows[k]) for k in known]
                 x = t[rows[r], j + c]
                 x = x - inner(left, [solved[k] for k in known]) if known else x
@@ -137,16 +137,27 @@ def advance(t, pivots, swapped, start, stop, n, left, right):
 
 
 @part
+def solve_upper_rest(t, start, stop, c):
+    """`solve_upper` for a column of fewer unknowns than a panel's."""
+    for i in range(stop - 1, start - 1, -1):
+        x = t[i, c]
+        if i < stop - 1:
+            total = product(t[i, stop - 1], t[stop - 1, c])
+            for k in range(stop - 2, i, -1):
+                total = fma(t[i, k], t[k, c], total)
+            x = x - total
+        t[i, c] = x * t[i, i]
+
+
+@part
 def retreat(t, start, stop, left, right):
     """Solve for the unknowns start … stop, and take them out of the equations above."""
     if stop - start == PANEL:
         for c in range(left, right):
             solve_upper(t, start, c, 1)
     else:
-        for i in range(stop - 1, start - 1, -1):
-            subtract(t, i + 1, stop, i, i + 1, left, right)
-            for c in range(left, right):
-                t[i, c] = t[i, c] * t[i, i]
+        for c in range(left, right):
+            solve_upper_rest(t, start, stop, c)
     subtract(t, start, stop, 0, start, left, right)
 
 

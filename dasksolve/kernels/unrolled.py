@@ -68,7 +68,7 @@ def advance(column, t, start, swaps, n):
 def retreat(column, t, start, stop):
     """Solve for the unknowns start … stop, and take them out of the equations above."""
     for i in reversed(range(stop)):
-        known = range(max(start, i + 1), stop)
+        known = list(range(start, stop) if i < start else reversed(range(i + 1, stop)))
         if known:
             column[i] = column[i] - inner([t[i, k] for k in known], [column[k] for k in known])
         if i >= start:

@@ -31,17 +31,16 @@ def mixed(a: Any, b: Any) -> Any:
     n = a.shape[-1]
     x = np.empty_like(b)
     float32 = np.dtype(np.float32)
-    blocks = kernels.in_blocks(n, float32)
-    factor, substitute = (f(float32, blocks) for f in (kernels.factoring, kernels.substituting))
+    factor, substitute = kernels.factoring(n, float32), kernels.substituting(float32, False)
     for _, part in batches.pieces(a.shape[:1], batches.piece_size(n, 1, 8)):
         low = a[part].astype(float32)
-        lu, pivots = np.empty_like(low), np.empty(low.shape[:2], np.int32)
-        factor(low, lu, pivots, np.empty(len(low), np.int8), np.empty(len(low)))
+        lu, order = np.empty_like(low), np.empty(low.shape[:2], np.int32)
+        factor(low, lu, order, np.empty(len(low), np.int8), np.empty(len(low)))
         right = b[part][..., None].astype(float32)
         first, step = np.empty_like(right), np.empty_like(right)
-        substitute(lu, pivots, right, first, False)
+        substitute(lu, order, right, first)
         rest = b[part] - np.matmul(a[part], first[..., 0].astype(float)[..., None])[..., 0]
-        substitute(lu, pivots, rest[..., None].astype(float32), step, False)
+        substitute(lu, order, rest[..., None].astype(float32), step)
         x[part] = first[..., 0].astype(float) + step[..., 0]
     return x
 
