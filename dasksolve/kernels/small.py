@@ -12,11 +12,10 @@ from dasksolve.kernels.flaws import record, reject_band, weigh
 from dasksolve.kernels.jit import jit
 from dasksolve.kernels.lanes import conjugate, magnitude, operation
 from dasksolve.kernels.tiles import (
-    SECOND,
+    Ahead,
     collect,
     deal,
     lane_count,
-    prefetch_next,
     systems_of_lanes,
     tile,
 )
@@ -38,16 +37,13 @@ METHODS = {
     "lower triangular": Method(triangular.invert_diagonal, triangular.forward),
     "diagonal": Method(triangular.invert_diagonal, diagonal.divide_all),
 }
-# How many bytes ahead to ask for: a tile takes less time than memory does. In the second level of
-# the cache, since the first would not keep them: 36 ns instead of 56 at N = 8.
-AHEAD = 16 << 10
 # Up to this N the triangle lives in registers.
 IN_REGISTERS = 5
 
 
-def read_triangle(a, t, systems, n, lower):
+def read_triangle(a, t, systems, n, lower, between):
     """Put the upper triangle, transposed, or the lower one, conjugated, below the diagonal of t."""
-    for e, x in enumerate(deal(a, [s * (n * n) for s in systems], n * n)):
+    for e, x in enumerate(deal(a, [s * (n * n) for s in systems], n * n, between)):
         i, j = divmod(e, n)
         if lower and j <= i:
             t[i, j] = conjugate(x)
@@ -80,16 +76,16 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, structure, lower, fu
     some = t[0, 0]
     if n <= IN_REGISTERS:
         t = {}
-    read = read_triangle if n <= 8 else read_rows
-    read(a, t, systems, n, lower)
-
-    later = max(AHEAD // (n * n * a.lanes.dtype.bitwidth // 8) - len(systems), 0)
+    ahead, early = Ahead(a, b, x, first, n, columns), 0.5 if n <= 8 else 0
+    if n <= 8:
+        read_triangle(a, t, systems, n, lower, lambda share: ahead.ask(share * early))
+    else:
+        read_rows(a, t, systems, n, lower)
 
     def between(c):
         if n > IN_REGISTERS:
             forget_registers(builder)
-        for i in range(n):
-            prefetch_next(a, first + later, n, c * n + i, SECOND)
+        ahead.ask(early + (1 - early) * (c + 1) / n)
 
     flaw = method.factor(t, n, magnitude(some.fill(0)), between)
     check = Variable(magnitude(some.fill(0)))

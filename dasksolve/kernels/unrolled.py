@@ -13,12 +13,10 @@ from dasksolve.kernels.jit import jit
 from dasksolve.kernels.lanes import PANEL, inner, magnitude, operation, reciprocal, where
 from dasksolve.kernels.residual import doubt
 from dasksolve.kernels.tiles import (
-    FIRST,
-    SECOND,
+    Ahead,
     collect,
     deal,
     lane_count,
-    prefetch_next,
     put_numbers,
     systems_of_lanes,
     tile,
@@ -144,8 +142,11 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, full, rcond, backwar
         systems = [first + lane for lane in range(len(systems))]
     if n <= IN_REGISTERS:
         t = {}
+    ahead, early = Ahead(a, b, x, first, n, columns), 0.5 if n <= PANEL else 0
     if n <= PANEL:
-        for e, element in enumerate(deal(a, [s * (n * n) for s in systems], n * n)):
+        together = [s * (n * n) for s in systems]
+        read = deal(a, together, n * n, lambda share: ahead.ask(share * early))
+        for e, element in enumerate(read):
             t[divmod(e, n)] = element
     else:
         for i in range(n):
@@ -163,8 +164,7 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, full, rcond, backwar
         for j in range(start, stop):
             if n > IN_REGISTERS:
                 forget_registers(builder)
-            for i in range(n):
-                prefetch_next(a, first, n, j * n + i, FIRST if n <= PANEL else SECOND)
+            ahead.ask(early + (1 - early) * (j + 1) / n)
             flaw = judge(flaw, eliminate(t, start, j, swaps, n))
         if start == 0 and n > PANEL:
             read_rest(a, t, systems, swaps, n)
