@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.runtime.nrt import rtsys
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _PART: Any = {**_OPTIONS, "no_cpython_wrapper": True}
@@ -25,8 +26,21 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
+class _Stored(CompileResultCacheImpl):
+    """What is kept of a kernel: not the environments of the functions that went into it.
+
+    Only exceptions with values need them, and to load them imports half of numba: 0.1 s.
+    """
+
+    def reduce(self, result: Any) -> Any:
+        *kept, _ = super().reduce(result)
+        return *kept, ()
+
+
 class _Cache(FunctionCache):
     """A cache that forgets when any kernel changed, and that is never the reason to fail."""
+
+    _impl_class = _Stored
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
         return (*super()._index_key(signature, codegen), _sources())
@@ -40,7 +54,10 @@ class _Cache(FunctionCache):
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         with suppress(Exception):  # a crash may leave an index that ends early
-            return super().load_overload(signature, target_context)
+            # Of what numba sets up to compile, in 0.2 s, finished code needs its runtime alone.
+            rtsys.initialize(target_context)
+            return self._load_overload(signature, target_context)
+        return None
 
     def save_overload(self, signature: Any, data: Any) -> None:
         try:
