@@ -46,7 +46,7 @@ from dasksolve.kernels import (
     unrolled,
 )
 from dasksolve.kernels.apart import compile_apart, compiling_apart
-from dasksolve.kernels.jit import has_cache
+from dasksolve.kernels.jit import collecting_only_new, has_cache
 from dasksolve.kernels.lanes import PANEL, width
 
 __all__ = [
@@ -284,6 +284,7 @@ def _arrays(dtype: np.dtype[Any]) -> tuple[Any, Any]:
 
 
 def _ready(dispatcher: Any, signature: tuple[Any, ...]) -> Any:
-    dispatcher.compile(signature)
+    with collecting_only_new():
+        dispatcher.compile(signature)
     dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher
