@@ -64,9 +64,9 @@ def undefined(x):
 
 @part
 def finite(values):
-    total = abs(values.flat[0] * 0)
+    total = 0.0
     for value in values.flat:
-        total += abs(value * 0)
+        total += abs(value - value)
     return total == 0
 
 
@@ -74,10 +74,11 @@ def finite(values):
 def finite_band(a, below, above, hermitian):
     """`finite` for so many diagonals below and above the main one, real if `hermitian`."""
     n = len(a)
-    total = abs(a[0, 0].real * 0)
+    total = 0.0
     for i in range(n):
         for j in range(max(0, i - below), min(n, i + above + 1)):
-            total += abs(a[i, j].real * 0) if hermitian and i == j else abs(a[i, j] * 0)
+            x = a[i, j] - a[i, j]
+            total += abs(x.real) if hermitian and i == j else abs(x)
     return total == 0
 
 
