@@ -324,8 +324,13 @@ def _together(
     tests/benchmarks/cluster_simulation.py: 0.2 % are lost then; with half of it, 100 %.
     """
     block = _FILES + math.prod(block_shape) * (a.system_bytes + b.system_bytes) // _PACE
+    count = _count(problem, block_shape)
     enough = -(-cost * max(parallel, 40) // block)
-    return max(1, min(enough, _count(problem, block_shape) // (parallel * _BLOCKS_A_WORKER)))
+    if enough <= 1:
+        return 1
+    # In whole rounds of all workers: of 19 tasks one of two took ten, and the other had none left.
+    rounds = max(_BLOCKS_A_WORKER, count // (parallel * enough))
+    return max(1, min(-(-count // (parallel * rounds)), count // (parallel * _BLOCKS_A_WORKER)))
 
 
 def _too_small(

@@ -109,9 +109,9 @@ def test_memory_for_an_input(options: dict[str, bool], systems: int, expected: H
 @pytest.mark.parametrize(
     ("processes", "chunk", "together"),
     [
-        pytest.param(2, 32768, 6, id="two workers, 20 ms a block"),
-        pytest.param(1000, 32768, 147, id="a thousand workers, 20 ms a block"),
-        pytest.param(1000, 10**6, 6, id="a thousand workers, large blocks"),
+        pytest.param(2, 32768, 7, id="two workers, 20 ms a block"),
+        pytest.param(1000, 32768, 148, id="a thousand workers, 20 ms a block"),
+        pytest.param(1000, 10**6, 7, id="a thousand workers, large blocks"),
         pytest.param(100_000, 10**6, 12, id="too many workers to give each many tasks"),
     ],
 )
@@ -121,6 +121,11 @@ def test_a_task_lasts_until_the_scheduler_has_served_all_workers(
     made = plan(*vectors(10**13, 8, chunk), 4 << 30, 1, processes=processes, task_cost=3000)
     assert made.together == together
     assert plan(*vectors(10**13, 8, chunk), 4 << 30, 1, processes=processes).together == 1
+
+
+def test_tasks_come_in_whole_rounds_so_that_no_worker_waits_for_the_last() -> None:
+    made = plan(*vectors(2**18, 32, 2048), 4 << 30, 1, processes=2, task_cost=3000)
+    assert (made.blocks, made.together) == (128, 8)
 
 
 def test_chunked_systems_are_read_in_slabs_and_the_amplification_is_said() -> None:
