@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 WINDOW = 512
 """Tasks in one graph: enough that the workers are not idle between two, few enough for memory."""
 _PATIENCE = 10.0  # seconds without a result until we ask whether anybody works
+_DEATHS = 8  # tasks for each thread of a worker that may die with it, one after the other
 
 Task = Callable[..., Any]
 OnResult = Callable[[Any], None]
@@ -125,6 +126,7 @@ class Cluster:
             )
         self.processes = len(threads)
         self.workers = max(threads.values())
+        self.deaths = 0  # tasks that died with their workers since one was done
 
     def __str__(self) -> str:
         workers = f"{self.processes} workers of up to {self.workers} threads"
@@ -174,6 +176,7 @@ class Cluster:
         self, task: Task, job: Any, windows: Iterable[range], workers: int, on_result: OnResult
     ) -> None:
         """Call ``on_result(task(job, number))`` for each number, whatever becomes of a worker."""
+        self.deaths = 0
         suspects: list[int] = []
 
         def again(number: int, _error: Exception) -> None:
@@ -202,7 +205,7 @@ class Cluster:
         from distributed import KilledWorker, as_completed  # imported by who made the client
 
         ahead = max(WINDOW, 2 * self.processes * self.workers)
-        pending: dict[Any, range] = {}
+        pending: dict[Any, tuple[Any, range]] = {}
         completed = as_completed(loop=self.client.loop)
         remaining = iter(windows)
 
@@ -210,19 +213,20 @@ class Cluster:
             while len(pending) < ahead and (window := next(remaining, None)) is not None:
                 graph = self.client.persist(_graph(task, job, window, attempt))
                 futures = [graph.dask[key] for key in dask.core.flatten(graph.__dask_keys__())]
-                parts = _parts(window, job.plan.together)
-                pending.update(zip((f.key for f in futures), parts, strict=True))
+                parts = zip(futures, _parts(window, job.plan.together), strict=True)
+                pending.update((future.key, (future, part)) for future, part in parts)
                 completed.update(futures)
 
         submit()
         while pending:
             future = self._next(completed)
-            numbers = pending.pop(future.key)
+            _, numbers = pending.pop(future.key)
             try:
                 results = self._results(future)
             except KilledWorker as error:
                 for number in numbers:
                     on_death(number, error)
+                self._refuse_massacre(error, pending)
             except CancelledError as error:
                 raise ConnectionError(
                     f"the scheduler at {self.address} is gone or dropped the job "
@@ -233,10 +237,24 @@ class Cluster:
                 for number in numbers:
                     on_result(job.failed(number, error))
             else:
+                self.deaths = 0
                 for result in results:
                     on_result(result)
             future.release()
             submit()
+
+    def _refuse_massacre(self, error: Exception, pending: dict[Any, tuple[Any, range]]) -> None:
+        """Stop where one task after the other kills its workers."""
+        self.deaths += 1
+        if self.deaths < _DEATHS * self.workers:
+            return
+        self.client.cancel([future for future, _ in pending.values()])
+        raise RuntimeError(
+            f"{self.deaths} tasks one after the other died with their workers, and none was done: "
+            "the job is stopped before it kills more. The workers' logs may say why; most often "
+            "they lack memory (dask worker --memory-limit, memory_limit). What is done is kept: "
+            f"resume=True (--resume) goes on with it. The last of them: {error}"
+        ) from error
 
     def in_each_process(self, function: Callable[[], Any]) -> None:
         """Call a function in every worker process."""

@@ -162,6 +162,26 @@ def test_a_block_that_kills_its_workers_is_reported_and_the_cluster_lives(
     }
 
 
+@pytest.mark.slow
+def test_a_job_all_of_whose_blocks_kill_their_workers_is_stopped(
+    bomb: Stored, many_blocks: None, tmp_path: Path
+) -> None:
+    chunks = Path(bomb.a_path, "c")
+    for number in set(range(10)) - {6}:
+        (chunks / f"{number}/0/0").unlink()
+        (chunks / f"{number}/0/0").hardlink_to(chunks / "6/0/0")
+    (tmp_path / "cluster").mkdir()
+    with Programs(
+        tmp_path / "cluster", DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0"
+    ) as programs:
+        for _ in range(2):
+            programs.worker("--memory-limit", "700MiB")
+        with pytest.raises(RuntimeError, match=r"8 tasks one after the other died .* memory"):
+            solve_zarr(bomb.a_path, bomb.b_path, bomb.out, client=programs.client)
+        programs.client.wait_for_workers(1, timeout=60)
+        assert programs.client.submit(sum, (1, 2)).result(timeout=60) == 3
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
