@@ -14,6 +14,7 @@ import numpy as np
 from dask.callbacks import Callback
 from dask.utils import format_bytes
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from dasksolve.batches import thread_count
 from dasksolve.stores import marked
@@ -80,9 +81,9 @@ class Threads:
     def refuse_private(self, locations: Iterable[str]) -> None:
         """Threads see what this process sees."""
 
-    def marking(self, _store: Any, _token: str) -> AbstractContextManager[str | None]:
-        """Nothing is to be known again by another process."""
-        return nullcontext()
+    def marking(self, store: Any, token: str) -> AbstractContextManager[str | None]:
+        """Keep a mark where no folder can be locked."""
+        return nullcontext() if isinstance(store, LocalStore) else marked(store, token)
 
     def everywhere(self, _look: Callable[..., None], *_arguments: Any) -> None:
         """Threads see what this process sees."""

@@ -186,9 +186,15 @@ def is_there(array: Any) -> bool:
 
 @contextmanager
 def marked(store: Any, token: str) -> Iterator[str]:
-    """Keep a file in a store by which another process knows that it sees this very one."""
+    """Keep a file in a store by which another process knows that it sees this very one.
+
+    That of an earlier job is deleted: what it has still in hand, it does not write any more.
+    """
     key = f"{token}.{uuid.uuid4().hex}.partial"  # what a killed job leaves of it is swept
     sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"")))
+    for other in sync(_names(store)):
+        if _PARTIAL.search(other) and other != key:
+            sync(store.delete(other))
     try:
         yield key
     finally:
@@ -204,6 +210,15 @@ def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
         raise FileNotFoundError(
             f"process {os.getpid()} on {socket.gethostname()} does not see {', '.join(blind)} "
             "as the process does that started the job: put it where all workers see it"
+        )
+
+
+def refuse_unmarked(store: Any, mark: str) -> None:
+    """Refuse to write for a job whose mark is gone."""
+    if not sync(store.exists(mark)):
+        raise BlockingIOError(
+            f"another job has begun to write to {store}, or this one has ended: what was still in "
+            "hand is not written"
         )
 
 

@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class Job:
     """The arrays of rcond and backward errors, if they are wanted."""
     refine: bool = False
     mark: str | None = None
-    """Key in the output by which a worker knows it; None: no process but this one works."""
+    """Key in the output while this job is the one to write it; None: it is locked instead."""
 
     def begin(self) -> None:
         """What a process does before it works on a block."""
@@ -54,6 +55,12 @@ class Job:
             arrays = (self.inputs.a.array, self.inputs.b.array, self.x)
             stores.look(arrays, self.x.store_path.store, self.mark)
             _BEGUN.add(self.token)
+        self.refuse_late()
+
+    def refuse_late(self) -> None:
+        """Keep what a killed client left in the hands of a worker out of the output of another."""
+        if self.mark is not None:
+            stores.refuse_unmarked(self.x.store_path.store, self.mark)
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
@@ -222,7 +229,9 @@ def _solve(
             report = run_job(solve_block, job, scheduler, prepared.location, follow, advice)
         finally:
             if isinstance(scheduler, Cluster):  # a worker that was killed left what it was writing
-                stores.sweep(store)
+                with suppress(BlockingIOError):  # what another job writes by now is not ours
+                    job.refuse_late()
+                    stores.sweep(store)
     if not stores.is_there(status):
         raise FileNotFoundError(
             f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
@@ -297,6 +306,7 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         arrays = (job.x, *job.diagnostics, job.status)
         written = (x, *numbers[: len(job.diagnostics)], status)
         for array, values in zip(arrays, written, strict=True):
+            job.refuse_late()
             space.run(array.store_path.store, array.async_array.setitem(place, values))
     return result(
         job,

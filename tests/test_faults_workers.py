@@ -2,6 +2,8 @@
 
 import gzip
 import logging
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,6 +182,37 @@ def test_a_job_all_of_whose_blocks_kill_their_workers_is_stopped(
             solve_zarr(bomb.a_path, bomb.b_path, bomb.out, client=programs.client)
         programs.client.wait_for_workers(1, timeout=60)
         assert programs.client.submit(sum, (1, 2)).result(timeout=60) == 3
+
+
+JOB = """
+import dask.distributed, dasksolve, dasksolve.plan, sys
+dasksolve.plan._together = lambda *_: 32
+client = dask.distributed.Client(sys.argv[1])
+dasksolve.solve_zarr(*sys.argv[2:], client=client)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_worker_has_in_hand_of_a_killed_client_stays_out_of_another_job(
+    long: Stored, tmp_path: Path
+) -> None:
+    long.a[::5] = 0
+    zarr.open_array(long.a_path)[...] = long.a
+    (tmp_path / "cluster").mkdir()
+    with Programs(tmp_path / "cluster") as programs:
+        worker = programs.worker()
+        words = [programs.address, long.a_path, long.b_path, long.out]
+        client = subprocess.Popen([sys.executable, "-c", JOB, *words])
+        while not Path(long.out, "status/c/3").exists():
+            assert client.poll() is None
+        os.killpg(worker.pid, signal.SIGSTOP)
+        client.kill()
+        client.wait()
+        solve_zarr(long.a_path, long.b_path, long.out, on_singular="lstsq", overwrite=True)
+        written = files(long.out)
+        os.killpg(worker.pid, signal.SIGCONT)
+        programs.client.submit(sum, (1, 2)).result(timeout=60)  # after what is in hand
+    assert files(long.out) == written
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 import dasksolve
-from dasksolve import BlockErrors, Status, check_zarr, solve_zarr
+from dasksolve import BlockErrors, Report, Status, check_zarr, solve_zarr
 
 BUCKET = "s3://systems"
 SLOW = pytest.mark.slow
@@ -145,6 +145,20 @@ def test_a_server_that_goes_on_failing_is_no_missing_chunk(
     s3.fail("", 0, 0)
     assert solve_zarr(bucket.a_path, bucket.b_path, bucket.out, resume=True).blocks_resumed == 9
     assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("many_blocks", "small_windows")
+def test_the_later_of_two_jobs_on_one_output_wins_and_the_first_stops(bucket: Stored) -> None:
+    def second(report: Report) -> None:
+        if report.blocks_done == 1:
+            later = {"on_singular": "lstsq", "overwrite": True}
+            assert solve_zarr(bucket.a_path, bucket.b_path, bucket.out, **later).blocks_done == 10
+
+    with pytest.raises(BlockErrors, match="another job has begun to write to") as info:
+        solve_zarr(bucket.a_path, bucket.b_path, bucket.out, workers=1, progress=second)
+    assert info.value.report.blocks_done < 4
+    assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="lstsq"))
 
 
 @pytest.mark.slow
