@@ -28,6 +28,13 @@ def is_known(array: Any) -> bool:
     )
 
 
+def refuse_cut(array: Any, stored: Bytes) -> None:
+    """Refuse a chunk that is not as long as its last codec says, where zarr would not."""
+    codecs = array.compressors
+    if codecs and isinstance(codecs[-1], BloscCodec | Blosc):
+        _blosc_size(stored)
+
+
 def into(memory: Bytes, array: Any, stored: Bytes) -> NDArray[Any] | None:
     """Return the numbers of a chunk, in `memory`; None: it does not say that it fits exactly."""
     codec, size = _KNOWN[type(array.compressors[0])]

@@ -140,6 +140,7 @@ class Source:
     async def _decode(self, place: tuple[int, ...], stored: Any) -> NDArray[Any]:
         """A chunk as zarr decodes it."""
         array, prototype = self.array, default_buffer_prototype()
+        decode.refuse_cut(array, stored.as_numpy_array())
         config = replace(array.async_array.config, order=array.order)  # format 2 has its own
         spec = array.metadata.get_chunk_spec(place, config, prototype)
         [decoded] = await array.async_array.codec_pipeline.decode([(stored, spec)])

@@ -10,8 +10,10 @@ import pytest
 import zarr
 from distributed import Client
 from families import same_bits
+from numcodecs.blosc import Blosc
 from programs import Programs
 from stored import Stored, files
+from zarr.codecs import BloscCodec
 
 import dasksolve
 from dasksolve import BlockErrors, Report, Status, solve_zarr
@@ -75,6 +77,23 @@ def test_a_chunk_that_is_deleted_while_the_job_runs_fails_its_block_alone(batch:
     chunk.write_bytes(good)
     assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed == 9
     assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
+@pytest.mark.parametrize("where", ["format 2", "URL"])
+@pytest.mark.usefixtures("many_blocks")
+def test_a_blosc_chunk_that_is_cut_is_an_error_where_zarr_decodes_it(
+    batch: Stored, tmp_path: Path, where: str
+) -> None:
+    codec, form = (BloscCodec(), 3) if where == "URL" else (Blosc(), 2)
+    array = zarr.create_array(
+        tmp_path / "cut", data=batch.a, chunks=(100, 5, 5), compressors=codec, zarr_format=form
+    )
+    chunk = tmp_path / "cut" / array.metadata.encode_chunk_key((7, 0, 0))
+    chunk.write_bytes(chunk.read_bytes()[:-50])
+    a = f"local://{tmp_path}/cut" if where == "URL" else str(tmp_path / "cut")
+    with pytest.raises(BlockErrors, match=r"a blosc chunk of \d+ bytes has \d+") as info:
+        solve_zarr(a, batch.b_path, batch.out)
+    assert [failure.batch_range for failure in info.value.failures] == [((700, 800),)]
 
 
 @pytest.mark.parametrize("option", ["resume", "overwrite"])
