@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +14,15 @@ from zarr.storage import LocalStore
 T = TypeVar("T")
 
 
-class _Here(ThreadPoolExecutor):
-    """Runs what it is given at once, in the thread that asks."""
+class _Here(asyncio.SelectorEventLoop):
+    """Runs at once, in its own thread, what other loops hand to a pool and wait for."""
 
-    def submit(self, function: Callable[..., T], /, *args: Any, **options: Any) -> Future[T]:
-        future: Future[T] = Future()
+    def run_in_executor(  # type: ignore[override]
+        self, _executor: Any, function: Callable[..., T], *arguments: Any
+    ) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self.create_future()
         try:
-            future.set_result(function(*args, **options))
+            future.set_result(function(*arguments))
         except Exception as error:
             future.set_exception(error)
         return future
@@ -36,8 +37,7 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(_Here(1))
+        self._loop = _Here()
         self._buffers: dict[str, NDArray[np.uint8]] = {}
 
     def run(self, store: Any, work: Coroutine[Any, Any, T]) -> T:
