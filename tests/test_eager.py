@@ -5,7 +5,17 @@ import pickle
 
 import numpy as np
 import pytest
-from families import BACKWARD_C, CASES, DTYPES, backward_error, bound, case, same_bits, systems
+from families import (
+    BACKWARD_C,
+    CASES,
+    DTYPES,
+    SOME_DTYPES,
+    backward_error,
+    bound,
+    case,
+    same_bits,
+    systems,
+)
 
 import dasksolve
 from dasksolve import Status, batches, diagnosis, eager
@@ -476,3 +486,18 @@ def test_backward_errors_agree_with_those_in_long_double():
     x = dasksolve.solve(a, b) * (1 + 1e-9)
     expected = backward_error(a, b, x)
     assert np.abs(diagnosis.backward_errors(a, b, x) / expected - 1).max() < 1e-4
+
+
+@pytest.mark.parametrize("assume_a", ["gen", "pos"])
+@pytest.mark.parametrize("n", [4, 12, 17, 50])
+@pytest.mark.parametrize("dtype", SOME_DTYPES)
+def test_zeros_have_no_sign_that_depends_on_the_batch(dtype, n, assume_a):
+    rng = np.random.default_rng(n)
+    b = rng.choice([0.0, -0.0, 1.0, -1.0], (64, n)).astype(dtype)
+    a = np.stack([np.eye(n, dtype=dtype)] * 64)
+    if assume_a == "gen":
+        a = a[:, rng.permutation(n)] * np.where(rng.random((64, n, n)) < 0.5, 1, -1)
+    together = dasksolve.solve(a, b, assume_a=assume_a)
+    alone = [dasksolve.solve(a[i], b[i], assume_a=assume_a) for i in range(64)]
+    assert same_bits(together, np.stack(alone))
+    assert same_bits(together, dasksolve.factor(a).solve(b))

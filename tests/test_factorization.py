@@ -133,6 +133,11 @@ def test_factors_are_kept_in_zarr(tmp_path: Path):
             r"status \(3,\): factor",
             id="shape",
         ),
+        pytest.param(
+            lambda g: g.attrs.update(dasksolve_factorization='{"version": 1}'),
+            "holds factors of version 1",
+            id="older",
+        ),
     ],
 )
 def test_what_is_not_a_whole_factorization_is_refused(tmp_path: Path, damage, message):

@@ -35,7 +35,7 @@ from dasksolve.kernels.blocks import (
 from dasksolve.kernels.condition import TRIALS, direction, modulus, norm, trial, trial_norm
 from dasksolve.kernels.flaws import undefined
 from dasksolve.kernels.jit import jit, part
-from dasksolve.kernels.lanes import PANEL, any_lane, highest, lane, splat
+from dasksolve.kernels.lanes import PANEL, any_lane, highest, lane, splat, unsigned_zero
 from dasksolve.kernels.panel import factor_panel
 from dasksolve.kernels.residual import doubt, measure, workspace
 from dasksolve.status import Status
@@ -152,7 +152,7 @@ def solve_columns(b, x, m, f, order, u, inverses, y):
         substitute(f, order, u, inverses, y)
         for i in range(n):
             check = check + (y[i, 0] - y[i, 0])
-            store_first(x, (m * n + i) * columns + j, columns - j, y[i, 0])
+            store_first(x, (m * n + i) * columns + j, columns - j, unsigned_zero(y[i, 0]))
     return not any_lane(check != splat(0, y))
 
 

@@ -43,6 +43,7 @@ from dasksolve.kernels.lanes import (
     scaled,
     splat,
     square_root,
+    unsigned_zero,
     where,
 )
 from dasksolve.kernels.panel import every_lane
@@ -245,6 +246,7 @@ def solve_vector(b, x, m, j, u, last, inverses, y, count):
     check = magnitude(splat(0, y))
     for i in range(blocks):
         check = weigh(check, y[0, i])
+        y[0, i] = unsigned_zero(y[0, i])
     for i in range(n):
         x[m, i, j] = lane(y[0, i // count], i % count)
     return check
@@ -264,7 +266,7 @@ def solve_matrix(b, x, m, j, u, last, inverses, count):
     check = magnitude(splat(0, u))
     for i in range(n):
         check = weigh(check, u[y + i, 0])
-        store_first(x, (m * n + i) * columns + j, columns - j, u[y + i, 0])
+        store_first(x, (m * n + i) * columns + j, columns - j, unsigned_zero(u[y + i, 0]))
     return check
 
 

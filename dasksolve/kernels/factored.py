@@ -45,7 +45,8 @@ def write_factors(lu, order, first, last, t, swaps):
             for i in range(n):
                 write(lu, j * n + i, n * n, first, last, t, i, j, 1, True)
     for m in range(first, min(first + lane_count(lu), last + 1)):
-        order[m] = np.arange(n)
+        for k in range(n):
+            order[m, k] = k
         for k in range(n):
             other = swap_of(swaps, k, m - first) // row_offset(t, 1)
             order[m, k], order[m, other] = order[m, other], order[m, k]
@@ -57,7 +58,8 @@ def conclude(a, lu, order, status, rcond):
     for m in range(len(status)):
         if status[m] != OK:
             lu[m] = undefined(lu)
-            order[m] = np.arange(len(a[m]))
+            for k in range(a.shape[1]):  # to assign an array takes 1 s more to compile
+                order[m, k] = k
             if finite(a[m]):
                 rcond[m] = 0 if status[m] == SINGULAR else np.nan
             else:

@@ -106,7 +106,8 @@ def factor(a, lu, order, status, rcond):
                 keep_multipliers(f, p, j, rows)
         if verdict == OK:
             write_factors(lu, m, f, u, inverses, rows)
-            order[m] = rows[:n]
+            for i in range(n):
+                order[m, i] = rows[i]
             if not finite(lu, m * n * n, (m + 1) * n * n, f):
                 verdict = NONFINITE
         status[m] = verdict

@@ -38,6 +38,7 @@ from dasksolve.kernels.lanes import (
     operation,
     product,
     splat,
+    unsigned_zero,
     where,
 )
 from dasksolve.kernels.panel import every_lane
@@ -183,7 +184,7 @@ def substituting(upper, across):
 @operation(lambda t, r, i: t.lanes.dtype)
 def number(t, r, i):
     """Unknown i of row r."""
-    return spread(t, r, i).lane(0)
+    return unsigned_zero(spread(t, r, i)).lane(0)
 
 
 @part

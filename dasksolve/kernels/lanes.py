@@ -204,6 +204,12 @@ def scaled(x, factor):
 
 
 @operation(first)
+def unsigned_zero(x):
+    """x, but 0 for -0.0: where a kernel pads with zeros, a sum of them may have either sign."""
+    return x + x.fill(0)
+
+
+@operation(first)
 def square_root(x):
     """The square root of real numbers; NaN of negative ones."""
     return x.call("sqrt")

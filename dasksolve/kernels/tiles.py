@@ -9,7 +9,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 from dasksolve.kernels.emitted import INDEX, Index, Pair, Vector, index_value, resized
-from dasksolve.kernels.lanes import LIFT, Lanes, nothing, operation, scalar_type, width
+from dasksolve.kernels.lanes import (
+    LIFT,
+    Lanes,
+    nothing,
+    operation,
+    scalar_type,
+    unsigned_zero,
+    width,
+)
 
 
 class Tile(types.Type):
@@ -251,8 +259,8 @@ def deal(array, starts, length, between=lambda share: None):
 
 
 def collect(vectors, array, starts):
-    """array.flat[starts[l] + e] = vectors[e] in lane l: `deal` undone."""
-    parts = array.parts
+    """array.flat[starts[l] + e] = vectors[e] in lane l, no zero with a sign: `deal` undone."""
+    vectors, parts = [unsigned_zero(vector) for vector in vectors], array.parts
     numbers = vectors if parts == 1 else [n for v in vectors for n in (v.real, v.imag)]
     for offset, size in blocks(len(numbers), len(starts)):
         for i, row in enumerate(transpose(numbers[offset : offset + size])):
