@@ -170,6 +170,8 @@ def _diagonal(case: Case) -> Kernel:
 
 
 def _tridiagonal(case: Case) -> Kernel:
+    if case.n <= PANEL:
+        return compiled(small.kernel, case.n, case.dtype, None, "tridiagonal", False)
     return compiled(tridiagonal.kernel, 0, case.dtype, None)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from dasksolve.kernels import cholesky, diagonal, triangular
+from dasksolve.kernels import cholesky, diagonal, triangular, tridiagonal
 from dasksolve.kernels.emitted import Variable, align_stack, forget_registers, loop
 from dasksolve.kernels.flaws import record, reject_band, weigh
 from dasksolve.kernels.jit import jit
@@ -36,6 +36,7 @@ METHODS = {
     "upper triangular": Method(triangular.invert_diagonal, triangular.backward),
     "lower triangular": Method(triangular.invert_diagonal, triangular.forward),
     "diagonal": Method(triangular.invert_diagonal, diagonal.divide_all),
+    "tridiagonal": Method(tridiagonal.factor, tridiagonal.substitute),
 }
 # Up to this N the triangle lives in registers.
 IN_REGISTERS = 5
@@ -49,6 +50,14 @@ def read_triangle(a, t, systems, n, lower, between):
             t[i, j] = conjugate(x)
         if not lower and i <= j:
             t[j, i] = x
+
+
+def read_band(a, t, systems, n, lower, between):
+    """Put three diagonals in t."""
+    for e, x in enumerate(deal(a, [s * (n * n) for s in systems], n * n, between)):
+        i, j = divmod(e, n)
+        if abs(i - j) <= 1:
+            t[i, j] = x
 
 
 def read_rows(a, t, systems, n, lower):
@@ -74,16 +83,18 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, structure, lower, fu
     if full:  # addresses are then known but for a base
         systems = [first + lane for lane in range(len(systems))]
     some = t[0, 0]
-    if n <= IN_REGISTERS:
+    banded = structure == "tridiagonal"
+    if n <= IN_REGISTERS or banded:
         t = {}
     ahead, early = Ahead(a, b, x, first, n, columns), 0.5 if n <= 8 else 0
     if n <= 8:
-        read_triangle(a, t, systems, n, lower, lambda share: ahead.ask(share * early))
+        read = read_band if banded else read_triangle
+        read(a, t, systems, n, lower, lambda share: ahead.ask(share * early))
     else:
         read_rows(a, t, systems, n, lower)
 
     def between(c):
-        if n > IN_REGISTERS:
+        if n > IN_REGISTERS and not banded:
             forget_registers(builder)
         ahead.ask(early + (1 - early) * (c + 1) / n)
 
@@ -117,7 +128,8 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, structure, lower, fu
 
 def kernel(n, structure, lower):
     """The kernel for systems of order n."""
-    below, above = (0, 0) if structure == "diagonal" else (n, 0) if lower else (0, n)
+    bands = {"diagonal": (0, 0), "tridiagonal": (1, 1)}
+    below, above = bands.get(structure, (n, 0) if lower else (0, n))
 
     @jit
     def solve(a, b, x, status):

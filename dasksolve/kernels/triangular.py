@@ -21,10 +21,9 @@ from dasksolve.kernels.lanes import (
     splat,
 )
 from dasksolve.kernels.tiles import (
-    SECOND,
+    ask,
     deal,
     lane_count,
-    prefetch,
     systems_of_lanes,
     tile,
 )
@@ -57,10 +56,8 @@ def row(a, n, first, last, i, j, length, ahead=None):
     at = i * n + j
     starts = [s * (n * n) + at for s in systems_of_lanes(a, first, last)]
     if ahead is not None:
-        line = 64 * 8 // a.lanes.dtype.bitwidth
         for start in starts:
-            for e in range(0, length, line):
-                prefetch(a, start + ahead + e, SECOND)
+            ask(a, start + ahead, length)
     return deal(a, starts, length)
 
 

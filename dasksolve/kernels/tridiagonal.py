@@ -9,12 +9,22 @@ The three diagonals stand in a tile as rows, above the unknowns of each column:
 """
 
 import numpy as np
+from numba import types
 
 from dasksolve.kernels.columns import read_columns, write_columns
 from dasksolve.kernels.flaws import finite, judge, record, reject_band, undefined, weigh
 from dasksolve.kernels.interleaved import read
 from dasksolve.kernels.jit import jit, part
-from dasksolve.kernels.lanes import fnma, magnitude, nothing, operation, reciprocal, splat, where
+from dasksolve.kernels.lanes import (
+    Mask,
+    fnma,
+    magnitude,
+    nothing,
+    operation,
+    reciprocal,
+    splat,
+    where,
+)
 from dasksolve.kernels.tiles import deal, lane_count, systems_of_lanes, tile
 from dasksolve.status import Status
 
@@ -59,6 +69,58 @@ def read_band(band, first, last, t, row):
             read(band, e, n, first, last, t, row, e, 8, False)
 
 
+@operation(lambda x, *others: types.Tuple((Mask(x.count), x.real, *(x,) * 6)))
+def take_row(pivot, right, low, middle, high):
+    """Eliminate what is below a pivot.
+
+    Returns where the rows are swapped, the size of the pivot, the multiplier, the row of U (from
+    its second diagonal above to the reciprocal of the pivot and back to the first), and the next
+    pivot with what is right of it.
+    """
+    swapped, zero = magnitude(low) > magnitude(pivot), low.fill(0)
+    top = where(swapped, low, pivot)
+    inverse = reciprocal(top)
+    factor = where(swapped, pivot, low) * inverse
+    beside, beyond = where(swapped, middle, right), where(swapped, high, zero)
+    pivot = fnma(factor, beside, where(swapped, right, middle))
+    right = where(swapped, zero - factor * high, high)
+    return swapped, magnitude(top), factor, beyond, inverse, beside, pivot, right
+
+
+@operation(lambda swapped, x, *others: types.UniTuple(x, 2))
+def take_right(swapped, factor, x, y):
+    """`take_row` for a right-hand side."""
+    top = where(swapped, y, x)
+    return top, fnma(factor, top, where(swapped, x, y))
+
+
+def factor(t, n, flaw, between):
+    """Factor small matrices in registers; t holds their elements as (row, column)."""
+    zero = t[0, 0].fill(0)
+    pivot, right = t[0, 0], t.get((0, 1), zero)
+    for i in range(n - 1):
+        between(i)
+        row = (t[i + 1, j] if j < n else zero for j in range(i, i + 3))
+        swapped, top, *t[i], pivot, right = take_row(pivot, right, *row)
+        flaw, t[i] = judge(flaw, top), (swapped, *t[i])
+    between(n - 1)
+    t[n - 1] = (None, None, zero, reciprocal(pivot), zero)
+    return judge(flaw, magnitude(pivot))
+
+
+def substitute(column, t, n):
+    """Solve for a right-hand side with what `factor` left in the rows t[i]."""
+    for i in range(n - 1):
+        column[i], column[i + 1] = take_right(*t[i][:2], column[i], column[i + 1])
+    for i in reversed(range(n)):
+        *_, beyond, inverse, beside = t[i]
+        if i < n - 1:
+            column[i] = fnma(beside, column[i + 1], column[i])
+        if i < n - 2:
+            column[i] = fnma(beyond, column[i + 2], column[i])
+        column[i] = column[i] * inverse
+
+
 @part
 def eliminate(t, n, wide, flaw, check):
     """Solve for the unknowns, last to first; what is not finite makes `check` not 0."""
@@ -73,19 +135,11 @@ def eliminate(t, n, wide, flaw, check):
         low, middle, high = t[0, i + 1], t[1, i + 1], t[2, i + 1]
         if i == n - 2:
             high = splat(0, t)
-        swapped = magnitude(low) > magnitude(pivot)
-        top = where(swapped, low, pivot)
-        flaw = judge(flaw, magnitude(top))
-        inverse = reciprocal(top)
-        factor = where(swapped, pivot, low) * inverse
-        beside = where(swapped, middle, right)
-        t[0, i], t[1, i], t[2, i] = where(swapped, high, splat(0, t)), inverse, beside
-        pivot = fnma(factor, beside, where(swapped, right, middle))
-        right = where(swapped, splat(0, t) - factor * high, high)
+        row = take_row(pivot, right, low, middle, high)
+        swapped, top, multiplier, t[0, i], t[1, i], t[2, i], pivot, right = row
+        flaw = judge(flaw, top)
         for c in range(3, 3 + wide):
-            x, y = t[c, i], t[c, i + 1]
-            t[c, i] = where(swapped, y, x)
-            t[c, i + 1] = fnma(factor, where(swapped, y, x), where(swapped, x, y))
+            t[c, i], t[c, i + 1] = take_right(swapped, multiplier, t[c, i], t[c, i + 1])
     flaw = judge(flaw, magnitude(pivot))
     t[1, n - 1] = reciprocal(pivot)
     for c in range(3, 3 + wide):
