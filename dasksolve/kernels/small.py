@@ -86,8 +86,8 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, structure, lower, fu
     banded = structure == "tridiagonal"
     if n <= IN_REGISTERS or banded:
         t = {}
-    ahead, early = Ahead(a, b, x, first, n, columns), 0.5 if n <= 8 else 0
-    if n <= 8:
+    ahead, early = Ahead(a, b, x, first, n, columns), 0.5 if n <= 8 or banded else 0
+    if n <= 8 or banded:
         read = read_band if banded else read_triangle
         read(a, t, systems, n, lower, lambda share: ahead.ask(share * early))
     else:
