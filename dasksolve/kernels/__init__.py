@@ -39,6 +39,7 @@ from dasksolve.kernels import (
     factored_blocked,
     interleaved,
     kept,
+    kept_blocked,
     mirrored,
     small,
     triangular,
@@ -91,6 +92,10 @@ POSITIVE = {
     "F": Limits(12, 160, 160),
     "D": Limits(12, 128, 128),
 }
+
+
+# Right-hand sides from which on those of one system share a vector when factors are reused.
+MANY = 4
 
 
 class Case(NamedTuple):
@@ -242,12 +247,17 @@ def _factoring(make: Callable[..., Any], dtype: np.dtype[Any]) -> Kernel:
     return _ready(make(0), (read, write, order, STATUS, rcond))
 
 
+def substituting(k: int, dtype: np.dtype[Any], transposed: bool) -> Kernel:
+    """The kernel ``solve(lu, order, b, x)`` for k columns, with what `factoring` gives."""
+    method = kept if k < MANY else kept_blocked
+    return _substituting(method.kernel, dtype, transposed)
+
+
 @cache
-def substituting(dtype: np.dtype[Any], transposed: bool) -> Kernel:
-    """The kernel ``solve(lu, order, b, x)``, with what `factoring` gives."""
+def _substituting(make: Callable[..., Any], dtype: np.dtype[Any], transposed: bool) -> Kernel:
     read, write = _arrays(dtype)
     order = types.Array(types.int32, 2, "C", readonly=True)
-    return _ready(kept.kernel(0, transposed), (read, order, read, write))
+    return _ready(make(0, transposed), (read, order, read, write))
 
 
 @cache

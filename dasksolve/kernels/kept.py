@@ -9,7 +9,7 @@ and high:
     | · · u u |  panel i                    transposed, times x_i it comes off x_s
     | l l · · |
 
-Several systems, or columns of one, are solved at a time, since each waits for itself.
+Two right-hand sides, of one system or of two, are solved at a time, since each waits for itself.
 """
 
 from typing import Any
@@ -47,8 +47,8 @@ from dasksolve.kernels.tiles import load, prefetch, tiles_of, transpose
 
 tile: Any = tiles_of(lambda dtype: PANEL)
 
-# Solved at a time: systems with one right-hand side each, or right-hand sides of one system.
-SYSTEMS, COLUMNS = 2, 4
+# Right-hand sides, of one system or of several, that are solved at a time.
+TOGETHER = 2
 # Bytes of these systems up to which the next ones are asked for; beyond, the next columns.
 EARLY = 512 << 10
 FIRST = 3  # the level of the cache to ask for
@@ -102,48 +102,38 @@ def solved(x, columns, order, unit):
     return x - sums if unit else x
 
 
-def rows_of(firsts):
-    """For each system that is solved at a time, the rows of the tile that are its."""
-    columns = 1 if len(firsts) > 1 else COLUMNS
-    for g, first in enumerate(firsts):
-        yield first, range(g * columns, (g + 1) * columns)
-
-
 @operation(nothing)
 def solve_panel(lu, firsts, n, s, t, ahead, upper, across, rest):
     """Solve with a triangle of block (s, s), or with the transposed one, `across`."""
-    for first, rows in rows_of(firsts):
+    for r, first in enumerate(firsts):
         columns = block(lu, first, n, s, s, t, rest)
         ask(lu, first, n, s, s, ahead)
         if across:
             columns = transposed(columns)
-        for r in rows:
-            t[r, s] = solved(t[r, s], columns, DOWN if upper == across else UP, not upper)
+        t[r, s] = solved(t[r, s], columns, DOWN if upper == across else UP, not upper)
 
 
 @operation(nothing)
 def take(lu, firsts, n, start, stop, s, t, ahead, rest):
     """Take what the panel s of the unknowns brings off the panels start … stop - 1."""
     with loop(lu.builder, start, stop) as i:
-        for first, rows in rows_of(firsts):
+        for r, first in enumerate(firsts):
             columns = block(lu, first, n, i, s, t, rest)
             ask(lu, first, n, i, s, ahead)
-            for r in rows:
-                known = [spread(t, r, s * PANEL + k) for k in range(PANEL)]
-                t[r, i] = t[r, i] - inner(columns, known)
+            known = [spread(t, r, s * PANEL + k) for k in range(PANEL)]
+            t[r, i] = t[r, i] - inner(columns, known)
 
 
 @operation(nothing)
 def take_across(lu, firsts, n, start, stop, s, t, ahead, rest):
     """Take what the panels start … stop - 1 of the unknowns bring off the panel s."""
-    for first, rows in rows_of(firsts):
-        for r in rows:
-            sums = [Variable(t.fill(0)) for _ in range(PANEL)]
-            with loop(lu.builder, start, stop) as i:
-                ask(lu, first, n, i, s, ahead)
-                for total, column in zip(sums, block(lu, first, n, i, s, t, rest), strict=True):
-                    total.set(fma(column, t[r, i], total.get()))
-            t[r, s] = t[r, s] - totals([total.get() for total in sums])
+    for r, first in enumerate(firsts):
+        sums = [Variable(t.fill(0)) for _ in range(PANEL)]
+        with loop(lu.builder, start, stop) as i:
+            ask(lu, first, n, i, s, ahead)
+            for total, column in zip(sums, block(lu, first, n, i, s, t, rest), strict=True):
+                total.set(fma(column, t[r, i], total.get()))
+        t[r, s] = t[r, s] - totals([total.get() for total in sums])
 
 
 def substituting(upper, across):
@@ -227,29 +217,20 @@ def kernel(_, across):
     @jit
     def solve(lu, order, b, x):
         systems, n, columns = b.shape
-        panels = -(-n // PANEL)
-        t = tile(np.zeros((COLUMNS * panels + 1) * PANEL, lu.dtype), panels, lu)
-        if columns == 1:
-            for m in range(0, systems, SYSTEMS):
-                last = min(m + SYSTEMS, systems) - 1
-                for r in range(SYSTEMS):
-                    read(b, order, min(m + r, last), 0, t, r)
-                substitute(lu, (m * n * n, last * n * n), n, t)
-                for r in range(SYSTEMS):
-                    write(x, order, min(m + r, last), 0, t, r)
-                    if not finite(t, r, panels):
-                        x[min(m + r, last)] = undefined(x)
-        else:
-            for m in range(systems):
-                sound = True
-                for left in range(0, columns, COLUMNS):
-                    for r in range(COLUMNS):
-                        read(b, order, m, min(left + r, columns - 1), t, r)
-                    substitute(lu, (m * n * n,), n, t)
-                    for r in range(COLUMNS):
-                        write(x, order, m, min(left + r, columns - 1), t, r)
-                        sound &= finite(t, r, panels)
-                if not sound:
-                    x[m] = undefined(x)
+        size, panels, last = n * n, -(-n // PANEL), systems * columns - 1
+        t = tile(np.zeros((TOGETHER * panels + 1) * PANEL, lu.dtype), panels, lu)
+        sound = np.ones(systems, np.bool_)
+        for v in range(0, last + 1, TOGETHER):
+            one, other = divmod(v, columns), divmod(min(v + 1, last), columns)
+            read(b, order, one[0], one[1], t, 0)
+            read(b, order, other[0], other[1], t, 1)
+            substitute(lu, (one[0] * size, other[0] * size), n, t)
+            write(x, order, one[0], one[1], t, 0)
+            write(x, order, other[0], other[1], t, 1)
+            sound[one[0]] &= finite(t, 0, panels)
+            sound[other[0]] &= finite(t, 1, panels)
+        for m in range(systems):
+            if not sound[m]:
+                x[m] = undefined(x)
 
     return solve

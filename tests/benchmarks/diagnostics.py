@@ -31,7 +31,7 @@ def mixed(a: Any, b: Any) -> Any:
     n = a.shape[-1]
     x = np.empty_like(b)
     float32 = np.dtype(np.float32)
-    factor, substitute = kernels.factoring(n, float32), kernels.substituting(float32, False)
+    factor, substitute = kernels.factoring(n, float32), kernels.substituting(1, float32, False)
     for _, part in batches.pieces(a.shape[:1], batches.piece_size(n, 1, 8)):
         low = a[part].astype(float32)
         lu, order = np.empty_like(low), np.empty(low.shape[:2], np.int32)
