@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from dasksolve import batches, eager, kernels, lazy, stores
 from dasksolve.problem import Problem, describe
@@ -17,6 +18,8 @@ from dasksolve.structure import meant
 
 _ATTRIBUTE = "dasksolve_factorization"
 _VERSION = 2
+# What zarr takes a chunk for that was lost: never for factors that look sound.
+_MISSING = {"lu": np.nan, "order": -1, "status": int(Status.PENDING), "rcond": np.nan}
 
 
 def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorization":
@@ -108,6 +111,15 @@ def _factor_block(
     return lu, order, status, rcond
 
 
+def _check_order(order: NDArray[np.int32]) -> None:
+    """Refuse an order (..., N, 1) of rows that are none: a kernel would read what is not there."""
+    if order.size and not (order.min() >= 0 and order.max() < order.shape[-2]):
+        raise ValueError(
+            "the factors are damaged or incomplete: there are rows in their order that are none; "
+            "factor and write them again"
+        )
+
+
 def _solve_block(
     lu: NDArray[Any], order: NDArray[np.int32], b: NDArray[Any], dtype: Any, transposed: bool
 ) -> NDArray[Any]:
@@ -115,8 +127,7 @@ def _solve_block(
     n, k = lu.shape[-1], b.shape[-1]
     shape = np.broadcast_shapes(lu.shape[:-2], b.shape[:-2])
     x = np.empty((*shape, n, k), dtype)
-    if order.size and not (order.min() >= 0 and order.max() < n):
-        raise ValueError("the factors are damaged: there are rows in their order that are none")
+    _check_order(order)
     if x.size:
         kernel = kernels.substituting(k, dtype, transposed)
         size = max(1, (2 << 20) // (n * max(n, k) * x.itemsize))
@@ -250,9 +261,15 @@ class Factorization:
             source = da.asarray(values)
             chunks = tuple(max(1, *c) if c else 1 for c in source.chunks)
             sources.append(source.rechunk(chunks))
-            targets.append(
-                group.create_array(name, shape=source.shape, chunks=chunks, dtype=source.dtype)
+            array = group.create_array(
+                name,
+                shape=source.shape,
+                chunks=chunks,
+                dtype=source.dtype,
+                fill_value=_MISSING[name],
+                compressors=[ZstdCodec(), Crc32cCodec()],
             )
+            targets.append(array)
         if self.lu.size:
             da.store(sources, targets, lock=False)  # by chunks: no two tasks write to one
         group.attrs[_ATTRIBUTE] = json.dumps({"version": _VERSION})  # last: it is whole
@@ -301,6 +318,9 @@ class Factorization:
             )
         return cls(lu, order, status, rcond)
 
+    def __repr__(self) -> str:
+        return f"Factorization({self.lu.shape} {self.lu.dtype})"
+
     def _arrays(self) -> dict[str, Any]:
         return {
             "lu": self.lu,
@@ -313,6 +333,7 @@ class Factorization:
 def _slogdet_block(
     lu: NDArray[Any], order: NDArray[np.int32], status: NDArray[np.int8]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
+    _check_order(order)
     status = status[..., 0, 0]
     inverses = np.diagonal(lu, axis1=-2, axis2=-1)
     sizes = np.abs(inverses)

@@ -105,7 +105,7 @@ def survey(out: Location) -> Survey:
         raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
     group = stores.open_group(store, location, mode="r")
     record = journal.read(group, location)
-    x, status = (stores.output_array(group, name, location) for name in ("x", "status"))
+    x, status = (stores.required_array(group, name, location) for name in ("x", "status"))
     arrays = {"status": status}
     arrays |= {name: group[name] for name in ("rcond", "backward_error") if name in group}
     plane = _plane(status.shape, 1)

@@ -96,7 +96,7 @@ def check_zarr(
         strict=False,
         resume=False,
         diagnostics=tuple(
-            stores.output_array(group, name, location)
+            stores.required_array(group, name, location)
             for name in (DIAGNOSTICS if options["diagnostics"] else ())
         ),
     )

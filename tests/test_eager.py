@@ -501,3 +501,17 @@ def test_zeros_have_no_sign_that_depends_on_the_batch(dtype, n, assume_a):
     alone = [dasksolve.solve(a[i], b[i], assume_a=assume_a) for i in range(64)]
     assert same_bits(together, np.stack(alone))
     assert same_bits(together, dasksolve.factor(a).solve(b))
+
+
+@pytest.mark.parametrize("n", [1, 8, 9, 17, 120])
+@pytest.mark.parametrize("dtype", SOME_DTYPES)
+def test_a_pivot_of_unbounded_magnitude_is_judged_alike_in_any_batch(dtype, n):
+    largest = np.finfo(dtype).max
+    a = np.stack([np.eye(n, dtype=dtype)] * 40)
+    a[::2, 0, 0] = largest * (0.7 + 0.4j) if dtype.kind == "c" else largest
+    b = np.ones((40, n, 2), dtype)
+    together = dasksolve.solve(a, b, on_singular="nan")
+    alone = [dasksolve.solve(a[i], b[i], on_singular="nan") for i in range(40)]
+    assert same_bits(together, np.stack(alone))
+    assert same_bits(together, dasksolve.factor(a).solve(b))
+    assert not np.isnan(together[1::2]).any()

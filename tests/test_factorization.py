@@ -1,5 +1,6 @@
 """`factor`: the factors of a batch, in memory, on dask and in zarr."""
 
+import shutil
 from pathlib import Path
 
 import dask
@@ -159,6 +160,35 @@ def test_an_order_of_rows_that_are_none_is_refused(tmp_path: Path):
         zarr.open_array(path / "order")[0, 1] = wrong
         with pytest.raises(ValueError, match="the factors are damaged"):
             Factorization.open(path).solve(np.ones(3)).compute()
+
+
+@pytest.mark.parametrize("name", ["lu", "order", "status", "rcond"])
+def test_a_chunk_that_was_lost_is_not_taken_for_factors(tmp_path: Path, name):
+    a, b, _ = troubled(5, np.dtype(float))
+    path = tmp_path / "factors.zarr"
+    dasksolve.factor(da.from_array(a, chunks=(10, -1, -1))).to_zarr(path)
+    lost = path / name / "c" / "1"
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    f = Factorization.open(path)
+    if name == "order":
+        with pytest.raises(ValueError, match="damaged or incomplete"):
+            f.solve(b).compute()
+        with pytest.raises(ValueError, match="damaged or incomplete"):
+            f.slogdet()[0].compute()
+        return
+    found = {"lu": f.solve(b), "status": f.status, "rcond": f.rcond()}[name].compute()[10:20]
+    assert (found == Status.PENDING).all() if name == "status" else np.isnan(found).all()
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path):
+    path = tmp_path / "factors.zarr"
+    dasksolve.factor(np.eye(3)[None] + 1).to_zarr(path)
+    chunk = path / "lu" / "c" / "0" / "0" / "0"
+    stored = bytearray(chunk.read_bytes())
+    stored[len(stored) // 2] ^= 1
+    chunk.write_bytes(stored)
+    with pytest.raises(ValueError, match="checksum"):
+        Factorization.open(path).solve(np.ones(3)).compute()
 
 
 def test_there_is_nothing_to_open(tmp_path: Path):

@@ -1,6 +1,7 @@
 """`solve_zarr(diagnostics=True)`: what is stored beside x, resumed, reported and checked."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from stored import Stored, files
 
 import dasksolve
 from dasksolve import BlockErrors, Status, check_zarr, cli, solve_zarr
+from dasksolve.survey import survey
 
 
 @pytest.fixture
@@ -96,3 +98,14 @@ def test_the_command_line_prints_the_worst(
     assert "worst rcond           1e-18" in capsys.readouterr().out
     assert cli.main(["check", batch.a_path, batch.b_path, batch.out, "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["worst_rcond"] == pytest.approx(1e-18)
+
+
+@pytest.mark.parametrize("lost", ["x", "rcond"])
+def test_an_array_that_was_lost_is_named(batch: Stored, lost: str) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
+    shutil.rmtree(Path(batch.out) / lost)
+    with pytest.raises(ValueError, match=f"has no array {lost}; resume"):
+        check_zarr(batch.a_path, batch.b_path, batch.out)
+    if lost == "x":
+        with pytest.raises(ValueError, match="has no array x; resume"):
+            survey(batch.out)

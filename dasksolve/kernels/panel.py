@@ -7,6 +7,7 @@
   …
 """
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
@@ -78,9 +79,10 @@ def exchange(memory, one, other):
 
 def judge(builder, status, pivot, inverse):
     """`status`, or the first that is not OK by its pivot."""
-    zero = pivot.fill(0)
+    zero, size = pivot.fill(0), magnitude(pivot)
     singular = any_lane(pivot == zero).value
-    unfit = any_lane((inverse - inverse != zero) | (inverse == zero)).value
+    unbounded = size == size.fill(np.inf)  # of a complex pivot whose modulus is not, too
+    unfit = any_lane((inverse - inverse != zero) | (inverse == zero) | unbounded).value
     found = builder.select(unfit, INDEX(Status.NONFINITE), INDEX(Status.OK))
     found = builder.select(singular, INDEX(Status.SINGULAR), found)
     return builder.select(builder.icmp_signed("==", status, INDEX(Status.OK)), found, status)
