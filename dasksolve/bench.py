@@ -25,7 +25,7 @@ ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 DTYPES = ("float64", "float32", "complex128", "complex64")
 BATCH = 32 << 20
 """Bytes of a in a batch: more than a cache holds."""
-_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print the table, with one thread for BLAS too."""
-    if any(os.environ.get(name) != "1" for name in _ONE_THREAD):
+    if any(os.environ.get(name) != "1" for name in ONE_THREAD):
         # BLAS reads these once, when NumPy is imported: begin again in a process that has them.
-        environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
+        environment = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
         again = [sys.executable, "-m", "dasksolve.cli", *options.words]
         return subprocess.run(again, env=environment, check=False).returncode
     if options.plot:
