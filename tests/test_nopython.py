@@ -297,6 +297,22 @@ def test_code_cached_for_other_kernels_calls_none(monkeypatch):
     assert set(status) == {Status.PENDING}
 
 
+APART = """
+import numpy as np
+from dasksolve.kernels import calls, compiling_apart, pick
+with compiling_apart(True):
+    for n in (1, 2):
+        pick("gen", n, 1, 1, np.dtype("d"))
+print(*(calls.address(calls.INTERFACE, ord("d"), n, 1, 1) for n in (1, 2)))
+"""
+
+
+def test_kernels_compiled_apart_are_told_apart_though_they_have_one_name(tmp_path):
+    root = str(Path(dasksolve.__file__).parent.parent)
+    first, second = python(APART, tmp_path, PYTHONPATH=root, NUMBA_CACHE_DIR=str(tmp_path)).split()
+    assert first != second
+
+
 NO_SCIPY = """
 import importlib.util
 assert importlib.util.find_spec("scipy") is None

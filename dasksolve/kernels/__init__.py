@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import from_dtype, types
+from numba.core.compiler_lock import global_compiler_lock
 
 from dasksolve.kernels import (
     blocked,
@@ -296,7 +297,12 @@ def _arrays(dtype: np.dtype[Any]) -> tuple[Any, Any]:
 
 
 def _ready(dispatcher: Any, signature: tuple[Any, ...]) -> Any:
-    with collecting_only_new():
+    with collecting_only_new(), global_compiler_lock:
         dispatcher.compile(signature)
+        # Now: processes that compile apart give their kernels the same name, and asked for it later
+        # numba finds the one that was loaded last.
+        (found,) = dispatcher.overloads.values()
+        name = found.fndesc.llvm_func_name
+        dispatcher.address = found.library.get_pointer_to_function(name)
     dispatcher.disable_compile()  # numba would rather compile another one for writable a and b
     return dispatcher

@@ -39,10 +39,8 @@ def address(interface: int, char: int, n: int, k: int, systems: int) -> int:
         )
     with _lock:
         kernel: Any = pick("gen", n, k, systems, np.dtype(chr(char)))
-        (compiled,) = kernel.overloads.values()
-        begin = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-        _found[begin] = kernel
-        return int(begin)
+        _found[kernel.address] = kernel
+        return int(kernel.address)
 
 
 register_jitable(is_few)
