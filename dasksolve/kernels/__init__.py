@@ -112,7 +112,7 @@ class Case(NamedTuple):
     @property
     def few(self) -> bool:
         """Whether the lanes would idle."""
-        return is_few(self.systems, self.n, _lanes(self.dtype))
+        return is_few(self.systems, self.n, self.k, _lanes(self.dtype))
 
 
 @lru_cache(maxsize=4096)  # a system of N = 2 takes 0.5 µs, and to choose its kernel 0.7
@@ -138,7 +138,7 @@ def _general(case: Case) -> Kernel:
     n, k, _, dtype, diagnostics, _ = case
     limits = GENERAL[dtype.char]
     most = PANEL if diagnostics else limits.unrolled
-    if n <= most and (n <= PANEL or k == 1 or not case.few):
+    if n <= most and (n <= PANEL or not case.few):
         return compiled(unrolled.kernel, n, dtype, diagnostics)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
     if n > tiled or case.few:
@@ -207,10 +207,14 @@ STRUCTURES = {
 }
 
 
-def is_few(systems: int, n: int, lanes: int) -> bool:
-    """Whether idle lanes cost more than solving one at a time, 1 + 5 lanes / N times as slow."""
-    tiles = -(-systems // lanes)
-    return systems * (n + 5 * lanes) <= tiles * lanes * n
+def is_few(systems: int, n: int, k: int, lanes: int) -> bool:
+    """Whether idle lanes cost more than solving one at a time.
+
+    Measured for N = 9 … 100 on Zen 5: a tile takes (size - 13) / (size / lanes + 10) times as long
+    as one system alone, where size = 2 N + K.
+    """
+    tiles, size = -(-systems // lanes), 2 * n + k
+    return systems * (size + 10 * lanes) <= tiles * lanes * (size - 13)
 
 
 @cache  # 3 µs saved of the 10 that one system of N = 20 takes
