@@ -130,8 +130,10 @@ def _solve_block(
     _check_order(order)
     if x.size:
         kernel = kernels.substituting(k, dtype, transposed)
-        size = max(1, (2 << 20) // (n * max(n, k) * x.itemsize))
         lu, order, b = (batches.broadcast(values, shape) for values in (lu, order, b))
+        ready = lu.dtype == b.dtype == dtype and batches.is_plain(lu) and batches.is_plain(b)
+        piece = 16 * batches.PIECE if ready else batches.PIECE  # a copy shall stay in the cache
+        size = max(1, piece // (n * max(n, k) * x.itemsize))
         flat = x.reshape(-1, n, k)
         for index, where in batches.pieces(shape, size):
             factors, right = (batches.plain(v[index], n, dtype) for v in (lu, b))

@@ -107,7 +107,8 @@ def solve_panel(lu, firsts, n, s, t, ahead, upper, across, rest):
     """Solve with a triangle of block (s, s), or with the transposed one, `across`."""
     for r, first in enumerate(firsts):
         columns = block(lu, first, n, s, s, t, rest)
-        ask(lu, first, n, s, s, ahead)
+        if upper == across:  # the first of the two triangles that need this block
+            ask(lu, first, n, s, s, ahead)
         if across:
             columns = transposed(columns)
         t[r, s] = solved(t[r, s], columns, DOWN if upper == across else UP, not upper)

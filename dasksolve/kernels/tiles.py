@@ -303,13 +303,13 @@ AHEAD = 8 << 10
 
 
 class Ahead:
-    """Asks for the cache lines of a tile to come: of a and b, and of x to write to.
+    """Asks for the cache lines of a tile to come: of a and b, and of x and `numbers` to write to.
 
     Spread over the work on a tile, since few misses can wait at once: at N = 8 a triangle takes 13
     ns instead of 40, with all of them in the second level of the cache.
     """
 
-    def __init__(self, a, b, x, first, n, columns):
+    def __init__(self, a, b, x, first, n, columns, *numbers):
         count, bytes_each = width(a.lanes.dtype), a.lanes.dtype.bitwidth // 8
         line, tile_bytes = 64 // bytes_each, n * n * count * bytes_each
         later = first + max(1, -(-AHEAD // tile_bytes)) * count
@@ -319,6 +319,7 @@ class Ahead:
             if i % n == 0:
                 at = later * n * columns + i // n * line
                 self.lines += [(b, at, FIRST), (x, at, FIRST, WRITE)]
+        self.lines += [(array, later, FIRST, WRITE) for array in numbers]
         self.asked = 0
 
     def ask(self, share):

@@ -142,7 +142,8 @@ def solve_tile(a, b, x, status, t, first, last, columns, n, full, rcond, backwar
         systems = [first + lane for lane in range(len(systems))]
     if n <= IN_REGISTERS:
         t = {}
-    ahead, early = Ahead(a, b, x, first, n, columns), 0.5 if n <= PANEL else 0
+    numbers = [] if rcond is None else [rcond, backward_error]
+    ahead, early = Ahead(a, b, x, first, n, columns, *numbers), 0.5 if n <= PANEL else 0
     if n <= PANEL:
         together = [s * (n * n) for s in systems]
         read = deal(a, together, n * n, lambda share: ahead.ask(share * early))
