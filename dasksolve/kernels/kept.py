@@ -43,7 +43,7 @@ from dasksolve.kernels.lanes import (
 )
 from dasksolve.kernels.panel import every_lane
 from dasksolve.kernels.residual import totals
-from dasksolve.kernels.tiles import load, prefetch, tiles_of, transpose
+from dasksolve.kernels.tiles import FIRST, load, prefetch, tiles_of, transpose
 
 tile: Any = tiles_of(lambda dtype: PANEL)
 
@@ -51,7 +51,6 @@ tile: Any = tiles_of(lambda dtype: PANEL)
 TOGETHER = 2
 # Bytes of these systems up to which the next ones are asked for; beyond, the next columns.
 EARLY = 512 << 10
-FIRST = 3  # the level of the cache to ask for
 
 
 def block(lu, first, n, i, s, t, rest):
@@ -61,10 +60,9 @@ def block(lu, first, n, i, s, t, rest):
     if not rest:
         return [load(lu, at, PANEL) for at in places]
     below = n + row * -1
-    right = [(n + (column + k) * -1) * PANEL for k in range(PANEL)]
-    return [
-        load_first(lu, *where, t) for where in zip(places, map(below.at_most, right), strict=True)
-    ]
+    right = [(n + (column + k) * -1) * PANEL for k in range(PANEL)]  # 0 and less: none is left
+    valid = map(below.at_most, right)
+    return [load_first(lu, *column, t) for column in zip(places, valid, strict=True)]
 
 
 def transposed(columns):
