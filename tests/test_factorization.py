@@ -139,8 +139,8 @@ def test_factors_are_kept_in_zarr(tmp_path: Path):
             id="shape",
         ),
         pytest.param(
-            lambda g: g.attrs.update(dasksolve_factorization='{"version": 1}'),
-            "holds factors of version 1",
+            lambda g: g.attrs.update(dasksolve_factorization='{"version": 2}'),
+            "holds factors of version 2",
             id="older",
         ),
     ],
@@ -158,8 +158,9 @@ def test_an_order_of_rows_that_are_none_is_refused(tmp_path: Path):
     dasksolve.factor(np.eye(3)[None]).to_zarr(path)
     for wrong in (7, -1):
         zarr.open_array(path / "order")[0, 1] = wrong
-        with pytest.raises(ValueError, match="the factors are damaged"):
-            Factorization.open(path).solve(np.ones(3)).compute()
+        for b in (np.ones(3), np.ones((1, 3, 5))):
+            with pytest.raises(ValueError, match="the factors are damaged"):
+                Factorization.open(path).solve(b).compute()
 
 
 @pytest.mark.parametrize("name", ["lu", "order", "status", "rcond"])

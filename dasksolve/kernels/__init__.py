@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import from_dtype, types
 from numba.core.compiler_lock import global_compiler_lock
+from numpy.typing import NDArray
 
 from dasksolve.kernels import (
     blocked,
@@ -57,6 +58,7 @@ __all__ = [
     "factoring",
     "has_cache",
     "pick",
+    "pivots",
     "residuals",
     "substituting",
     "tridiagonal_bands",
@@ -252,17 +254,28 @@ def _factoring(make: Callable[..., Any], dtype: np.dtype[Any]) -> Kernel:
     return _ready(make(0), (read, write, order, STATUS, rcond))
 
 
-def substituting(k: int, dtype: np.dtype[Any], transposed: bool) -> Kernel:
-    """The kernel ``solve(lu, order, b, x)`` for k columns, with what `factoring` gives."""
+def substituting(k: int, dtype: np.dtype[Any], transposed: bool) -> Callable[..., bool]:
+    """The kernel ``solve(lu, order, b, x)`` for k columns, with what `factoring` gives.
+
+    It returns whether `order` has nothing but rows; else it does nothing.
+    """
     method = kept if k < MANY else kept_blocked
     return _substituting(method.kernel, dtype, transposed)
 
 
 @cache
-def _substituting(make: Callable[..., Any], dtype: np.dtype[Any], transposed: bool) -> Kernel:
+def _substituting(
+    make: Callable[..., Any], dtype: np.dtype[Any], transposed: bool
+) -> Callable[..., bool]:
     read, write = _arrays(dtype)
     order = types.Array(types.int32, 2, "C", readonly=True)
     return _ready(make(0, transposed), (read, order, read, write))
+
+
+def pivots(n: int) -> NDArray[np.intp]:
+    """Where the reciprocals on the diagonal of U are among the N² numbers of a system's factors."""
+    places: NDArray[np.intp] = kept.diagonal(n)
+    return places
 
 
 @cache

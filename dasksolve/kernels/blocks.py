@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from dasksolve.kernels.emitted import INDEX, Index, Pair, Vector, index_value
+from dasksolve.kernels.emitted import INDEX, Index, Pair, Vector, index_value, resized
 from dasksolve.kernels.lanes import (
     PANEL,
     fma,
@@ -84,14 +84,18 @@ def spread(tile, i, k):
 
 def integer(array, index):
     """array[index] of an array of integers."""
-    return Index(array.builder, array.load(index, 1).lane(0).value)
+    return Index(array.builder, resized(array.builder, array.load(index, 1).lane(0).value, INDEX))
+
+
+def first_lane(x):
+    """A vector of the first lane alone."""
+    return united([[plane.shuffle(plane, [0])] for (plane,) in planes([x])])[0]
 
 
 @operation(nothing)
 def put_number(tile, i, k, x):
     """Store the first lane of x as number k of row i."""
-    first = [plane.shuffle(plane, [0]) for (plane,) in planes([x])]
-    put_numbers(tile, i, k, Pair(*first) if len(first) == 2 else first[0])
+    put_numbers(tile, i, k, first_lane(x))
 
 
 def put_numbers(tile, i, k, x):

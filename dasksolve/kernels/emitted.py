@@ -29,12 +29,21 @@ class Index(Emitted):
 
     __radd__, __rmul__ = __add__, __mul__
 
+    def __sub__(self, other):
+        return Index(self.builder, self.builder.sub(self.value, index_value(other)))
+
+    def __floordiv__(self, other):
+        """The quotient of numbers that are not negative."""
+        return Index(self.builder, self.builder.udiv(self.value, index_value(other)))
+
     def __eq__(self, other):
         return Bits(self.builder, self.builder.icmp_signed("==", self.value, index_value(other)))
 
+    def __lt__(self, other):
+        return Bits(self.builder, self.builder.icmp_signed("<", self.value, index_value(other)))
+
     def at_most(self, other):
-        least = self.builder.icmp_signed("<", self.value, other.value)
-        return Index(self.builder, self.builder.select(least, self.value, other.value))
+        return (self < other).choose(self, other)
 
 
 def index_value(index):
@@ -62,6 +71,11 @@ class Bits(Emitted):
 
     def __invert__(self):
         return Bits(self.builder, self.builder.not_(self.value))
+
+    def choose(self, one, other):
+        """Of two indices the one, where this is a single truth value and set; else the other."""
+        values = index_value(one), index_value(other)
+        return Index(self.builder, self.builder.select(self.value, *values))
 
 
 class Vector(Emitted):
@@ -179,6 +193,10 @@ class Pair:
 
     def lane(self, index):
         return Pair(self.real.lane(index), self.imag.lane(index))
+
+    def replaced(self, index, number):
+        real, imag = number.real, number.imag
+        return Pair(self.real.replaced(index, real), self.imag.replaced(index, imag))
 
     def fill(self, number):
         if isinstance(number, Pair):

@@ -11,6 +11,7 @@ from dasksolve.kernels.interleaved import (
     write,
 )
 from dasksolve.kernels.jit import jit, part
+from dasksolve.kernels.kept import place
 from dasksolve.kernels.lanes import PANEL, magnitude, operation, splat
 from dasksolve.kernels.residual import measurable, norms, workspace
 from dasksolve.kernels.substitution import exchange, substitute
@@ -34,16 +35,19 @@ def finish_rows(t, swaps, n):
 
 @part
 def write_factors(lu, order, first, last, t, swaps):
-    """Write what is to be read column by column, and where its rows are in a."""
+    """Write the blocks of `kept`, and where their rows are in a."""
     n = lu.shape[1]
-    for j in range(n):
-        if n >= 8:
-            for i in range(0, n, 8):
-                e = min(i, n - 8)
-                write(lu, j * n + e, n * n, first, last, t, e, j, 8, True)
-        else:
-            for i in range(n):
-                write(lu, j * n + i, n * n, first, last, t, i, j, 1, True)
+    panels = -(-n // PANEL)
+    for s in range(panels):
+        for i in range(panels):
+            at, high = place(n, i, s), min(n - i * PANEL, PANEL)
+            for j in range(s * PANEL, min(s * PANEL + PANEL, n)):
+                if high == PANEL:
+                    write(lu, at, n * n, first, last, t, i * PANEL, j, PANEL, True)
+                else:
+                    for k in range(high):
+                        write(lu, at + k, n * n, first, last, t, i * PANEL + k, j, 1, True)
+                at += high
     for m in range(first, min(first + lane_count(lu), last + 1)):
         for k in range(n):
             order[m, k] = k

@@ -21,12 +21,14 @@ from dasksolve.kernels.blocks import (
     spread,
     store_first,
     tile,
+    united,
 )
 from dasksolve.kernels.emitted import INDEX, Bits, Pair, Vector
 from dasksolve.kernels.factored import conclude
 from dasksolve.kernels.flaws import NONFINITE, OK
 from dasksolve.kernels.jit import jit, part
-from dasksolve.kernels.lanes import nothing, operation, where
+from dasksolve.kernels.kept import place, size
+from dasksolve.kernels.lanes import PANEL, nothing, operation, where
 from dasksolve.kernels.panel import factor_panel
 from dasksolve.kernels.residual import measurable, norms, workspace
 from dasksolve.kernels.tiles import transpose
@@ -67,14 +69,15 @@ def tiles(a):
 
 @operation(nothing)
 def store_columns(lu, at, n, i, j, rows):
-    """Store a block, the rows i … and the columns j … of a system, column by column."""
+    """Store the rows i … and the columns j … of a system as `kept` has them."""
     parts = [transpose(plane) for plane in planes(rows)]
+    panel = i // PANEL
+    high = size(n, panel)
     for k in range(parts[0][0].count):
         lanes = range(k // ROWS * ROWS, k // ROWS * ROWS + ROWS)
-        column = [plane[k % ROWS].shuffle(plane[k % ROWS], lanes) for plane in parts]
-        inside = (n + (j + k) * -1) * ROWS
-        place, valid = at + (j + k) * n + i, (n + i * -1).at_most(inside)
-        store_first(lu, place, valid, Pair(*column) if len(column) == 2 else column[0])
+        column = united([[plane[k % ROWS].shuffle(plane[k % ROWS], lanes)] for plane in parts])
+        there = at + place(n, panel, (j + k) // PANEL) + high * (k % PANEL)
+        store_first(lu, there, high.at_most((n - j - k) * ROWS), *column)
 
 
 @part

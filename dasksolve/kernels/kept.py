@@ -1,33 +1,37 @@
 """Substitution with LU factors that are kept, one system at a time, a piece of a column a vector.
 
-They lie in lu[m] column by column, as LAPACK's getrf leaves them, but for the reciprocals on the
-diagonal of U. The unknowns stand in the rows of a tile, a panel a vector. A block is a panel wide
-and high:
+The unknowns stand in the rows of a tile, a panel a vector. A block is a panel wide and high:
 
      panel s                 panels s, i
     | · · u u |             | … x x … |     block (i, s) times x_s comes off x_i;
     | · · u u |  panel i                    transposed, times x_i it comes off x_s
     | l l · · |
 
-Two right-hand sides, of one system or of two, are solved at a time, since each waits for itself.
+The blocks of a system lie in the order in which they are used, so that memory is read in sequence:
+panel after panel of L, from its diagonal block down, which holds U's too; then of U from the last
+panel on, each from its top. In a block, column after column. 1 / u stands on the diagonal of U.
+Transposed systems are solved from the last panel of all this to the first.
 """
 
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import types
 
 from dasksolve.kernels.blocks import (
     DOWN,
     UP,
+    first_lane,
+    integer,
     load_first,
     planes,
-    put_number,
     spread,
+    store_first,
     united,
 )
-from dasksolve.kernels.emitted import Bits, Variable, loop
-from dasksolve.kernels.flaws import undefined
+from dasksolve.kernels.emitted import Bits, Variable, Vector, loop
+from dasksolve.kernels.flaws import undefined, weigh
 from dasksolve.kernels.jit import jit, part
 from dasksolve.kernels.lanes import (
     PANEL,
@@ -37,46 +41,70 @@ from dasksolve.kernels.lanes import (
     nothing,
     operation,
     product,
-    splat,
+    real_part,
     unsigned_zero,
     where,
 )
 from dasksolve.kernels.panel import every_lane
 from dasksolve.kernels.residual import totals
-from dasksolve.kernels.tiles import FIRST, load, prefetch, tiles_of, transpose
+from dasksolve.kernels.tiles import FIRST, load, prefetch, store, tiles_of, transpose
 
 tile: Any = tiles_of(lambda dtype: PANEL)
 
-# Right-hand sides, of one system or of several, that are solved at a time.
-TOGETHER = 2
-# Bytes of these systems up to which the next ones are asked for; beyond, the next columns.
-EARLY = 512 << 10
+# Right-hand sides that are solved at a time, since each waits for itself. They are of parts of the
+# batch that are far apart, so that each part is read in sequence.
+TOGETHER = 3
+# Bytes to ask for ahead of what is read: N = 32 takes 570 ns from memory, 720 without.
+AHEAD = 2 << 10
+# Bytes of a system up to which, transposed, the next is asked for instead of the next panel.
+EARLY = 256 << 10
 
 
-def block(lu, first, n, i, s, t, rest):
-    """The columns of block (i, s) of a matrix; where some are missing, `rest`, with zeros."""
-    row, column = i * PANEL, s * PANEL
-    places = [first + (column + k) * n + row for k in range(PANEL)]
+def lower_place(n, i, s):
+    """Where block (i, s) begins in a system, i ≥ s."""
+    return s * n * PANEL + s * (s - 1) * (-PANEL * PANEL // 2) + (i - s) * (PANEL * PANEL)
+
+
+def upper_place(n, i, s, wide):
+    """The same for i < s, where panel s is so `wide`."""
+    return n * n + s * (s - 1) * (-PANEL * PANEL // 2) + (i - s) * wide * PANEL
+
+
+def diagonal_place(n, k, wide):
+    """Where 1 / u_kk is in a system, where the panel of k is so `wide`."""
+    s = k // PANEL
+    return lower_place(n, s, s) + (k - s * PANEL) * (wide + 1)
+
+
+def diagonal(n):
+    """Where the diagonal of U is in a system."""
+    k = np.arange(n)
+    return diagonal_place(n, k, np.minimum(n - k // PANEL * PANEL, PANEL))
+
+
+def size(n, i):
+    """How many rows, or columns, panel i has."""
+    return (n - i * PANEL).at_most(PANEL)
+
+
+@operation(lambda *_: types.intp)
+def place(n, i, s):
+    """Where block (i, s) begins in a system."""
+    return (i < s).choose(upper_place(n, i, s, size(n, s)), lower_place(n, i, s))
+
+
+def block(lu, at, n, i, s, t, rest):
+    """The columns of block (i, s), which begins `at`; where numbers are missing, `rest`, zeros."""
     if not rest:
-        return [load(lu, at, PANEL) for at in places]
-    below = n + row * -1
-    right = [(n + (column + k) * -1) * PANEL for k in range(PANEL)]  # 0 and less: none is left
-    valid = map(below.at_most, right)
-    return [load_first(lu, *column, t) for column in zip(places, valid, strict=True)]
+        return [load(lu, at + k * PANEL, PANEL) for k in range(PANEL)]
+    high, wide = size(n, i), size(n, s)
+    valid = [(wide - k) * PANEL for k in range(PANEL)]  # 0 and less: there is no such column
+    return [load_first(lu, at + high * k, high.at_most(valid[k]), t) for k in range(PANEL)]
 
 
 def transposed(columns):
     """The rows of a block."""
     return united([transpose(plane) for plane in planes(columns)])
-
-
-def ask(lu, first, n, i, s, ahead):
-    """Ask for the block that stands `ahead` of (i, s): in time, and never for many at once.
-
-    From memory, N = 32 takes 390 ns this way, 670 if only the next columns are asked for.
-    """
-    for k in range(PANEL):
-        prefetch(lu, first + (s * PANEL + k) * n + i * PANEL + ahead, FIRST)
 
 
 def marked(like, lanes):
@@ -86,150 +114,181 @@ def marked(like, lanes):
 
 
 def solved(x, columns, order, unit):
-    """The solution with a triangle, whose unknowns are found in this order."""
-    sums = x.fill(0)
+    """The solution with a triangle, whose unknowns are found in this order; and each spread."""
+    sums, found = x.fill(0), {}
     for step, k in enumerate(order):
         rest, later = x - sums, order[step + 1 :]
         if not unit:
             rest = rest * columns[k]
             x = where(marked(x, [k]), rest, x)
+        found[k] = every_lane(rest, k)
         if later:
-            found = every_lane(rest, k)
-            more = fma(columns[k], found, sums) if step else product(columns[k], found)
+            more = fma(columns[k], found[k], sums) if step else product(columns[k], found[k])
             sums = where(marked(x, later), more, sums)
-    return x - sums if unit else x
+    return x - sums if unit else x, [found[k] for k in range(PANEL)]
+
+
+class Substitution:
+    """Emits the solution of a system for each row of t; `across`: of the transposed one."""
+
+    def __init__(self, lu, firsts, n, t, across):
+        self.lu, self.firsts, self.n, self.t, self.across = lu, firsts, n, t, across
+        self.whole, self.panels = n // PANEL, (n + (PANEL - 1)) // PANEL
+
+    def loop(self, start, stop):
+        """Emit a loop."""
+        return loop(self.lu.builder, start, stop)
+
+    def place(self, r, i, s, upper):
+        """Where a block of row r's system begins."""
+        n = self.n
+        within = upper_place(n, i, s, size(n, s)) if upper else lower_place(n, i, s)
+        return self.firsts[r] + within
+
+    def block(self, r, i, s, upper, rest):
+        """The columns of a block of row r's system; ask for what comes later."""
+        n, bytes_each = self.n, self.lu.parts * self.lu.lanes.real.dtype.bitwidth // 8
+        at = self.place(r, i, s, upper)
+        later = at + AHEAD // bytes_each
+        if self.across:  # in this order no more than a panel is in sequence
+            next_panel = self.place(r, i, s + 1 if upper else s - 1, upper)
+            later = (n * n < EARLY // bytes_each).choose(at + n * n, next_panel)
+        for line in range(0, PANEL * PANEL, 64 // bytes_each):
+            prefetch(self.lu, later + line, FIRST)
+        return block(self.lu, at, n, i, s, self.t, rest)
+
+    def solve(self, s, upper, rest):
+        """Find the unknowns of a panel, from which the others have been taken; and each spread."""
+        spreads = []
+        for r in range(len(self.firsts)):
+            columns = self.block(r, s, s, False, rest)
+            if self.across:
+                columns = transposed(columns)
+            order = DOWN if upper == self.across else UP
+            self.t[r, s], found = solved(self.t[r, s], columns, order, not upper)
+            spreads.append(found)
+        return spreads
+
+    def take(self, start, stop, s, upper, rest, known):
+        """Take what the panel s of the unknowns brings off the panels start … stop - 1."""
+        with self.loop(start, stop) as i:
+            for r, numbers in enumerate(known):
+                columns = self.block(r, i, s, upper, rest)
+                self.t[r, i] = self.t[r, i] - inner(columns, numbers)
+
+    def take_across(self, start, stop, s, upper, rest):
+        """Take what the panels start … stop - 1 of the unknowns bring off the panel s."""
+        rows = range(len(self.firsts))
+        sums = [[Variable(self.t.fill(0)) for _ in range(PANEL)] for _ in rows]
+        with self.loop(start, stop) as i:
+            for r in rows:
+                columns = self.block(r, i, s, upper, rest)
+                for total, column in zip(sums[r], columns, strict=True):
+                    total.set(fma(column, self.t[r, i], total.get()))
+        for r in rows:
+            self.t[r, s] = self.t[r, s] - totals([total.get() for total in sums[r]])
+
+    def panel(self, s, upper, rest):
+        """Go on by a panel, where numbers are missing if `rest`."""
+        others = [(0, s, rest)] if upper else []
+        if not upper and not rest:
+            others = [(s + 1, self.whole, False), (self.whole, self.panels, True)]
+        if self.across:
+            for start, stop, missing in others:
+                self.take_across(start, stop, s, upper, missing)
+        known = self.solve(s, upper, rest)
+        if not self.across:
+            for start, stop, missing in others:
+                self.take(start, stop, s, upper, missing, known)
+
+    def triangle(self, upper):
+        """Solve with L or U."""
+        down = upper == self.across
+        if down:
+            with self.loop(0, self.whole) as s:
+                self.panel(s, upper, False)
+        with self.loop(self.whole, self.panels) as s:
+            self.panel(s, upper, True)
+        if not down:
+            with self.loop(0, self.whole) as step:
+                self.panel(self.whole - step - 1, upper, False)
+
+
+def read(b, order, first, n, columns, c, t, r, across):
+    """Put column c of a right-hand side in row r of t, its rows as L U has them."""
+    with loop(b.builder, 0, t.columns) as p:
+        x = t.fill(0)
+        for lane in range(PANEL):
+            i = (p * PANEL + lane).at_most(n - 1)  # what there is too much of meets zeros
+            row = i if across else integer(order, first + i)
+            x = x.replaced(lane, load(b, (first + row) * columns + c, 1).lane(0))
+        t[r, p] = x
+
+
+def write(x, order, first, n, columns, c, t, r, across):
+    """Write row r of t to column c of a solution; the transposed one has its rows as a has them."""
+    in_sequence = columns == (0 if across else 1)
+    with x.builder.if_else(in_sequence.value) as (whole, scattered):
+        with whole, loop(x.builder, 0, t.columns) as p:
+            i = p * PANEL
+            store_first(x, first + i, n - i, unsigned_zero(t[r, p]))
+        with scattered, loop(x.builder, 0, n) as i:
+            row = integer(order, first + i) if across else i
+            store(x, (first + row) * columns + c, first_lane(unsigned_zero(spread(t, r, i))))
 
 
 @operation(nothing)
-def solve_panel(lu, firsts, n, s, t, ahead, upper, across, rest):
-    """Solve with a triangle of block (s, s), or with the transposed one, `across`."""
-    for r, first in enumerate(firsts):
-        columns = block(lu, first, n, s, s, t, rest)
-        if upper == across:  # the first of the two triangles that need this block
-            ask(lu, first, n, s, s, ahead)
-        if across:
-            columns = transposed(columns)
-        t[r, s] = solved(t[r, s], columns, DOWN if upper == across else UP, not upper)
-
-
-@operation(nothing)
-def take(lu, firsts, n, start, stop, s, t, ahead, rest):
-    """Take what the panel s of the unknowns brings off the panels start … stop - 1."""
-    with loop(lu.builder, start, stop) as i:
-        for r, first in enumerate(firsts):
-            columns = block(lu, first, n, i, s, t, rest)
-            ask(lu, first, n, i, s, ahead)
-            known = [spread(t, r, s * PANEL + k) for k in range(PANEL)]
-            t[r, i] = t[r, i] - inner(columns, known)
-
-
-@operation(nothing)
-def take_across(lu, firsts, n, start, stop, s, t, ahead, rest):
-    """Take what the panels start … stop - 1 of the unknowns bring off the panel s."""
-    for r, first in enumerate(firsts):
-        sums = [Variable(t.fill(0)) for _ in range(PANEL)]
-        with loop(lu.builder, start, stop) as i:
-            ask(lu, first, n, i, s, ahead)
-            for total, column in zip(sums, block(lu, first, n, i, s, t, rest), strict=True):
-                total.set(fma(column, t[r, i], total.get()))
-        t[r, s] = t[r, s] - totals([total.get() for total in sums])
-
-
-def substituting(upper, across):
-    """The function that solves with a triangle of the factors."""
-    down = upper == across
-    multiply = take_across if across else take
-
-    @part
-    def take_all(lu, firsts, n, s, t, ahead):
-        """What is known before a panel if `across`, else what is not known after it."""
-        whole, panels = n // PANEL, -(-n // PANEL)
-        start, stop = (0, s) if upper else (s + 1, panels)
-        full = min(stop, whole) if s < whole else start
-        multiply(lu, firsts, n, start, full, s, t, ahead, False)
-        if full < stop:
-            multiply(lu, firsts, n, full, stop, s, t, ahead, True)
-
-    @part
-    def substitute(lu, firsts, n, t, early):
-        panels = -(-n // PANEL)
-        ahead = PANEL * n if down else -PANEL * n
-        if early:
-            ahead = len(firsts) * n * n
-        for step in range(panels):
-            s = step if down else panels - 1 - step
-            if across:
-                take_all(lu, firsts, n, s, t, ahead)
-            if (s + 1) * PANEL <= n:
-                solve_panel(lu, firsts, n, s, t, ahead, upper, across, False)
-            else:
-                solve_panel(lu, firsts, n, s, t, ahead, upper, across, True)
-            if not across:
-                take_all(lu, firsts, n, s, t, ahead)
-
-    return substitute
-
-
-@operation(lambda t, r, i: t.lanes.dtype)
-def number(t, r, i):
-    """Unknown i of row r."""
-    return unsigned_zero(spread(t, r, i)).lane(0)
+def substitute(lu, order, b, x, spoilt, v, apart, last, n, columns, t, across):
+    """Solve for the right-hand sides v, v + apart, …; mark in `spoilt` what is not finite."""
+    places = [(v + apart * r).at_most(last) for r in range(TOGETHER)]
+    systems = [place // columns for place in places]
+    for r, m in enumerate(systems):
+        read(b, order, m * n, n, columns, places[r] - m * columns, t, r, across)
+    substitution = Substitution(lu, [m * (n * n) for m in systems], n, t, across)
+    for upper in (across, not across):
+        substitution.triangle(upper)
+    for r, m in enumerate(systems):
+        write(x, order, m * n, n, columns, places[r] - m * columns, t, r, across)
+        check = Variable(real_part(t.fill(0)))
+        with loop(lu.builder, 0, t.columns) as p:
+            check.set(weigh(check.get(), t[r, p]))
+        unbounded = any_lane(check.get() != check.get().fill(0))
+        with lu.builder.if_then(unbounded.value):
+            spoilt.store(m, Vector(lu.builder, ir.VectorType(ir.IntType(8), 1)([1])))
 
 
 @part
-def finite(t, r, panels):
-    """Whether all unknowns in row r are."""
-    check = splat(0, t)
-    for p in range(panels):
-        check = check + (t[r, p] - t[r, p])
-    return not any_lane(check != splat(0, t))
+def are_rows(order):
+    """Whether each is the number of a row; else a kernel would read what is not there."""
+    wrong = 0
+    for row in order.flat:
+        wrong |= (row < 0) | (row >= order.shape[1])
+    return not wrong
 
 
 def kernel(_, across):
     """The kernel ``solve(lu, order, b, x)``; `across`: with the transposed matrices.
 
-    Row i of L U is row order[m, i] of a[m]. x is NaN where it is not finite.
+    Row i of L U is row order[m, i] of a[m]. x is NaN where it is not finite. It returns whether
+    `order` has nothing but rows; else it does nothing.
     """
-    lower, upper = substituting(False, across), substituting(True, across)
-
-    @part
-    def read(b, order, m, c, t, r):
-        t[r, (b.shape[1] - 1) // PANEL] = splat(0, t)
-        for i in range(b.shape[1]):
-            put_number(t, r, i, splat(b[m, i if across else order[m, i], c], t))
-
-    @part
-    def write(x, order, m, c, t, r):
-        for i in range(x.shape[1]):
-            x[m, order[m, i] if across else i, c] = number(t, r, i)
-
-    @part
-    def substitute(lu, firsts, n, t):
-        early = len(firsts) * n * n * lu.itemsize <= EARLY
-        if across:
-            upper(lu, firsts, n, t, early)
-            lower(lu, firsts, n, t, early)
-        else:
-            lower(lu, firsts, n, t, early)
-            upper(lu, firsts, n, t, early)
 
     @jit
     def solve(lu, order, b, x):
         systems, n, columns = b.shape
-        size, panels, last = n * n, -(-n // PANEL), systems * columns - 1
-        t = tile(np.zeros((TOGETHER * panels + 1) * PANEL, lu.dtype), panels, lu)
-        sound = np.ones(systems, np.bool_)
-        for v in range(0, last + 1, TOGETHER):
-            one, other = divmod(v, columns), divmod(min(v + 1, last), columns)
-            read(b, order, one[0], one[1], t, 0)
-            read(b, order, other[0], other[1], t, 1)
-            substitute(lu, (one[0] * size, other[0] * size), n, t)
-            write(x, order, one[0], one[1], t, 0)
-            write(x, order, other[0], other[1], t, 1)
-            sound[one[0]] &= finite(t, 0, panels)
-            sound[other[0]] &= finite(t, 1, panels)
+        if not are_rows(order):
+            return False
+        panels, count = -(-n // PANEL), systems * columns
+        groups = -(-count // TOGETHER)
+        apart, step = (groups, 1) if columns == 1 else (1, TOGETHER)
+        t = tile(np.empty((TOGETHER * panels + 1) * PANEL, lu.dtype), panels, lu)
+        spoilt = np.zeros(systems, np.int8)
+        for group in range(groups):
+            v = group * step
+            substitute(lu, order, b, x, spoilt, v, apart, count - 1, n, columns, t, across)
         for m in range(systems):
-            if not sound[m]:
+            if spoilt[m]:
                 x[m] = undefined(x)
+        return True
 
     return solve

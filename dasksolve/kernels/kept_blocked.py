@@ -19,15 +19,24 @@ from dasksolve.kernels.blocks import (
 from dasksolve.kernels.flaws import undefined
 from dasksolve.kernels.jit import jit, part
 from dasksolve.kernels.lanes import PANEL, any_lane, nothing, operation, splat, unsigned_zero
+from dasksolve.kernels.tiles import load
 
 
 @operation(nothing)
 def put_block(lu, first, n, i, s, t, order, f, u, at, k, rest):
     """Put block (i, s) of a matrix in rows of f, and in rows `at` … of u, from number k on."""
-    rows = kept.transposed(kept.block(lu, first, n, i, s, t, rest))
+    columns = kept.block(lu, first + kept.place(n, i, s), n, i, s, t, rest)
+    rows = kept.transposed(columns)
     for r, row in enumerate(rows):
         put_numbers(f, integer(order, i * PANEL + r), s * PANEL, row)
         put_numbers(u, at + r, k, row)
+
+
+@operation(nothing)
+def put_inverse(lu, first, n, i, inverses):
+    """Put the reciprocal of U's number i on the diagonal among the others."""
+    at = first + kept.diagonal_place(n, i, kept.size(n, i // PANEL))
+    put_number(inverses, 0, i, load(lu, at, 1))
 
 
 @part
@@ -37,7 +46,9 @@ def read_factors(lu, rows, m, t, f, order, u, inverses):
     panels = -(-n // PANEL)
     for i in range(last):
         order[i] = rows[m, i] if i < n else i
-        put_number(inverses, 0, i, splat(lu[m, i, i] if i < n else lu.dtype.type(1), f))
+        put_number(inverses, 0, i, splat(1, f))
+        if i < n:
+            put_inverse(lu, m * n * n, n, i, inverses)
     for s in range(panels):
         for i in range(panels):
             at, k = s * PANEL // count * last + i * PANEL, s * PANEL % count
@@ -67,11 +78,12 @@ def solve_columns_transposed(b, x, m, f, order, u, inverses, y):
 
 def kernel(_, across):
     """The kernel that `kept.kernel` makes, for several right-hand sides."""
-    solve_system = solve_columns_transposed if across else solve_columns
 
     @jit
     def solve(lu, rows, b, x):
         systems, n, _ = b.shape
+        if not kept.are_rows(rows):
+            return False
         count = lane_count(lu)
         blocks = -(-n // count)
         last, span = blocks * count, blocks | 1
@@ -83,7 +95,12 @@ def kernel(_, across):
         order = np.empty(last, np.intp)
         for m in range(systems):
             read_factors(lu, rows, m, t, f, order, u, inverses)
-            if not solve_system(b, x, m, f, order, u, inverses, y):
+            if across:
+                sound = solve_columns_transposed(b, x, m, f, order, u, inverses, y)
+            else:
+                sound = solve_columns(b, x, m, f, order, u, inverses, y)
+            if not sound:
                 x[m] = undefined(x)
+        return True
 
     return solve

@@ -23,7 +23,7 @@ import dasksolve
 from dasksolve import batches, kernels
 
 ORDERS = 2, 4, 8, 16, 32, 64, 96, 128, 256, 512
-BATCH = 32 << 20
+BATCH = 128 << 20
 
 
 def mixed(a: Any, b: Any) -> Any:

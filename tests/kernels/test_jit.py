@@ -66,6 +66,39 @@ def test_a_later_process_loads_the_kernel_and_not_the_compiler(package):
     assert run(package) == (True, 1)
 
 
+KEYS = """
+    import numpy as np
+    from dasksolve import kernels
+
+    def show(dispatcher, signature):
+        codegen = dispatcher.targetctx.codegen()
+        print(dispatcher.py_func.__module__, *dispatcher._cache._index_key(signature, codegen)[2:])
+        return dispatcher
+
+    kernels._ready, kernels.compile_apart = show, lambda *_: None
+    d = np.dtype(float)
+    for structure in kernels.STRUCTURES:
+        for n in (3, 12, 32, 200):
+            for lower in (False, True):
+                kernels.pick(structure, n, 1, 100, d, False, lower)
+    for k in (1, 8):
+        for transposed in (False, True):
+            kernels.substituting(k, d, transposed)
+    for n in (32, 200):
+        kernels.factoring(n, d)
+    kernels.tridiagonal_bands(d)
+    kernels.residuals(d)
+"""
+
+
+def test_every_kernel_is_found_again_by_a_later_process():
+    # What numba calls a kernel in its index holds all that the kernel closes over.
+    program = [sys.executable, "-c", textwrap.dedent(KEYS)]
+    one, other = (subprocess.run(program, check=True, capture_output=True).stdout for _ in "ab")
+    assert one.count(b"\n") > 30
+    assert one == other
+
+
 @pytest.mark.slow
 def test_numba_compiles_what_it_likes_after_a_kernel_was_loaded(package):
     run(package)
