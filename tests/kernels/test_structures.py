@@ -61,7 +61,7 @@ CASES += [
     for word in MATRICES
     for dtype in DTYPES
     for lower in ((False, True) if word in ("pos", "sym", "her") else (False,))
-    for n in MORE_ORDERS.get(word, (1, 2, 7, 8, 9, 16, 40))
+    for n in MORE_ORDERS.get(word, (1, 2, 7, 8, 9, 16, 40, 70))
 ]
 
 
