@@ -193,7 +193,7 @@ def _solve_direct(
     """Solve what the kernel can take as it is: no call wasted, since N = 2 is solved in 0.5 µs."""
     n, k = problem.n, problem.k
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, np.int8)
-    kernel = _kernel(problem, status.size, bool(diagnostics))
+    kernel = _kernel(problem, bool(diagnostics))
     flat_x, flat_status, flat = x, status, len(problem.batch_shape) == 1
     if not flat:
         a, flat_status = a.reshape(-1, n, n), status.ravel()
@@ -225,7 +225,7 @@ def _solve_any(
     x = np.empty((*batch_shape, n, max(k, 1)), problem.dtype)
     status = np.zeros(batch_shape, np.int8)
     if x.size:
-        kernel = _kernel(problem, status.size, bool(diagnostics))
+        kernel = _kernel(problem, bool(diagnostics))
         a, b = broadcast(a, batch_shape), broadcast(b, batch_shape)
         flat_x = x.reshape(-1, *x.shape[-2:])
         found: list[NDArray[Any]] = [status.reshape(-1)]
@@ -242,8 +242,8 @@ def _solve_any(
     return x[..., :k] if k == 0 else x, status
 
 
-def _kernel(problem: Problem, systems: int, diagnostics: bool) -> kernels.Kernel:
-    n, k, dtype = problem.n, problem.k, problem.dtype
+def _kernel(problem: Problem, diagnostics: bool) -> kernels.Kernel:
+    n, k, systems, dtype = problem.n, problem.k, problem.together, problem.dtype
     return kernels.pick(problem.assume_a, n, k, systems, dtype, diagnostics, problem.lower)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dasksolve.batches import piece_size
+
 STRUCTURES = (
     "gen",
     "pos",
@@ -43,6 +45,8 @@ class Problem:
     """b is a stack of vectors, so x has no axis for the right-hand sides."""
     direct: bool
     """There are systems, and a and b are of x's dtype and batch shape: no need to convert them."""
+    together: int
+    """How many systems a kernel is given at once, at most."""
 
     @property
     def systems(self) -> int:
@@ -134,7 +138,7 @@ def _describe(
         raise ValueError(
             f"the batch shapes {a_shape[:-2]} of a and {b_batch} of b do not broadcast: {shapes}"
         ) from None
-    k = 1 if vectors else b_core[1]
+    k, systems = 1 if vectors else b_core[1], math.prod(batch_shape)
     return Problem(
         batch_shape=batch_shape,
         n=n,
@@ -143,9 +147,10 @@ def _describe(
         assume_a=assume_a,
         lower=lower,
         vectors=vectors,
-        direct=n * k * math.prod(batch_shape) > 0
+        direct=n * k * systems > 0
         and a_dtype == b_dtype == dtype
         and a_shape[:-2] == b_batch == batch_shape,
+        together=min(systems, piece_size(n, k, dtype.itemsize)) if n else systems,
     )
 
 

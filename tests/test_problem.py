@@ -178,3 +178,11 @@ def test_unknown_words_are_refused_before_anything_is_solved(kind, option, value
 def test_indices_into_a_block_are_counted_over_the_batch(block, origin, batch, inside, whole):
     found = flat_indices(np.array(inside), block, origin, batch)
     assert (found.tolist(), found.dtype) == (whole, np.dtype(np.int64))
+
+
+@pytest.mark.parametrize(
+    ("systems", "n", "together"), [(3, 2, 3), (10**6, 32, 256), (10**6, 512, 1), (5, 0, 5)]
+)
+def test_systems_that_a_kernel_is_given_at_once(systems, n, together):
+    # Kernels are chosen by it: one that fills its lanes with systems wastes them on a single one.
+    assert describe((systems, n, n), F8, (systems, n), F8).together == together
