@@ -121,12 +121,13 @@ def _solve_block(
     lu: NDArray[Any], order: NDArray[np.int32], b: NDArray[Any], dtype: Any, transposed: bool
 ) -> NDArray[Any]:
     """Solve for the matrices b with the factors of a block; `order` has two core axes, too."""
-    n, k = lu.shape[-1], b.shape[-1]
-    shape = np.broadcast_shapes(lu.shape[:-2], b.shape[:-2])
+    n, k, shape = lu.shape[-1], b.shape[-1], lu.shape[:-2]
+    if b.shape[:-2] != shape:
+        shape = np.broadcast_shapes(shape, b.shape[:-2])
+        lu, order, b = (batches.broadcast(values, shape) for values in (lu, order, b))
     x = np.empty((*shape, n, k), dtype)
     if x.size:
         kernel = kernels.substituting(k, dtype, transposed)
-        lu, order, b = (batches.broadcast(values, shape) for values in (lu, order, b))
         ready = lu.dtype == b.dtype == dtype and batches.is_plain(lu) and batches.is_plain(b)
         piece = 16 * batches.PIECE if ready else batches.PIECE  # a copy shall stay in the cache
         size = max(1, piece // (n * max(n, k) * x.itemsize))

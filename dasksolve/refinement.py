@@ -1,8 +1,8 @@
 """Iterative refinement of answers that are less exact than their dtype allows.
 
-To factor in float32 and refine to float64 was measured and left out: even without a test whether
-that converged it is no faster than `solve` up to N = 256, and 1.1 times as fast at N = 512
-(tests/benchmarks/diagnostics.py).
+To factor in float32 and refine to float64 was measured and left out: with the three or four steps
+that random matrices need it takes longer than `solve`, even at N = 512 (1.2 times as long;
+tests/benchmarks/diagnostics.py).
 """
 
 from typing import Any
