@@ -1,6 +1,6 @@
 """What diagnostics, kept factors and mixed precision cost beside `solve`; a script.
 
-Each figure is a ratio of times within one run: the median of rounds that take turns, on one thread.
+Each figure is a ratio of the times of two that take turns: medians, on one thread.
 
 - ``solve_ex``: `dasksolve.solve_ex` over `dasksolve.solve`.
 - ``reuse``: `dasksolve.solve` over `Factorization.solve` of a new b.
@@ -10,15 +10,13 @@ Each figure is a ratio of times within one run: the median of rounds that take t
 
 import argparse
 import json
-import time
-from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 import dasksolve
 from dasksolve import batches, kernels
+from dasksolve.bench import interleaved
 from dasksolve.refinement import ENOUGH
 
 ORDERS = 2, 4, 8, 16, 32, 64, 96, 128, 256, 512
@@ -53,25 +51,12 @@ def measure(n: int, rounds: int, size: int) -> dict[str, float]:
     systems = max(8, size // (8 * n * n))
     a, b = rng.standard_normal((systems, n, n)), rng.standard_normal((systems, n))
     f = dasksolve.factor(a)
-    work: dict[str, Callable[[], Any]] = {
-        "solve": lambda: dasksolve.solve(a, b),
-        "solve_ex": lambda: dasksolve.solve_ex(a, b),
-        "reuse": lambda: f.solve(b),
-        "mixed": lambda: mixed(a, b),
-    }
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds + 1):  # the first compiles
-        for name, run in work.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    taken = {name: median(values[1:]) for name, values in times.items()}
-    return {
-        "n": n,
-        "solve_ex": taken["solve_ex"] / taken["solve"],
-        "reuse": taken["solve"] / taken["reuse"],
-        "mixed": taken["solve"] / taken["mixed"],
-    }
+    over = interleaved(rounds, lambda: dasksolve.solve_ex(a, b), lambda: dasksolve.solve(a, b))
+    row = {"n": n, "solve_ex": over[0] / over[1]}
+    for name, run in ("reuse", lambda: f.solve(b)), ("mixed", lambda: mixed(a, b)):
+        ours, theirs = interleaved(rounds, run, lambda: dasksolve.solve(a, b))
+        row[name] = theirs / ours
+    return row
 
 
 def main() -> None:
