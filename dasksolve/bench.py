@@ -55,6 +55,18 @@ class Row:
         return self.baseline_nanoseconds / self.nanoseconds
 
 
+def count(word: str) -> int:
+    """A positive number on the command line."""
+    if not word.isdecimal() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"{word} is not a positive number")
+    return int(word)
+
+
+def columns(word: str) -> int | None:
+    """The same; None for as many as there are unknowns."""
+    return None if word == "N" else count(word)
+
+
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The words that `dasksolve bench` understands."""
     command.epilog = (
@@ -62,13 +74,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "which one thread reads memory; from N = 64 on, of the rate of numpy.dot."
     )
     command.add_argument(
-        "--n", type=int, nargs="+", default=ORDERS, metavar="N", help="orders (default: 2 to 512)"
+        "--n", type=count, nargs="+", default=ORDERS, metavar="N", help="orders (default: 2 to 512)"
     )
     command.add_argument(
         "--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="D", help="default: all four"
     )
     command.add_argument(
-        "--k", default="1", metavar="K", help="right-hand sides; N: an inverse (default: 1)"
+        "--k",
+        type=columns,
+        default="1",
+        metavar="K",
+        help="right-hand sides; N: an inverse (default: 1)",
     )
     command.add_argument(
         "--assume-a",
@@ -78,13 +94,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="compare this structure with dasksolve's own general kernel",
     )
     command.add_argument(
-        "--systems", type=int, metavar="M", help="in the batch (default: 32 MiB of them)"
+        "--systems", type=count, metavar="M", help="in the batch (default: 32 MiB of them)"
     )
     command.add_argument(
-        "--workers", type=int, default=1, metavar="W", help="compare W threads with one"
+        "--workers", type=count, default=1, metavar="W", help="compare W threads with one"
     )
     command.add_argument(
-        "--rounds", type=int, default=5, metavar="R", help="repetitions, whose median counts (5)"
+        "--rounds", type=count, default=5, metavar="R", help="repetitions, whose median counts (5)"
     )
     command.add_argument("--json", action="store_true", help="print the rows as JSON")
     command.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
@@ -158,7 +174,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     for dtype in map(np.dtype, options.dtype):
         dot = dot_rate(dtype)
         for n in options.n:
-            a, b = batch(n, dtype, n if options.k == "N" else int(options.k), options.systems)
+            a, b = batch(n, dtype, options.k or n, options.systems)
             if options.assume_a != "gen":  # definite, and no triangle that overflows
                 a = (a + a.swapaxes(-1, -2).conj()) / (2 * n) + 2 * np.eye(n, dtype=dtype)
             yield measure_case(a, b, options, bandwidth, dot)

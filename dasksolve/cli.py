@@ -18,6 +18,7 @@ from typing import Any
 import dasksolve
 from dasksolve import bench, demo, early, report_page
 from dasksolve.batches import thread_count
+from dasksolve.memory import parse_size
 from dasksolve.prepare import prepare
 from dasksolve.problem import ON_SINGULAR, STRUCTURES
 from dasksolve.progress import Bar, Lines, on_terminal
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument(
         "--assume-a",
         default="gen",
+        choices=STRUCTURES,
         metavar="W",
         help=f"structure of a, in SciPy's words: {', '.join(STRUCTURES)} (default: gen)",
     )
@@ -64,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument(
         "--on-singular",
         default="nan",
+        choices=ON_SINGULAR,
         metavar="W",
         help=f"what becomes of a singular system: {', '.join(ON_SINGULAR)} (default: nan)",
     )
@@ -103,10 +106,18 @@ def parser() -> argparse.ArgumentParser:
 
     show = command("demo", run_demo, "write a batch larger than memory_limit, solve and check it")
     show.add_argument(
-        "--size", default="1GiB", metavar="SIZE", help="bytes of a to write (default: 1GiB)"
+        "--size",
+        type=_size,
+        default="1GiB",
+        metavar="SIZE",
+        help="bytes of a to write (default: 1GiB)",
     )
     show.add_argument(
-        "--memory", default="256MiB", metavar="SIZE", help="memory limit (default: 256MiB)"
+        "--memory",
+        type=_size,
+        default="256MiB",
+        metavar="SIZE",
+        help="memory limit (default: 256MiB)",
     )
     show.add_argument("--keep", metavar="DIR", help="write there, and leave it")
     show.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -125,6 +136,7 @@ def _inputs(command: argparse.ArgumentParser, out: str) -> None:
 def _resources(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--memory",
+        type=_size,
         metavar="SIZE",
         help="memory to add to a process, such as 2GiB (default: half of what is free)",
     )
@@ -151,6 +163,13 @@ def _threads(word: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{word} is no number of threads: 1, 2, …, or -1"
         ) from error
+
+
+def _size(word: str) -> int:
+    try:
+        return parse_size("size", word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{word} is not a positive size, such as 2GiB") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -319,6 +338,8 @@ def run_report(options: argparse.Namespace) -> int:
     page = None if options.html is None else Path(options.html)
     if page is not None and not page.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {page.parent} to write {page.name} to")
+    if page is not None and page.is_dir():
+        raise IsADirectoryError(f"{page} is a folder; name the file to write")
     found = survey(options.out)
     print(text(report_page.summary(found)))
     if page is not None:

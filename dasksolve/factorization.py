@@ -83,6 +83,10 @@ def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorizat
 
 
 def _problem(a: Any, assume_a: str, lower: bool) -> Problem:
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        raise np.linalg.LinAlgError(
+            f"a must be square, of shape (..., N, N): it has shape {a.shape}"
+        )
     return describe(a.shape, a.dtype, a.shape[-1:], a.dtype, assume_a, lower)
 
 

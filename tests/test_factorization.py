@@ -192,6 +192,13 @@ def test_a_flipped_bit_is_found(tmp_path: Path):
         Factorization.open(path).solve(np.ones(3)).compute()
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (4, 2, 3)])
+def test_what_is_not_square_is_refused_by_its_own_shape(shape):
+    for a in (np.ones(shape), da.ones(shape)):
+        with pytest.raises(np.linalg.LinAlgError, match=r"square.*: it has shape \(.*\)$"):
+            dasksolve.factor(a)
+
+
 def test_there_is_nothing_to_open(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no factors at"):
         Factorization.open(tmp_path / "none.zarr")

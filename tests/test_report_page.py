@@ -135,6 +135,9 @@ def test_the_command_prints_the_summary_and_writes_the_page(solved, tmp_path, ca
     assert path.read_text(encoding="utf-8") == page(solved.out)
     assert main(["report", solved.out, "--html", str(tmp_path / "no" / "page.html")]) == 1
     assert "there is no folder" in capsys.readouterr().err
+    assert main(["report", solved.out, "--html", str(tmp_path)]) == 1
+    refused = capsys.readouterr()
+    assert (refused.out, "is a folder; name the file" in refused.err) == ("", True)
     assert main(["report", str(tmp_path / "nothing")]) == 1
     assert "there is no output at" in capsys.readouterr().err
 
