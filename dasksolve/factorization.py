@@ -44,8 +44,8 @@ def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorizat
 
     Notes
     -----
-    To solve with the factors for a new vector takes less than a third of the time of `solve` at
-    N = 32, and less than a tenth at 512. For N up to 12, or with many columns at once while N is
+    To solve with the factors for a new vector takes a third of the time of `solve` at N = 32 at
+    most, and less than a tenth at 512. For N up to 12, or with many columns at once while N is
     below about 50, to solve anew is as fast or faster.
 
     Examples
