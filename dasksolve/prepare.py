@@ -54,6 +54,7 @@ def prepare(
     scheduler = choose(client, workers)
     store, location = stores.open_store(out)
     scheduler.refuse_private((inputs.a.location, inputs.b.location))
+    _refuse_inside_inputs(location, inputs)
     earlier = _find(store, location, resume, overwrite)
     if overwrite:
         _refuse_inputs_inside(location, inputs)
@@ -92,6 +93,16 @@ def _find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
             "overwrite=True (--overwrite) replaces it"
         )
     return group
+
+
+def _refuse_inside_inputs(location: str, inputs: Inputs) -> None:
+    """Refuse to write among the chunks of an array."""
+    for source in (inputs.a, inputs.b):
+        if f"{location}/".startswith(f"{source.location}/"):
+            raise ValueError(
+                f"{location} lies in the array {source.name}, which is {source.location}; choose "
+                "another output"
+            )
 
 
 def _refuse_inputs_inside(location: str, inputs: Inputs) -> None:
