@@ -240,8 +240,11 @@ def _client(options: argparse.Namespace, stack: ExitStack) -> Any:
         return None
     from distributed import Client  # half a second that only a cluster is worth
 
-    if not options.debug:  # it logs a traceback for every connection that is lost
-        for name in filter(lambda n: n.startswith("distributed"), logging.root.manager.loggerDict):
+    if not options.debug:  # a traceback for every connection that is lost; one for Ctrl-C, at times
+        loggers = filter(
+            lambda name: name.startswith("distributed"), logging.root.manager.loggerDict
+        )
+        for name in (*loggers, "tornado.application"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         client = Client(options.scheduler, timeout="10s")

@@ -1,5 +1,6 @@
 """The command line, as a person runs it: exit status, text, and what stays on disk."""
 
+import asyncio
 import gc
 import json
 import os
@@ -9,6 +10,8 @@ import shlex
 import subprocess
 import sys
 import termios
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from distributed import Client
 from stored import Stored
 
 from dasksolve import solve_zarr
-from dasksolve.cli import main, parser
+from dasksolve.cli import _client, main, parser
 
 
 def arguments(batch: Stored, *more: str) -> list[str]:
@@ -176,6 +179,25 @@ def test_a_scheduler_by_its_address(batch: Stored, two_processes: Client) -> Non
     here = batch.x
     solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True)
     assert here.tobytes() == batch.x.tobytes()
+
+
+def test_what_fails_in_the_loop_of_a_client_is_not_shown(
+    two_processes: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As distributed's own answer to Ctrl-C does, where that comes early in a call.
+    words = ["solve", "a", "b", "c", "--scheduler", two_processes.scheduler.address]
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise NameError("future")
+
+    with ExitStack() as stack:
+        client = _client(parser().parse_args(words), stack)
+        client.loop.add_callback(fail)
+        assert failed.wait(10)
+        client.sync(asyncio.sleep, 0)  # in the same loop, after that
+    assert not caplog.records
 
 
 def on_a_terminal(words: list[str], stdout: bool = False) -> str:
