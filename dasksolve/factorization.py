@@ -44,9 +44,9 @@ def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorizat
 
     Notes
     -----
-    To solve with the factors for a new vector takes a quarter of the time of `solve` at N = 32, or a
-    third where they come from memory, and a tenth at 512. For N up to 12, or with many columns at
-    once while N is below about 50, to solve anew is as fast or faster.
+    To solve with the factors for a new vector takes a quarter of the time of `solve` at N = 32 (a
+    third from memory), and a tenth at 512. For N up to 12, or with many columns at once while N is
+    below about 50, to solve anew is as fast or faster.
 
     Examples
     --------

@@ -32,7 +32,7 @@ from dasksolve.kernels.blocks import (
     store_first,
     tile,
 )
-from dasksolve.kernels.condition import TRIALS, direction, modulus, norm, trial, trial_norm
+from dasksolve.kernels.condition import TRIALS, direction, norm, rough_modulus, trial, trial_norm
 from dasksolve.kernels.flaws import undefined
 from dasksolve.kernels.jit import jit, part
 from dasksolve.kernels.lanes import PANEL, any_lane, highest, lane, splat, unsigned_zero
@@ -172,7 +172,7 @@ def inverse_norm(f, order, u, inverses, y, n, sizes):
         y[i, 0] = direction(splat(lane(y[i, 0], 1 if two > one else 0), y))
     substitute_transposed(f, order, u, inverses, y)
     for i in range(len(order)):
-        sizes[order[i]] = lane(modulus(y[i, 0]), 0)
+        sizes[order[i]] = lane(rough_modulus(y[i, 0]), 0)
     first = second = -1
     for j in range(n):
         if first < 0 or sizes[j] > sizes[first]:

@@ -38,7 +38,7 @@ def quick_modulus(x):
 MAGIC = {"float": 0x5F3759DF, "double": 0x5FE6EB50C7B537A9}
 
 
-def rough_modulus(x):
+def near_modulus(x):
     """`quick_modulus` to 5e-6, by Newton's method: a third of the time of a root of 8 numbers.
 
     It overflows to infinity, too.
@@ -101,7 +101,7 @@ def measure_rows(a, start, i, rows, n, vectors, sums):
         column, x = sums[0, j], vectors[0, j]
         for r, (of_row, product) in enumerate(zip(of_rows, products, strict=True)):
             row = load_first(a, start + (i + r) * n + at, n - at, vectors)
-            size = rough_modulus(row)
+            size = near_modulus(row)
             of_row.set(of_row.get() + size)
             column = column + size
             product.set(fma(row, x, product.get()))
