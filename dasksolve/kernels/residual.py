@@ -20,7 +20,7 @@ from dasksolve.kernels.condition import larger, modulus
 from dasksolve.kernels.emitted import Emitted, Pair, Variable, loop
 from dasksolve.kernels.flaws import OK, SINGULAR
 from dasksolve.kernels.jit import part
-from dasksolve.kernels.lanes import fma, highest, nothing, operation, splat
+from dasksolve.kernels.lanes import fma, fnma, highest, nothing, operation, splat
 from dasksolve.status import Status
 
 ILL_CONDITIONED = int(Status.ILL_CONDITIONED)
@@ -34,14 +34,14 @@ def quick_modulus(x):
     return fma(x.real, x.real, x.imag * x.imag).call("sqrt")
 
 
-# Less half of the bits of a number: nearly those of the reciprocal of its root.
+# Less half of the bits of a number: the reciprocal of its root, to 3.5 %.
 MAGIC = {"float": 0x5F3759DF, "double": 0x5FE6EB50C7B537A9}
 
 
 def near_modulus(x):
-    """`quick_modulus` to 5e-6, by Newton's method: a third of the time of a root of 8 numbers.
+    """`quick_modulus` to 3e-4, and never more: a quarter of the time of a root of 8 numbers.
 
-    It overflows to infinity, too.
+    By one step of third order from a guess. It overflows to infinity, too.
     """
     if not isinstance(x, Pair):
         return abs(x)
@@ -51,10 +51,10 @@ def near_modulus(x):
     half = builder.lshr(builder.bitcast(square.value, bits), bits([1] * square.count))
     guess = builder.sub(bits([MAGIC[number]] * square.count), half)
     inverse = square.new(builder.bitcast(guess, square.value.type))
-    for _ in range(2):
-        rest = square * square.fill(0.5) * inverse * inverse
-        inverse = inverse * (square.fill(1.5) - rest)
-    return square * inverse
+    root = square * inverse
+    one = root * inverse
+    step = [square.fill(0.99989 * c / 8) for c in (15, 10, 3)]
+    return root * fnma(one, fnma(one, step[2], step[1]), step[0])
 
 
 def limits(lanes):
