@@ -10,13 +10,14 @@ Each figure is a ratio of the times of two that take turns: medians, on one thre
 
 import argparse
 import json
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 import dasksolve
 from dasksolve import batches, kernels
-from dasksolve.bench import interleaved
+from dasksolve.bench import DTYPES, batch, interleaved
 from dasksolve.refinement import ENOUGH
 
 ORDERS = 2, 4, 8, 16, 32, 64, 96, 128, 256, 512
@@ -45,15 +46,17 @@ def mixed(a: Any, b: Any) -> Any:
     return x
 
 
-def measure(n: int, rounds: int, size: int) -> dict[str, float]:
-    """The ratios at one N."""
-    rng = np.random.default_rng(n)
-    systems = max(8, size // (8 * n * n))
-    a, b = rng.standard_normal((systems, n, n)), rng.standard_normal((systems, n))
+def measure(n: int, dtype: str, rounds: int, size: int) -> dict[str, Any]:
+    """The ratios at one N; `mixed` of float64 alone."""
+    systems = max(8, size // (np.dtype(dtype).itemsize * n * n))
+    a, b = batch(n, np.dtype(dtype), systems=systems)
+    b = b[..., 0]
     f = dasksolve.factor(a)
     over = interleaved(rounds, lambda: dasksolve.solve_ex(a, b), lambda: dasksolve.solve(a, b))
-    row = {"n": n, "solve_ex": over[0] / over[1]}
-    for name, run in ("reuse", lambda: f.solve(b)), ("mixed", lambda: mixed(a, b)):
+    row = {"dtype": dtype, "n": n, "solve_ex": over[0] / over[1]}
+    work = {"reuse": lambda: f.solve(b), "mixed": lambda: mixed(a, b)}
+    for name in work if dtype == "float64" else ("reuse",):
+        run = work[name]
         ours, theirs = interleaved(rounds, run, lambda: dasksolve.solve(a, b))
         row[name] = theirs / ours
     return row
@@ -63,18 +66,20 @@ def main() -> None:
     """Print a table, or lines of JSON."""
     words = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     words.add_argument("--n", type=int, nargs="+", default=ORDERS)
+    words.add_argument("--dtype", nargs="+", default=["float64"], choices=DTYPES)
     words.add_argument("--rounds", type=int, default=9)
     words.add_argument("--mib", type=int, default=32, help="size of a (default: 32 MiB)")
     words.add_argument("--json", action="store_true")
     options = words.parse_args()
     if not options.json:
-        print("   N  solve_ex  reuse  mixed")
-    for n in options.n:
-        row = measure(n, options.rounds, options.mib << 20)
+        print("dtype          N  solve_ex  reuse  mixed")
+    for dtype, n in product(options.dtype, options.n):
+        row = measure(n, dtype, options.rounds, options.mib << 20)
         if options.json:
             print(json.dumps(row))
         else:
-            print(f"{n:4}  {row['solve_ex']:8.2f}  {row['reuse']:5.2f}  {row['mixed']:5.2f}")
+            ratios = f"{row['solve_ex']:8.2f}  {row['reuse']:5.2f}  {row.get('mixed', np.nan):5.2f}"
+            print(f"{dtype:10}  {n:4}  {ratios}")
 
 
 if __name__ == "__main__":
