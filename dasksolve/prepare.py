@@ -54,10 +54,9 @@ def prepare(
     scheduler = choose(client, workers)
     store, location = stores.open_store(out)
     scheduler.refuse_private((inputs.a.location, inputs.b.location))
-    _refuse_inside_inputs(location, inputs)
+    _refuse_overlap(location, inputs, overwrite)
     earlier = _find(store, location, resume, overwrite)
     if overwrite:
-        _refuse_inputs_inside(location, inputs)
         earlier = None
     # Raising or not changes no bit of x, so a run may be resumed either way.
     options = {
@@ -95,23 +94,14 @@ def _find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
     return group
 
 
-def _refuse_inside_inputs(location: str, inputs: Inputs) -> None:
-    """Refuse to write among the chunks of an array."""
+def _refuse_overlap(location: str, inputs: Inputs, overwrite: bool) -> None:
+    """Refuse to write among the chunks of an array, or to delete what is to be read."""
     for source in (inputs.a, inputs.b):
-        if f"{location}/".startswith(f"{source.location}/"):
+        within = f"{location}/".startswith(f"{source.location}/")
+        if within or (overwrite and f"{source.location}/".startswith(f"{location}/")):
+            harm = f"{location} lies in" if within else f"overwriting {location} would delete"
             raise ValueError(
-                f"{location} lies in the array {source.name}, which is {source.location}; choose "
-                "another output"
-            )
-
-
-def _refuse_inputs_inside(location: str, inputs: Inputs) -> None:
-    """Refuse to delete what is to be read."""
-    for source in (inputs.a, inputs.b):
-        if f"{source.location}/".startswith(f"{location}/"):
-            raise ValueError(
-                f"overwriting {location} would delete {source.name}, which is {source.location}; "
-                "choose another output"
+                f"{harm} {source.name}, which is {source.location}; choose another output"
             )
 
 
