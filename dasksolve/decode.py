@@ -42,7 +42,7 @@ def into(memory: Bytes, array: Any, stored: Bytes) -> NDArray[Any] | None:
         return None
     codec.decode(stored, out=memory)
     endian = array.serializer.endian
-    dtype = array.dtype.newbyteorder(endian.value) if endian else array.dtype
+    dtype = array.dtype.newbyteorder(getattr(endian, "value", endian)) if endian else array.dtype
     return memory.view(dtype).reshape(array.chunks)
 
 

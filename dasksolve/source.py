@@ -142,7 +142,9 @@ class Source:
         array, prototype = self.array, default_buffer_prototype()
         decode.refuse_cut(array, stored.as_numpy_array())
         config = replace(array.async_array.config, order=array.order)  # format 2 has its own
-        spec = array.metadata.get_chunk_spec(place, config, prototype)
+        from zarr.core.array_spec import ArraySpec
+        meta = array.metadata
+        spec = ArraySpec(tuple(array.chunks), meta.dtype, meta.fill_value, config, prototype)
         [decoded] = await array.async_array.codec_pipeline.decode([(stored, spec)])
         return np.asarray(decoded.as_numpy_array())
 

@@ -24,8 +24,8 @@ from dasksolve.zarr_job import Job, result, run_job
 
 
 def check_zarr(
-    a: Location | zarr.Array[Any],
-    b: Location | zarr.Array[Any],
+    a: Location | zarr.Array,
+    b: Location | zarr.Array,
     out: Location,
     *,
     memory_limit: int | str | None = None,

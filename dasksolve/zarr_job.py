@@ -69,8 +69,8 @@ class Job:
 
 
 def solve_zarr(
-    a: Location | zarr.Array[Any],
-    b: Location | zarr.Array[Any],
+    a: Location | zarr.Array,
+    b: Location | zarr.Array,
     out: Location,
     *,
     assume_a: str = "gen",
