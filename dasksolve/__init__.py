@@ -3,15 +3,18 @@
 import logging
 from importlib.metadata import version
 
-from dasksolve import early, labelled, nopython  # noqa: F401  early: the others take a second
+from dasksolve.command import interrupt  # noqa: F401  first: the others take a second
+
+# isort: split
+from dasksolve import labelled, nopython
 from dasksolve.api import solve, solve_ex, solve_tridiagonal
+from dasksolve.batch.factorization import Factorization, factor
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
-from dasksolve.factorization import Factorization, factor
-from dasksolve.report import Report
+from dasksolve.job.check import check_zarr
+from dasksolve.job.report import Report
+from dasksolve.job.solve import solve_zarr
 from dasksolve.solution import Solution
 from dasksolve.status import Status
-from dasksolve.zarr_check import check_zarr
-from dasksolve.zarr_job import solve_zarr
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # who wants the log says so
 

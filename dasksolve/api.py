@@ -6,7 +6,7 @@ from typing import Any
 import dask.array as da
 from dask.array.core import apply_infer_dtype
 
-from dasksolve import bands, eager, lazy
+from dasksolve.batch import bands, eager, lazy
 from dasksolve.errors import SingularSystemError
 from dasksolve.solution import Solution
 

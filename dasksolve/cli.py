@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import dasksolve
-from dasksolve import bench, demo, early, report_page
-from dasksolve.batches import thread_count
-from dasksolve.memory import parse_size
-from dasksolve.prepare import prepare
-from dasksolve.problem import ON_SINGULAR, STRUCTURES
-from dasksolve.progress import Bar, Lines, on_terminal
-from dasksolve.report import Report, text
-from dasksolve.survey import survey
+from dasksolve.batch.pieces import thread_count
+from dasksolve.batch.problem import ON_SINGULAR, STRUCTURES
+from dasksolve.command import bench, demo, interrupt
+from dasksolve.job import page
+from dasksolve.job.memory import parse_size
+from dasksolve.job.prepare import prepare
+from dasksolve.job.progress import Bar, Lines, on_terminal
+from dasksolve.job.report import Report, text
+from dasksolve.job.survey import survey
 
 FLAGGED, FAILED, INTERRUPTED, TERMINATED = 3, 1, 130, 143
 
@@ -180,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # the report of a finished job must not fail
         sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
-    if early.importing():
+    if interrupt.importing():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its six, one counts
     with _waiting_is_told():
@@ -205,7 +206,7 @@ def _waiting_is_told() -> Iterator[None]:
     """Show what the schedulers warn of while a job waits."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("dasksolve: warning: %(message)s"))
-    logger = logging.getLogger("dasksolve.schedulers")
+    logger = logging.getLogger("dasksolve.job.schedulers")
     logger.addHandler(handler)
     try:
         yield
@@ -338,15 +339,15 @@ def _show(options: argparse.Namespace, report: Report) -> None:
 
 def run_report(options: argparse.Namespace) -> int:
     """Show what there is."""
-    page = None if options.html is None else Path(options.html)
-    if page is not None and not page.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {page.parent} to write {page.name} to")
-    if page is not None and page.is_dir():
-        raise IsADirectoryError(f"{page} is a folder; name the file to write")
+    file = None if options.html is None else Path(options.html)
+    if file is not None and not file.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {file.parent} to write {file.name} to")
+    if file is not None and file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; name the file to write")
     found = survey(options.out)
-    print(text(report_page.summary(found)))
-    if page is not None:
-        page.write_text(report_page.drawn(found), encoding="utf-8")
+    print(text(page.summary(found)))
+    if file is not None:
+        file.write_text(page.drawn(found), encoding="utf-8")
     return 0 if found.all_ok else FLAGGED
 
 

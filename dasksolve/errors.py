@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dasksolve.problem import flat_indices
-
 if TYPE_CHECKING:
-    from dasksolve.report import Report
+    from dasksolve.job.report import Report
 
 _NAMED = 10  # how many failures an error's text names
 
@@ -112,3 +110,19 @@ class BlockErrors(RuntimeError):  # noqa: N818  the plural is the point
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.failures, self.report, self.advice)
+
+
+def flat_indices(
+    inside: NDArray[np.int64],
+    block_shape: tuple[int, ...],
+    origin: Sequence[int],
+    batch_shape: tuple[int, ...],
+) -> NDArray[np.int64]:
+    """Flat indices into a block that starts at `origin`, counted over the whole batch."""
+    if not batch_shape:
+        return inside
+    places = [
+        place + start
+        for place, start in zip(np.unravel_index(inside, block_shape), origin, strict=True)
+    ]
+    return np.asarray(np.ravel_multi_index(places, batch_shape), np.int64)

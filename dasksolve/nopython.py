@@ -9,11 +9,11 @@ from numba.extending import overload, register_jitable
 from numba.np.numpy_support import as_dtype
 from numpy.typing import NDArray
 
-from dasksolve import eager
-from dasksolve.batches import piece_size
+from dasksolve.batch import eager
+from dasksolve.batch.pieces import piece_size
+from dasksolve.batch.problem import describe
 from dasksolve.kernels.calls import call, kernel_for
-from dasksolve.kernels.jit import jit
-from dasksolve.problem import describe
+from dasksolve.kernels.compiling.jit import jit
 from dasksolve.status import Status
 
 PENDING, OK, SINGULAR = int(Status.PENDING), int(Status.OK), int(Status.SINGULAR)

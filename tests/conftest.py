@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Callable[..., Stored]:
     ) -> Stored:
         group = zarr.create_group(tmp_path / "data.zarr", zarr_format=zarr_format)
         for name, values, chunks in (("a", a, a_chunks), ("b", b, b_chunks)):
-            whole = (max(1, values.shape[0] // 10), *values.shape[1:])
+            whole = (max(1, values.shape[0] // 10), *(max(1, n) for n in values.shape[1:]))
             group.create_array(name, data=values, chunks=chunks or whole)
         data = tmp_path / "data.zarr"
         return Stored(a, b, str(data / "a"), str(data / "b"), str(tmp_path / "out.zarr"))
@@ -58,15 +58,15 @@ def long(store: Callable[..., Stored]) -> Stored:
 @pytest.fixture
 def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one stored chunk each, however small."""
-    monkeypatch.setattr("dasksolve.plan._SMALL", 0)
-    monkeypatch.setattr("dasksolve.plan._BLOCKS_A_WORKER", 1 << 30)
+    monkeypatch.setattr("dasksolve.job.plan._SMALL", 0)
+    monkeypatch.setattr("dasksolve.job.plan._BLOCKS_A_WORKER", 1 << 30)
 
 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs of two blocks, so that most of them are not begun while the first are done."""
-    monkeypatch.setattr("dasksolve.zarr_job.WINDOW", 2)
-    monkeypatch.setattr("dasksolve.schedulers.WINDOW", 2)
+    monkeypatch.setattr("dasksolve.job.run.WINDOW", 2)
+    monkeypatch.setattr("dasksolve.job.schedulers.WINDOW", 2)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs, hilbert
 
-from dasksolve.kernels.lanes import VECTOR_BYTES
+from dasksolve.kernels.language.lanes import VECTOR_BYTES
 
 Array = NDArray[Any]
 

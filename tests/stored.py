@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import zarr
 from numpy.typing import NDArray
 
-from dasksolve import history
+from dasksolve.job import history
 
 
 class Stored(NamedTuple):

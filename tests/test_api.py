@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import dasksolve
-from dasksolve import eager, lazy
+from dasksolve.batch import eager, lazy
 
 
 def test_policy_is_given_by_name_and_arrays_by_place():

@@ -10,7 +10,8 @@ import re
 import pytest
 
 import dasksolve
-from dasksolve import cli, labelled, nopython, report_page
+from dasksolve import cli, labelled, nopython
+from dasksolve.job import page
 
 MODULES = [
     info.name
@@ -20,7 +21,7 @@ MODULES = [
 PUBLIC = {name: getattr(dasksolve, name) for name in dasksolve.__all__ if name[0] != "_"}
 FUNCTIONS = [value for value in PUBLIC.values() if inspect.isfunction(value)]
 FUNCTIONS += [labelled.solve, labelled.solve_ex, nopython.solve, nopython.solve_into]
-FUNCTIONS += [report_page.page]
+FUNCTIONS += [page.page]
 RECORDS = [dasksolve.Report, dasksolve.Solution, dasksolve.Status, dasksolve.Factorization]
 
 

@@ -15,7 +15,7 @@ from numba.core.errors import TypingError
 import dasksolve
 from dasksolve import Status, kernels, nopython
 from dasksolve.kernels import calls
-from dasksolve.kernels.lanes import width
+from dasksolve.kernels.language.lanes import width
 
 
 @numba.njit

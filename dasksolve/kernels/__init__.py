@@ -31,27 +31,19 @@ from numba import from_dtype, types
 from numba.core.compiler_lock import global_compiler_lock
 from numpy.typing import NDArray
 
-from dasksolve.kernels import (
-    blocked,
-    cholesky,
-    cholesky_blocked,
-    diagonal,
-    extended,
-    factored,
-    factored_blocked,
-    interleaved,
-    kept,
-    kept_blocked,
-    mirrored,
-    small,
-    triangular,
-    triangular_blocked,
-    tridiagonal,
-    unrolled,
-)
-from dasksolve.kernels.apart import compile_apart, compiling_apart
-from dasksolve.kernels.jit import collecting_only_new, has_cache
-from dasksolve.kernels.lanes import PANEL, width
+from dasksolve.kernels import diagonal, fixed, tridiagonal
+from dasksolve.kernels.cholesky import interleaved as cholesky_interleaved
+from dasksolve.kernels.cholesky import single as cholesky_single
+from dasksolve.kernels.compiling.child import compile_apart, compiling_apart
+from dasksolve.kernels.compiling.jit import collecting_only_new, has_cache
+from dasksolve.kernels.diagnostics import residuals as extended_residuals
+from dasksolve.kernels.language.lanes import PANEL, width
+from dasksolve.kernels.lu import factor_interleaved, factor_single, mirrored, reuse, reuse_many
+from dasksolve.kernels.lu import fixed as lu_fixed
+from dasksolve.kernels.lu import interleaved as lu_interleaved
+from dasksolve.kernels.lu import single as lu_single
+from dasksolve.kernels.triangular import interleaved as triangular_interleaved
+from dasksolve.kernels.triangular import single as triangular_single
 
 __all__ = [
     "compiled",
@@ -142,22 +134,22 @@ def _general(case: Case) -> Kernel:
     limits = GENERAL[dtype.char]
     most = PANEL if diagnostics else limits.unrolled
     if n <= most and (n <= PANEL or not case.few):
-        return compiled(unrolled.kernel, n, dtype, diagnostics)
+        return compiled(lu_fixed.kernel, n, dtype, diagnostics)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
     if n > tiled or case.few:
-        return compiled(blocked.kernel, 0, dtype, diagnostics)
-    return compiled(interleaved.kernel, 0, dtype, diagnostics)
+        return compiled(lu_single.kernel, 0, dtype, diagnostics)
+    return compiled(lu_interleaved.kernel, 0, dtype, diagnostics)
 
 
 def _positive(case: Case) -> Kernel:
     n, k, _, dtype, _, lower = case
     limits = POSITIVE[dtype.char]
     if n <= limits.unrolled and (n <= PANEL or not case.few):
-        return compiled(small.kernel, n, dtype, None, "pos", lower)
+        return compiled(fixed.kernel, n, dtype, None, "pos", lower)
     tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
     if n > tiled or case.few:
-        return compiled(cholesky_blocked.kernel, 0, dtype, None, lower)
-    return compiled(cholesky.kernel, 0, dtype, None, lower)
+        return compiled(cholesky_single.kernel, 0, dtype, None, lower)
+    return compiled(cholesky_interleaved.kernel, 0, dtype, None, lower)
 
 
 def _upper(case: Case) -> Kernel:
@@ -171,22 +163,24 @@ def _lower(case: Case) -> Kernel:
 def _triangular(case: Case, structure: str, lower: bool) -> Kernel:
     n, k, systems, dtype, _, _ = case
     if n <= PANEL:
-        return compiled(small.kernel, n, dtype, None, structure, lower)
+        return compiled(fixed.kernel, n, dtype, None, structure, lower)
     # Where lanes would idle, or the columns fill them: N = 512, given one at a time, takes 70 µs
     # instead of 160.
     alone = 2 * systems <= _lanes(dtype) or (n > 64 and k >= MANY)
-    return compiled((triangular_blocked if alone else triangular).kernel, 0, dtype, None, lower)
+    return compiled(
+        (triangular_single if alone else triangular_interleaved).kernel, 0, dtype, None, lower
+    )
 
 
 def _diagonal(case: Case) -> Kernel:
     if case.n <= PANEL:
-        return compiled(small.kernel, case.n, case.dtype, None, "diagonal", False)
+        return compiled(fixed.kernel, case.n, case.dtype, None, "diagonal", False)
     return compiled(diagonal.kernel, 0, case.dtype, None)
 
 
 def _tridiagonal(case: Case) -> Kernel:
     if case.n <= 12:  # all of a matrix is read, which beyond takes longer than its diagonals
-        return compiled(small.kernel, case.n, case.dtype, None, "tridiagonal", False)
+        return compiled(fixed.kernel, case.n, case.dtype, None, "tridiagonal", False)
     return compiled(tridiagonal.kernel, 0, case.dtype, None)
 
 
@@ -250,7 +244,7 @@ def tridiagonal_bands(dtype: np.dtype[Any]) -> Kernel:
 @cache
 def factoring(n: int, dtype: np.dtype[Any]) -> Kernel:
     """The kernel ``factor(a, lu, order, status, rcond)``: order (M, N) int32, lu as a."""
-    method = factored if n <= GENERAL[dtype.char].interleaved else factored_blocked
+    method = factor_interleaved if n <= GENERAL[dtype.char].interleaved else factor_single
     return _factoring(method.kernel, dtype)
 
 
@@ -266,7 +260,7 @@ def substituting(k: int, dtype: np.dtype[Any], transposed: bool) -> Callable[...
 
     It returns whether `order` has nothing but rows; else it does nothing.
     """
-    method = kept if k < MANY else kept_blocked
+    method = reuse if k < MANY else reuse_many
     return _substituting(method.kernel, dtype, transposed)
 
 
@@ -281,7 +275,7 @@ def _substituting(
 
 def pivots(n: int) -> NDArray[np.intp]:
     """Where the reciprocals on the diagonal of U are among the N² numbers of a system's factors."""
-    places: NDArray[np.intp] = kept.diagonal(n)
+    places: NDArray[np.intp] = reuse.diagonal(n)
     return places
 
 
@@ -289,7 +283,7 @@ def pivots(n: int) -> NDArray[np.intp]:
 def residuals(dtype: np.dtype[Any]) -> Kernel:
     """The kernel ``residuals(a, b, x, r)``: r = b - A x, rounded once."""
     read, write = _arrays(dtype)
-    return _ready(extended.kernel(0), (read, read, read, write))
+    return _ready(extended_residuals.kernel(0), (read, read, read, write))
 
 
 @cache

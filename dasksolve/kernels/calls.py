@@ -17,7 +17,7 @@ from numba.extending import intrinsic, overload, register_jitable
 from numba.np.numpy_support import as_dtype
 
 from dasksolve.kernels import is_few, pick
-from dasksolve.kernels.lanes import width
+from dasksolve.kernels.language.lanes import width
 
 ORDERS = 256
 """N from which on the table tells no N from another: kernels for one N alone are for small ones."""

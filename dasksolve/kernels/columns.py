@@ -1,8 +1,27 @@
 """Right-hand sides and unknowns, which stand in a tile as rows: t[i, …] is one column of b or x."""
 
-from dasksolve.kernels.flaws import weigh
-from dasksolve.kernels.interleaved import read, write
-from dasksolve.kernels.jit import part
+from dasksolve.kernels.compiling.jit import part
+from dasksolve.kernels.diagnostics.verdicts import weigh
+from dasksolve.kernels.language.lanes import nothing, operation
+from dasksolve.kernels.language.tiles import collect, deal, systems_of_lanes
+
+# Right-hand sides solved at a time, which bounds the tile.
+CHUNK = 16
+
+
+@operation(nothing)
+def read(array, offset, stride, first, last, t, i, j, length, down):
+    """t[i, j] … from array.flat[system * stride + offset] …, along a row or down a column."""
+    starts = [s * stride + offset for s in systems_of_lanes(array, first, last)]
+    for e, x in enumerate(deal(array, starts, length)):
+        t[(i + e, j) if down else (i, j + e)] = x
+
+
+@operation(nothing)
+def write(array, offset, stride, first, last, t, i, j, length, down):
+    """array.flat[system * stride + offset] … from t[i, j] …: `read` undone."""
+    starts = [s * stride + offset for s in systems_of_lanes(array, first, last)]
+    collect([t[(i + e, j) if down else (i, j + e)] for e in range(length)], array, starts)
 
 
 @part

@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from dasksolve.kernels.columns import read_columns, write_columns
-from dasksolve.kernels.emitted import loop
-from dasksolve.kernels.flaws import judge, record, reject_band
-from dasksolve.kernels.interleaved import CHUNK
-from dasksolve.kernels.jit import jit
-from dasksolve.kernels.lanes import magnitude, operation, reciprocal, splat
-from dasksolve.kernels.tiles import deal, lane_count, systems_of_lanes, tile
+from dasksolve.kernels.columns import CHUNK, read_columns, write_columns
+from dasksolve.kernels.compiling.jit import jit
+from dasksolve.kernels.diagnostics.verdicts import judge, record, reject_band
+from dasksolve.kernels.language.lanes import magnitude, operation, reciprocal, splat
+from dasksolve.kernels.language.tiles import deal, lane_count, systems_of_lanes, tile
+from dasksolve.kernels.language.values import loop
 
 
 def divide_all(column, t, n):

@@ -11,11 +11,17 @@ The three diagonals stand in a tile as rows, above the unknowns of each column:
 import numpy as np
 from numba import types
 
-from dasksolve.kernels.columns import read_columns, write_columns
-from dasksolve.kernels.flaws import finite, judge, record, reject_band, undefined, weigh
-from dasksolve.kernels.interleaved import read
-from dasksolve.kernels.jit import jit, part
-from dasksolve.kernels.lanes import (
+from dasksolve.kernels.columns import read, read_columns, write_columns
+from dasksolve.kernels.compiling.jit import jit, part
+from dasksolve.kernels.diagnostics.verdicts import (
+    finite,
+    judge,
+    record,
+    reject_band,
+    undefined,
+    weigh,
+)
+from dasksolve.kernels.language.lanes import (
     Mask,
     fnma,
     magnitude,
@@ -25,7 +31,7 @@ from dasksolve.kernels.lanes import (
     splat,
     where,
 )
-from dasksolve.kernels.tiles import deal, lane_count, systems_of_lanes, tile
+from dasksolve.kernels.language.tiles import deal, lane_count, systems_of_lanes, tile
 from dasksolve.status import Status
 
 OK, NONFINITE = int(Status.OK), int(Status.NONFINITE)

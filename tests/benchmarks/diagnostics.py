@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 import dasksolve
-from dasksolve import batches, kernels
-from dasksolve.bench import DTYPES, batch, interleaved
-from dasksolve.refinement import ENOUGH
+from dasksolve import kernels
+from dasksolve.batch import pieces
+from dasksolve.batch.refinement import ENOUGH
+from dasksolve.command.bench import DTYPES, batch, interleaved
 
 ORDERS = 2, 4, 8, 16, 32, 64, 96, 128, 256, 512
 STEPS = 10
@@ -30,7 +31,7 @@ def mixed(a: Any, b: Any) -> Any:
     x = np.zeros_like(b)
     float32 = np.dtype(np.float32)
     factor, substitute = kernels.factoring(n, float32), kernels.substituting(1, float32, False)
-    for _, part in batches.pieces(a.shape[:1], batches.piece_size(n, 1, 8)):
+    for _, part in pieces.pieces(a.shape[:1], pieces.piece_size(n, 1, 8)):
         low, rest = a[part].astype(float32), b[part]
         lu, order = np.empty_like(low), np.empty(low.shape[:2], np.int32)
         factor(low, lu, order, np.empty(len(low), np.int8), np.empty(len(low)))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 import dasksolve
-from dasksolve import bench
+from dasksolve.command import bench
 
 ORDERS = *range(1, 71), 81, 96, 100, 127, 128, 150, 200, 255, 256, 333, 400, 512, 555, 600
 SYSTEMS = 1, 2, 3, 4, 7, 16, 100

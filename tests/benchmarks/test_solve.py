@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dasksolve
-from dasksolve.bench import DTYPES, ORDERS, batch
+from dasksolve.command.bench import DTYPES, ORDERS, batch
 
 SOLVERS = {
     "dasksolve": lambda a, b: dasksolve.solve(a, b, on_singular="nan"),

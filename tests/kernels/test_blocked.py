@@ -5,13 +5,14 @@ import pytest
 from families import check_verdicts
 from scipy import linalg
 
-from dasksolve.kernels import blocked, compiled
+from dasksolve.kernels import compiled
+from dasksolve.kernels.lu import single
 from dasksolve.status import Status
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 
 
-def solve(a, b, kernel=blocked.kernel, n=0):
+def solve(a, b, kernel=single.kernel, n=0):
     x = np.full_like(b, 7)
     status = np.full(len(a), Status.PENDING, np.int8)
     compiled(kernel, n, a.dtype)(a, b, x, status)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from families import DTYPES, numbers, same_bits
 
-from dasksolve.kernels import blocked, compiled, interleaved, pick, unrolled
+from dasksolve.kernels import compiled, pick
+from dasksolve.kernels.lu import fixed, interleaved, single
 from dasksolve.status import Status
 
 MANY = 10**6
@@ -28,10 +29,10 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
     a[7, 0, 2] = np.nan
     b[11, 1, 0] = np.inf
     a[13] *= np.finfo(dtype).tiny / 16
-    x, status = solve(compiled(blocked.kernel, 0, dtype), a, b)
+    x, status = solve(compiled(single.kernel, 0, dtype), a, b)
     assert {Status.OK, Status.SINGULAR, Status.NONFINITE} == set(status.tolist())
     others = [compiled(interleaved.kernel, 0, dtype)] if n >= 8 else []
-    others += [compiled(unrolled.kernel, n, dtype)] if n <= 12 else []
+    others += [compiled(fixed.kernel, n, dtype)] if n <= 12 else []
     for other in others:
         other_x, other_status = solve(other, a, b)
         assert other_status.tolist() == status.tolist()
@@ -41,28 +42,28 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
 @pytest.mark.parametrize(
     ("n", "k", "systems", "dtype", "expected"),
     [
-        pytest.param(8, 8, 1, "d", unrolled, id="small, whatever their number"),
-        pytest.param(12, 1, 1, "d", unrolled, id="one system that takes little longer in a lane"),
-        pytest.param(9, 3, 1, "d", unrolled, id="the same with three right-hand sides"),
-        pytest.param(16, 1, 1, "d", blocked, id="one system that takes longer in a lane"),
-        pytest.param(16, 1, 2, "d", unrolled, id="two that share a tile"),
-        pytest.param(13, 1, 1, "D", blocked, id="one of complex numbers"),
+        pytest.param(8, 8, 1, "d", fixed, id="small, whatever their number"),
+        pytest.param(12, 1, 1, "d", fixed, id="one system that takes little longer in a lane"),
+        pytest.param(9, 3, 1, "d", fixed, id="the same with three right-hand sides"),
+        pytest.param(16, 1, 1, "d", single, id="one system that takes longer in a lane"),
+        pytest.param(16, 1, 2, "d", fixed, id="two that share a tile"),
+        pytest.param(13, 1, 1, "D", single, id="one of complex numbers"),
         pytest.param(18, 1, 2, "F", interleaved, id="two of complex numbers"),
-        pytest.param(17, 17, 2, "F", blocked, id="two with many right-hand sides"),
-        pytest.param(16, 16, MANY, "d", unrolled, id="small, whatever K"),
-        pytest.param(16, 16, 1, "d", blocked, id="one inverse"),
-        pytest.param(17, 1, 1, "d", blocked, id="one system"),
-        pytest.param(64, 1, 3, "d", blocked, id="lanes that would idle"),
+        pytest.param(17, 17, 2, "F", single, id="two with many right-hand sides"),
+        pytest.param(16, 16, MANY, "d", fixed, id="small, whatever K"),
+        pytest.param(16, 16, 1, "d", single, id="one inverse"),
+        pytest.param(17, 1, 1, "d", single, id="one system"),
+        pytest.param(64, 1, 3, "d", single, id="lanes that would idle"),
         pytest.param(64, 1, 8, "d", interleaved, id="lanes that are full"),
-        pytest.param(100, 1, 9, "d", blocked, id="a second tile for one system"),
-        pytest.param(64, 64, MANY, "d", blocked, id="many right-hand sides"),
-        pytest.param(105, 1, MANY, "d", blocked, id="a tile that leaves the cache"),
+        pytest.param(100, 1, 9, "d", single, id="a second tile for one system"),
+        pytest.param(64, 64, MANY, "d", single, id="many right-hand sides"),
+        pytest.param(105, 1, MANY, "d", single, id="a tile that leaves the cache"),
         pytest.param(128, 1, MANY, "f", interleaved, id="a tile of smaller numbers"),
         pytest.param(16, 1, MANY, "D", interleaved, id="complex takes longer to compile"),
-        pytest.param(2000, 1, 1, "D", blocked, id="as large as it gets"),
+        pytest.param(2000, 1, 1, "D", single, id="as large as it gets"),
     ],
 )
 def test_the_fastest_is_picked(n, k, systems, dtype, expected):
-    order = n if expected is unrolled else 0
+    order = n if expected is fixed else 0
     dtype = np.dtype(dtype)
     assert pick("gen", n, k, systems, dtype) is compiled(expected.kernel, order, dtype, False)

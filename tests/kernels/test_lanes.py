@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from dasksolve.kernels.lanes import (
+from dasksolve.kernels.language.lanes import (
     any_lane,
     fma,
     fnma,
@@ -21,7 +21,7 @@ from dasksolve.kernels.lanes import (
     where,
     width,
 )
-from dasksolve.kernels.tiles import collect, deal, load, prefetch, store, tile
+from dasksolve.kernels.language.tiles import collect, deal, load, prefetch, store, tile
 
 REAL = [np.float32, np.float64]
 DTYPES = [*REAL, np.complex64, np.complex128]

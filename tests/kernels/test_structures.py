@@ -7,9 +7,9 @@ import pytest
 from families import BACKWARD_C, DTYPES, backward_error, numbers, same_bits
 from scipy import linalg
 
+from dasksolve.batch.structure import meant
 from dasksolve.kernels import pick
 from dasksolve.status import Status
-from dasksolve.structure import meant
 
 MANY = 10**6
 FLOAT, COMPLEX = np.dtype(np.float64), np.dtype(np.complex64)

@@ -1,0 +1,1 @@
+"""A batch of systems in memory or on dask: one eager path, one lazy one over it."""

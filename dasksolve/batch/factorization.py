@@ -1,0 +1,362 @@
+"""`Factorization`: the factors of a batch, kept to solve with again and again."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from dasksolve import kernels
+from dasksolve.batch import eager, lazy, pieces
+from dasksolve.batch.problem import Problem, describe
+from dasksolve.batch.structure import meant
+from dasksolve.status import Status
+from dasksolve.storage import stores
+from dasksolve.storage.stores import Location
+
+_ATTRIBUTE = "dasksolve_factorization"
+_VERSION = 3
+# What zarr takes a chunk for that was lost: never for factors that look sound.
+_MISSING = {"lu": np.nan, "order": -1, "status": int(Status.PENDING), "rcond": np.nan}
+
+
+def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorization":
+    """Factor a batch of matrices once, to solve with many right-hand sides.
+
+    Parameters
+    ----------
+    a : (..., N, N) array_like or dask.array.Array
+    assume_a, lower
+        As in `solve`. What is kept are always the factors of LU with partial pivoting, of the
+        matrix that is meant; of "pos", Cholesky says whether it is positive definite.
+
+    Returns
+    -------
+    Factorization
+        Of NumPy arrays, or of lazy dask arrays if a is one.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError, ValueError, TypeError
+        As in `solve`. A singular matrix raises nothing: its `Factorization.status` says so.
+
+    Notes
+    -----
+    To solve with the factors for a new vector takes a quarter of the time of `solve` at N = 32 (a
+    third from memory), and a tenth at 512. For N up to 12, or with many columns at once while N is
+    below about 50, to solve anew is as fast or faster.
+
+    Examples
+    --------
+    >>> import numpy as np, dasksolve
+    >>> f = dasksolve.factor(np.array([[[2.0, 1.0], [1.0, 3.0]]]))
+    >>> f.solve(np.array([[3.0, 4.0]]))
+    array([[1., 1.]])
+    >>> sign, logabsdet = f.slogdet()
+    >>> (sign * np.exp(logabsdet)).round(12)
+    array([5.])
+    """
+    if not isinstance(a, da.Array):
+        a = eager.as_array("a", a)
+        problem = _problem(a, assume_a, lower)
+        return Factorization(*_factor_block(a, problem.dtype, assume_a, lower))
+    a = lazy.checked("a", a)
+    problem = _problem(a, assume_a, lower)
+    a = a.rechunk({-2: -1, -1: -1})
+    blocks = a.map_blocks(
+        _factor_block,
+        problem.dtype,
+        assume_a,
+        lower,
+        dtype=problem.dtype,
+        meta=np.empty((0,) * a.ndim, problem.dtype),
+    )
+    core = len(problem.batch_shape)
+    return Factorization(
+        lazy.member(blocks, 0, core + 2, problem.dtype),
+        lazy.member(blocks, 1, core + 1, np.int32),
+        lazy.member(blocks, 2, core, np.int8),
+        lazy.member(blocks, 3, core, np.float64),
+    )
+
+
+def _problem(a: Any, assume_a: str, lower: bool) -> Problem:
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        raise np.linalg.LinAlgError(
+            f"a must be square, of shape (..., N, N): it has shape {a.shape}"
+        )
+    return describe(a.shape, a.dtype, a.shape[-1:], a.dtype, assume_a, lower)
+
+
+def _factor_block(
+    a: NDArray[Any], dtype: np.dtype[Any], assume_a: str, lower: bool
+) -> tuple[NDArray[Any], ...]:
+    """The factors, the order of rows, status and rcond of a block."""
+    n, shape = a.shape[-1], a.shape[:-2]
+    lu, order = np.empty(a.shape, dtype), np.empty(a.shape[:-1], np.int32)
+    status, rcond = np.zeros(shape, np.int8), np.ones(shape)
+    if not a.size:
+        return lu, order, status, rcond
+    given = np.require(a, dtype, ["C", "A"]).reshape(-1, n, n)
+    whole = np.ascontiguousarray(meant(given, assume_a, lower))
+    flat = lu.reshape(-1, n, n), order.reshape(-1, n), status.reshape(-1), rcond.reshape(-1)
+    kernels.factoring(n, dtype)(whole, *flat)
+    unknown = (flat[2] == Status.OK) & np.isnan(flat[3])
+    if unknown.any():
+        flat[3][unknown] = eager.scaled_rconds(whole[unknown])
+    if assume_a == "pos":
+        b = np.zeros((len(given), n), dtype)
+        problem = describe(given.shape, dtype, b.shape, dtype, assume_a, lower)
+        flat[2][...] = eager.solve_with_status(given, b, problem, "nan")[1]
+        flat[0][eager.is_singular(flat[2])] = np.nan
+        flat[3][eager.is_singular(flat[2])] = 0
+    return lu, order, status, rcond
+
+
+_DAMAGED = (
+    "the factors are damaged or incomplete: there are rows in their order that are none; factor "
+    "and write them again"
+)
+
+
+def _solve_block(
+    lu: NDArray[Any], order: NDArray[np.int32], b: NDArray[Any], dtype: Any, transposed: bool
+) -> NDArray[Any]:
+    """Solve for the matrices b with the factors of a block; `order` has two core axes, too."""
+    n, k, shape = lu.shape[-1], b.shape[-1], lu.shape[:-2]
+    if b.shape[:-2] != shape:
+        shape = np.broadcast_shapes(shape, b.shape[:-2])
+        lu, order, b = (pieces.broadcast(values, shape) for values in (lu, order, b))
+    x = np.empty((*shape, n, k), dtype)
+    if x.size:
+        kernel = kernels.substituting(k, dtype, transposed)
+        ready = lu.dtype == b.dtype == dtype and pieces.is_plain(lu) and pieces.is_plain(b)
+        piece = 16 * pieces.PIECE if ready else pieces.PIECE  # a copy shall stay in the cache
+        size = max(1, piece // (n * max(n, k) * x.itemsize))
+        flat = x.reshape(-1, n, k)
+        for index, where in pieces.pieces(shape, size):
+            factors, right = (pieces.plain(v[index], n, dtype) for v in (lu, b))
+            rows = pieces.plain(order[index], n, order.dtype)[..., 0]
+            if not kernel(factors, rows, right, flat[where]):
+                raise ValueError(_DAMAGED)
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class Factorization:
+    """The factors of a batch of matrices: NumPy arrays, or lazy dask arrays.
+
+    Made by `factor`, or by `Factorization.open` from what `to_zarr` wrote.
+
+    Attributes
+    ----------
+    lu : (..., N, N) array
+        The N² numbers of L and U of every matrix, in the order in which `solve` reads them. NaN
+        where `status` is not OK.
+    order : (..., N) int32 array
+        Row i of L U is row ``order[..., i]`` of a.
+    status : (...) int8 array
+        `Status` of every matrix: OK, SINGULAR, NONFINITE or NOT_POSITIVE_DEFINITE.
+    conditions : (...) float64 array
+        What `rcond` returns.
+    """
+
+    lu: Any
+    order: Any
+    status: Any
+    conditions: Any
+
+    def solve(self, b: Any, *, transposed: bool = False) -> Any:
+        """Solve with every matrix, or with its plain transpose.
+
+        Parameters
+        ----------
+        b : (N,), (..., N) or (..., N, K) array_like or dask.array.Array
+            Right-hand sides, by the rule of `solve`.
+        transposed : bool, default False
+            Solve Aᵀ x = b (not the conjugate transpose).
+
+        Returns
+        -------
+        x : (..., N) or (..., N, K) ndarray or dask.array.Array
+            NaN where `status` is not OK. Not transposed, of ``assume_a="gen"``, it has the bits
+            that `solve` gives.
+
+        Raises
+        ------
+        ValueError, TypeError
+            b does not fit, or the factors are damaged.
+
+        Examples
+        --------
+        >>> import numpy as np, dasksolve
+        >>> f = dasksolve.factor(np.array([[1.0, 2.0], [0.0, 1.0]]))
+        >>> f.solve([3.0, 1.0]), f.solve([1.0, 3.0], transposed=True)
+        (array([1., 1.]), array([1., 1.]))
+        """
+        lu, order = self.lu, self.order[..., None]
+        is_lazy = isinstance(lu, da.Array) or isinstance(b, da.Array)
+        b = lazy.checked("b", b)
+        problem = describe(lu.shape, lu.dtype, b.shape, b.dtype)
+        if is_lazy:
+            x: Any = lazy.map_factored(_solve_block, lu, order, b, problem, transposed)
+        else:
+            b = b[..., None] if problem.vectors else b
+            x = _solve_block(lu, order, b, problem.dtype, transposed)
+        return x[..., 0] if problem.vectors else x
+
+    def rcond(self) -> Any:
+        """Reciprocal condition numbers in the 1-norm, float64 over the batch shape.
+
+        As `solve_ex` gives them, but estimated for every N: 0 for singular matrices, NaN for
+        non-finite ones.
+        """
+        return self.conditions
+
+    def slogdet(self) -> tuple[Any, Any]:
+        """Sign and logarithm of the absolute value of the determinants, as `numpy.linalg.slogdet`.
+
+        Returns
+        -------
+        sign : (...,) of the dtype of a
+            A number of absolute value 1; 0 for singular matrices, NaN where there are no factors.
+        logabsdet : (...,) real
+            -inf for singular matrices.
+        """
+        if not isinstance(self.lu, da.Array):
+            return _slogdet_block(self.lu, self.order[..., None], self.status[..., None, None])
+        arrays = self.lu, self.order[..., None], self.status[..., None, None]
+        both = da.map_blocks(_slogdet_block, *arrays, dtype=self.lu.dtype, meta=self.lu._meta)
+        real = np.empty(0, self.lu.dtype).real.dtype
+        axes = self.lu.ndim - 2
+        return lazy.member(both, 0, axes, self.lu.dtype), lazy.member(both, 1, axes, real)
+
+    def to_zarr(self, path: Location) -> None:
+        """Write the factors to a new zarr group; lazy ones are computed block by block.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            Path or URL of the group.
+
+        Raises
+        ------
+        FileExistsError
+            There is something.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile, dasksolve
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     dasksolve.factor(2 * np.eye(3)).to_zarr(folder + "/factors.zarr")
+        ...     f = dasksolve.Factorization.open(folder + "/factors.zarr")
+        ...     f.solve([2.0, 4.0, 6.0]).compute()
+        array([1., 2., 3.])
+        """
+        store, location = stores.open_store(path)
+        if not stores.is_empty(store):
+            raise FileExistsError(f"{location} exists; choose another path, or delete it")
+        group = zarr.create_group(store, zarr_format=3)
+        sources: list[Any] = []
+        targets: list[Any] = []
+        for name, values in self._arrays().items():
+            source = da.asarray(values)
+            chunks = tuple(max(1, *c) if c else 1 for c in source.chunks)
+            sources.append(source.rechunk(chunks))
+            array = group.create_array(
+                name,
+                shape=source.shape,
+                chunks=chunks,
+                dtype=source.dtype,
+                fill_value=_MISSING[name],
+                compressors=[ZstdCodec(), Crc32cCodec()],
+            )
+            targets.append(array)
+        if self.lu.size:
+            da.store(sources, targets, lock=False)  # by chunks: no two tasks write to one
+        group.attrs[_ATTRIBUTE] = json.dumps({"version": _VERSION})  # last: it is whole
+
+    @classmethod
+    def open(cls, path: Location) -> "Factorization":
+        """Open what `to_zarr` wrote, as lazy dask arrays.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            Path or URL of the group.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is nothing.
+        ValueError
+            What is there are not the factors of a batch, or not all of them.
+        """
+        store, location = stores.open_store(path)
+        if stores.is_empty(store):
+            raise FileNotFoundError(
+                f"there are no factors at {location}; Factorization.to_zarr writes them"
+            )
+        group = stores.open_group(store, location, mode="r")
+        try:
+            version = json.loads(group.attrs[_ATTRIBUTE])["version"]
+            arrays = [group[name] for name in ("lu", "order", "status", "rcond")]
+            lu, order, status, rcond = (da.from_zarr(array, inline_array=True) for array in arrays)
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{location} does not hold the whole of a factorization; factor and write it again"
+            ) from None
+        whole = (
+            version == _VERSION
+            and _problem(lu, "gen", False).dtype == lu.dtype
+            and lu.shape[:-1] == order.shape
+            and lu.shape[:-2] == status.shape == rcond.shape
+            and (order.dtype, status.dtype, rcond.dtype) == (np.int32, np.int8, np.float64)
+        )
+        if not whole:
+            raise ValueError(
+                f"{location} holds factors of version {version}, lu {lu.shape} {lu.dtype}, order "
+                f"{order.shape} {order.dtype}, status {status.shape}: factor and write them again"
+            )
+        return cls(lu, order, status, rcond)
+
+    def __repr__(self) -> str:
+        return f"Factorization({self.lu.shape} {self.lu.dtype})"
+
+    def _arrays(self) -> dict[str, Any]:
+        return {
+            "lu": self.lu,
+            "order": self.order,
+            "status": self.status,
+            "rcond": self.conditions,
+        }
+
+
+def _slogdet_block(
+    lu: NDArray[Any], order: NDArray[np.int32], status: NDArray[np.int8]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    if order.size and not (order.min() >= 0 and order.max() < order.shape[-2]):
+        raise ValueError(_DAMAGED)
+    status = status[..., 0, 0]
+    n = lu.shape[-1]
+    inverses = lu.reshape(*lu.shape[:-2], n * n)[..., kernels.pivots(n)]
+    sizes = np.abs(inverses)
+    with np.errstate(invalid="ignore"):  # NaN, where there are no factors
+        sign = np.prod(inverses.conj() / sizes, axis=-1) * _parity(order[..., 0]).astype(lu.dtype)
+    logabsdet = -np.log(sizes).sum(axis=-1)
+    singular = status == Status.SINGULAR
+    return np.where(singular, 0, sign), np.where(singular, -np.inf, logabsdet).astype(sizes.dtype)
+
+
+def _parity(order: NDArray[np.int32]) -> NDArray[np.int64]:
+    """1 for even permutations, -1 for odd ones: N minus the number of cycles is even or odd."""
+    rows = np.arange(order.shape[-1])
+    least, ahead = np.broadcast_to(rows, order.shape), order
+    for _ in range(len(rows).bit_length()):  # of 1, 2, 4, … elements of each cycle
+        least = np.minimum(least, np.take_along_axis(least, ahead, -1))
+        ahead = np.take_along_axis(ahead, ahead, -1)
+    return 1 - 2 * (np.count_nonzero(least != rows, axis=-1) % 2)

@@ -1,0 +1,291 @@
+"""Solving dask arrays: align the chunks, then one `map_blocks`."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.utils import format_bytes, parse_bytes
+from numpy.typing import DTypeLike, NDArray
+
+from dasksolve.batch import bands, eager
+from dasksolve.batch.problem import ON_SINGULAR, Problem, check_word, describe, describe_bands
+from dasksolve.errors import PerformanceWarning, SingularSystemError
+from dasksolve.solution import Solution
+
+Chunks = tuple[int, ...]
+
+
+def solve(
+    a: Any, b: Any, *, assume_a: str = "gen", lower: bool = False, on_singular: str = "raise"
+) -> da.Array:
+    """Solve a batch lazily; `dasksolve.solve` documents it."""
+    problem, x = _map("solve", a, b, assume_a, lower, on_singular)
+    return x[..., 0] if problem.vectors else x
+
+
+def solve_ex(
+    a: Any,
+    b: Any,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "nan",
+    refine: bool = False,
+) -> Solution:
+    """Solve and diagnose a batch lazily; `dasksolve.solve_ex` documents it."""
+    problem, solutions = _map("solve_ex", a, b, assume_a, lower, on_singular, refine=refine)
+    batch = len(problem.batch_shape)
+    x = member(solutions, 0, batch + 2, problem.dtype)
+    status = member(solutions, 1, batch, np.int8)
+    rcond, backward_error = (member(solutions, item, batch, float) for item in (2, 3))
+    return Solution(x[..., 0] if problem.vectors else x, status, rcond, backward_error)
+
+
+def member(blocks: da.Array, item: int, ndim: int, dtype: DTypeLike) -> da.Array:
+    """One item of blocks that are tuples, over the first `ndim` axes."""
+    axes = range(blocks.ndim)
+    meta = _meta(ndim, dtype)
+    return da.blockwise(_item, axes[:ndim], blocks, axes, item=item, dtype=dtype, meta=meta)
+
+
+def _item(solution: Any, item: int) -> Any:
+    while isinstance(solution, list):  # of the one block along each axis that is left out
+        (solution,) = solution
+    return solution[item]
+
+
+def _map(
+    method: str, a: Any, b: Any, assume_a: str, lower: bool, on_singular: str, **options: bool
+) -> tuple[Problem, da.Array]:
+    """One `map_blocks` of an eager function over blocks of whole systems, b as matrices."""
+    check_word("on_singular", on_singular, ON_SINGULAR)
+    a, b = checked("a", a), checked("b", b)
+    problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
+    if problem.vectors:
+        b = _matrices(b, a.ndim)
+    leading = (a, b) if isinstance(a, da.Array) else (b, a)
+    batch_chunks = _batch_chunks(problem.batch_shape, *leading)
+    if _core_is_chunked(a) or _core_is_chunked(b):
+        batch_chunks = _split(batch_chunks, problem, a, b)
+    a, b = _follow(a, batch_chunks), _follow(b, batch_chunks)
+    return problem, da.map_blocks(
+        _raising_block if on_singular == "raise" else solve_block,
+        a,
+        b,
+        name=f"{method}-" + dask.base.tokenize(a, b, problem, on_singular, options),
+        chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
+        dtype=problem.dtype,
+        meta=_meta(len(batch_chunks) + 2, problem.dtype),
+        method=method,
+        assume_a=assume_a,
+        lower=lower,
+        on_singular=on_singular,
+        **options,
+    )
+
+
+def map_factored(
+    function: Any, lu: Any, order: Any, b: Any, problem: Problem, transposed: bool
+) -> da.Array:
+    """One `map_blocks` of a function of factors and right-hand sides."""
+    if problem.vectors:
+        b = _matrices(b, lu.ndim)
+    leading = (lu, b) if isinstance(lu, da.Array) else (b, lu)
+    batch_chunks = _batch_chunks(problem.batch_shape, *leading)
+    lu, order, b = (_follow(values, batch_chunks) for values in (lu, order, b))
+    return da.map_blocks(
+        function,
+        lu,
+        order,
+        b,
+        problem.dtype,
+        transposed,
+        chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
+        dtype=problem.dtype,
+        meta=_meta(len(batch_chunks) + 2, problem.dtype),
+    )
+
+
+def solve_block(a: NDArray[Any], b: NDArray[Any], *, method: str, **options: Any) -> Any:
+    """Solve one block, by a function of `eager`."""
+    return getattr(eager, method)(a, b, **options)
+
+
+def _raising_block(
+    a: NDArray[Any], b: NDArray[Any], *, block_info: dict[Any, Any], **options: Any
+) -> Any:
+    # Not for every block: dask writes out a block_info for each while it builds the graph.
+    with _counted_over_the_batch(block_info):
+        return solve_block(a, b, **options)
+
+
+def _raising_bands(*columns: NDArray[Any], block_info: dict[Any, Any], **options: Any) -> Any:
+    with _counted_over_the_batch(block_info):
+        return solve_bands(*columns, **options)
+
+
+@contextmanager
+def _counted_over_the_batch(block_info: dict[Any, Any]) -> Iterator[None]:
+    """Let the indices of a `SingularSystemError` in a block be those in the batch."""
+    try:
+        yield
+    except SingularSystemError as error:
+        place = block_info[None]
+        origin = [start for start, _ in place["array-location"][:-2]]
+        raise error.within(place["shape"][:-2], origin) from None
+
+
+def solve_tridiagonal(
+    lower: Any, diagonal: Any, upper: Any, b: Any, *, on_singular: str = "raise"
+) -> da.Array:
+    """Solve a batch of tridiagonal systems lazily; `dasksolve.solve_tridiagonal` documents it."""
+    check_word("on_singular", on_singular, ON_SINGULAR)
+    named = {"lower": lower, "diagonal": diagonal, "upper": upper, "b": b}
+    arrays = [checked(name, values) for name, values in named.items()]
+    problem = describe_bands(*((values.shape, values.dtype) for values in arrays))
+    ndim = len(problem.batch_shape) + 2
+    # A band is handed on as a matrix of one column, so that all have the same axes.
+    columns = [_matrices(band, ndim) for band in arrays[:3]]
+    columns.append(_matrices(arrays[3], ndim) if problem.vectors else arrays[3])
+    lazy = sorted(columns, key=lambda values: not isinstance(values, da.Array))
+    batch_chunks = _batch_chunks(problem.batch_shape, *lazy)
+    columns = [_follow(values, batch_chunks) for values in columns]
+    x = da.map_blocks(
+        _raising_bands if on_singular == "raise" else solve_bands,
+        *columns,
+        name="solve-tridiagonal-" + dask.base.tokenize(columns, on_singular),
+        chunks=(*batch_chunks, (problem.n,), (columns[3].shape[-1],)),
+        dtype=problem.dtype,
+        meta=_meta(ndim, problem.dtype),
+        on_singular=on_singular,
+    )
+    return x[..., 0] if problem.vectors else x
+
+
+def solve_bands(*columns: NDArray[Any], on_singular: str) -> NDArray[Any]:
+    """Solve one block, whose bands are matrices of one column."""
+    *columns_of_bands, b = columns
+    lower, diagonal, upper = (band[..., 0] for band in columns_of_bands)
+    return bands.solve(lower, diagonal, upper, b, on_singular=on_singular)
+
+
+def _matrices(b: Any, ndim: int) -> Any:
+    """Return vectors as matrices of one column, with axes enough that a block cannot tell."""
+    # A (M, N, N) beside b (N,): a block b of (N, 1) would read as vectors. Not `new_axis` for the
+    # leading axes: where those broadcast, dask 2026.8 loses blocks when it fuses.
+    b = b[(None,) * (ndim - 1 - b.ndim)]
+    if not isinstance(b, da.Array):
+        return _as_columns(b)
+    return da.map_blocks(
+        _as_columns, b, new_axis=b.ndim, chunks=(*b.chunks, (1,)), meta=_meta(b.ndim + 1, b.dtype)
+    )
+
+
+def _as_columns(b: NDArray[Any]) -> NDArray[Any]:
+    return b[..., None]
+
+
+def _meta(ndim: int, dtype: DTypeLike) -> NDArray[Any]:
+    return np.empty((0,) * ndim, dtype)  # spares dask from calling the kernel to learn the dtype
+
+
+def checked(name: str, values: Any) -> Any:
+    """Return an array that dask can map over, or refuse."""
+    if not isinstance(values, da.Array):
+        return eager.as_array(name, values)
+    if type(values._meta) is not np.ndarray:
+        kind = f"{type(values._meta).__module__}.{type(values._meta).__name__}"
+        raise TypeError(
+            f"{name} is a dask array of {kind} blocks; dasksolve solves numpy.ndarray blocks: "
+            f"convert them with {name}.map_blocks"
+        )
+    if any(math.isnan(length) for length in values.shape):
+        raise ValueError(
+            f"{name} has chunks of unknown size: its shape is {values.shape}; "
+            f"call {name}.compute_chunk_sizes() first"
+        )
+    return values
+
+
+def _chunks(values: Any) -> tuple[Chunks, ...]:
+    if isinstance(values, da.Array):
+        return values.chunks
+    if values.size == 0:  # dask divides by its bytes
+        return tuple((length,) for length in values.shape)
+    wanted = ("auto",) * (values.ndim - 2) + values.shape[-2:]
+    return da.core.normalize_chunks(wanted, values.shape, dtype=values.dtype)
+
+
+def _core_is_chunked(values: Any) -> bool:
+    return any(len(chunks) > 1 for chunks in _chunks(values)[-2:])
+
+
+def _batch_chunks(batch_shape: tuple[int, ...], *arrays: Any) -> tuple[Chunks, ...]:
+    """Chunks of x along the batch: those of the first array that does not broadcast there."""
+    chunks: list[Chunks] = []
+    for axis, length in zip(range(-len(batch_shape), 0), batch_shape, strict=True):
+        followed = next(
+            values
+            for values in arrays
+            if values.ndim - 2 >= -axis and values.shape[axis - 2] == length
+        )
+        chunks.append(_chunks(followed)[axis - 2])
+    return tuple(chunks)
+
+
+def _split(chunks: tuple[Chunks, ...], problem: Problem, a: Any, b: Any) -> tuple[Chunks, ...]:
+    """Split the batch so that merging the core dimensions makes no block too large."""
+    limit = parse_bytes(dask.config.get("array.chunk-size"))
+    system = problem.n * max(problem.n, b.shape[-1]) * problem.dtype.itemsize
+    most = max(1, limit // max(1, system))
+    sizes = [max(c, default=1) for c in chunks]
+    for axis in range(len(sizes)):  # the leading axes first: a block stays contiguous
+        others = math.prod(sizes[:axis] + sizes[axis + 1 :])
+        sizes[axis] = min(sizes[axis], max(1, most // max(1, others)))
+    split = tuple(
+        tuple(part for length in c for part in _parts(length, size))
+        for c, size in zip(chunks, sizes, strict=True)
+    )
+    chunked = " and ".join(
+        f"{name} has chunks of {values.chunksize}"
+        for name, values in (("a", a), ("b", b))
+        if _core_is_chunked(values)
+    )
+    warnings.warn(
+        f"the systems themselves are chunked: {chunked}, "
+        f"where a block must hold whole systems of {format_bytes(system)}. They are merged, in "
+        f"blocks of at most {format_bytes(math.prod(sizes) * system)}: every block then reads "
+        f"several chunks. Chunk along the batch alone to avoid it: "
+        f"{'a' if _core_is_chunked(a) else 'b'}.rechunk({{-1: -1, -2: -1, 0: 'auto'}})",
+        PerformanceWarning,
+        stacklevel=5,
+    )
+    return split
+
+
+def _parts(length: int, size: int) -> list[int]:
+    """Split `length` into equal parts of at most `size`, the last perhaps smaller."""
+    if length == 0:
+        return [0]
+    step = -(-length // -(-length // size))
+    return [min(step, length - start) for start in range(0, length, step)]
+
+
+def _follow(values: Any, batch_chunks: tuple[Chunks, ...]) -> da.Array:
+    """Chunk `values` in whole systems and as the batch is, save where it broadcasts."""
+    own = values.ndim - 2
+    wanted = [
+        chunks if sum(chunks) == length else (length,)
+        for chunks, length in zip(
+            batch_chunks[len(batch_chunks) - own :], values.shape[:-2], strict=True
+        )
+    ]
+    wanted += [(length,) for length in values.shape[-2:]]
+    if not isinstance(values, da.Array):
+        return da.from_array(values, chunks=tuple(wanted))
+    return values if values.chunks == tuple(wanted) else values.rechunk(tuple(wanted))

@@ -1,0 +1,164 @@
+"""`Problem`: what is to be solved, made from shapes and dtypes, which are refused here."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from dasksolve.batch.pieces import piece_size
+
+STRUCTURES = (
+    "gen",
+    "pos",
+    "sym",
+    "her",
+    "upper triangular",
+    "lower triangular",
+    "diagonal",
+    "tridiagonal",
+)
+ON_SINGULAR = ("raise", "nan", "lstsq")
+DTYPES = tuple(np.dtype(t) for t in (np.float32, np.float64, np.complex64, np.complex128))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A batch of systems ``a[i] x[i] = b[i]``, described by metadata alone."""
+
+    batch_shape: tuple[int, ...]
+    """Shape of the batch, after broadcasting."""
+    n: int
+    """Order of each system."""
+    k: int
+    """Right-hand sides of each system."""
+    dtype: np.dtype[Any]
+    """What x is computed in: one of the four that LAPACK knows, in native byte order."""
+    assume_a: str
+    """Structure of a, in SciPy's words."""
+    lower: bool
+    """The lower triangle is the one that is read, where the structure leaves a choice."""
+    vectors: bool
+    """b is a stack of vectors, so x has no axis for the right-hand sides."""
+    direct: bool
+    """There are systems, and a and b are of x's dtype and batch shape: no need to convert them."""
+    together: int
+    """How many systems a kernel is given at once, at most."""
+
+    @property
+    def systems(self) -> int:
+        """How many systems there are."""
+        return math.prod(self.batch_shape)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of x."""
+        return (*self.batch_shape, self.n) if self.vectors else (*self.batch_shape, self.n, self.k)
+
+
+def describe(
+    a_shape: tuple[int, ...],
+    a_dtype: np.dtype[Any],
+    b_shape: tuple[int, ...],
+    b_dtype: np.dtype[Any],
+    assume_a: str = "gen",
+    lower: bool = False,
+) -> Problem:
+    """Return the problem that these arrays pose, or raise what tells a person why there is none."""
+    check_word("assume_a", assume_a, STRUCTURES)
+    return _describe(a_shape, a_dtype, b_shape, b_dtype, assume_a, bool(lower))
+
+
+Metadata = tuple[tuple[int, ...], np.dtype[Any]]
+"""Shape and dtype."""
+
+
+def describe_bands(lower: Metadata, diagonal: Metadata, upper: Metadata, b: Metadata) -> Problem:
+    """Return the problem that the diagonals (..., N) of tridiagonal matrices pose with b."""
+    dtype = _solution_dtype(lower=lower[1], diagonal=diagonal[1], upper=upper[1], b=b[1])
+    shapes = [shape for shape, _ in (lower, diagonal, upper)]
+    if min(map(len, shapes)) == 0 or len({shape[-1] for shape in shapes}) > 1:
+        raise ValueError(
+            "lower, diagonal and upper must be of shape (..., N), all of the same N: they have "
+            f"shapes {', '.join(map(str, shapes))} (lower[..., 0] and upper[..., -1] are ignored)"
+        )
+    try:
+        bands = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(
+            "the batch shapes of lower, diagonal and upper do not broadcast: they have shapes "
+            f"{', '.join(map(str, shapes))}"
+        ) from None
+    n = bands[-1]
+    if len(b[0]) == 0 or (1 < len(b[0]) < len(bands)):
+        raise ValueError(
+            "b must be one vector (N,), a stack of vectors (..., N) with as many axes as the "
+            f"diagonals, or a stack of matrices (..., N, K) with more: the diagonals have shape "
+            f"{bands}, b has shape {b[0]}"
+        )
+    return _describe((*bands, n), dtype, b[0], dtype, "tridiagonal", False)
+
+
+def check_word(name: str, word: str, words: tuple[str, ...]) -> None:
+    """Refuse a word that is not one of `words`."""
+    if word not in words:
+        raise ValueError(f"{name}={word!r} is not one of {', '.join(map(repr, words))}")
+
+
+@lru_cache(maxsize=1024)  # solving one small system takes less time than describing it
+def _describe(
+    a_shape: tuple[int, ...],
+    a_dtype: np.dtype[Any],
+    b_shape: tuple[int, ...],
+    b_dtype: np.dtype[Any],
+    assume_a: str,
+    lower: bool,
+) -> Problem:
+    dtype = _solution_dtype(a=a_dtype, b=b_dtype)  # first: what is no array has no shape
+    shapes = f"a has shape {a_shape}, b has shape {b_shape}"
+    if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
+        raise np.linalg.LinAlgError(f"a must be square, of shape (..., N, N): {shapes}")
+    n = a_shape[-1]
+    vectors = len(b_shape) == 1 or len(b_shape) == len(a_shape) - 1
+    if len(b_shape) == 0 or (not vectors and len(b_shape) < len(a_shape)):
+        raise ValueError(
+            "b must be one vector (N,), a stack of vectors (..., N) with one axis less than a, or "
+            f"a stack of matrices (..., N, K) with at least as many axes as a: {shapes}"
+        )
+    b_batch, b_core = (b_shape[:-1], b_shape[-1:]) if vectors else (b_shape[:-2], b_shape[-2:])
+    if b_core[0] != n:
+        kind = "vectors (..., N)" if vectors else "matrices (..., N, K)"
+        raise ValueError(f"b, a stack of {kind}, has N = {b_core[0]} where a has {n}: {shapes}")
+    try:
+        batch_shape = np.broadcast_shapes(a_shape[:-2], b_batch)
+    except ValueError:
+        raise ValueError(
+            f"the batch shapes {a_shape[:-2]} of a and {b_batch} of b do not broadcast: {shapes}"
+        ) from None
+    k, systems = 1 if vectors else b_core[1], math.prod(batch_shape)
+    return Problem(
+        batch_shape=batch_shape,
+        n=n,
+        k=k,
+        dtype=dtype,
+        assume_a=assume_a,
+        lower=lower,
+        vectors=vectors,
+        direct=n * k * systems > 0
+        and a_dtype == b_dtype == dtype
+        and a_shape[:-2] == b_batch == batch_shape,
+        together=min(systems, piece_size(n, k, dtype.itemsize)) if n else systems,
+    )
+
+
+def _solution_dtype(**dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    for name, dtype in dtypes.items():
+        number = dtype.kind in "fc" and dtype.newbyteorder("=") in DTYPES
+        if not number and dtype.kind not in "biu":
+            raise TypeError(
+                f"{name} has dtype {dtype}; dasksolve solves float32, float64, complex64 and "
+                "complex128 (integers and bool become float64): convert it with astype()"
+            )
+    dtype = np.result_type(*dtypes.values())
+    return dtype.newbyteorder("=") if dtype.kind in "fc" else np.dtype(np.float64)

@@ -1,0 +1,297 @@
+"""`dasksolve bench`: `dasksolve.solve` against NumPy on this machine, as a table."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve.api import solve
+from dasksolve.batch.problem import STRUCTURES
+
+ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
+DTYPES = ("float64", "float32", "complex128", "complex64")
+BATCH = 32 << 20
+"""Bytes of a in a batch: more than a cache holds."""
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case, measured."""
+
+    dtype: str
+    n: int
+    k: int
+    systems: int
+    nanoseconds: float
+    """Of dasksolve, a system."""
+    baseline_nanoseconds: float
+    """Of what it is compared with, a system: NumPy, one worker, or the general kernel."""
+    gigabytes: float
+    """Of a (all of it), b and x, a second."""
+    gigaflops: float
+    """Real operations of LU a second: 2/3 N³ + 2 N² K, four times as many if complex."""
+    bandwidth: float
+    """Share of the rate at which one thread reads memory."""
+    dot: float
+    """Share of the rate of `numpy.dot` of matrices."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster than the baseline."""
+        return self.baseline_nanoseconds / self.nanoseconds
+
+
+def count(word: str) -> int:
+    """A positive number on the command line."""
+    if not word.isdecimal() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"{word} is not a positive number")
+    return int(word)
+
+
+def columns(word: str) -> int | None:
+    """The same; None for as many as there are unknowns."""
+    return None if word == "N" else count(word)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The words that `dasksolve bench` understands."""
+    command.epilog = (
+        "Times are in nanoseconds a system. Of limit: for N up to 8, the share of the rate at "
+        "which one thread reads memory; from N = 64 on, of the rate of numpy.dot."
+    )
+    command.add_argument(
+        "--n", type=count, nargs="+", default=ORDERS, metavar="N", help="orders (default: 2 to 512)"
+    )
+    command.add_argument(
+        "--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="D", help="default: all four"
+    )
+    command.add_argument(
+        "--k",
+        type=columns,
+        default="1",
+        metavar="K",
+        help="right-hand sides; N: an inverse (default: 1)",
+    )
+    command.add_argument(
+        "--assume-a",
+        default="gen",
+        choices=STRUCTURES,
+        metavar="W",
+        help="compare this structure with dasksolve's own general kernel",
+    )
+    command.add_argument(
+        "--systems", type=count, metavar="M", help="in the batch (default: 32 MiB of them)"
+    )
+    command.add_argument(
+        "--workers", type=count, default=1, metavar="W", help="compare W threads with one"
+    )
+    command.add_argument(
+        "--rounds", type=count, default=5, metavar="R", help="repetitions, whose median counts (5)"
+    )
+    command.add_argument("--json", action="store_true", help="print the rows as JSON")
+    command.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print the table, with one thread for BLAS too."""
+    if any(os.environ.get(name) != "1" for name in ONE_THREAD):
+        # BLAS reads these once, when NumPy is imported: begin again in a process that has them.
+        environment = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
+        again = [sys.executable, "-m", "dasksolve.cli", *options.words]
+        return subprocess.run(again, env=environment, check=False).returncode
+    if options.plot:
+        import matplotlib  # noqa: F401  fail now, not after minutes of measuring
+    rows = []
+    if not options.json:
+        print(f"{machine()}\n{_head(_baseline(options))}")
+    for row in measure(options):
+        rows.append(row)
+        if not options.json:
+            print(_line(row), flush=True)
+    if options.json:
+        table = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        print(json.dumps({"machine": machine(), "rows": table}))
+    if options.plot:
+        plot(rows, options.plot, _baseline(options))
+    return 0
+
+
+def _baseline(options: argparse.Namespace) -> str:
+    if options.workers > 1:
+        return "one worker"
+    return "NumPy" if options.assume_a == "gen" else "gen"
+
+
+def _head(baseline: str) -> str:
+    return (
+        f"{'dtype':<10} {'N':>4} {'ns/system':>11} {baseline:>11} {'ratio':>6} {'GB/s':>6} "
+        f"{'GFLOP/s':>8} {'of limit':>9}"
+    )
+
+
+def _line(row: Row) -> str:
+    limit = (
+        f"{row.bandwidth:.0%} mem" if row.n <= 8 else f"{row.dot:.0%} dot" if row.n >= 64 else ""
+    )
+    return (
+        f"{row.dtype:<10} {row.n:>4} {row.nanoseconds:>11,.1f} {row.baseline_nanoseconds:>11,.1f} "
+        f"{row.ratio:>6.1f} {row.gigabytes:>6.1f} {row.gigaflops:>8.1f} {limit:>9}"
+    )
+
+
+def machine() -> str:
+    """What was measured: the processor and the versions."""
+    names = [line for line in _processor_lines() if line.startswith("model name")]
+    processor = names[0].split(":")[1].strip() if names else platform.processor()
+    packages = ", ".join(f"{name} {version(name)}" for name in ("dasksolve", "numba", "numpy"))
+    return f"{processor}; {packages}, Python {platform.python_version()}"
+
+
+def _processor_lines() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Measure every case: medians of runs that take turns."""
+    bandwidth = memory_bandwidth()
+    for dtype in map(np.dtype, options.dtype):
+        dot = dot_rate(dtype)
+        for n in options.n:
+            a, b = batch(n, dtype, options.k or n, options.systems)
+            if options.assume_a != "gen":  # definite, and no triangle that overflows
+                a = (a + a.swapaxes(-1, -2).conj()) / (2 * n) + 2 * np.eye(n, dtype=dtype)
+            yield measure_case(a, b, options, bandwidth, dot)
+
+
+def batch(
+    n: int, dtype: np.dtype[Any], k: int = 1, systems: int | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Random systems; by default as many as fill `BATCH` bytes, a multiple of 16."""
+    count = systems or max(16, BATCH // (n * n * dtype.itemsize) // 16 * 16)
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((count, n, n)), rng.standard_normal((count, n, k))
+    if dtype.kind == "c":
+        return (a + 1j * rng.standard_normal(a.shape)).astype(dtype), b.astype(dtype)
+    return a.astype(dtype), b.astype(dtype)
+
+
+def measure_case(
+    a: NDArray[Any], b: NDArray[Any], options: argparse.Namespace, bandwidth: float, dot: float
+) -> Row:
+    """Measure one batch."""
+
+    run = partial(solve, a, b, on_singular="nan")
+    baseline = {
+        "NumPy": partial(np.linalg.solve, a, b),
+        "one worker": partial(run, assume_a=options.assume_a),
+        "gen": run,
+    }[_baseline(options)]
+    measured = partial(run, assume_a=options.assume_a, workers=options.workers)
+    ours, theirs = interleaved(options.rounds, measured, baseline)
+    systems, n, k = b.shape
+    gigabytes = (a.nbytes + 2 * b.nbytes) / ours / 1e9
+    operations = (2 / 3 * n**3 + 2 * n**2 * k) * (4 if a.dtype.kind == "c" else 1)
+    gigaflops = operations * systems / ours / 1e9
+    return Row(
+        dtype=a.dtype.name,
+        n=n,
+        k=k,
+        systems=systems,
+        nanoseconds=ours / systems * 1e9,
+        baseline_nanoseconds=theirs / systems * 1e9,
+        gigabytes=gigabytes,
+        gigaflops=gigaflops,
+        bandwidth=gigabytes / bandwidth,
+        dot=gigaflops / dot,
+    )
+
+
+def interleaved(rounds: int, *runs: Callable[[], Any]) -> list[float]:
+    """Median seconds of each, taking turns, so that noise hits all alike; one turn to warm up."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        run()
+    loops = [max(1, int(1e-3 / timed(run, 1))) for run in runs]
+    for _ in range(rounds):
+        for run, times, count in zip(runs, seconds, loops, strict=True):
+            times.append(timed(run, count))
+    return [statistics.median(times) for times in seconds]
+
+
+def timed(run: Callable[[], Any], loops: int) -> float:
+    """Seconds of one run, the mean of so many."""
+    started = time.perf_counter()
+    for _ in range(loops):
+        run()
+    return (time.perf_counter() - started) / loops
+
+
+def memory_bandwidth() -> float:
+    """GB/s at which one thread reads memory."""
+    values = np.ones(1 << 25)
+    (seconds,) = interleaved(5, lambda: np.dot(values, values))
+    return values.nbytes / seconds / 1e9
+
+
+def dot_rate(dtype: np.dtype[Any]) -> float:
+    """GFLOP/s of `numpy.dot` of two matrices of order 1,024."""
+    values = np.ones((1024, 1024), dtype)
+    (seconds,) = interleaved(5, lambda: np.dot(values, values))
+    return 2 * 1024**3 * (4 if dtype.kind == "c" else 1) / seconds / 1e9
+
+
+def plot(rows: list[Row], path: str, baseline: str) -> None:
+    """Draw how many times faster than the baseline each case is."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    styles = {  # colours of Okabe and Ito, which a colour-blind person can tell apart
+        "float64": ("#0072B2", "o"),
+        "float32": ("#E69F00", "s"),
+        "complex128": ("#009E73", "^"),
+        "complex64": ("#CC79A7", "D"),
+    }
+    for dtype in dict.fromkeys(row.dtype for row in rows):
+        mine = [row for row in rows if row.dtype == dtype]
+        colour, marker = styles[dtype]
+        axes.plot(
+            [row.n for row in mine],
+            [row.ratio for row in mine],
+            color=colour,
+            marker=marker,
+            markersize=5,
+            label=dtype,
+        )
+    axes.axhline(1, color="0.4", linewidth=1, linestyle="--")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="order N of the systems",
+        ylabel=f"times faster than {baseline}",
+    )
+    orders = sorted({row.n for row in rows})
+    axes.set_xticks(orders, [str(n) for n in orders], fontsize=8)
+    axes.set_yticks([1, 2, 3, 5, 10, 20, 50], ["1", "2", "3", "5", "10", "20", "50"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    axes.set_title(machine().split(";")[0], fontsize=9)
+    figure.savefig(path, dpi=150)

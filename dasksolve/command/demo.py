@@ -1,0 +1,145 @@
+"""`dasksolve demo`: a batch larger than its memory limit, written, solved and checked."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from dask.utils import format_bytes
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+
+from dasksolve.job.check import check_zarr
+from dasksolve.job.memory import parse_size
+from dasksolve.job.prepare import prepare
+from dasksolve.job.progress import Progress
+from dasksolve.job.solve import solve_zarr
+from dasksolve.status import Status
+
+N = 8
+"""Unknowns of a pixel: mean, trend, and the cosine and sine of three harmonics of the year."""
+DATES = 46
+"""Observations in two years, one every 16 days."""
+CHUNK = 8 << 20
+"""Bytes of a in a stored chunk."""
+
+
+def design() -> NDArray[np.float64]:
+    """The harmonic regression's design matrix, (DATES, N)."""
+    years = np.arange(DATES) * 16 / 365.25
+    waves = [f(2 * np.pi * k * years) for k in (1, 2, 3) for f in (np.cos, np.sin)]
+    return np.stack([np.ones(DATES), years - years.mean(), *waves], axis=1)
+
+
+def create(path: Path, pixels: int) -> tuple[Any, Any]:
+    """Create the arrays a and b of so many pixels, without a chunk."""
+    step = min(CHUNK // (8 * N * N), pixels)
+    group = zarr.create_group(path)
+    a = group.create_array(
+        "a",
+        shape=(pixels, N, N),
+        chunks=(step, N, N),
+        dtype="f8",
+        compressors=Crc32cCodec(),
+        dimension_names=("pixel", "row", "term"),
+    )
+    b = group.create_array(
+        "b",
+        shape=(pixels, N),
+        chunks=(step, N),
+        dtype="f8",
+        compressors=Crc32cCodec(),
+        dimension_names=("pixel", "row"),
+    )
+    return a, b
+
+
+def refuse(size: int, limit: int) -> None:
+    """Refuse a memory limit that no job of this size fits, before its data is written."""
+    with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
+        a, b = create(Path(folder) / "planned.zarr", _pixels(size))
+        prepare(a, b, Path(folder) / "solved.zarr", memory_limit=limit)
+
+
+def _pixels(size: int) -> int:
+    return max(16, size // (8 * N * N))
+
+
+def write(folder: Path, size: int, seed: int = 0) -> tuple[str, str, list[int]]:
+    """Write normal equations of `size` bytes; return the paths of a and b, and the singular pixels.
+
+    Each pixel has a time series with gaps (clouds). A few were never seen, so theirs is singular.
+    """
+    rng = np.random.default_rng(seed)
+    x = design()
+    squares = np.einsum("ti,tj->tij", x, x).reshape(DATES, N * N)
+    pixels = _pixels(size)
+    step = CHUNK // (8 * N * N)
+    unseen = np.unique(rng.integers(0, pixels, 5))
+    path = folder / "normal_equations.zarr"
+    if path.exists():
+        raise FileExistsError(f"{path} is there already; give --keep another folder")
+    a, b = create(path, pixels)
+    for start in range(0, pixels, step):
+        stop = min(start + step, pixels)
+        seen = (rng.random((stop - start, DATES), dtype=np.float32) < 0.7).astype(float)
+        seen[unseen[(start <= unseen) & (unseen < stop)] - start] = 0
+        series = rng.standard_normal((stop - start, N)) @ x.T
+        series += 0.1 * rng.standard_normal((stop - start, DATES))
+        a[start:stop] = (seen @ squares).reshape(-1, N, N)
+        b[start:stop] = (seen * series) @ x
+    return str(path / "a"), str(path / "b"), unseen.tolist()
+
+
+def run(
+    size: str,
+    memory_limit: str,
+    keep: str | None,
+    solving: Progress | None,
+    checking: Progress | None,
+) -> None:
+    """Write, solve and check, and print what a person wants to know."""
+    bytes_of_a, limit = parse_size("size", size), parse_size("memory_limit", memory_limit)
+    refuse(bytes_of_a, limit)
+    if keep is not None:
+        _run(Path(keep), bytes_of_a, limit, solving, checking)
+        print(f"kept in {Path(keep).resolve()}")
+        return
+    with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
+        _run(Path(folder), bytes_of_a, limit, solving, checking)
+
+
+def _run(
+    folder: Path,
+    size: int,
+    limit: int,
+    solving: Progress | None,
+    checking: Progress | None,
+) -> None:
+    out = folder / "solved.zarr"
+    started = time.perf_counter()
+    a, b, unseen = write(folder, size)
+    print(
+        f"wrote {format_bytes(size)} of normal equations, a harmonic regression of {N} terms for "
+        f"each pixel, in {time.perf_counter() - started:.1f} s"
+    )
+    report = solve_zarr(a, b, out, memory_limit=limit, progress=solving)
+    rate = (report.bytes_read + report.bytes_written) / report.seconds
+    print(
+        f"solved {report.systems:,} systems in {report.seconds:.1f} s: "
+        f"{report.systems / report.seconds:,.0f} systems/s, {format_bytes(int(rate))}/s"
+    )
+    print(
+        f"peak memory: {format_bytes(report.peak_memory)} above the start, "
+        f"of a limit of {format_bytes(limit)}"
+    )
+    print(
+        f"flagged: {report.counts[Status.SINGULAR]} singular systems at {list(report.flagged)}; "
+        f"pixels never seen: {unseen}"
+    )
+    checked = check_zarr(a, b, out, memory_limit=limit, progress=checking)
+    print(f"worst backward error: {checked.worst_backward_error:.2g}, recomputed from the files")
+    if list(report.flagged) != unseen or report.peak_memory > limit:
+        raise RuntimeError("this demo did not do what it should have; please report it")

@@ -1,0 +1,1 @@
+"""The zarr job: a batch larger than memory, solved block by block, resumable."""

@@ -1,0 +1,85 @@
+"""How a zarr job went over time, kept in the attributes of its output."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import zarr
+
+from dasksolve.job.report import Report
+from dasksolve.storage import stores
+
+ATTRIBUTE = "dasksolve_history"
+_RUNS = 10
+_SAMPLES = 200
+
+Progress = Callable[[Report], None]
+
+
+class Run:
+    """One run of a job: how many systems were done after how many seconds."""
+
+    def __init__(self) -> None:
+        self.started = datetime.now(UTC)
+        self.samples: list[tuple[float, int]] = []
+        self.seen, self.every = 0, 1
+        self.last: Report | None = None
+
+    def note(self, report: Report) -> None:
+        """Remember how far the job is."""
+        self.last = report
+        self.seen += 1
+        if self.seen % self.every == 0:
+            self.samples.append(_sample(report))
+        if len(self.samples) == _SAMPLES:
+            self.samples, self.every = self.samples[1::2], 2 * self.every
+
+    def record(self) -> dict[str, Any]:
+        """What is kept of it."""
+        assert self.last is not None
+        end = _sample(self.last)
+        return {
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(self.last.seconds, 3),
+            "samples": [*self.samples, end] if self.samples[-1:] != [end] else self.samples,
+            "bytes_read": self.last.bytes_read,
+            "bytes_written": self.last.bytes_written,
+            "blocks_resumed": self.last.blocks_resumed,
+            "peak_memory": self.last.peak_memory,
+        }
+
+
+def _sample(report: Report) -> tuple[float, int]:
+    return round(report.seconds, 3), report.solved
+
+
+@contextmanager
+def kept(store: Any, progress: Progress | None) -> Iterator[Progress]:
+    """Give a `progress` that follows the job, and at its end add what it saw to the output."""
+    run = Run()
+
+    def follow(report: Report) -> None:
+        run.note(report)
+        if progress is not None:
+            progress(report)
+
+    try:
+        yield follow
+    finally:
+        if run.last is not None:
+            with suppress(Exception):  # a full disk, say: no reason to call the job failed
+                group = zarr.open_group(store, mode="r+", use_consolidated=False)
+                runs = [*read(group), run.record()][-_RUNS:]
+                group.attrs[ATTRIBUTE] = json.dumps(runs)
+                stores.consolidate(store)
+
+
+def read(group: Any) -> list[dict[str, Any]]:
+    """Return what is known of the runs that wrote an output, the first one first."""
+    try:
+        runs = json.loads(group.attrs.get(ATTRIBUTE, "[]"))
+        return [run for run in runs if {"started", "seconds", "samples"} <= run.keys()]
+    except (TypeError, ValueError, AttributeError):  # a person edited it
+        return []

@@ -1,0 +1,148 @@
+"""`prepare`: looks at all that could be refused and plans the job, before anything is written."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from dasksolve import kernels
+from dasksolve.batch.problem import ON_SINGULAR, check_word
+from dasksolve.errors import PerformanceWarning
+from dasksolve.job import journal, memory
+from dasksolve.job.inputs import Inputs
+from dasksolve.job.plan import Plan, make_plan
+from dasksolve.job.schedulers import Cluster, Threads, choose
+from dasksolve.storage import stores
+from dasksolve.storage.source import Source
+from dasksolve.storage.stores import Location
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that may begin: all that could be refused has been looked at, nothing is written."""
+
+    inputs: Inputs
+    scheduler: Threads | Cluster
+    plan: Plan
+    store: Any
+    location: str
+    identity: journal.Record
+    earlier: Any
+    """The output group of the run to resume; None: start anew."""
+    overwrite: bool
+    """What is there is the output of an earlier job, and is to be deleted."""
+
+
+def prepare(
+    a: Any,
+    b: Any,
+    out: Location,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "nan",
+    diagnostics: bool = False,
+    refine: bool = False,
+    memory_limit: int | str | None = None,
+    workers: int | None = None,
+    client: Any = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Prepared:
+    """Look at everything and plan the job, or refuse it; write nothing."""
+    check_word("on_singular", on_singular, ON_SINGULAR)
+    if resume and overwrite:
+        raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
+    inputs = Inputs.open(a, b, assume_a, lower)
+    scheduler = choose(client, workers)
+    store, location = stores.open_store(out)
+    scheduler.refuse_private((inputs.a.location, inputs.b.location))
+    _refuse_overlap(location, inputs, overwrite)
+    earlier = _find(store, location, resume, overwrite)
+    if overwrite:
+        earlier = None
+    # Raising or not changes no bit of x, so a run may be resumed either way.
+    options = {
+        "on_singular": "lstsq" if on_singular == "lstsq" else "nan",
+        "diagnostics": bool(diagnostics),
+        "refine": bool(refine),
+    }
+    identity = journal.identity(inputs.problem, inputs.a, inputs.b, options)
+    block_shape = None
+    if earlier is not None:
+        old = journal.read(earlier, location)
+        journal.refuse_changes(old, identity, location)
+        block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
+    plan = plan_job(inputs, scheduler, memory_limit, block_shape)
+    _warn_of_chunked_systems(inputs.a, plan)
+    return Prepared(inputs, scheduler, plan, store, location, identity, earlier, overwrite)
+
+
+def _find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
+    """Return the group of an earlier job; None: there is nothing."""
+    if stores.is_empty(store):
+        return None
+    try:
+        group = stores.open_group(store, location, mode="r+" if resume or overwrite else "r")
+        journal.read(group, location)
+    except ValueError as error:  # nothing but the output of a job is resumed or replaced
+        if resume or overwrite:
+            raise
+        raise FileExistsError(str(error)) from error
+    if not (resume or overwrite):
+        raise FileExistsError(
+            f"{location} exists; resume=True (--resume) goes on with it, "
+            "overwrite=True (--overwrite) replaces it"
+        )
+    return group
+
+
+def _refuse_overlap(location: str, inputs: Inputs, overwrite: bool) -> None:
+    """Refuse to write among the chunks of an array, or to delete what is to be read."""
+    for source in (inputs.a, inputs.b):
+        within = f"{location}/".startswith(f"{source.location}/")
+        if within or (overwrite and f"{source.location}/".startswith(f"{location}/")):
+            harm = f"{location} lies in" if within else f"overwriting {location} would delete"
+            raise ValueError(
+                f"{harm} {source.name}, which is {source.location}; choose another output"
+            )
+
+
+def _warn_of_chunked_systems(a: Source, plan: Plan) -> None:
+    if plan.amplification == 1:
+        return
+    n = a.layout.shape[-1]
+    batch = ", ".join(str(c) for c in a.layout.chunks[: a.layout.batch])
+    warnings.warn(
+        f"a is stored in chunks of {a.layout.chunks}, which split its systems of ({n}, {n}), so "
+        f"every byte of it is read {plan.amplification:g} times. Chunk it along the batch alone: "
+        f'dask.array.from_zarr("{a.location}").rechunk(({batch}, {n}, {n})).to_zarr(…)',
+        PerformanceWarning,
+        stacklevel=4,
+    )
+
+
+def plan_job(
+    inputs: Inputs,
+    scheduler: Threads | Cluster,
+    memory_limit: int | str | None,
+    block_shape: tuple[int, ...] | None,
+) -> Plan:
+    """Plan the blocks of a job for where it runs; `block_shape`: as an earlier run had them."""
+    if memory_limit is None:
+        limit = scheduler.memory_limit() or memory.available() // 2
+    else:
+        limit = memory.parse_size("memory_limit", memory_limit)
+    plan = make_plan(
+        inputs.problem,
+        inputs.a.layout,
+        inputs.b.layout,
+        memory_limit=limit,
+        workers=scheduler.workers,
+        processes=scheduler.processes,
+        task_cost=scheduler.task_cost,
+        fixed_workers=scheduler.fixed,
+        cached=kernels.has_cache(),
+        block_shape=block_shape,
+    )
+    scheduler.refuse_memory(plan.memory)
+    return plan

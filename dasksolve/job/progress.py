@@ -1,0 +1,127 @@
+"""How a zarr job is watched while it runs: a bar for a person, JSON lines for a program."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from dasksolve.job.report import Report
+from dasksolve.status import Status
+
+Progress = Callable[[Report], None]
+
+
+def watcher(progress: Progress | bool | None, what: str) -> Progress | None:
+    """Return what is to be called after every block; True: a bar, where there is one to see it."""
+    if progress is None or progress is False:
+        return None
+    if progress is True:
+        return Bar(what) if on_terminal() or in_notebook() else None
+    if not callable(progress):
+        raise TypeError(f"progress={progress!r} is neither a function of a report nor True")
+    return progress
+
+
+@contextmanager
+def closed(watch: Progress | None) -> Iterator[None]:
+    """Leave a bar as it is, and its line, whatever becomes of the job."""
+    try:
+        yield
+    finally:
+        if isinstance(watch, Bar):
+            watch.close()
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()  # None after 2>&-
+
+
+def in_notebook() -> bool:
+    """Whether tqdm draws its bar as a widget."""
+    return any(kind.__name__ == "tqdm_notebook" for kind in _tqdm().__mro__)
+
+
+def _tqdm() -> Any:
+    from tqdm.auto import tqdm  # in a notebook it warns of widgets that only a bar needs
+
+    return tqdm
+
+
+def _flagged(report: Report) -> int:
+    return report.flagged_count - report.counts[Status.PENDING]
+
+
+def _bytes_per_second(report: Report) -> float:
+    return (report.bytes_read + report.bytes_written) / max(report.seconds, 1e-9)
+
+
+class Bar:
+    """A progress bar: blocks, systems and bytes in a second, systems flagged, time left."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.bar: Any = None
+
+    def __call__(self, report: Report) -> None:
+        """Show where the job is."""
+        tqdm = _tqdm()
+        if self.bar is None:
+            self.bar = tqdm(
+                total=report.blocks,
+                desc=self.what,
+                unit="block",
+                dynamic_ncols=True,
+                bar_format="{desc} {remaining} left |{bar}| {n_fmt}/{total_fmt} blocks{postfix}",
+            )
+        flagged = _flagged(report)
+        self.bar.set_postfix_str(
+            f"{tqdm.format_sizeof(report.solved / max(report.seconds, 1e-9))} systems/s, "
+            f"{tqdm.format_sizeof(_bytes_per_second(report), 'B')}/s, "
+            f"{tqdm.format_sizeof(flagged) if flagged > 999 else flagged} flagged",
+            refresh=False,
+        )
+        self.bar.update(report.blocks_done - self.bar.n)
+        if report.blocks_done == report.blocks:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the bar where it is, and go to a line of its own."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class Lines:
+    """A JSON object on a line of its own, at most once a second."""
+
+    def __init__(self, what: str, stream: TextIO, interval: float = 1.0) -> None:
+        self.what, self.stream, self.interval = what, stream, interval
+        self.last = -interval
+
+    def __call__(self, report: Report) -> None:
+        """Say where the job is."""
+        if report.seconds - self.last < self.interval and report.blocks_done < report.blocks:
+            return
+        self.last = report.seconds
+        now = report.blocks_done - report.blocks_resumed
+        left = (report.blocks - report.blocks_done) * report.seconds / now if now else None
+        line = {
+            "event": self.what,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "blocks": report.blocks,
+            "blocks_done": report.blocks_done,
+            "blocks_resumed": report.blocks_resumed,
+            "systems": report.systems,
+            "systems_done": report.solved,
+            "flagged_count": _flagged(report),
+            "seconds": round(report.seconds, 3),
+            "seconds_left": None if left is None else round(left, 3),
+            "bytes_per_second": round(_bytes_per_second(report)),
+        }
+        print(json.dumps(line), file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Every line is out already."""

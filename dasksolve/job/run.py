@@ -1,0 +1,102 @@
+"""Carries out a task for every block of a job, and counts what comes of it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dasksolve.errors import BlockErrors
+from dasksolve.job.inputs import Inputs
+from dasksolve.job.memory import Gauge
+from dasksolve.job.plan import Plan
+from dasksolve.job.progress import Progress
+from dasksolve.job.report import Report
+from dasksolve.job.schedulers import WINDOW, Cluster, Threads
+from dasksolve.job.tally import BlockResult, Tally, count, worst
+from dasksolve.storage import buffers, stores
+
+logger = logging.getLogger(__name__)
+
+_BEGUN: set[str] = set()
+"""Jobs that this process has begun to work at."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of one run carries with it."""
+
+    token: str
+    inputs: Inputs
+    plan: Plan
+    x: Any
+    status: Any
+    on_singular: str
+    strict: bool
+    resume: bool
+    diagnostics: tuple[Any, ...] = ()
+    """The arrays of rcond and backward errors, if they are wanted."""
+    refine: bool = False
+    mark: str | None = None
+    """Key in the output while this job is the one to write it; None: it is locked instead."""
+
+    def begin(self) -> None:
+        """What a process does before it works on a block."""
+        Gauge(self.token)
+        if self.token not in _BEGUN:
+            arrays = (self.inputs.a.array, self.inputs.b.array, self.x)
+            stores.look(arrays, self.x.store_path.store, self.mark)
+            _BEGUN.add(self.token)
+        self.refuse_late()
+
+    def refuse_late(self) -> None:
+        """Keep what a killed client left in the hands of a worker out of the output of another."""
+        if self.mark is not None:
+            stores.refuse_unmarked(self.x.store_path.store, self.mark)
+
+    def failed(self, number: int, error: object) -> BlockResult:
+        """The result of a block that could not be solved."""
+        kind = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
+        return BlockResult(number, failure=f"{kind}{error}", memory=Gauge(self.token).highest())
+
+
+def run_job(
+    task: Callable[[Job, int], BlockResult],
+    job: Job,
+    scheduler: Threads | Cluster,
+    location: str,
+    progress: Progress | None,
+    advice: str,
+) -> Report:
+    """Carry out `task` for every block; raise `BlockErrors` at the end if some failed."""
+    tally = Tally(job.token, location, job.inputs.problem, job.plan)
+    how = "resumed" if job.resume else "begun"
+    logger.info("%s %s: %s; %s", location, how, scheduler, "; ".join(str(job.plan).splitlines()))
+
+    def on_result(result: BlockResult) -> None:
+        tally.add(result)
+        if result.failure is not None:
+            logger.warning("%s: %s", location, tally.failures[-1])
+        elif tally.done % WINDOW == 0:
+            logger.info("%s: %d of %d blocks done", location, tally.done, job.plan.blocks)
+        if progress is not None:
+            progress(tally.report())
+
+    plan = job.plan
+    scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.workers, on_result)
+    scheduler.in_each_process(buffers.free_all)
+    report = tally.report()
+    logger.info("%s finished: %s", location, "; ".join(" ".join(row) for row in report.rows()))
+    if tally.failures:
+        raise BlockErrors(sorted(tally.failures), report, advice)
+    return report
+
+
+def result(
+    job: Job, number: int, status: Any, diagnostics: Sequence[Any] = (), **numbers: Any
+) -> BlockResult:
+    """The result of a block whose systems have these statuses, conditions and errors."""
+    origin = tuple(start for start, _ in job.plan.block(number))
+    counts, flagged = count(status, origin, job.plan.batch_shape)
+    if diagnostics:
+        numbers |= worst(status, *diagnostics)
+    return BlockResult(number, counts, flagged, memory=Gauge(job.token).highest(), **numbers)

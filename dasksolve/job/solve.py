@@ -1,0 +1,261 @@
+"""`solve_zarr`: describe, validate, create, run in windows, report."""
+
+import uuid
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dasksolve import kernels
+from dasksolve.batch import eager
+from dasksolve.batch.problem import describe
+from dasksolve.errors import SingularSystemError, flat_indices
+from dasksolve.job import history, journal, output
+from dasksolve.job.memory import Gauge
+from dasksolve.job.prepare import Prepared, prepare
+from dasksolve.job.progress import Progress, closed, watcher
+from dasksolve.job.report import Report
+from dasksolve.job.run import Job, result, run_job
+from dasksolve.job.schedulers import Cluster
+from dasksolve.job.tally import BlockResult
+from dasksolve.status import Status
+from dasksolve.storage import buffers, stores
+from dasksolve.storage.layout import Block
+from dasksolve.storage.stores import Location
+
+
+def solve_zarr(
+    a: Location | zarr.Array[Any],
+    b: Location | zarr.Array[Any],
+    out: Location,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "nan",
+    diagnostics: bool = False,
+    refine: bool = False,
+    memory_limit: int | str | None = None,
+    workers: int | None = None,
+    client: Any = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    strict: bool = True,
+    compressors: Any = None,
+    progress: Progress | bool | None = None,
+) -> Report:
+    """Solve a batch stored in zarr, larger than memory, block by block into a zarr group.
+
+    Parameters
+    ----------
+    a : str, pathlib.Path or zarr.Array of shape (..., N, N)
+        Path, URL or open array of the matrices: zarr format 2 or 3, sharded or not, any chunking.
+        Chunks along the batch alone are read once; where the systems themselves are chunked, the
+        plan says how often a byte is read.
+    b : str, pathlib.Path or zarr.Array of shape (N,), (..., N) or (..., N, K)
+        Right-hand sides; which of them is told by the number of dimensions, as in `solve`.
+    out : str or pathlib.Path
+        Path or URL of the zarr group to create. It holds ``x``, ``status`` (`Status` of every
+        system, int8 over the batch shape; -1 is not solved yet), both with dimension names and
+        crc32c checksums: ``xarray.open_zarr(out)`` reads it. The names are those of a and b, save
+        that a dimension ``x`` becomes ``x_``, lest xarray take the solution for its coordinate.
+    assume_a, lower
+        As in `solve`.
+    on_singular : {"nan", "raise", "lstsq"}, default "nan"
+        As in `solve`; "raise" raises once everything is written.
+    diagnostics : bool, default False
+        Store ``rcond`` and ``backward_error`` of every system beside x, as `solve_ex` gives them,
+        and say ``ILL_CONDITIONED`` where x may have no correct digit.
+    refine : bool, default False
+        As in `solve_ex`.
+    memory_limit : int or str, optional
+        Bytes, or text such as "2GiB", that the call may add to the process: peak of the resident
+        memory minus what it was at the call, compiling included. With a client: to each worker
+        process. Default: half of what the machine or its cgroup has free, or half of the smallest
+        worker's limit.
+    workers : int, optional
+        Threads; default: all cores. Ignored with a client: its workers' threads are used.
+    client : distributed.Client, optional
+        The cluster to run on; default: the current client if there is one, else threads.
+    resume : bool, default False
+        Go on with an output that exists: blocks that are done stay, half-written files are swept.
+        Refused where the inputs or the options are not those of the first run.
+    overwrite : bool, default False
+        Replace an output that an earlier job wrote. Nothing else is ever replaced.
+    strict : bool, default True
+        A chunk of a or b that is not stored is an error. False takes it as the array's fill value
+        and counts it in the report; zarr by default does not store a chunk of zeros.
+    compressors : sequence of zarr codecs, optional
+        For x; default: crc32c alone, since solutions hardly compress. ``()``: none at all. A
+        resumed run keeps those of the first.
+    progress : bool or callable, optional
+        True: a bar, on a terminal or in a notebook. A function is called with the `Report` so far
+        after every block. The same and more is logged under the name ``dasksolve``.
+
+    Returns
+    -------
+    Report
+        What was done: counts by status, the flagged systems, bytes, time, peak memory.
+
+    Raises
+    ------
+    FileExistsError
+        There is something at `out`, and neither `resume` nor `overwrite` says what to do with it.
+    FileNotFoundError
+        There is no zarr array at `a` or `b`.
+    ValueError
+        The inputs do not fit, the memory limit is too small, or the inputs or options are not
+        those of the run that is to be resumed. Nothing has been created then.
+    BlockErrors
+        Some blocks could not be read, solved or written. All the others are; `resume` retries.
+    SingularSystemError
+        With ``on_singular="raise"``, once everything is written.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, zarr, dasksolve
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> data = zarr.create_group(folder.name + "/data.zarr")
+    >>> a = data.create_array("a", data=np.full((100, 3, 3), 1.0) + np.eye(3), chunks=(10, 3, 3))
+    >>> b = data.create_array("b", data=np.ones((100, 3)), chunks=(10, 3))
+    >>> report = dasksolve.solve_zarr(a, b, folder.name + "/out.zarr")
+    >>> report.counts[dasksolve.Status.OK]
+    100
+    >>> zarr.open_array(folder.name + "/out.zarr/x")[0]
+    array([0.25, 0.25, 0.25])
+    >>> folder.cleanup()
+    """
+    watch = watcher(progress, "solving")
+    token = uuid.uuid4().hex[:8]
+    Gauge(token)
+    prepared = prepare(
+        a,
+        b,
+        out,
+        assume_a=assume_a,
+        lower=lower,
+        on_singular=on_singular,
+        diagnostics=diagnostics,
+        refine=refine,
+        memory_limit=memory_limit,
+        workers=workers,
+        client=client,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    with closed(watch), output.claimed(prepared.store, prepared.location):
+        job, report = _solve(prepared, token, on_singular, strict, compressors, watch)
+    if on_singular == "raise":
+        _raise_singular(job, report)
+    return report
+
+
+def _solve(
+    prepared: Prepared,
+    token: str,
+    on_singular: str,
+    strict: bool,
+    compressors: Any,
+    progress: Progress | None,
+) -> tuple[Job, Report]:
+    """Create the output and carry out the job."""
+    scheduler, store = prepared.scheduler, prepared.store
+    arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
+    with scheduler.marking(store, token) as mark:
+        scheduler.everywhere(stores.look, arrays, store, mark)
+    x, status, *diagnostics = output.create(prepared, compressors)
+    advice = (
+        "the others are written, and resume=True (--resume) tries again what is not done or "
+        "cannot be read"
+    )
+    with history.kept(store, progress) as follow, scheduler.marking(store, token) as mark:
+        job = Job(
+            token=token,
+            inputs=prepared.inputs,
+            plan=prepared.plan,
+            x=x,
+            status=status,
+            on_singular=on_singular,
+            strict=strict,
+            resume=prepared.earlier is not None,
+            diagnostics=tuple(diagnostics),
+            refine=prepared.identity["options"]["refine"],
+            mark=mark,
+        )
+        try:
+            report = run_job(solve_block, job, scheduler, prepared.location, follow, advice)
+        finally:
+            if isinstance(scheduler, Cluster):  # a worker that was killed left what it was writing
+                with suppress(BlockingIOError):  # what another job writes by now is not ours
+                    job.refuse_late()
+                    stores.sweep(store)
+    if not stores.is_there(status):
+        raise FileNotFoundError(
+            f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
+        )
+    return job, report
+
+
+def solve_block(job: Job, number: int) -> BlockResult:
+    """Read, solve and write one block; its status last, since that says that it is done."""
+    block = job.plan.block(number)
+    try:
+        job.begin()
+        if job.resume:
+            found = journal.finished(job.status, (job.x, *job.diagnostics), block)
+            if found is not None:
+                status, _, *numbers = found
+                return result(job, number, status, numbers, resumed=True)
+        return _solve_block(job, number, block)
+    except Exception as error:  # the other blocks go on
+        return job.failed(number, error)
+
+
+def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
+    inputs, place = job.inputs, tuple(slice(*r) for r in block)
+    with buffers.lent() as space:
+        a, a_missing = inputs.a.read(block, job.strict, space)
+        b, b_missing = inputs.b.read(block, job.strict, space)
+        problem = describe(
+            a.shape, a.dtype, b.shape, b.dtype, inputs.problem.assume_a, inputs.problem.lower
+        )
+        with kernels.compiling_apart(job.plan.compiles_apart):
+            if job.diagnostics or job.refine:
+                x, status, *numbers = eager.solve_and_diagnose(
+                    a, b, problem, job.on_singular, refine=job.refine
+                )
+            else:
+                x, status, *numbers = eager.solve_with_status(a, b, problem, job.on_singular)
+        needed = a.nbytes + b.nbytes
+        del a, b  # before x is encoded
+        arrays = (job.x, *job.diagnostics, job.status)
+        written = (x, *numbers[: len(job.diagnostics)], status)
+        for array, values in zip(arrays, written, strict=True):
+            job.refuse_late()
+            space.run(array.store_path.store, array.async_array.setitem(place, values))
+    return result(
+        job,
+        number,
+        status,
+        numbers,
+        missing=a_missing + b_missing,
+        bytes_read=inputs.bytes_read(block),
+        bytes_needed=needed,
+        bytes_written=sum(values.nbytes for values in written),
+    )
+
+
+def _raise_singular(job: Job, report: Report) -> None:
+    """Raise for the whole batch, from the statuses that were written."""
+    if not (report.counts[Status.SINGULAR] or report.counts[Status.NOT_POSITIVE_DEFINITE]):
+        return
+    found = []
+    for block in map(job.plan.block, range(job.plan.blocks)):
+        status = np.asarray(job.status[tuple(slice(*r) for r in block)])
+        failed = np.flatnonzero(eager.is_singular(status))
+        origin = tuple(start for start, _ in block)
+        indices = flat_indices(failed, status.shape, origin, job.plan.batch_shape)
+        found.append((indices, status.reshape(-1)[failed]))
+    indices, statuses = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(indices)
+    raise SingularSystemError(indices[order], job.plan.batch_shape, statuses[order])

@@ -1,0 +1,181 @@
+"""Looks through the output of a zarr job, block by block, for what a person wants to see."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve.job import history, journal
+from dasksolve.status import Status
+from dasksolve.storage import stores
+from dasksolve.storage.stores import Location
+
+CELLS = 80
+"""Cells of the map along a dimension of the batch, at most."""
+NAMED = 100
+"""Flagged systems that are named."""
+DECADES = (-20, 0)
+"""Powers of ten that a histogram spans; what is less counts as the least."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many systems have a number of each size."""
+
+    counts: NDArray[np.int64]
+    """In each half of a decade, the smallest first."""
+    zero: int
+    """Of exactly 0."""
+    undefined: int
+    """NaN."""
+    least: float
+    """The smallest but 0; NaN if there is none."""
+    largest: float
+    """The largest; NaN if there is none."""
+
+    @staticmethod
+    def empty() -> "Histogram":
+        """Of nothing."""
+        return Histogram(np.zeros(2 * (DECADES[1] - DECADES[0]), np.int64), 0, 0, np.nan, np.nan)
+
+    def plus(self, values: NDArray[np.float64]) -> "Histogram":
+        """This histogram with more numbers in it."""
+        positive = values[values > 0]
+        places = np.floor(2 * (np.log10(positive) - DECADES[0])).astype(np.int64)
+        places = np.clip(places, 0, len(self.counts) - 1)
+        return Histogram(
+            self.counts + np.bincount(places, minlength=len(self.counts)),
+            self.zero + int(np.count_nonzero(values == 0)),
+            self.undefined + int(np.count_nonzero(np.isnan(values))),
+            float(np.fmin.reduce(positive, initial=self.least)),
+            float(np.fmax.reduce(positive, initial=self.largest)),
+        )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is to see in the output of a job."""
+
+    location: str
+    """Path or URL of the output."""
+    job: dict[str, Any]
+    """The journal's record of inputs and options."""
+    runs: list[dict[str, Any]]
+    """What is kept of the runs, the first one first."""
+    x_shape: tuple[int, ...]
+    """Shape of x."""
+    dtype: str
+    """Of x."""
+    eps: float
+    """Of that dtype."""
+    names: tuple[str, ...]
+    """Of the dimensions of the batch."""
+    batch_shape: tuple[int, ...]
+    """Shape of the batch."""
+    counts: dict[Status, int]
+    """How many systems have each status."""
+    flagged: tuple[tuple[int, ...], ...]
+    """Places of some systems that are solved and not OK."""
+    unread: int
+    """Blocks that could not be read."""
+    plane: tuple[int, int]
+    """Extents of the first two dimensions of the batch; 1 before an only one."""
+    flagged_map: NDArray[np.int64]
+    """Flagged systems in each cell of the plane."""
+    pending_map: NDArray[np.int64]
+    """Systems in each cell that are not solved yet."""
+    cell: tuple[int, int]
+    """Extent of a cell."""
+    histograms: dict[str, Histogram]
+    """Of rcond and backward_error, if the job wrote them."""
+
+    @property
+    def all_ok(self) -> bool:
+        """Every system is solved, and OK."""
+        return self.counts[Status.OK] == math.prod(self.batch_shape)
+
+
+def survey(out: Location) -> Survey:
+    """Read what a job wrote but x; one block at a time is in memory."""
+    store, location = stores.open_store(out)
+    if stores.is_empty(store):
+        raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
+    group = stores.open_group(store, location, mode="r")
+    record = journal.read(group, location)
+    x, status = (stores.required_array(group, name, location) for name in ("x", "status"))
+    arrays = {"status": status}
+    arrays |= {name: group[name] for name in ("rcond", "backward_error") if name in group}
+    plane = _plane(status.shape, 1)
+    cell = tuple(max(1, -(-n // CELLS)) for n in plane)
+    shape = tuple(-(-n // c) for n, c in zip(plane, cell, strict=True))
+    flagged_map, pending_map = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    histograms = {name: Histogram.empty() for name in arrays if name != "status"}
+    counts, unread = np.zeros(len(Status), np.int64), 0
+    flagged: list[tuple[int, ...]] = []
+    for block in _blocks(status.shape, status.chunks):
+        try:
+            read = {name: np.asarray(array[block]) for name, array in arrays.items()}
+        except Exception:  # a damaged chunk: the others are worth a look all the same
+            unread += 1
+            continue
+        found = read.pop("status")
+        known = np.clip(found, min(Status), max(Status))
+        counts += np.bincount(known.reshape(-1) + 1, minlength=len(Status))
+        origin = [s.start for s in block]
+        if len(flagged) < NAMED:
+            more = np.argwhere(found > Status.OK)[: NAMED - len(flagged)] + origin
+            flagged += [tuple(place) for place in more.tolist()]
+        for cells, here in ((flagged_map, found > Status.OK), (pending_map, found < Status.OK)):
+            if here.any():
+                _add(cells, cell, here, origin)
+        for name, values in read.items():
+            histograms[name] = histograms[name].plus(values.reshape(-1))
+    names = status.metadata.dimension_names or (None,) * status.ndim
+    return Survey(
+        location=location,
+        job=record,
+        runs=history.read(group),
+        x_shape=x.shape,
+        dtype=str(x.dtype),
+        eps=float(np.finfo(x.dtype).eps),
+        names=tuple(name or f"dimension {i}" for i, name in enumerate(names)),
+        batch_shape=status.shape,
+        counts=dict(zip(Status, counts.tolist(), strict=True)),
+        flagged=tuple(flagged),
+        unread=unread,
+        plane=plane,
+        flagged_map=flagged_map,
+        pending_map=pending_map,
+        cell=(cell[0], cell[1]),
+        histograms=histograms,
+    )
+
+
+def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    ranges = (range(0, n, c) for n, c in zip(shape, chunks, strict=True))
+    for starts in product(*ranges):
+        stops = (min(s + c, n) for s, c, n in zip(starts, chunks, shape, strict=True))
+        yield tuple(map(slice, starts, stops))
+
+
+def _plane(values: tuple[int, ...], missing: int) -> tuple[int, int]:
+    """The first two of the values, after what is missing."""
+    down, across = (missing, missing, *values)[-2:] if len(values) < 2 else values[:2]
+    return down, across
+
+
+def _add(
+    cells: NDArray[np.int64], cell: tuple[int, ...], here: NDArray[np.bool_], origin: list[int]
+) -> None:
+    """Count the systems that are `here`, in a block at `origin`, into their cells."""
+    plane = here.reshape(*_plane(here.shape, 1), -1).sum(axis=2, dtype=np.int64)
+    places = []
+    for axis, (start, step) in enumerate(zip(_plane(tuple(origin), 0), cell, strict=True)):
+        begins = np.arange(start - start % step, start + plane.shape[axis], step)
+        plane = np.add.reduceat(plane, np.maximum(begins - start, 0), axis)
+        places.append(begins // step)
+    cells[np.ix_(*places)] += plane

@@ -1,0 +1,135 @@
+"""Adds up what the blocks of a zarr job return."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve.batch.problem import Problem
+from dasksolve.errors import BlockFailure, flat_indices
+from dasksolve.job.memory import Gauge
+from dasksolve.job.plan import Plan
+from dasksolve.job.report import FLAGGED, Report
+from dasksolve.status import Status
+
+
+class BlockResult(NamedTuple):
+    """What one block's task returns: a few numbers."""
+
+    number: int
+    """Of the block."""
+    counts: tuple[int, ...] = ()
+    """Systems of each `Status`, in its order."""
+    flagged: tuple[int, ...] = ()
+    """Flat indices into the whole batch of its first systems whose status is not OK."""
+    resumed: bool = False
+    """An earlier run had finished it."""
+    missing: int = 0
+    """Chunks that were not stored."""
+    bytes_read: int = 0
+    """Of the chunks of a and b, and of x and status where they are checked."""
+    bytes_needed: int = 0
+    """Of those, what is in the block."""
+    bytes_written: int = 0
+    """Of x and status."""
+    memory: int = 0
+    """The most bytes that the process held above those when it met the job."""
+    worst_rcond: float = math.nan
+    """Among its systems that have a solution, if the task looked."""
+    worst_backward_error: float = math.nan
+    """Likewise."""
+    failure: str | None = None
+    """Why it is not done."""
+
+
+def count(
+    status: NDArray[np.int8], origin: tuple[int, ...], batch_shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return how many systems of a block have each status, and the first that are not OK."""
+    found = np.bincount(status.reshape(-1) + 1, minlength=len(Status))
+    flagged = np.flatnonzero(status > Status.OK)[:FLAGGED]
+    return tuple(found.tolist()), tuple(
+        flat_indices(flagged, status.shape, origin, batch_shape).tolist()
+    )
+
+
+def worst(
+    status: NDArray[np.int8], rcond: NDArray[np.float64], backward_error: NDArray[np.float64]
+) -> dict[str, float]:
+    """The diagnostics of a block's worst systems, of those that have a solution."""
+    solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
+    if not solved.any():
+        return {}
+    return {
+        "worst_rcond": float(rcond[solved].min()),
+        "worst_backward_error": float(backward_error[solved].max()),
+    }
+
+
+@dataclass
+class Tally:
+    """The sum of the results so far."""
+
+    job: str
+    out: str
+    problem: Problem
+    plan: Plan
+    counts: list[int] = field(default_factory=lambda: [0] * len(Status))
+    flagged: list[int] = field(default_factory=list)
+    failures: list[BlockFailure] = field(default_factory=list)
+    done: int = 0
+    resumed: int = 0
+    missing: int = 0
+    bytes_read: int = 0
+    bytes_needed: int = 0
+    bytes_written: int = 0
+    memory: int = 0
+    worst_rcond: float = math.nan
+    worst_backward_error: float = math.nan
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, result: BlockResult) -> None:
+        """Count one block in."""
+        self.memory = max(self.memory, result.memory)
+        if result.failure is not None:
+            place = self.plan.block(result.number)
+            self.failures.append(BlockFailure(result.number, place, result.failure))
+            return
+        self.done += 1
+        self.resumed += result.resumed
+        self.missing += result.missing
+        self.bytes_read += result.bytes_read
+        self.bytes_needed += result.bytes_needed
+        self.bytes_written += result.bytes_written
+        self.counts = [a + b for a, b in zip(self.counts, result.counts, strict=True)]
+        if result.flagged:  # blocks finish in any order; the report names the first of the batch
+            self.flagged = sorted({*self.flagged, *result.flagged})[:FLAGGED]
+        self.worst_rcond = np.fmin(self.worst_rcond, result.worst_rcond)
+        self.worst_backward_error = np.fmax(self.worst_backward_error, result.worst_backward_error)
+
+    def report(self) -> Report:
+        """The report as of now."""
+        self.memory = max(self.memory, Gauge(self.job).highest())
+        counts = dict(zip(Status, self.counts, strict=True))
+        counts[Status.PENDING] += self.problem.systems - sum(self.counts)
+        return Report(
+            out=self.out,
+            systems=self.problem.systems,
+            batch_shape=self.problem.batch_shape,
+            counts=counts,
+            flagged=tuple(self.flagged),
+            blocks=self.plan.blocks,
+            blocks_done=self.done,
+            blocks_resumed=self.resumed,
+            chunks_missing=self.missing,
+            bytes_read=self.bytes_read,
+            bytes_needed=self.bytes_needed,
+            bytes_written=self.bytes_written,
+            seconds=time.perf_counter() - self.started,
+            peak_memory=self.memory,
+            worst_rcond=float(self.worst_rcond),
+            worst_backward_error=float(self.worst_backward_error),
+        )

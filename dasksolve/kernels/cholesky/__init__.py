@@ -1,0 +1,1 @@
+"""Cholesky's method: one system a lane, or one at a time."""

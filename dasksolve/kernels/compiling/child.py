@@ -1,0 +1,56 @@
+"""Has a kernel compiled by another process: the memory that it takes is then not this one's."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+
+from numba.core.compiler_lock import global_compiler_lock
+
+from dasksolve.kernels.compiling.jit import is_cached
+
+_wanted = ContextVar("compile apart", default=False)
+_CHILD = """
+import sys
+from importlib import import_module
+import numpy
+from dasksolve.kernels import compiled
+module, make, n, dtype, *words = sys.argv[1:]
+make = getattr(import_module(module), make)
+options = [{"True": True, "False": False, "None": None}.get(word, word) for word in words]
+compiled(make, int(n), numpy.dtype(dtype), *options)
+"""
+
+
+@contextmanager
+def compiling_apart(wanted: bool) -> Iterator[None]:
+    """Within, in this thread: leave it to a child to compile what is not cached on disk."""
+    token = _wanted.set(wanted)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+def compile_apart(
+    dispatcher: Any, signature: Any, make: Any, n: int, dtype: Any, *options: str | bool | None
+) -> None:
+    """Fill the cache on disk, if that is wanted; where the child fails, nothing is lost."""
+    if not _wanted.get():
+        return
+    with global_compiler_lock:  # the other threads wait for the same kernel
+        if not is_cached(dispatcher, signature):
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            what = (make.__module__, make.__name__, str(n), dtype.str, *map(str, options))
+            with suppress(OSError, TypeError):  # an embedded interpreter has no executable
+                subprocess.run(
+                    [sys.executable, "-c", _CHILD, *what],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    check=False,
+                )

@@ -1,0 +1,154 @@
+"""The one compile policy: serial, without the GIL, never raising, cached on disk where possible."""
+
+import gc
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import types
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.registry import CPUDispatcher
+from numba.core.runtime.nrt import rtsys
+
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+_PART: Any = {**_OPTIONS, "nopython": True, "no_cpython_wrapper": True}
+
+
+@cache
+def _sources() -> str:
+    """A digest of all kernels: numba itself looks at the file of the function alone."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _Stored(CompileResultCacheImpl):
+    """What is kept of a kernel: not the environments of the functions that went into it.
+
+    Only exceptions with values need them, and to load them imports half of numba: 0.1 s.
+    """
+
+    def reduce(self, result: Any) -> Any:
+        *kept, _ = super().reduce(result)
+        return *kept, ()
+
+
+class _Cache(FunctionCache):
+    """A cache that forgets when any kernel changed, and that is never the reason to fail."""
+
+    _impl_class = _Stored
+
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        return (*super()._index_key(signature, codegen), _sources())
+
+    def holds(self, signature: Any, target_context: Any) -> bool:
+        """Whether it is worth loading."""
+        with suppress(Exception):
+            key = self._index_key(signature, target_context.codegen())
+            return key in self._cache_file._load_index()
+        return False
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        with suppress(Exception):  # a crash may leave an index that ends early
+            # Of what numba sets up to compile, in 0.2 s, finished code needs its runtime alone.
+            rtsys.initialize(target_context)
+            return self._load_overload(signature, target_context)
+        return None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        try:
+            super().save_overload(signature, data)
+        except Exception:  # a full disk; or that index, which is begun anew
+            with suppress(OSError):
+                self.flush()
+
+
+class _PartLibrary(JITCodeLibrary):
+    """The code of a function that only kernels call: they optimize and compile it, once.
+
+    Numba would do both for each function that calls others, again and again, and for the machine:
+    a kernel took twice the time and the memory to compile.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        return self
+
+    def set_env(self, name: str, env: Any) -> None:
+        """Leave out what only exceptions use: there is no machine code to tell it to."""
+
+
+class _PartCompiler(Compiler):
+    """Numba's own compiler, for parts."""
+
+    def _compile_bytecode(self) -> Any:
+        state = self.state
+        state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        return super()._compile_bytecode()
+
+
+class _Part(CPUDispatcher):
+    """A part is compiled once, not again for every constant that is passed to it."""
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        return super().get_call_template(tuple(map(types.unliteral, args)), kws)
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """Compile a function that only kernels call: it is cached as a part of them."""
+    return _Part(function, targetoptions=_PART, pipeline_class=_PartCompiler)
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Compile a kernel when it is first needed, unless an earlier process did."""
+    dispatcher = numba.njit(**_OPTIONS)(function)
+    with suppress(RuntimeError):  # numba found no place for its cache that it may write to
+        dispatcher._cache = _Cache(function)
+    return dispatcher
+
+
+@contextmanager
+def collecting_only_new() -> Iterator[None]:
+    """Within: let the garbage collector pass over what is there already, most of it modules.
+
+    Compiling makes it look at all of that again and again: for a tenth of the time.
+    """
+    if gc.get_freeze_count():  # somebody else has thought of it
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@cache
+def has_cache() -> bool:
+    """Whether kernels are cached on disk: not where numba finds no place that it may write to."""
+    with suppress(RuntimeError):
+        return bool(_Cache(part).cache_path)
+    return False
+
+
+def is_cached(dispatcher: Any, signature: Any) -> bool:
+    """Whether an earlier process compiled a kernel for these types."""
+    return has_cache() and dispatcher._cache.holds(signature, dispatcher.targetctx)

@@ -1,0 +1,1 @@
+"""What is said of a solution: condition, norms, residuals, verdicts."""

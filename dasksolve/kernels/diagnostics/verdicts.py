@@ -1,0 +1,98 @@
+"""What is wrong with the system in each lane, and what becomes of its x and status."""
+
+import numpy as np
+from numba import types
+
+from dasksolve.kernels.compiling.jit import part
+from dasksolve.kernels.language.lanes import any_lane, fma, operation, where
+from dasksolve.kernels.language.values import Pair
+from dasksolve.status import Status
+
+OK, SINGULAR, NONFINITE = int(Status.OK), int(Status.SINGULAR), int(Status.NONFINITE)
+NOT_POSITIVE_DEFINITE = int(Status.NOT_POSITIVE_DEFINITE)
+
+
+def limits(real):
+    """What the numbers in the lanes may be."""
+    return np.finfo(np.float32 if str(real.value.type.element) == "float" else np.float64)
+
+
+@operation(lambda flaw, pivot: flaw)
+def judge(flaw, pivot):
+    """`flaw`, or the first that the magnitude of a pivot shows."""
+    least = 2.0 ** -limits(pivot).maxexp  # of this and of less the reciprocal is infinite
+    bounded = (pivot > pivot.fill(least)) & (pivot < pivot.fill(np.inf))
+    sound = where(bounded, pivot.fill(OK), pivot.fill(NONFINITE))
+    found = where(pivot == pivot.fill(0), pivot.fill(SINGULAR), sound)
+    return where(flaw == flaw.fill(OK), found, flaw)
+
+
+@operation(lambda flaw, pivot: flaw)
+def judge_positive(flaw, pivot):
+    """`flaw`, or the first that a pivot shows which is to be positive."""
+    least = limits(pivot).tiny
+    sound = (pivot >= pivot.fill(least)) & (pivot < pivot.fill(np.inf))
+    found = where(pivot <= pivot.fill(0), pivot.fill(NOT_POSITIVE_DEFINITE), pivot.fill(NONFINITE))
+    return where(~sound & (flaw == flaw.fill(OK)), found, flaw)
+
+
+@operation(lambda check, x: check)
+def weigh(check, x):
+    """`check` + 0 x, which stays 0 as long as every x is finite."""
+    for number in (x.real, x.imag) if isinstance(x, Pair) else (x,):
+        check = fma(number, number.fill(0), check)
+    return check
+
+
+@operation(lambda status, first, last, flaw, check: types.boolean)
+def record(status, first, last, flaw, check, full=False):
+    """Write the status of each system of a tile, `full` or not; whether any of them is not OK."""
+    unbounded = (flaw == flaw.fill(OK)) & (check != check.fill(0))
+    flaw = where(unbounded, flaw.fill(NONFINITE), flaw)
+    if full:
+        status.store(first, status.integers(flaw))
+    else:
+        status.put([(first + lane).at_most(last) for lane in range(flaw.count)], flaw)
+    return any_lane(flaw != flaw.fill(OK))
+
+
+@operation(lambda x: x.dtype)
+def undefined(x):
+    """NaN as a number of the array x: in both parts of a complex one."""
+    return x.number(np.nan)
+
+
+@part
+def finite(values):
+    total = 0.0
+    for value in values.flat:
+        total += abs(value - value)
+    return total == 0
+
+
+@part
+def finite_band(a, below, above, hermitian):
+    """`finite` for so many diagonals below and above the main one, real if `hermitian`."""
+    n = len(a)
+    total = 0.0
+    for i in range(n):
+        for j in range(max(0, i - below), min(n, i + above + 1)):
+            x = a[i, j] - a[i, j]
+            total += abs(x.real) if hermitian and i == j else abs(x)
+    return total == 0
+
+
+@part
+def reject_band(a, b, x, status, below, above, hermitian):
+    """`reject` where no other diagonals are read."""
+    for m in range(len(status)):
+        if status[m] != OK:
+            x[m] = undefined(x)
+            if not (finite_band(a[m], below, above, hermitian) and finite(b[m])):
+                status[m] = NONFINITE
+
+
+@part
+def reject(a, b, x, status):
+    """Give the systems that are not OK an x of NaN, and their own NaN or Inf the blame for it."""
+    reject_band(a, b, x, status, len(a[0]), len(a[0]), False)

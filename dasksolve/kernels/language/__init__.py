@@ -1,0 +1,1 @@
+"""SIMD vectors as values that numba compiles."""

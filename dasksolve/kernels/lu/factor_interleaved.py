@@ -1,0 +1,107 @@
+"""LU factors to keep, as `kept` wants them, computed one system a lane."""
+
+import numpy as np
+from numba import types
+
+from dasksolve.kernels.columns import write
+from dasksolve.kernels.compiling.jit import jit, part
+from dasksolve.kernels.diagnostics.condition import TRIALS, begin, inverse_norm
+from dasksolve.kernels.diagnostics.norms import measurable, norms, workspace
+from dasksolve.kernels.diagnostics.verdicts import (
+    NONFINITE,
+    OK,
+    SINGULAR,
+    finite,
+    record,
+    undefined,
+)
+from dasksolve.kernels.language.blocks import lane_count as lanes_of_blocks
+from dasksolve.kernels.language.lanes import PANEL, magnitude, operation, splat
+from dasksolve.kernels.language.tiles import lane_count, put_numbers, row_offset, tile
+from dasksolve.kernels.lu.interleaved import factor_tile
+from dasksolve.kernels.lu.reuse import place
+from dasksolve.kernels.lu.substitution import exchange, substitute
+
+
+@operation(lambda *_: types.intp)
+def swap_of(swaps, k, lane):
+    """Where the row begins that is swapped with row k in one lane."""
+    return swaps.integer(k, lane)
+
+
+@part
+def finish_rows(t, swaps, n):
+    """Swap the rows of each panel of L as the pivots after it say."""
+    for stop in range(PANEL, n, PANEL):
+        for c in range(stop - PANEL, stop):
+            for k in range(stop, n):
+                exchange(t, swaps, k, c)
+
+
+@part
+def write_factors(lu, order, first, last, t, swaps):
+    """Write the blocks of `kept`, and where their rows are in a."""
+    n = lu.shape[1]
+    panels = -(-n // PANEL)
+    for s in range(panels):
+        for i in range(panels):
+            at, high = place(n, i, s), min(n - i * PANEL, PANEL)
+            for j in range(s * PANEL, min(s * PANEL + PANEL, n)):
+                if high == PANEL:
+                    write(lu, at, n * n, first, last, t, i * PANEL, j, PANEL, True)
+                else:
+                    for k in range(high):
+                        write(lu, at + k, n * n, first, last, t, i * PANEL + k, j, 1, True)
+                at += high
+    for m in range(first, min(first + lane_count(lu), last + 1)):
+        for k in range(n):
+            order[m, k] = k
+        for k in range(n):
+            other = swap_of(swaps, k, m - first) // row_offset(t, 1)
+            order[m, k], order[m, other] = order[m, other], order[m, k]
+
+
+@part
+def conclude(a, lu, order, status, rcond):
+    """Leave no factors of systems that have none, and say why."""
+    for m in range(len(status)):
+        if status[m] != OK:
+            lu[m] = undefined(lu)
+            for k in range(a.shape[1]):  # to assign an array takes 1 s more to compile
+                order[m, k] = k
+            if finite(a[m]):
+                rcond[m] = 0 if status[m] == SINGULAR else np.nan
+            else:
+                status[m], rcond[m] = NONFINITE, np.nan
+
+
+def factor(a, lu, order, status, rcond):
+    """Factor a[m] for every m; row i of L U is row order[m, i] of a[m]."""
+    systems, n = a.shape[:2]
+    count, last = lane_count(a), systems - 1
+    span = (n + TRIALS) | 1
+    t = tile(np.empty((n * span + 1) * count, a.dtype), span, a)
+    swaps = tile(np.empty((n + 1) * count, np.int64), 1, a)
+    vectors, sums = workspace(a)
+    blocks = -(-n // lanes_of_blocks(a))
+    low, high = measurable(a)
+    for first in range(0, systems, count):
+        flaw = factor_tile(a, n, first, last, t, swaps)
+        record(status, first, last, flaw, magnitude(splat(0, t)))
+        begin(t, n, n)
+        substitute(t, swaps, n, n, n + TRIALS)
+        put_numbers(rcond, first, last, inverse_norm(t, swaps, n, n))
+        finish_rows(t, swaps, n)
+        write_factors(lu, order, first, last, t, swaps)
+        for m in range(first, min(first + count, systems)):
+            one, infinity = norms(a, m, vectors, sums, blocks)
+            bounded = infinity < np.inf and rcond[m] < np.inf
+            if status[m] == OK and not (bounded or finite(lu[m])):
+                status[m] = NONFINITE
+            rcond[m] = 1 / one / rcond[m] if low <= infinity <= high else np.nan
+    conclude(a, lu, order, status, rcond)
+
+
+def kernel(_):
+    """The kernel ``factor(a, lu, order, status, rcond)``, for systems of any order."""
+    return jit(factor)

@@ -1,0 +1,1 @@
+"""Substitution: one system a lane, or one at a time."""

@@ -1,0 +1,175 @@
+"""Substitution in triangular systems; a row of a is read when it is due.
+
+Only the unknowns stand in a tile: t[c, i] is unknown i of column c, one system a lane. Or one
+system is solved at a time, where `last` is None: then a lane is a column, and t[0, i] unknown i.
+"""
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from dasksolve.kernels.columns import CHUNK, read_columns, write_columns
+from dasksolve.kernels.compiling.jit import jit, part
+from dasksolve.kernels.diagnostics.verdicts import judge, record, reject_band
+from dasksolve.kernels.language.lanes import (
+    conjugate,
+    fnma,
+    magnitude,
+    nothing,
+    operation,
+    reciprocal,
+    splat,
+)
+from dasksolve.kernels.language.tiles import ask, deal, lane_count, load, systems_of_lanes, tile
+from dasksolve.kernels.language.values import loop
+from dasksolve.kernels.triangular import triangles
+
+# Bytes of a tile's matrices up to which those of the next are asked for; beyond, the next rows.
+EARLY = 256 << 10
+
+
+def invert_diagonal(t, n, flaw, between):
+    """Replace the diagonal by its reciprocals."""
+    for i in range(n):
+        between(i)
+        flaw = judge(flaw, magnitude(t[i, i]))
+        t[i, i] = reciprocal(t[i, i])
+    return flaw
+
+
+def forward(column, t, n):
+    """Solve with the lower triangle, of which t holds the conjugate."""
+    triangles.forward(column, t, n, lambda x, inverse: x * conjugate(inverse))
+
+
+def backward(column, t, n):
+    """Solve with the upper triangle, of which t holds the transpose."""
+    triangles.backward(column, t, n)
+
+
+def row(a, n, first, last, t, i, j, length, ahead=None):
+    """Elements j … j + length - 1 of row i; those `ahead` of them are asked for."""
+    at, alone = i * n + j, last is None
+    systems = [first] if alone else systems_of_lanes(a, first, last)
+    starts = [m * (n * n) + at for m in systems]
+    if ahead is not None:
+        for start in starts:
+            ask(a, start + ahead, length)
+    if alone:
+        return [t.fill(load(a, starts[0] + e, 1).lane(0)) for e in range(length)]
+    return deal(a, starts, length)
+
+
+@contextmanager
+def each(t, last, wide):
+    """Emit a loop over the columns; where they share a vector, what runs once."""
+    if last is None:
+        yield 0
+    else:
+        with loop(t.builder, 0, wide) as c:
+            yield c
+
+
+@operation(nothing)
+def reduce(a, n, first, last, t, i, rows, blocks, wide, ahead, lower):
+    """Take the products with so many blocks of 8 unknowns from `rows` rows from i on."""
+    count = rows if last is None else min(rows, 2)
+    with loop(a.builder, 0, rows // count) as group, loop(a.builder, 0, blocks) as block:
+        j = block * 8 if lower else n - 8 - block * 8
+        top = i + group * count
+        elements = [row(a, n, first, last, t, top + r, j, 8, ahead) for r in range(count)]
+        with each(t, last, wide) as c:
+            sums = [t[c, top + r] for r in range(count)]
+            for e in range(8) if lower else reversed(range(8)):
+                known = t[c, j + e]
+                sums = [fnma(known, x[e], z) for x, z in zip(elements, sums, strict=True)]
+            for r, total in enumerate(sums):
+                t[c, top + r] = total
+
+
+@operation(lambda a, n, first, last, t, i, flaw, wide, ahead, lower: flaw)
+def solve_block(a, n, first, last, t, i, flaw, wide, ahead, lower):
+    """Solve for the unknowns i … i + 7, from which all others have been taken."""
+    for r in range(8) if lower else reversed(range(8)):
+        x = row(a, n, first, last, t, i + r, i, 8, ahead)
+        flaw = judge(flaw, magnitude(x[r]))
+        inverse = reciprocal(x[r])
+        with each(t, last, wide) as c:
+            z = t[c, i + r]
+            for e in range(r) if lower else reversed(range(r + 1, 8)):
+                z = fnma(t[c, i + e], x[e], z)
+            t[c, i + r] = z * inverse
+    return flaw
+
+
+@operation(lambda a, n, first, last, t, i, start, stop, flaw, wide, lower: flaw)
+def solve_row(a, n, first, last, t, i, start, stop, flaw, wide, lower):
+    """Solve for unknown i, from which those but start … stop - 1 have been taken."""
+    with loop(a.builder, start, stop) as step:
+        k = step if lower else start + stop + (step + 1) * -1
+        (x,) = row(a, n, first, last, t, i, k, 1)
+        with each(t, last, wide) as c:
+            t[c, i] = fnma(t[c, k], x, t[c, i])
+    (pivot,) = row(a, n, first, last, t, i, i, 1)
+    inverse = reciprocal(pivot)
+    with each(t, last, wide) as c:
+        t[c, i] = t[c, i] * inverse
+    return judge(flaw, magnitude(pivot))
+
+
+@part
+def forward_rows(a, n, first, last, t, flaw, wide, ahead):
+    """Solve with the lower triangle, eight rows at a time and then the few that are left."""
+    left = n - n % 8
+    for i in range(0, left, 8):
+        reduce(a, n, first, last, t, i, 8, i // 8, wide, ahead, True)
+        flaw = solve_block(a, n, first, last, t, i, flaw, wide, ahead, True)
+    for i in range(left, n):
+        reduce(a, n, first, last, t, i, 1, left // 8, wide, ahead, True)
+        flaw = solve_row(a, n, first, last, t, i, left, i, flaw, wide, True)
+    return flaw
+
+
+@part
+def backward_rows(a, n, first, last, t, flaw, wide, ahead):
+    """Solve with the upper triangle, eight rows at a time and then the few that are left."""
+    left = n % 8
+    for i in range(n - 8, left - 1, -8):
+        reduce(a, n, first, last, t, i, 8, (n - i) // 8 - 1, wide, ahead, False)
+        flaw = solve_block(a, n, first, last, t, i, flaw, wide, ahead, False)
+    for i in range(left - 1, -1, -1):
+        reduce(a, n, first, last, t, i, 1, n // 8, wide, ahead, False)
+        flaw = solve_row(a, n, first, last, t, i, i + 1, left, flaw, wide, False)
+    return flaw
+
+
+def kernel(_, lower):
+    """The kernel for systems of any order from 8 on."""
+
+    @jit
+    def solve(a, b, x, status):
+        systems, n, columns = b.shape
+        count, last = lane_count(a), systems - 1
+        chunk = min(columns, CHUNK)
+        t = tile(np.empty((n * chunk + 1) * count, a.dtype), n, a)
+        tile_size = count * n * n
+        next_rows = 8 * n if lower else -8 * n
+        ahead = tile_size if tile_size * a.itemsize <= EARLY else next_rows
+        failed = False
+        for first in range(0, systems, count):
+            flaw = check = magnitude(splat(0, t))
+            for left in range(0, columns, chunk):
+                wide = min(chunk, columns - left)
+                read_columns(b, first, last, t, 0, left, wide)
+                if lower:
+                    flaw = forward_rows(a, n, first, last, t, flaw, wide, ahead)
+                else:
+                    flaw = backward_rows(a, n, first, last, t, flaw, wide, ahead)
+                check = write_columns(x, first, last, t, 0, left, wide, check)
+            if record(status, first, last, flaw, check):
+                failed = True
+        if failed:
+            below, above = (n, 0) if lower else (0, n)
+            reject_band(a, b, x, status, below, above, False)
+
+    return solve

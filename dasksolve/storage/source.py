@@ -1,0 +1,202 @@
+"""An input array of a zarr job, read block by block."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.common import concurrent_map
+from zarr.storage import LocalStore
+
+from dasksolve.storage import decode
+from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.layout import Block, Layout
+
+Region = tuple[slice, ...]
+
+
+class MissingChunkError(OSError):
+    """A chunk of an input is not stored, so zarr would read its fill value."""
+
+
+class Chunk(NamedTuple):
+    """A stored chunk under a block."""
+
+    place: tuple[int, ...]
+    """In the grid of chunks."""
+    inside: Region
+    """The part of the chunk that the block needs."""
+    where: Region
+    """The part of the block that it fills."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input array, open for reading, that a worker elsewhere can open too."""
+
+    name: str
+    """What messages call it: a or b."""
+    array: Any
+    """The open `zarr.Array`."""
+    location: str
+    """Its URL, or its absolute path."""
+    layout: Layout
+    """How it is stored."""
+
+    def read(self, block: Block, strict: bool, workspace: Workspace) -> tuple[NDArray[Any], int]:
+        """Return the part that `block` needs, and how many of its chunks are not stored.
+
+        The part is lent by the workspace, until it reads this array again.
+        """
+        part = self.layout.part(block)
+        read = self._read_shards if self.array.shards else self._read_chunks
+        values, missing = workspace.run(self._store, read(part, workspace))
+        if self.array.shards:
+            missing = self._missing_in_shards(part, values)
+        if missing and strict:
+            raise MissingChunkError(
+                f"{missing[0]} of {self.name} ({self.location}) is not stored"
+                + (f" ({len(missing) - 1} more of this block)" if missing[1:] else "")
+                + f"; strict=False (--no-strict) takes it as the fill value {self.fill_value}, "
+                "which is how zarr stores a chunk of nothing else; with resume=True (--resume) it "
+                "finishes this job"
+            )
+        return values, len(missing)
+
+    @property
+    def fill_value(self) -> Any:
+        """What zarr reads where no chunk is stored: 0 where format 2 leaves it open."""
+        fill = self.array.fill_value
+        return self.array.dtype.type(0) if fill is None else fill
+
+    @property
+    def _store(self) -> Any:
+        return self.array.store_path.store
+
+    def _key(self, place: tuple[int, ...]) -> str:
+        return str(self.array.metadata.encode_chunk_key(place))
+
+    async def _read_chunks(
+        self, part: Block, workspace: Workspace
+    ) -> tuple[NDArray[Any], list[str]]:
+        chunks = list(self._chunks(part, self.layout.chunks))
+        if len(chunks) == 1:  # a view of the chunk spares a copy of it
+            values = await self._read_chunk(chunks[0], workspace, alone=True)
+            if values is not None:
+                return values, []
+        shape = tuple(stop - start for start, stop in part) + self.layout.core_shape
+        size = int(np.prod(shape)) * self.array.dtype.itemsize
+        block = workspace.bytes(self.name, size).view(self.array.dtype).reshape(shape)
+        missing: list[Chunk] = []
+
+        async def fill(chunk: Chunk) -> None:
+            values = await self._read_chunk(chunk, workspace)
+            if values is None:
+                missing.append(chunk)
+            block[chunk.where] = self.fill_value if values is None else values
+
+        if isinstance(self._store, LocalStore):
+            for chunk in chunks:
+                await fill(chunk)
+        else:
+            await concurrent_map([(chunk,) for chunk in chunks], fill, self.layout.fetched)
+        return block, [f"chunk {self._key(chunk.place)}" for chunk in sorted(missing)]
+
+    async def _read_chunk(
+        self, chunk: Chunk, workspace: Workspace, alone: bool = False
+    ) -> NDArray[Any] | None:
+        """The part of a chunk that a block needs; None: it is not stored."""
+        key = self._key(chunk.place)
+        try:
+            if isinstance(self._store, LocalStore):
+                values = await self._load(chunk.place, key, workspace, alone)
+            else:
+                stored = await (self.array.store_path / key).get(default_buffer_prototype())
+                values = None if stored is None else await self._decode(chunk.place, stored)
+            return None if values is None else values[chunk.inside]
+        except Exception as error:
+            raise self._unreadable(f"chunk {key}", error) from error
+
+    async def _load(
+        self, place: tuple[int, ...], key: str, workspace: Workspace, alone: bool
+    ) -> NDArray[Any] | None:
+        """A chunk on a disk, in memory that the workspace lends."""
+        layout, path = self.layout, self._store.root / self.array.path / key
+        shared = layout.in_place or not alone
+        stored = workspace.load("shared" if shared else self.name, path, layout.stored_bytes)
+        if stored is None:
+            return None
+        if layout.in_place:
+            memory = workspace.bytes(self.name if alone else "decoded", layout.chunk_bytes)
+            values = decode.into(memory, self.array, stored)
+            if values is not None:
+                return values
+        return await self._decode(place, default_buffer_prototype().buffer.from_array_like(stored))
+
+    async def _decode(self, place: tuple[int, ...], stored: Any) -> NDArray[Any]:
+        """A chunk as zarr decodes it."""
+        array, prototype = self.array, default_buffer_prototype()
+        decode.refuse_cut(array, stored.as_numpy_array())
+        config = replace(array.async_array.config, order=array.order)  # format 2 has its own
+        from zarr.core.array_spec import ArraySpec
+
+        meta = array.metadata
+        spec = ArraySpec(tuple(array.chunks), meta.dtype, meta.fill_value, config, prototype)
+        [decoded] = await array.async_array.codec_pipeline.decode([(stored, spec)])
+        return np.asarray(decoded.as_numpy_array())
+
+    async def _read_shards(
+        self, part: Block, workspace: Workspace
+    ) -> tuple[NDArray[Any], list[str]]:
+        region = tuple(slice(*r) for r in part)
+        try:
+            return np.asarray(await self.array.async_array.getitem(region)), []
+        except Exception as error:
+            shards = (self._key(shard.place) for shard in self._chunks(part, self.array.shards))
+            raise self._unreadable(f"shard {' or '.join(shards)}", error) from error
+
+    def _unreadable(self, what: str, error: Exception) -> OSError:
+        return OSError(
+            f"cannot read {what} of {self.name} ({self.location}): {type(error).__name__}: {error}"
+        )
+
+    def _missing_in_shards(self, part: Block, values: NDArray[Any]) -> list[str]:
+        """Name the chunks that shards leave out: asking is dear, looking at a number is not."""
+        missing = []
+        for chunk in self._chunks(part, self.layout.chunks):
+            found, fill = values[tuple(s.start for s in chunk.where)], self.fill_value
+            like_fill = found == fill or (found != found and fill != fill)
+            if like_fill and not self._is_in_shard(chunk):
+                starts = (i * c for i, c in zip(chunk.place, self.layout.chunks, strict=True))
+                shard = (i // s for i, s in zip(starts, self.array.shards, strict=True))
+                missing.append(f"chunk {chunk.place} in shard {self._key(tuple(shard))}")
+        return missing
+
+    def _is_in_shard(self, chunk: Chunk) -> bool:
+        """Whether it reads as another fill value, were the metadata to say so."""
+        array = self.array
+        other = array.dtype.type(0 if array.fill_value else 1)
+        fill = array.metadata.data_type.to_json_scalar(other, zarr_format=3)
+        metadata: Any = {**array.metadata.to_dict(), "fill_value": fill}
+        twin = zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
+        corner = tuple(i * c for i, c in zip(chunk.place, self.layout.chunks, strict=True))
+        return bool(twin[corner] != other)
+
+    def _chunks(self, part: Block, size: tuple[int, ...]) -> Iterator[Chunk]:
+        """The pieces of a grid of cells of this size that lie under `part`."""
+        axes = []
+        for (start, stop), c in zip(
+            (*part, *((0, n) for n in self.layout.core_shape)), size, strict=True
+        ):
+            cells = []
+            for i in range(start // c, -(-stop // c)):
+                first, last = max(start, i * c), min(stop, (i + 1) * c)
+                inside = slice(first - i * c, last - i * c)
+                cells.append((i, inside, slice(first - start, last - start)))
+            axes.append(cells)
+        for cell in product(*axes):
+            yield Chunk(*zip(*cell, strict=True))

@@ -1,0 +1,281 @@
+"""Zarr arrays and groups by path or URL: opened safely, described, swept clean."""
+
+import os
+import re
+import shutil
+import socket
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.errors import BaseZarrError
+from zarr.storage import FsspecStore, LocalStore, ZipStore
+
+from dasksolve.storage import decode
+from dasksolve.storage.layout import Layout
+
+Location = str | Path
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
+
+
+def open_input(name: str, where: Any) -> tuple[Any, str]:
+    """Open an input for reading; return the array and its URL or absolute path."""
+    array: Any = where if isinstance(where, zarr.Array) else _open_array(name, where)
+    store: Any = array.store_path.store
+    # A relative path would mean another file to a worker that was started elsewhere.
+    if isinstance(store, LocalStore):
+        root = Path(store.root).resolve()
+        store = LocalStore(root, read_only=True)
+    elif isinstance(store, ZipStore):
+        root = Path(str(store.path)).resolve()
+        store = ZipStore(root, mode="r")
+    else:
+        return array, str(array.store_path)
+    return zarr.open_array(store, path=array.path, mode="r"), str(root / array.path)
+
+
+def layout(array: Any, location: str, core: int) -> Layout:
+    """How an open input lies in its store, if its last `core` axes are within a system."""
+    local = isinstance(array.store_path.store, LocalStore)
+    checked = all(isinstance(codec, Crc32cCodec) for codec in array.compressors)
+    return Layout(
+        tuple(array.shape),
+        tuple(max(c, 1) for c in array.chunks),
+        core,
+        array.dtype.itemsize,
+        location,
+        sharded=array.shards is not None,
+        fetched=1 if local else zarr.config.get("async.concurrency"),
+        plain=local and checked and not array.filters,
+        in_place=local and decode.is_known(array),
+    )
+
+
+def _open_array(name: str, where: Location) -> Any:
+    target = _target(name, where)
+    try:
+        store, path = _input_store(target)
+        return _open_either(store, path)
+    except ImportError as error:
+        raise ImportError(f"{name}: {where} needs a package: {error}") from error
+    except (FileNotFoundError, BaseZarrError) as error:
+        raise FileNotFoundError(f"{name}: {_no_array(where, store, path)}") from error
+    except Exception as error:
+        raise OSError(f"{name}: cannot open {where}: {type(error).__name__}: {error}") from error
+
+
+def _input_store(target: str | Path) -> tuple[Any, str]:
+    """The store that a path or URL leads to, and the path within it."""
+    if not isinstance(target, Path):
+        return _remote(target, read_only=True), ""
+    archive = next((p for p in (target, *target.parents) if p.suffix == ".zip"), target)
+    if archive.is_file():
+        inside = "" if archive == target else target.relative_to(archive).as_posix()
+        return ZipStore(archive, mode="r"), inside
+    return LocalStore(target, read_only=True), ""
+
+
+def _open_either(store: Any, path: str) -> Any:
+    # Told no format, zarr asks for both at once, and abandons one question when another fails.
+    try:
+        return zarr.open_array(store, path=path, mode="r", zarr_format=3)
+    except (FileNotFoundError, BaseZarrError):
+        return zarr.open_array(store, path=path, mode="r", zarr_format=2)
+
+
+def _remote(url: str, read_only: bool = False) -> FsspecStore:
+    # A listing that is kept does not see what other processes write and delete meanwhile.
+    options = {"use_listings_cache": False}
+    return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+
+
+def _no_array(where: Location, store: Any, path: str) -> str:
+    try:
+        members = list(zarr.open_group(store, path=path, mode="r").array_keys())
+    except Exception:
+        return f"there is no zarr array at {where}"
+    inside = ", ".join(f"{where}/{member}" for member in members[:5])
+    return f"{where} is a zarr group, not an array" + (f"; it holds {inside}" if inside else "")
+
+
+def _target(name: str, where: Location) -> str | Path:
+    """Local paths absolute, and without the scheme that would open a store that is not atomic."""
+    if not isinstance(where, str | os.PathLike):
+        raise TypeError(
+            f"{name} must be the path or URL of zarr data"
+            + (", or an open zarr.Array" if name != "out" else "")
+            + f", not {type(where).__module__}.{type(where).__name__}"
+        )
+    text = str(where)
+    if not text:
+        raise ValueError(f"{name} is an empty path; give the path or URL of zarr data")
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    return text if "://" in text or "::" in text else Path(text).expanduser().resolve()
+
+
+def open_store(where: Location) -> tuple[Any, str]:
+    """Return the store of a group that is to be written, and its URL or absolute path."""
+    target = _target("out", where)
+    if isinstance(target, Path):
+        return LocalStore(target), str(target)
+    try:
+        return _remote(target), target
+    except Exception as error:
+        raise OSError(f"out: cannot open {target}: {type(error).__name__}: {error}") from error
+
+
+def open_group(store: Any, location: str, mode: Any) -> Any:
+    """Open the group that a store holds, or say that there is none."""
+    try:
+        return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
+    except Exception as error:
+        raise ValueError(
+            f"{location} exists and is not the output of a job; choose another output"
+        ) from error
+
+
+def output_array(group: Any, name: str, location: str) -> Any:
+    """An array of a job's output; None: there is none of this name."""
+    root = group.store_path.store.root if isinstance(group.store_path.store, LocalStore) else None
+    if root is not None and not (root / name).resolve().is_relative_to(root.resolve()):
+        raise ValueError(
+            f"{location}/{name} is a link that leads to {(root / name).resolve()}, which is no "
+            "part of the output; choose another output"
+        )
+    try:
+        found = group.get(name)
+    except Exception as error:  # zarr raises whatever its reading of the metadata runs into
+        raise _damaged(location, name, f"{type(error).__name__}: {error}") from error
+    if found is not None and not isinstance(found, zarr.Array):
+        raise _damaged(location, name, f"it is a {type(found).__name__.lower()}, not an array")
+    return found
+
+
+def required_array(group: Any, name: str, location: str) -> Any:
+    """An array of a job's output, which must be there."""
+    found = output_array(group, name, location)
+    if found is None:
+        raise ValueError(f"{location} has no array {name}; resume the job that writes it")
+    return found
+
+
+def _damaged(location: str, name: str, cause: str) -> ValueError:
+    return ValueError(
+        f"the array {name} of {location} is damaged: {cause}; start again with overwrite=True "
+        "(--overwrite)"
+    )
+
+
+def exists(array: Any, key: str) -> bool:
+    """Whether a key of an array is in its store."""
+    return bool(sync((array.store_path / key).exists()))
+
+
+def is_there(array: Any) -> bool:
+    """Whether this process sees the array that another has opened."""
+    return exists(array, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
+
+
+@contextmanager
+def marked(store: Any, token: str) -> Iterator[str]:
+    """Keep a file in a store by which another process knows that it sees this very one.
+
+    That of an earlier job is deleted: what it has still in hand, it does not write any more.
+    """
+    key = f"{token}.{uuid.uuid4().hex}.partial"  # what a killed job leaves of it is swept
+    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"")))
+    for other in sync(_names(store)):
+        if _PARTIAL.search(other) and other != key:
+            sync(store.delete(other))
+    try:
+        yield key
+    finally:
+        sync(store.delete(key))
+
+
+def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
+    """Refuse to work where something is not seen: zarr would read NaN, and write to nowhere."""
+    blind = [str(array.store_path) for array in arrays if not is_there(array)]
+    if mark is not None and not sync(store.exists(mark)):
+        blind.append(str(store))
+    if blind:
+        raise FileNotFoundError(
+            f"process {os.getpid()} on {socket.gethostname()} does not see {', '.join(blind)} "
+            "as the process does that started the job: put it where all workers see it"
+        )
+
+
+def refuse_unmarked(store: Any, mark: str) -> None:
+    """Refuse to write for a job whose mark is gone."""
+    if not sync(store.exists(mark)):
+        raise BlockingIOError(
+            f"another job has begun to write to {store}, or this one has ended: what was still in "
+            "hand is not written"
+        )
+
+
+def is_empty(store: Any) -> bool:
+    """Whether a store holds nothing but, perhaps, files that a killed process left half written."""
+    if not isinstance(store, LocalStore):
+        return not sync(_names(store))  # zarr's is_empty lists every chunk
+    root = Path(store.root)
+    if not root.is_dir():
+        return not root.exists()
+    return all(p.is_dir() or _PARTIAL.search(p.name) for p in root.rglob("*"))
+
+
+async def _names(store: Any) -> list[str]:
+    return [name async for name in store.list_dir("")]
+
+
+def require_array(group: Any, name: str, location: str, **wanted: Any) -> Any:
+    """Create an array of a group, or open it and make sure that it is the one that is wanted."""
+    found = output_array(group, name, location)
+    if found is None:
+        # Written even where they hold nothing but the fill value: a block is done when it is there.
+        return group.create_array(name, config={"write_empty_chunks": True}, **wanted)
+    for field in ("shape", "chunks", "dtype", "fill_value"):
+        value = getattr(found, field)
+        if value != wanted[field] and (value == value or field != "fill_value"):
+            raise _damaged(location, name, f"its {field} is {value}, not {wanted[field]}")
+    return found.with_config({"write_empty_chunks": True})
+
+
+def delete(store: Any) -> None:
+    """Delete all that a store holds, but not the folder, which may be locked."""
+    if not isinstance(store, LocalStore):
+        sync(store.delete_dir(""))
+        return
+    for path in Path(store.root).iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def sweep(store: Any) -> int:
+    """Delete what a killed process left half written; return how many files."""
+    if not isinstance(store, LocalStore):
+        orphans = [key for key in sync(_names(store)) if _PARTIAL.search(key)]
+        for key in orphans:
+            sync(store.delete(key))
+        return len(orphans)
+    found = [p for p in Path(store.root).rglob("*.partial") if _PARTIAL.search(p.name)]
+    for orphan in found:
+        orphan.unlink(missing_ok=True)
+    return len(found)
+
+
+def consolidate(store: Any) -> None:
+    """Write consolidated metadata, so that xarray opens the group without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(store, zarr_format=3)

@@ -1,0 +1,61 @@
+"""`dasksolve bench`: what it prints, not how fast anything is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dasksolve.command import bench
+
+
+def run(*words: str) -> str:
+    command = [sys.executable, "-m", "dasksolve.cli", "bench", "--rounds", "1", *words]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_the_table_has_a_row_a_case_in_80_columns() -> None:
+    head, columns, *rows = run("--n", "3", "64", "--dtype", "float64").splitlines()
+    assert "; dasksolve" in head
+    assert columns.split()[:4] == ["dtype", "N", "ns/system", "NumPy"]
+    assert [row.split()[:2] for row in rows] == [["float64", "3"], ["float64", "64"]]
+    assert rows[0].endswith("% mem")
+    assert rows[1].endswith("% dot")
+    assert max(map(len, [columns, *rows])) <= 80
+
+
+@pytest.mark.slow
+def test_workers_are_compared_with_one() -> None:
+    _, columns, row = run("--n", "3", "--dtype", "float64", "--workers", "2").splitlines()
+    assert "one worker" in columns
+    assert row.split()[:2] == ["float64", "3"]
+
+
+@pytest.mark.slow
+def test_a_structure_is_compared_with_the_general_kernel() -> None:
+    words = ("--n", "3", "--dtype", "complex64", "--assume-a", "pos")
+    _, columns, row = run(*words).splitlines()
+    assert columns.split()[:4] == ["dtype", "N", "ns/system", "gen"]
+    assert row.split()[:2] == ["complex64", "3"]
+
+
+@pytest.mark.slow
+def test_json_and_plot(tmp_path: Path) -> None:
+    picture = tmp_path / "ratio.png"
+    words = ("--n", "3", "--dtype", "float64", "--json", "--plot", str(picture))
+    (row,) = json.loads(run(*words))["rows"]
+    assert row["ratio"] == pytest.approx(row["baseline_nanoseconds"] / row["nanoseconds"])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("dtype", bench.DTYPES)
+def test_a_batch_is_larger_than_a_cache_and_fills_the_lanes(dtype: str) -> None:
+    a, b = bench.batch(24, np.dtype(dtype))
+    assert a.dtype == b.dtype == dtype
+    assert a.nbytes > 31 << 20
+    assert len(a) == len(b)
+    assert len(a) % 16 == 0

@@ -1,0 +1,158 @@
+"""What a job adds to a process stays under its memory limit, compiling included."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from dasksolve import solve_zarr
+from dasksolve.job.memory import resident
+
+MIB = 1 << 20
+
+_MEASURED = """
+import json, sys
+import psutil
+import dasksolve
+from distributed import Client, LocalCluster
+
+def resident():
+    import dasksolve
+    return psutil.Process().memory_info().rss
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+def main(folder, out, limit, processes):
+    paths = folder + "/a", folder + "/b", out
+    if not processes:
+        before = resident()
+        report = dasksolve.solve_zarr(*paths, memory_limit=limit)
+        return report.to_dict(), peak() - before
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        before = client.run(resident)
+        report = dasksolve.solve_zarr(*paths, memory_limit=limit, client=client)
+        after = client.run(peak)
+        return report.to_dict(), max(after[name] - before[name] for name in after)
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(main(*sys.argv[1:3], int(sys.argv[3]), sys.argv[4] == "processes")))
+    except ValueError as error:
+        print(json.dumps((str(error), None)))
+"""
+
+
+def measured(folder: Path, tmp_path: Path, limit: int, where: str = "threads") -> tuple[Any, int]:
+    """Run a job in a fresh process without a cached kernel; return its report and what it added."""
+    script = tmp_path / "measured.py"
+    script.write_text(_MEASURED)
+    run = subprocess.run(
+        [sys.executable, script, folder, tmp_path / "out", str(limit), where],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+    )
+    report, added = json.loads(run.stdout)
+    return report, added
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A batch of at least four chunks of so many bytes, which do not compress; made once."""
+
+    @cache
+    def create(n: int, chunk: int, sharded: bool = False) -> Path:
+        step = chunk // (8 * n * n)
+        systems = step * max(4, 64 * MIB // chunk)
+        folder = tmp_path_factory.mktemp("data")
+        rng = np.random.default_rng(n)
+        for name, core in (("a", (n, n)), ("b", (n,))):
+            array = zarr.create_array(
+                folder / name,
+                shape=(systems, *core),
+                chunks=(step, *core),
+                shards=(4 * step, *core) if sharded else None,
+                dtype="f8",
+            )
+            values = rng.standard_normal((4 * step, *core))
+            for start in range(0, systems, 4 * step):
+                array[start : start + 4 * step] = values
+        return folder
+
+    return create
+
+
+def assert_under(folder: Path, tmp_path: Path, limit: int, where: str = "threads") -> None:
+    report, added = measured(folder, tmp_path, limit, where)
+    assert report["blocks_done"] == report["blocks"]
+    assert added <= limit
+    assert abs(added - report["peak_memory"]) < 4 * MIB
+    print(f"{added / MIB:.0f} MiB of {limit / MIB:.0f}")
+
+
+def test_a_process_of_its_own_stays_under_its_memory_limit(
+    stored: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert_under(stored(8, MIB), tmp_path, 128 * MIB)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [128, 256, 1024])
+@pytest.mark.parametrize("chunk", [1, 16, 128])
+@pytest.mark.parametrize("n", [3, 32, 200])
+def test_every_chunk_under_every_limit(
+    stored: Callable[..., Path], tmp_path: Path, n: int, chunk: int, limit: int
+) -> None:
+    folder = stored(n, chunk * MIB)
+    if chunk < limit / 2:  # a chunk is there twice: as stored, and as numbers
+        assert_under(folder, tmp_path, limit * MIB)
+    else:
+        message, _ = measured(folder, tmp_path, limit * MIB)
+        assert re.search(r"is too small.*MiB of a, .*needs.*in all.*rechunk\(", message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [128, 256])
+@pytest.mark.parametrize("n", [3, 32, 200])
+def test_every_worker_process_stays_under_the_limit(
+    stored: Callable[..., Path], tmp_path: Path, n: int, limit: int
+) -> None:
+    assert_under(stored(n, 16 * MIB), tmp_path, limit * MIB, "processes")
+
+
+@pytest.mark.slow
+def test_shards_are_read_under_the_limit(stored: Callable[..., Path], tmp_path: Path) -> None:
+    assert_under(stored(8, MIB, sharded=True), tmp_path, 128 * MIB)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("many_blocks")
+def test_memory_is_flat_from_the_first_block_to_the_last(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, core in (("a", (2, 2)), ("b", (2,))):
+        values = rng.standard_normal((3000, *core))
+        zarr.create_array(tmp_path / name, data=values, chunks=(1, *core))
+    held: list[int] = []
+    solve_zarr(
+        tmp_path / "a",
+        tmp_path / "b",
+        tmp_path / "out",
+        progress=lambda report: held.append(resident()),
+    )
+    grown = held[-1] - held[999]
+    assert grown < 2 * MIB, f"{grown} bytes in 2,000 blocks"

@@ -1,0 +1,103 @@
+"""What a person and a program see of a job while it runs: bar, JSON lines, log."""
+
+import io
+import json
+import logging
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from dask.utils import key_split
+from distributed import Client
+from stored import Stored
+from test_cli import arguments, on_a_terminal
+
+from dasksolve import BlockErrors, check_zarr, solve_zarr
+from dasksolve.cli import main
+from dasksolve.job.progress import Lines
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_json_lines_end_with_the_report(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["solve", *arguments(batch, "--json-lines")]) == 3
+    printed = capsys.readouterr()
+    *lines, report = map(json.loads, printed.out.splitlines())
+    assert printed.err == ""
+    assert {line["event"] for line in lines} == {"solving"}
+    assert (lines[-1]["blocks_done"], lines[-1]["seconds_left"]) == (10, 0)
+    assert (lines[-1]["systems_done"], lines[-1]["flagged_count"]) == (1000, 3)
+    assert report["flagged"] == [123, 456, 789]
+    assert report["blocks_done"] == 10
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_json_lines_come_at_most_so_often(batch: Stored) -> None:
+    def lines(interval: float) -> int:
+        stream = io.StringIO()
+        watch = Lines("solving", stream, interval)
+        solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True, progress=watch)
+        return stream.getvalue().count("\n")
+
+    assert lines(0) == 10
+    assert lines(3600) == 2  # the first block and the last
+
+
+def test_true_is_a_bar_only_where_somebody_sees_it(
+    batch: Stored, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out, progress=True)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    check_zarr(batch.a_path, batch.b_path, batch.out, progress=True)
+    last = capsys.readouterr().err.strip().split("\r")[-1]
+    assert re.search(r"^checking 00:00 left \|.+\| (\d+)/\1 blocks, .*, 3 flagged$", last)
+
+
+def test_what_is_no_progress_is_refused_before_anything_is_created(batch: Stored) -> None:
+    with pytest.raises(TypeError, match="progress='yes' is neither"):
+        solve_zarr(batch.a_path, batch.b_path, batch.out, progress="yes")  # type: ignore[arg-type]
+    assert not Path(batch.out).exists()
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_the_log(batch: Stored, caplog: pytest.LogCaptureFixture) -> None:
+    chunk = Path(batch.a_path) / "c/6/0/0"
+    good = chunk.read_bytes()
+    chunk.write_bytes(b"")
+    with caplog.at_level(logging.INFO, "dasksolve"):
+        with pytest.raises(BlockErrors):
+            solve_zarr(batch.a_path, batch.b_path, batch.out)
+        chunk.write_bytes(good)
+        solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
+    said = [(r.levelname, r.getMessage().removeprefix(batch.out)) for r in caplog.records]
+    expected = [
+        ("INFO", r" begun: .*threads; 1,000 systems in 10 blocks"),
+        ("WARNING", r": block 6 \[600:700\]: OSError: cannot read chunk c/6/0/0"),
+        ("INFO", r" finished: .*pending 100"),
+        ("INFO", r" resumed: "),
+        ("INFO", r" finished: .*resumed 9 blocks were done before"),
+    ]
+    assert len(said) == len(expected)
+    for (level, text), (wanted, pattern) in zip(said, expected, strict=True):
+        assert level == wanted
+        assert re.match(pattern, text)
+
+
+@pytest.mark.usefixtures("many_blocks", "small_windows")
+def test_the_log_counts_windows(batch: Stored, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "dasksolve"):
+        solve_zarr(batch.a_path, batch.b_path, batch.out)
+    counted = re.findall(r": (\d+) of 10 blocks done", caplog.text)
+    assert counted == ["2", "4", "6", "8", "10"]
+
+
+def test_tasks_have_names_that_read_well(batch: Stored, two_processes: Client) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out, client=two_processes)
+    names = two_processes.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.task_prefixes))
+    assert "solve_block" in names
+    assert key_split(("solve_block-1a2b3c4d-512-0", 3)) == "solve_block"
+
+
+def test_a_terminal_sees_no_bar_beside_json_lines(batch: Stored) -> None:
+    assert on_a_terminal(["solve", *arguments(batch, "--json-lines")]) == ""

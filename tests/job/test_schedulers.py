@@ -1,0 +1,138 @@
+"""The same job on threads and on a cluster."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from dask.callbacks import Callback
+from distributed import Client, LocalCluster
+from families import same_bits
+from stored import Stored, files
+
+import dasksolve
+from dasksolve import solve_zarr
+from dasksolve.job.schedulers import Cluster, Threads, choose
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_numpy_threads_and_processes_write_the_same_bytes(
+    batch: Stored, two_processes: Client
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out, workers=2)
+    on_threads = files(batch.out)
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True, client=two_processes)
+    assert report.blocks_done == report.blocks == 10
+    assert report.flagged == (123, 456, 789)
+    assert 0 < report.peak_memory < 256 << 20
+    assert files(batch.out) == on_threads
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_cluster_works_in_windows_and_frees_what_it_returned(
+    batch: Stored, two_processes: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasksolve.job.run.WINDOW", 3)
+    monkeypatch.setattr("dasksolve.job.schedulers.WINDOW", 3)
+
+    def tasks() -> set[str]:
+        return two_processes.run_on_scheduler(
+            lambda dask_scheduler: set(map(str, dask_scheduler.tasks))
+        )
+
+    before = tasks()
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, client=two_processes)
+    assert report.blocks_done == 10
+    until = time.monotonic() + 10  # releasing is a message to the scheduler
+    while left := tasks() - before:
+        assert time.monotonic() < until, left
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_task_may_work_off_several_blocks(
+    batch: Stored, two_processes: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    on_threads = files(batch.out)
+    monkeypatch.setattr("dasksolve.job.plan._together", lambda *_: 3)
+    done: list[int] = []
+    report = solve_zarr(
+        batch.a_path,
+        batch.b_path,
+        batch.out,
+        overwrite=True,
+        client=two_processes,
+        progress=lambda report: done.append(report.blocks_done),
+    )
+    assert done == list(range(1, 11))
+    assert report.flagged == (123, 456, 789)
+    assert files(batch.out) == on_threads
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_threads_work_in_windows(batch: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dasksolve.job.run.WINDOW", 3)
+    sizes: list[int] = []
+    with Callback(start=lambda graph: sizes.append(len(graph))):
+        assert solve_zarr(batch.a_path, batch.b_path, batch.out).blocks_done == 10
+    assert sizes == [3, 3, 3, 1]
+
+
+def test_the_current_client_is_used_if_there_is_one() -> None:
+    assert isinstance(choose(None, None), Threads)
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        chosen = choose(None, None)
+        assert isinstance(chosen, Cluster)
+        assert chosen.client is client
+    assert isinstance(choose(None, None), Threads)
+
+
+def test_memory_that_workers_cannot_see_is_refused(two_processes: Client, tmp_path: Path) -> None:
+    a = zarr.create_array(zarr.storage.MemoryStore(), data=np.eye(3) + np.zeros((9, 3, 3)))
+    with pytest.raises(ValueError, match="in the memory of this process"):
+        solve_zarr(a, a, tmp_path / "out", client=two_processes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_without_workers_is_refused(batch: Stored) -> None:
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        pytest.raises(RuntimeError, match="has no workers; start some"),
+    ):
+        solve_zarr(batch.a_path, batch.b_path, batch.out, client=client)
+    assert not Path(batch.out).exists()
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_worker_that_is_killed_loses_nothing(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    undisturbed = files(batch.out)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        victim = next(iter(client.run(os.getpid).values()))
+        killed = []
+
+        def kill(_report: dasksolve.Report) -> None:
+            if not killed:
+                killed.append(os.kill(victim, signal.SIGKILL))
+
+        report = solve_zarr(
+            batch.a_path, batch.b_path, batch.out, client=client, overwrite=True, progress=kill
+        )
+    assert killed
+    assert report.blocks_done == 10
+    assert files(batch.out) == undisturbed

@@ -1,0 +1,77 @@
+"""What a thread reads and writes blocks with."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.storage import LocalStore, MemoryStore
+
+from dasksolve.storage import buffers
+from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.source import Source
+from dasksolve.storage.stores import layout
+
+
+@pytest.fixture
+def space() -> Iterator[Workspace]:
+    made = Workspace()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["on a disk", "far away"])
+def test_codecs_run_in_the_calling_thread_where_the_store_is_a_disk(
+    space: Workspace, tmp_path: Path, local: bool
+) -> None:
+    async def decode() -> int:
+        return await asyncio.to_thread(threading.get_ident)
+
+    store = LocalStore(tmp_path) if local else MemoryStore()
+    assert (space.run(store, decode()) == threading.get_ident()) is local
+
+
+def test_what_fails_in_a_codec_is_raised(space: Workspace, tmp_path: Path) -> None:
+    async def decode() -> None:
+        await asyncio.to_thread(np.linalg.inv, np.zeros((2, 2)))
+
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        space.run(LocalStore(tmp_path), decode())
+
+
+def test_a_block_that_is_one_plain_chunk_is_never_copied(space: Workspace, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((60, 4, 4))
+    array = zarr.create_array(
+        tmp_path / "a", data=values, chunks=(30, 4, 4), compressors=Crc32cCodec()
+    )
+    source = Source("a", array, "a", layout(array, "a", 2))
+    first, _ = source.read(((0, 30),), True, space)
+    assert np.array_equal(first, values[:30])
+    second, _ = source.read(((30, 60),), True, space)
+    assert np.array_equal(second, values[30:])
+    assert np.shares_memory(first, second)
+
+
+def test_workspaces_are_lent_to_one_at_a_time_and_freed_at_the_end() -> None:
+    buffers.free_all()
+    with buffers.lent() as first, buffers.lent() as second:
+        assert first is not second
+        first.bytes("a", 100)
+    with buffers.lent() as again:
+        assert again is first or again is second
+    buffers.free_all()
+    assert not buffers._idle
+    assert not first._buffers
+    with pytest.raises(RuntimeError, match="closed"):
+        first._loop.call_soon(print)
+
+
+def test_bytes_are_the_same_until_more_are_asked_for(space: Workspace) -> None:
+    first = space.bytes("a", 100)
+    assert np.shares_memory(first, space.bytes("a", 50))
+    assert not np.shares_memory(first, space.bytes("b", 50))
+    assert space.bytes("a", 200).size == 200

@@ -1,0 +1,66 @@
+"""Decompressing into memory that is there already."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
+
+from dasksolve.storage import decode
+
+
+def stored(tmp_path: Path, values: np.ndarray, **options: Any) -> tuple[Any, np.ndarray]:
+    """An array of one chunk, and the bytes of that."""
+    array = zarr.create_array(tmp_path / "a", data=values, chunks=values.shape, **options)
+    key = array.metadata.encode_chunk_key((0,) * values.ndim)
+    return array, np.fromfile(tmp_path / "a" / key, np.uint8)
+
+
+@pytest.mark.parametrize("codec", [ZstdCodec(), ZstdCodec(checksum=True, level=9), BloscCodec()])
+@pytest.mark.parametrize("endian", ["little", "big"])
+@pytest.mark.parametrize("count", [1, 4, 30, 300, 100_000], ids=lambda count: f"{count} numbers")
+def test_the_numbers_are_those_of_zarr(tmp_path: Path, codec: Any, endian: str, count: int) -> None:
+    values = np.random.default_rng(0).standard_normal((count, 1))
+    array, chunk = stored(tmp_path, values, compressors=codec, serializer=BytesCodec(endian=endian))
+    assert decode.is_known(array)
+    memory = np.empty(values.nbytes, np.uint8)
+    decoded = decode.into(memory, array, chunk)
+    if decoded is None:  # too small to have a header that can be trusted
+        assert chunk.size < 18
+        return
+    assert np.shares_memory(decoded, memory)
+    assert np.array_equal(decoded, values)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"compressors": GzipCodec()}, id="gzip"),
+        pytest.param({"compressors": None}, id="none"),
+        pytest.param({"compressors": [ZstdCodec(), Crc32cCodec()]}, id="two"),
+        pytest.param({"zarr_format": 2}, id="format 2"),
+        pytest.param({"shards": (6, 2)}, id="shards"),
+    ],
+)
+def test_what_is_left_to_zarr(tmp_path: Path, options: dict[str, Any]) -> None:
+    array = zarr.create_array(tmp_path / "a", shape=(6, 2), chunks=(3, 2), dtype="f8", **options)
+    assert not decode.is_known(array)
+
+
+@pytest.mark.parametrize("codec", [ZstdCodec(), BloscCodec()])
+def test_a_chunk_of_another_size_is_left_to_zarr(tmp_path: Path, codec: Any) -> None:
+    array, chunk = stored(tmp_path, np.arange(300.0), compressors=codec)
+    for size in (2399, 2401):
+        assert decode.into(np.empty(size, np.uint8), array, chunk) is None
+
+
+@pytest.mark.parametrize(
+    ("codec", "message"),
+    [(ZstdCodec(), "Zstd decompression error"), (BloscCodec(), r"a blosc chunk of \d+ bytes has")],
+)
+def test_a_chunk_that_was_cut_is_an_error(tmp_path: Path, codec: Any, message: str) -> None:
+    array, chunk = stored(tmp_path, np.random.default_rng(0).random(300), compressors=codec)
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        decode.into(np.empty(2400, np.uint8), array, chunk[:-9])
