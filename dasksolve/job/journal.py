@@ -10,7 +10,7 @@ from dasksolve.batch.problem import ON_SINGULAR, STRUCTURES, Problem
 from dasksolve.status import Status
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
-from dasksolve.storage.stores import exists
+from dasksolve.storage.stores import holds_chunk
 
 ATTRIBUTE = "dasksolve"
 _VERSION = 1
@@ -145,7 +145,6 @@ def finished(status: Any, others: Sequence[Any], block: Block) -> list[np.ndarra
         return None
     place = tuple(start // c for (start, _), c in zip(block, status.chunks, strict=True))
     for array in others:
-        key = array.metadata.encode_chunk_key(place + (0,) * (array.ndim - len(place)))
-        if not exists(array, key):
+        if not holds_chunk(array, place + (0,) * (array.ndim - len(place))):
             return None
     return found

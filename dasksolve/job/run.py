@@ -44,14 +44,14 @@ class Job:
         Gauge(self.token)
         if self.token not in _BEGUN:
             arrays = (self.inputs.a.array, self.inputs.b.array, self.x)
-            stores.look(arrays, self.x.store_path.store, self.mark)
+            stores.look(arrays, self.x.store, self.mark)
             _BEGUN.add(self.token)
         self.refuse_late()
 
     def refuse_late(self) -> None:
         """Keep what a killed client left in the hands of a worker out of the output of another."""
         if self.mark is not None:
-            stores.refuse_unmarked(self.x.store_path.store, self.mark)
+            stores.refuse_unmarked(self.x.store, self.mark)
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""

@@ -20,7 +20,7 @@ from dasksolve.job.run import Job, result, run_job
 from dasksolve.job.schedulers import Cluster
 from dasksolve.job.tally import BlockResult
 from dasksolve.status import Status
-from dasksolve.storage import buffers, stores
+from dasksolve.storage import buffers, internals, stores
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
 
@@ -232,7 +232,7 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         written = (x, *numbers[: len(job.diagnostics)], status)
         for array, values in zip(arrays, written, strict=True):
             job.refuse_late()
-            space.run(array.store_path.store, array.async_array.setitem(place, values))
+            space.run(array.store, internals.write(array, place, values))
     return result(
         job,
         number,

@@ -1,1 +1,1 @@
-"""The bytes of zarr arrays, here or far away; the only place that knows zarr's internals."""
+"""The bytes of zarr arrays, here or far away; `internals` alone knows what zarr keeps to itself."""

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.core.sync import sync
 from zarr.storage import LocalStore
+
+from dasksolve.storage import internals
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class Workspace:
         """Run what works on a store: on a disk, in this thread; far away, where zarr does."""
         if isinstance(store, LocalStore):
             return self._loop.run_until_complete(work)
-        return sync(work)  # a connection belongs to the loop that opened it
+        return internals.run(work)  # a connection belongs to the loop that opened it
 
     def bytes(self, name: str, size: int) -> NDArray[np.uint8]:
         """Uninitialised bytes, until the same name is asked for again."""

@@ -1,22 +1,18 @@
 """An input array of a zarr job, read block by block."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.common import concurrent_map
 from zarr.storage import LocalStore
 
-from dasksolve.storage import decode
+from dasksolve.storage import decode, internals
 from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.internals import Region
 from dasksolve.storage.layout import Block, Layout
-
-Region = tuple[slice, ...]
 
 
 class MissingChunkError(OSError):
@@ -54,7 +50,7 @@ class Source:
         """
         part = self.layout.part(block)
         read = self._read_shards if self.array.shards else self._read_chunks
-        values, missing = workspace.run(self._store, read(part, workspace))
+        values, missing = workspace.run(self.array.store, read(part, workspace))
         if self.array.shards:
             missing = self._missing_in_shards(part, values)
         if missing and strict:
@@ -73,12 +69,8 @@ class Source:
         fill = self.array.fill_value
         return self.array.dtype.type(0) if fill is None else fill
 
-    @property
-    def _store(self) -> Any:
-        return self.array.store_path.store
-
     def _key(self, place: tuple[int, ...]) -> str:
-        return str(self.array.metadata.encode_chunk_key(place))
+        return internals.name(self.array, place)
 
     async def _read_chunks(
         self, part: Block, workspace: Workspace
@@ -99,11 +91,11 @@ class Source:
                 missing.append(chunk)
             block[chunk.where] = self.fill_value if values is None else values
 
-        if isinstance(self._store, LocalStore):
+        if isinstance(self.array.store, LocalStore):
             for chunk in chunks:
                 await fill(chunk)
         else:
-            await concurrent_map([(chunk,) for chunk in chunks], fill, self.layout.fetched)
+            await internals.each(fill, chunks, self.layout.fetched)
         return block, [f"chunk {self._key(chunk.place)}" for chunk in sorted(missing)]
 
     async def _read_chunk(
@@ -112,20 +104,18 @@ class Source:
         """The part of a chunk that a block needs; None: it is not stored."""
         key = self._key(chunk.place)
         try:
-            if isinstance(self._store, LocalStore):
-                values = await self._load(chunk.place, key, workspace, alone)
+            if isinstance(self.array.store, LocalStore):
+                values = await self._load(key, workspace, alone)
             else:
-                stored = await (self.array.store_path / key).get(default_buffer_prototype())
-                values = None if stored is None else await self._decode(chunk.place, stored)
+                stored = await internals.fetch(self.array, key)
+                values = None if stored is None else await self._decode(stored)
             return None if values is None else values[chunk.inside]
         except Exception as error:
             raise self._unreadable(f"chunk {key}", error) from error
 
-    async def _load(
-        self, place: tuple[int, ...], key: str, workspace: Workspace, alone: bool
-    ) -> NDArray[Any] | None:
+    async def _load(self, key: str, workspace: Workspace, alone: bool) -> NDArray[Any] | None:
         """A chunk on a disk, in memory that the workspace lends."""
-        layout, path = self.layout, self._store.root / self.array.path / key
+        layout, path = self.layout, self.array.store.root / self.array.path / key
         shared = layout.in_place or not alone
         stored = workspace.load("shared" if shared else self.name, path, layout.stored_bytes)
         if stored is None:
@@ -135,26 +125,18 @@ class Source:
             values = decode.into(memory, self.array, stored)
             if values is not None:
                 return values
-        return await self._decode(place, default_buffer_prototype().buffer.from_array_like(stored))
+        return await self._decode(stored)
 
-    async def _decode(self, place: tuple[int, ...], stored: Any) -> NDArray[Any]:
-        """A chunk as zarr decodes it."""
-        array, prototype = self.array, default_buffer_prototype()
-        decode.refuse_cut(array, stored.as_numpy_array())
-        config = replace(array.async_array.config, order=array.order)  # format 2 has its own
-        from zarr.core.array_spec import ArraySpec
-
-        meta = array.metadata
-        spec = ArraySpec(tuple(array.chunks), meta.dtype, meta.fill_value, config, prototype)
-        [decoded] = await array.async_array.codec_pipeline.decode([(stored, spec)])
-        return np.asarray(decoded.as_numpy_array())
+    async def _decode(self, stored: NDArray[np.uint8]) -> NDArray[Any]:
+        decode.refuse_cut(self.array, stored)
+        return await internals.decode(self.array, stored)
 
     async def _read_shards(
         self, part: Block, workspace: Workspace
     ) -> tuple[NDArray[Any], list[str]]:
         region = tuple(slice(*r) for r in part)
         try:
-            return np.asarray(await self.array.async_array.getitem(region)), []
+            return await internals.read(self.array, region), []
         except Exception as error:
             shards = (self._key(shard.place) for shard in self._chunks(part, self.array.shards))
             raise self._unreadable(f"shard {' or '.join(shards)}", error) from error
@@ -180,9 +162,7 @@ class Source:
         """Whether it reads as another fill value, were the metadata to say so."""
         array = self.array
         other = array.dtype.type(0 if array.fill_value else 1)
-        fill = array.metadata.data_type.to_json_scalar(other, zarr_format=3)
-        metadata: Any = {**array.metadata.to_dict(), "fill_value": fill}
-        twin = zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
+        twin = internals.filled_otherwise(array, other)
         corner = tuple(i * c for i, c in zip(chunk.place, self.layout.chunks, strict=True))
         return bool(twin[corner] != other)
 

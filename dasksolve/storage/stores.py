@@ -13,12 +13,10 @@ from typing import Any
 
 import zarr
 from zarr.codecs import Crc32cCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore, ZipStore
 
-from dasksolve.storage import decode
+from dasksolve.storage import decode, internals
 from dasksolve.storage.layout import Layout
 
 Location = str | Path
@@ -28,7 +26,7 @@ _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file unt
 def open_input(name: str, where: Any) -> tuple[Any, str]:
     """Open an input for reading; return the array and its URL or absolute path."""
     array: Any = where if isinstance(where, zarr.Array) else _open_array(name, where)
-    store: Any = array.store_path.store
+    store: Any = array.store
     # A relative path would mean another file to a worker that was started elsewhere.
     if isinstance(store, LocalStore):
         root = Path(store.root).resolve()
@@ -37,13 +35,18 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
         root = Path(str(store.path)).resolve()
         store = ZipStore(root, mode="r")
     else:
-        return array, str(array.store_path)
+        return array, address(array)
     return zarr.open_array(store, path=array.path, mode="r"), str(root / array.path)
+
+
+def address(array: Any) -> str:
+    """Where an array lies, for messages."""
+    return f"{array.store}/{array.path}".rstrip("/")
 
 
 def layout(array: Any, location: str, core: int) -> Layout:
     """How an open input lies in its store, if its last `core` axes are within a system."""
-    local = isinstance(array.store_path.store, LocalStore)
+    local = isinstance(array.store, LocalStore)
     checked = all(isinstance(codec, Crc32cCodec) for codec in array.compressors)
     return Layout(
         tuple(array.shape),
@@ -52,7 +55,7 @@ def layout(array: Any, location: str, core: int) -> Layout:
         array.dtype.itemsize,
         location,
         sharded=array.shards is not None,
-        fetched=1 if local else zarr.config.get("async.concurrency"),
+        fetched=1 if local else internals.at_once(),
         plain=local and checked and not array.filters,
         in_place=local and decode.is_known(array),
     )
@@ -144,7 +147,7 @@ def open_group(store: Any, location: str, mode: Any) -> Any:
 
 def output_array(group: Any, name: str, location: str) -> Any:
     """An array of a job's output; None: there is none of this name."""
-    root = group.store_path.store.root if isinstance(group.store_path.store, LocalStore) else None
+    root = group.store.root if isinstance(group.store, LocalStore) else None
     if root is not None and not (root / name).resolve().is_relative_to(root.resolve()):
         raise ValueError(
             f"{location}/{name} is a link that leads to {(root / name).resolve()}, which is no "
@@ -174,14 +177,14 @@ def _damaged(location: str, name: str, cause: str) -> ValueError:
     )
 
 
-def exists(array: Any, key: str) -> bool:
-    """Whether a key of an array is in its store."""
-    return bool(sync((array.store_path / key).exists()))
+def holds_chunk(array: Any, place: tuple[int, ...]) -> bool:
+    """Whether a chunk of an array is in its store."""
+    return internals.exists(array, internals.name(array, place))
 
 
 def is_there(array: Any) -> bool:
     """Whether this process sees the array that another has opened."""
-    return exists(array, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
+    return internals.exists(array, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
 
 
 @contextmanager
@@ -191,20 +194,20 @@ def marked(store: Any, token: str) -> Iterator[str]:
     That of an earlier job is deleted: what it has still in hand, it does not write any more.
     """
     key = f"{token}.{uuid.uuid4().hex}.partial"  # what a killed job leaves of it is swept
-    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"")))
-    for other in sync(_names(store)):
+    internals.put_empty(store, key)
+    for other in internals.names(store):
         if _PARTIAL.search(other) and other != key:
-            sync(store.delete(other))
+            internals.run(store.delete(other))
     try:
         yield key
     finally:
-        sync(store.delete(key))
+        internals.run(store.delete(key))
 
 
 def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
     """Refuse to work where something is not seen: zarr would read NaN, and write to nowhere."""
-    blind = [str(array.store_path) for array in arrays if not is_there(array)]
-    if mark is not None and not sync(store.exists(mark)):
+    blind = [address(array) for array in arrays if not is_there(array)]
+    if mark is not None and not internals.run(store.exists(mark)):
         blind.append(str(store))
     if blind:
         raise FileNotFoundError(
@@ -215,7 +218,7 @@ def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
 
 def refuse_unmarked(store: Any, mark: str) -> None:
     """Refuse to write for a job whose mark is gone."""
-    if not sync(store.exists(mark)):
+    if not internals.run(store.exists(mark)):
         raise BlockingIOError(
             f"another job has begun to write to {store}, or this one has ended: what was still in "
             "hand is not written"
@@ -225,15 +228,11 @@ def refuse_unmarked(store: Any, mark: str) -> None:
 def is_empty(store: Any) -> bool:
     """Whether a store holds nothing but, perhaps, files that a killed process left half written."""
     if not isinstance(store, LocalStore):
-        return not sync(_names(store))  # zarr's is_empty lists every chunk
+        return not internals.names(store)  # zarr's is_empty lists every chunk
     root = Path(store.root)
     if not root.is_dir():
         return not root.exists()
     return all(p.is_dir() or _PARTIAL.search(p.name) for p in root.rglob("*"))
-
-
-async def _names(store: Any) -> list[str]:
-    return [name async for name in store.list_dir("")]
 
 
 def require_array(group: Any, name: str, location: str, **wanted: Any) -> Any:
@@ -246,13 +245,13 @@ def require_array(group: Any, name: str, location: str, **wanted: Any) -> Any:
         value = getattr(found, field)
         if value != wanted[field] and (value == value or field != "fill_value"):
             raise _damaged(location, name, f"its {field} is {value}, not {wanted[field]}")
-    return found.with_config({"write_empty_chunks": True})
+    return internals.storing_all(found)
 
 
 def delete(store: Any) -> None:
     """Delete all that a store holds, but not the folder, which may be locked."""
     if not isinstance(store, LocalStore):
-        sync(store.delete_dir(""))
+        internals.run(store.delete_dir(""))
         return
     for path in Path(store.root).iterdir():
         if path.is_dir() and not path.is_symlink():
@@ -264,9 +263,9 @@ def delete(store: Any) -> None:
 def sweep(store: Any) -> int:
     """Delete what a killed process left half written; return how many files."""
     if not isinstance(store, LocalStore):
-        orphans = [key for key in sync(_names(store)) if _PARTIAL.search(key)]
+        orphans = [key for key in internals.names(store) if _PARTIAL.search(key)]
         for key in orphans:
-            sync(store.delete(key))
+            internals.run(store.delete(key))
         return len(orphans)
     found = [p for p in Path(store.root).rglob("*.partial") if _PARTIAL.search(p.name)]
     for orphan in found:

@@ -1,0 +1,144 @@
+"""The one door to what zarr keeps to itself; every other file uses its public names alone.
+
+zarr cannot read a chunk into memory that is there, run codecs in the thread that calls, or say
+whether a chunk is stored. What that takes, and what would make it needless:
+
+==============================  ===================================================================
+`zarr.core.sync.sync`           Connections of a store belong to zarr's own event loop: a public way
+                                to run a coroutine there.
+`zarr.core.array_spec`          The codecs want to be told what a chunk is: a public function that
+`async_array.codec_pipeline`    decodes the bytes of one.
+`async_array.config`
+`async_array.getitem`, …        To read or write on a loop of the caller's choice: documented, but
+                                `AsyncArray` is not promised to stay.
+`metadata.encode_chunk_key`     Name of a chunk in its store: a public function.
+`metadata.data_type`            The same array with another fill value: `Array.chunk_is_stored`, or
+`zarr.Array(zarr.AsyncArray)`   `nchunks_initialized` for one chunk.
+==============================  ===================================================================
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.buffer import default_buffer_prototype
+from zarr.core.array_spec import ArraySpec
+from zarr.core.sync import sync
+from zarr.storage import StorePath
+
+Place = tuple[int, ...]
+"""Of a chunk, in the grid of chunks."""
+Region = tuple[slice, ...]
+T = TypeVar("T")
+
+USED = (
+    "async_array.codec_pipeline.decode",
+    "async_array.config.order",
+    "async_array.getitem",
+    "async_array.setitem",
+    "metadata.data_type.to_json_scalar",
+    "metadata.dtype",
+    "metadata.encode_chunk_key",
+    "metadata.fill_value",
+    "metadata.to_dict",
+    "with_config",
+)
+"""What is used of an open array besides what zarr documents for users."""
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run on the event loop of zarr, to which the connections of stores belong."""
+    return sync(work)
+
+
+async def each(
+    work: Callable[[T], Coroutine[Any, Any, None]], items: Iterable[T], most: int
+) -> None:
+    """Do the same for each item, `most` at a time; raise the first error once all have ended."""
+    turns = asyncio.Semaphore(most)
+
+    async def in_turn(item: T) -> None:
+        async with turns:
+            await work(item)
+
+    ended = await asyncio.gather(*map(in_turn, items), return_exceptions=True)
+    for error in ended:
+        if isinstance(error, BaseException):
+            raise error
+
+
+def at_once() -> int:
+    """How many requests zarr has on their way at a time."""
+    return int(zarr.config.get("async.concurrency"))
+
+
+def name(array: Any, place: Place) -> str:
+    """What a chunk, or a shard, is called within its array."""
+    return str(array.metadata.encode_chunk_key(place))
+
+
+def key(array: Any, file: str) -> str:
+    """The key of a file of an array in its store."""
+    return f"{array.path}/{file}" if array.path else file
+
+
+def exists(array: Any, file: str) -> bool:
+    """Whether a file of an array is in its store."""
+    return bool(sync(array.store.exists(key(array, file))))
+
+
+def names(store: Any) -> list[str]:
+    """What stands at the top of a store."""
+
+    async def listed() -> list[str]:
+        return [name async for name in store.list_dir("")]
+
+    return sync(listed())
+
+
+def put_empty(store: Any, key: str) -> None:
+    """Write a file of no bytes."""
+    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"")))
+
+
+async def fetch(array: Any, file: str) -> NDArray[np.uint8] | None:
+    """The bytes of a file of an array; None: it is not stored."""
+    found = await array.store.get(key(array, file), default_buffer_prototype())
+    return None if found is None else np.asarray(found.as_numpy_array())
+
+
+async def decode(array: Any, stored: NDArray[np.uint8]) -> NDArray[Any]:
+    """A chunk as zarr decodes it."""
+    prototype, metadata = default_buffer_prototype(), array.metadata
+    config = replace(array.async_array.config, order=array.order)  # format 2 has its own
+    chunk = ArraySpec(tuple(array.chunks), metadata.dtype, metadata.fill_value, config, prototype)
+    buffer = prototype.buffer.from_array_like(stored)
+    [decoded] = await array.async_array.codec_pipeline.decode([(buffer, chunk)])
+    return np.asarray(decoded.as_numpy_array())
+
+
+async def read(array: Any, region: Region) -> NDArray[Any]:
+    """A region of an array, on the loop that runs."""
+    return np.asarray(await array.async_array.getitem(region))
+
+
+async def write(array: Any, region: Region, values: NDArray[Any]) -> None:
+    """Write a region of an array, on the loop that runs."""
+    await array.async_array.setitem(region, values)
+
+
+def filled_otherwise(array: Any, fill: Any) -> Any:
+    """The same array, were its metadata to say that its fill value is another: of format 3."""
+    scalar = array.metadata.data_type.to_json_scalar(fill, zarr_format=3)
+    metadata: Any = {**array.metadata.to_dict(), "fill_value": scalar}
+    place = StorePath(array.store, array.path)
+    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=place))
+
+
+def storing_all(array: Any) -> Any:
+    """The same array, that writes chunks of nothing but the fill value, too."""
+    return array.with_config({"write_empty_chunks": True})
