@@ -13,7 +13,7 @@ _NAMED = 10  # how many failures an error's text names
 
 
 class PerformanceWarning(UserWarning):
-    """The result is right, but the layout of the input makes it slow to get."""
+    """The result is right, but the layout of the input, or the processor, makes it slow to get."""
 
 
 class SingularSystemError(np.linalg.LinAlgError):

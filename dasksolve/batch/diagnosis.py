@@ -1,34 +1,61 @@
-"""The backward errors of any answers, computed in float64 at least."""
+"""The backward errors of any answers, computed in float64."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dasksolve.batch.pieces import PIECE, broadcast, pieces
+from dasksolve import kernels
+from dasksolve.batch.pieces import PIECE, broadcast, pieces, plain
 
 
 def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
     """‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞) of every system, the largest over the columns of b and x."""
-    batch_shape = x.shape[:-2]
-    a, b = broadcast(a, batch_shape), broadcast(b, batch_shape)
-    errors = np.empty(batch_shape)
-    flat = errors.reshape(-1)
-    size = max(1, PIECE // max(1, 16 * a.shape[-1] * max(a.shape[-1], x.shape[-1])))
-    with np.errstate(all="ignore"):
-        for index, where in pieces(batch_shape, size):
-            flat[where] = _backward_errors(a[index], b[index], x[index]).reshape(-1)
+    *batch_shape, n, k = x.shape
+    errors = np.zeros(batch_shape)
+    if x.size == 0:
+        return errors
+    a, b, flat = broadcast(a, errors.shape), broadcast(b, errors.shape), errors.reshape(-1)
+    wide = np.result_type(x, np.float64)
+    kernel = kernels.backward_errors(wide)
+    for index, where in pieces(errors.shape, max(1, PIECE // (16 * n * max(n, k)))):
+        system = [plain(values[index], n, wide) for values in (a, b, x)]
+        kernel(*system, flat[where])
+        unknown = np.isnan(flat[where])
+        if unknown.any():
+            flat[where][unknown] = _scaled_errors(kernel, *(values[unknown] for values in system))
     return errors
 
 
-def _backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
-    wide = np.result_type(x, np.float64)
-    a, b, x = a.astype(wide), b.astype(wide), x.astype(wide)
-    row_sums = np.abs(a).sum(axis=-1).max(axis=-1, initial=0)[..., None, None]
-    # A and b are scaled by a power of two, exactly, so that their norms cannot overflow.
-    scale = np.ldexp(1.0, -np.frexp(row_sums)[1])
-    a, b = a * scale, b * scale
-    residual = np.abs(a @ x - b).max(axis=-2, initial=0)
-    norms = (row_sums * scale)[..., 0] * np.abs(x).max(axis=-2, initial=0)
-    norms += np.abs(b).max(axis=-2, initial=0)
-    return np.where(residual == 0, 0.0, residual / norms).max(axis=-1, initial=0)
+def _scaled_errors(
+    kernel: kernels.Kernel, a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]
+) -> NDArray[np.float64]:
+    """The same of what has norms out of range: scaled by powers of two, which rounds nothing."""
+    errors = np.empty(len(a))
+    of_a = _exponent(a, (-2, -1)) + (2 * a.shape[-1]).bit_length()  # ‖A‖∞ < 1 then
+    of_x = np.maximum(_exponent(x, -2), _exponent(b, -2) - of_a)
+    with np.errstate(all="ignore"):
+        scaled = _times_two_to(a, -of_a), _times_two_to(b, -of_a - of_x), _times_two_to(x, -of_x)
+    kernel(*scaled, errors)
+    zero = ~a.any(axis=(-2, -1))
+    errors[zero] = np.sign(_largest(b[zero], (-2, -1))).reshape(-1)
+    return errors
+
+
+def _largest(values: NDArray[Any], axes: Any) -> NDArray[np.float64]:
+    """The largest |re| and |im|: the modulus is not rounded the same on every machine."""
+    sizes = np.maximum(np.abs(values.real), np.abs(values.imag))
+    largest: NDArray[np.float64] = sizes.max(axis=axes, keepdims=True)
+    return largest
+
+
+def _exponent(values: NDArray[Any], axes: Any) -> NDArray[np.intc]:
+    return np.frexp(_largest(values, axes))[1]
+
+
+def _times_two_to(values: NDArray[Any], exponent: NDArray[np.intc]) -> NDArray[Any]:
+    scaled = np.empty_like(values)
+    scaled.real = np.ldexp(values.real, exponent)
+    if values.dtype.kind == "c":
+        scaled.imag = np.ldexp(values.imag, exponent)
+    return scaled

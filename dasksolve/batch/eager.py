@@ -305,7 +305,7 @@ def _diagnose_scaled(
 def scaled_rconds(a: NDArray[Any]) -> NDArray[np.float64]:
     """Reciprocal condition numbers of any general matrices (M, N, N)."""
     a = a.astype(np.result_type(a, np.float64))
-    size = np.abs(a).max(axis=(-2, -1), keepdims=True)
+    size = np.maximum(np.abs(a.real), np.abs(a.imag)).max(axis=(-2, -1), keepdims=True)
     a = np.ldexp(1.0, -np.frexp(size)[1]) * a
     zeros = np.zeros((*a.shape[:-1], 1), a.dtype)
     problem = describe(a.shape, a.dtype, zeros.shape, zeros.dtype)

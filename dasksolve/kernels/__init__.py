@@ -35,7 +35,8 @@ from dasksolve.kernels import diagonal, fixed, tridiagonal
 from dasksolve.kernels.cholesky import interleaved as cholesky_interleaved
 from dasksolve.kernels.cholesky import single as cholesky_single
 from dasksolve.kernels.compiling.child import compile_apart, compiling_apart
-from dasksolve.kernels.compiling.jit import collecting_only_new, has_cache
+from dasksolve.kernels.compiling.jit import collecting_only_new, has_cache, warn_without_fma
+from dasksolve.kernels.diagnostics import errors
 from dasksolve.kernels.diagnostics import residuals as extended_residuals
 from dasksolve.kernels.language.lanes import PANEL, width
 from dasksolve.kernels.lu import factor_interleaved, factor_single, mirrored, reuse, reuse_many
@@ -46,6 +47,7 @@ from dasksolve.kernels.triangular import interleaved as triangular_interleaved
 from dasksolve.kernels.triangular import single as triangular_single
 
 __all__ = [
+    "backward_errors",
     "compiled",
     "compiling_apart",
     "factoring",
@@ -287,6 +289,13 @@ def residuals(dtype: np.dtype[Any]) -> Kernel:
 
 
 @cache
+def backward_errors(dtype: np.dtype[Any]) -> Kernel:
+    """The kernel ``errors(a, b, x, backward_error)``: NaN where norms are out of its range."""
+    read, _ = _arrays(dtype)
+    return _ready(errors.kernel(0), (read, read, read, types.Array(types.float64, 1, "C")))
+
+
+@cache
 def compiled(
     make: Callable[..., Any],
     n: int,
@@ -315,6 +324,7 @@ def _arrays(dtype: np.dtype[Any]) -> tuple[Any, Any]:
 
 
 def _ready(dispatcher: Any, signature: tuple[Any, ...]) -> Any:
+    warn_without_fma()
     with collecting_only_new(), global_compiler_lock:
         dispatcher.compile(signature)
         # Now: processes that compile apart give their kernels the same name, and asked for it later

@@ -141,6 +141,13 @@ def test_a_change_to_the_lanes_alone_recompiles(package):
 
 
 @pytest.mark.slow
+def test_vectors_of_another_width_recompile(package):
+    widths = "16", "32", "16"
+    found = [run(package, DASKSOLVE_VECTOR_BYTES=width) for width in widths]
+    assert found == [(True, 0), (True, 0), (True, 1)]
+
+
+@pytest.mark.slow
 def test_no_place_for_a_cache(package):
     # A file where numba would make its directories: fails for the superuser too.
     for folder in [package / "kernels", *(package / "kernels").glob("*/")]:

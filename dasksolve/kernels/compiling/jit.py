@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -15,6 +16,9 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.registry import CPUDispatcher
 from numba.core.runtime.nrt import rtsys
+
+from dasksolve.errors import PerformanceWarning
+from dasksolve.kernels.language.target import FMA, VECTOR_BYTES
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _PART: Any = {**_OPTIONS, "nopython": True, "no_cpython_wrapper": True}
@@ -46,7 +50,7 @@ class _Cache(FunctionCache):
     _impl_class = _Stored
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
-        return (*super()._index_key(signature, codegen), _sources())
+        return (*super()._index_key(signature, codegen), _sources(), VECTOR_BYTES)
 
     def holds(self, signature: Any, target_context: Any) -> bool:
         """Whether it is worth loading."""
@@ -123,6 +127,20 @@ def jit(function: Callable[..., Any]) -> Any:
     with suppress(RuntimeError):  # numba found no place for its cache that it may write to
         dispatcher._cache = _Cache(function)
     return dispatcher
+
+
+@cache
+def warn_without_fma() -> None:
+    """Say once that the processor makes kernels slow, and their last bits others."""
+    if not FMA:
+        warnings.warn(
+            "the processor that numba compiles for has no fused multiply-add: x has other last "
+            "bits than on those that have, and is slower to get. If this one has it, unset "
+            "NUMBA_CPU_NAME and NUMBA_CPU_FEATURES, or name one that has, such as "
+            "NUMBA_CPU_NAME=x86-64-v3",
+            PerformanceWarning,
+            stacklevel=4,
+        )
 
 
 @contextmanager

@@ -4,6 +4,8 @@ The backward error ‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞) is Rigal 
 of Numerical Algorithms*, section 7.1). What is out of range here is left NaN, for the caller.
 """
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -11,19 +13,27 @@ from numba import types
 from dasksolve.kernels.compiling.jit import part
 from dasksolve.kernels.diagnostics.condition import larger, modulus
 from dasksolve.kernels.diagnostics.verdicts import OK, SINGULAR
-from dasksolve.kernels.language.blocks import (
-    ROWS,
-    lane_count,
-    load_first,
-    put_number,
-    put_numbers,
-    tile,
-)
-from dasksolve.kernels.language.lanes import fma, fnma, highest, nothing, operation, splat
-from dasksolve.kernels.language.values import Emitted, Pair, Variable, loop
+from dasksolve.kernels.language.blocks import ROWS, load_first, put_number, put_numbers
+from dasksolve.kernels.language.lanes import fma, fnma, highest, nothing, operation, splat, width
+from dasksolve.kernels.language.tiles import tiles_of
+from dasksolve.kernels.language.values import INDEX, Emitted, Index, Pair, Variable, loop
 from dasksolve.status import Status
 
 ILL_CONDITIONED = int(Status.ILL_CONDITIONED)
+
+
+def lanes(dtype):
+    """The same for every processor: what is summed over lanes depends on their number."""
+    return width(dtype, 64)
+
+
+tile: Any = tiles_of(lanes)
+
+
+@operation(lambda array: types.intp)
+def lane_count(array):
+    """How many lanes the vectors here have for the array's dtype."""
+    return Index(array.builder, INDEX(lanes(array.lanes.dtype)))
 
 
 @operation(lambda x: x.real)
@@ -133,9 +143,10 @@ def size_of(vectors, row, blocks):
 
 
 @part
-def norms(a, m, vectors, sums, blocks):
+def norms(a, m, vectors, sums):
     """‖A‖₁ and ‖A‖∞ of a system; and what `product` does, since a is being read."""
     n = a.shape[1]
+    blocks = -(-n // lane_count(a))
     for j in range(blocks):
         sums[0, j] = splat(0, sums)
     for i in range(0, n - ROWS + 1, ROWS):
@@ -178,27 +189,39 @@ def workspace(a):
 
 
 @part
-def measure(a, b, x, first, last, rcond, backward_error, vectors, sums):
-    """Replace ‖A⁻¹‖₁ in `rcond` by the condition number's reciprocal; fill in `backward_error`."""
+def worst_error(a, b, x, m, infinity, vectors):
+    """The largest backward error of the columns of x[m]; NaN where one is out of range.
+
+    `infinity` is ‖A‖∞, and `vectors` holds what `norms` has left there for the first column.
+    """
     n, columns = b.shape[1:]
     blocks = -(-n // lane_count(a))
     low, high = measurable(a)
+    known, worst = True, 0.0
+    for c in range(columns):
+        if c:
+            gather(x, m, c, vectors, 0)
+            product(a, m, vectors)
+        gather(b, m, c, vectors, 1)
+        for j in range(blocks):
+            vectors[2, j] = vectors[2, j] - vectors[1, j]
+        of_x, of_b = size_of(vectors, 0, blocks), size_of(vectors, 1, blocks)
+        if not (of_x == 0 and of_b == 0):
+            scale = infinity * of_x + of_b
+            known &= low <= scale <= high
+            worst = max(worst, size_of(vectors, 2, blocks) / scale)
+    return worst if known else np.nan
+
+
+@part
+def measure(a, b, x, first, last, rcond, backward_error, vectors, sums):
+    """Replace ‖A⁻¹‖₁ in `rcond` by the condition number's reciprocal; fill in `backward_error`."""
+    low, high = measurable(a)
     for m in range(first, last):
         gather(x, m, 0, vectors, 0)
-        one, infinity = norms(a, m, vectors, sums, blocks)
-        known, worst = low <= infinity <= high, 0.0
-        for c in range(columns):
-            if c:
-                gather(x, m, c, vectors, 0)
-                product(a, m, vectors)
-            gather(b, m, c, vectors, 1)
-            for j in range(blocks):
-                vectors[2, j] = vectors[2, j] - vectors[1, j]
-            of_x, of_b = size_of(vectors, 0, blocks), size_of(vectors, 1, blocks)
-            if of_x > 0 or of_b > 0:
-                scale = infinity * of_x + of_b
-                known &= low <= scale <= high
-                worst = max(worst, size_of(vectors, 2, blocks) / scale)
+        one, infinity = norms(a, m, vectors, sums)
+        worst = worst_error(a, b, x, m, infinity, vectors)
+        known = low <= infinity <= high and worst == worst
         rcond[m] = 1 / one / rcond[m] if known else np.nan
         backward_error[m] = worst if known else np.nan
 

@@ -1,11 +1,13 @@
 """Residuals in twice the working precision, for iterative refinement."""
 
 import numpy as np
+from llvmlite import ir
 
 from dasksolve.kernels.compiling.jit import jit
-from dasksolve.kernels.diagnostics.norms import gather
-from dasksolve.kernels.language.blocks import lane_count, load_first, tile
+from dasksolve.kernels.diagnostics.norms import gather, lane_count, tile
+from dasksolve.kernels.language.blocks import load_first
 from dasksolve.kernels.language.lanes import operation
+from dasksolve.kernels.language.target import FMA
 from dasksolve.kernels.language.values import Pair, Variable, loop
 
 
@@ -16,11 +18,27 @@ def two_sum(x, y):
     return total, (x - (total - part)) + (y - part)
 
 
+def split(x):
+    """x in two halves, whose products are exact (Veltkamp; Higham, problem 2.22)."""
+    float32 = isinstance(x.value.type.element, ir.FloatType)
+    scaled = x * x.fill((1 << (12 if float32 else 27)) + 1)
+    high = scaled - (scaled - x)
+    return high, x - high
+
+
+def lost(x, y, product):
+    """x y - product, exactly: by fma, else by Dekker's products of halves."""
+    if FMA:
+        return x.fma(y, -product)
+    (high, low), (upper, lower) = split(x), split(y)
+    return low * lower - (((product - high * upper) - low * upper) - high * lower)
+
+
 def take(total, rest, x, y):
-    """Take x y out of total + rest, its rounding error found by fma."""
+    """Take x y out of total + rest, with its rounding error."""
     product = x * y
     total, error = two_sum(total, -product)
-    return total, rest + (error - x.call("fma", y, -product))
+    return total, rest + (error - lost(x, y, product))
 
 
 def collapse(total, rest):

@@ -10,11 +10,12 @@ import operator
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model
 
+from dasksolve.kernels.language.target import VECTOR_BYTES
 from dasksolve.kernels.language.values import (
     INDEX,
     Bits,
@@ -28,14 +29,6 @@ from dasksolve.kernels.language.values import (
 
 # Pivots whose products are summed before they are subtracted.
 PANEL = 8
-
-
-def _vector_bytes() -> int:
-    features = binding.get_host_cpu_features()
-    return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
-
-
-VECTOR_BYTES = _vector_bytes()
 
 
 def width(dtype: Any, vector_bytes: int = VECTOR_BYTES) -> int:
@@ -181,9 +174,12 @@ def product(x, y):
 
 @operation(first)
 def fma(x, y, z):
-    """z + x y, rounded once (a complex one: two real fma for each part)."""
+    """z + x y, rounded once (a complex one: two real fma for each part).
+
+    Where the processor has no fma, rounded twice: a call of libm would take ten times as long.
+    """
     if isinstance(x, Vector):
-        return x.call("fma", y, z)
+        return x.fma(y, z)
     real = fma(x.real, y.real, fnma(x.imag, y.imag, z.real))
     return Pair(real, fma(x.real, y.imag, fma(x.imag, y.real, z.imag)))
 
@@ -191,7 +187,7 @@ def fma(x, y, z):
 @operation(first)
 def fnma(x, y, z):
     """z - x y, rounded once (a complex one: two real fma for each part)."""
-    return (-x).call("fma", y, z) if isinstance(x, Vector) else fma(-x, y, z)
+    return (-x).fma(y, z) if isinstance(x, Vector) else fma(-x, y, z)
 
 
 @operation(first)

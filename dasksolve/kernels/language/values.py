@@ -7,6 +7,8 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from dasksolve.kernels.language.target import FMA
+
 INDEX = ir.IntType(64)
 
 
@@ -100,6 +102,10 @@ class Vector(Emitted):
         name = f"llvm.{name}.v{vector.count}{suffix}"
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return self.new(self.builder.call(function, [self.value, *(o.value for o in others)]))
+
+    def fma(self, y, z):
+        """z + self y, rounded once if the processor can."""
+        return self.call("fma", y, z) if FMA else self * y + z
 
     def shuffle(self, other, lanes):
         """Lanes of this vector (0 …) and of `other` (count …), chosen at compile time."""

@@ -15,7 +15,6 @@ from dasksolve.kernels.diagnostics.verdicts import (
     record,
     undefined,
 )
-from dasksolve.kernels.language.blocks import lane_count as lanes_of_blocks
 from dasksolve.kernels.language.lanes import PANEL, magnitude, operation, splat
 from dasksolve.kernels.language.tiles import lane_count, put_numbers, row_offset, tile
 from dasksolve.kernels.lu.interleaved import factor_tile
@@ -83,7 +82,6 @@ def factor(a, lu, order, status, rcond):
     t = tile(np.empty((n * span + 1) * count, a.dtype), span, a)
     swaps = tile(np.empty((n + 1) * count, np.int64), 1, a)
     vectors, sums = workspace(a)
-    blocks = -(-n // lanes_of_blocks(a))
     low, high = measurable(a)
     for first in range(0, systems, count):
         flaw = factor_tile(a, n, first, last, t, swaps)
@@ -94,7 +92,7 @@ def factor(a, lu, order, status, rcond):
         finish_rows(t, swaps, n)
         write_factors(lu, order, first, last, t, swaps)
         for m in range(first, min(first + count, systems)):
-            one, infinity = norms(a, m, vectors, sums, blocks)
+            one, infinity = norms(a, m, vectors, sums)
             bounded = infinity < np.inf and rcond[m] < np.inf
             if status[m] == OK and not (bounded or finite(lu[m])):
                 status[m] = NONFINITE

@@ -109,7 +109,7 @@ def factor(a, lu, order, status, rcond):
                 verdict = NONFINITE
         status[m] = verdict
         if verdict == OK:
-            one, infinity = norms(a, m, vectors, sums, blocks)
+            one, infinity = norms(a, m, vectors, sums)
             inverse = inverse_norm(f, rows, u, inverses, y, n, sizes)
             rcond[m] = 1 / one / inverse if low <= infinity <= high else np.nan
     conclude(a, lu, order, status, rcond)
