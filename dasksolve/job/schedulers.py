@@ -11,7 +11,6 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
-from dask.callbacks import Callback
 from dask.utils import format_bytes
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
@@ -97,11 +96,14 @@ class Threads:
             for result in results:
                 on_result(result)
 
-        with ThreadPoolExecutor(workers) as pool, Callback(posttask=finished):
+        # Given here, they are called for this graph alone; those that are entered as a context
+        # are the whole process's, and see what every other thread computes.
+        callbacks = [(None, None, None, finished, None)]
+        with ThreadPoolExecutor(workers) as pool:
             for window in windows:
                 graph = _graph(task, job, window)
                 keys = list(dask.core.flatten(graph.__dask_keys__()))
-                dask.threaded.get(graph.dask, keys, pool=pool)
+                dask.threaded.get(graph.dask, keys, pool=pool, callbacks=callbacks)
 
     def in_each_process(self, function: Callable[[], Any]) -> None:
         """Call a function in this process."""
@@ -288,10 +290,10 @@ class Cluster:
 def choose(client: Any, workers: int | None) -> Threads | Cluster:
     """The given client's cluster, else the current client's, else threads of this process."""
     if client is None and "distributed" in sys.modules:
-        from distributed.client import default_client
+        import distributed  # waits where another thread has not done with importing it
 
         try:
-            client = default_client()
+            client = distributed.default_client()
         except ValueError:  # there is none
             client = None
     return Threads(workers) if client is None else Cluster(client)

@@ -5,7 +5,6 @@ import re
 import shutil
 import socket
 import uuid
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore, ZipStore
 
-from dasksolve.storage import decode, internals
+from dasksolve.storage import decode, documents, internals
 from dasksolve.storage.layout import Layout
 
 Location = str | Path
@@ -274,7 +273,11 @@ def sweep(store: Any) -> int:
 
 
 def consolidate(store: Any) -> None:
-    """Write consolidated metadata, so that xarray opens the group without a warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
-        zarr.consolidate_metadata(store, zarr_format=3)
+    """Write consolidated metadata, so that xarray opens the group without a warning.
+
+    zarr's own function warns; to silence that for a moment would silence all threads, and two that
+    do it at once leave the filter behind.
+    """
+    group = documents.read(store)
+    if group is not None:
+        documents.write(store, "", documents.consolidated(group, documents.members(store)))

@@ -2,9 +2,17 @@
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
@@ -14,8 +22,17 @@ from families import same_bits
 from stored import Stored, files
 
 import dasksolve
-from dasksolve import solve_zarr
+from dasksolve import BlockErrors, Report, solve_zarr
 from dasksolve.job.schedulers import Cluster, Threads, choose
+
+
+@pytest.fixture
+def fast_switches() -> Iterator[None]:
+    """Threads that take turns a hundred times as often, so that what can race does."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(interval / 100)
+    yield
+    sys.setswitchinterval(interval)
 
 
 @pytest.mark.usefixtures("many_blocks")
@@ -73,13 +90,92 @@ def test_a_task_may_work_off_several_blocks(
     assert files(batch.out) == on_threads
 
 
-@pytest.mark.usefixtures("many_blocks")
-def test_threads_work_in_windows(batch: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dasksolve.job.run.WINDOW", 3)
-    sizes: list[int] = []
-    with Callback(start=lambda graph: sizes.append(len(graph))):
-        assert solve_zarr(batch.a_path, batch.b_path, batch.out).blocks_done == 10
-    assert sizes == [3, 3, 3, 1]
+@pytest.mark.usefixtures("many_blocks", "fast_switches")
+def test_two_jobs_at_once_keep_their_results_apart(batch: Stored, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    zarr.create_array(bad, data=batch.a, chunks=(100, 5, 5))
+    for i in (1, 3):
+        (bad / f"c/{i}/0/0").write_bytes(b"damaged")
+    together = threading.Barrier(2)
+
+    def solve(a: str | Path, out: str) -> Report:
+        together.wait()
+        return solve_zarr(a, batch.b_path, out, workers=2)
+
+    for attempt in range(5):
+        outs = [f"{tmp_path}/{name}{attempt}" for name in ("good", "bad")]
+        with ThreadPoolExecutor(2) as pool:
+            good, failing = pool.map(pool.submit, (solve, solve), (batch.a_path, bad), outs)
+        assert good.result().blocks_done == 10
+        assert good.result().flagged == (123, 456, 789)
+        with pytest.raises(BlockErrors) as info:
+            failing.result()
+        assert [failure.block for failure in info.value.failures] == [1, 3]
+        assert info.value.report.blocks_done == 8
+
+
+@pytest.mark.usefixtures("many_blocks", "fast_switches")
+def test_a_computation_of_another_thread_and_a_job_do_not_see_each_other(batch: Stored) -> None:
+    done = threading.Event()
+    total = da.ones(40, chunks=10).sum()
+
+    def compute() -> set[float]:
+        found = set()
+        while not done.is_set():
+            found.add(float(total.compute()))
+        return found
+
+    tasks: list[Any] = []
+    with (
+        Callback(pretask=lambda key, *_: tasks.append(key)),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other = pool.submit(compute)
+        try:
+            for _ in range(5):
+                report = solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True)
+                assert report.blocks_done == 10
+                assert report.flagged == (123, 456, 789)
+        finally:
+            done.set()
+        assert other.result() == {40.0}
+    assert not any("solve_block" in str(key) for key in tasks)
+
+
+def test_a_job_in_a_thread_leaves_the_filters_of_warnings_alone(batch: Stored) -> None:
+    before = list(warnings.filters)
+    together = threading.Barrier(2)
+
+    def solve(out: str) -> None:
+        together.wait()
+        solve_zarr(batch.a_path, batch.b_path, out)
+
+    for attempt in range(3):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(solve, [f"{batch.out}{attempt}{i}" for i in range(2)]))
+    assert warnings.filters == before
+
+
+IMPORTING = """
+import threading
+import dask.array as da
+from dasksolve.job.schedulers import choose
+
+computing = threading.Thread(target=da.ones(4, chunks=1).sum().compute)
+computing.start()
+while computing.is_alive():
+    assert str(choose(None, 1)) == "1 threads"
+    computing.join(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_another_thread_may_be_importing_distributed() -> None:
+    for _ in range(3):
+        run = subprocess.run(
+            [sys.executable, "-c", IMPORTING], capture_output=True, text=True, check=False
+        )
+        assert (run.stdout, run.stderr) == ("", "")
 
 
 def test_the_current_client_is_used_if_there_is_one() -> None:

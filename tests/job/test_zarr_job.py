@@ -216,32 +216,24 @@ def test_flagged_are_the_first_of_the_batch_and_counted_over_it(
     assert report.flagged == tuple(np.flatnonzero(stored.status)[:1000].tolist())
 
 
-def test_the_graph_has_one_task_a_block(batch: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dasksolve.job.plan._SMALL", 0)
-    monkeypatch.setattr("dasksolve.job.plan._BLOCKS_A_WORKER", 1 << 30)
-    tasks = []
-
-    class Count(dask.callbacks.Callback):
-        def _start(self, dsk: Any) -> None:
-            tasks.append(len(dsk))
-
-    with Count():
-        report = solve_zarr(batch.a_path, batch.b_path, batch.out)
-    assert tasks == [report.blocks]
-
-
+@pytest.mark.parametrize(
+    ("window", "tasks"), [pytest.param(512, [10], id="one"), pytest.param(3, [3, 3, 3, 1], id="3")]
+)
 @pytest.mark.usefixtures("many_blocks")
-def test_no_graph_holds_more_than_a_window(batch: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dasksolve.job.run.WINDOW", 3)
-    tasks = []
+def test_a_graph_has_one_task_a_block_and_holds_no_more_than_a_window(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch, window: int, tasks: list[int]
+) -> None:
+    monkeypatch.setattr("dasksolve.job.run.WINDOW", window)
+    graphs: list[int] = []
+    get = dask.threaded.get
 
-    class Count(dask.callbacks.Callback):
-        def _start(self, dsk: Any) -> None:
-            tasks.append(len(dsk))
+    def counting(graph: Any, keys: list[Any], **options: Any) -> Any:
+        graphs.append(len(graph))
+        return get(graph, keys, **options)
 
-    with Count():
-        solve_zarr(batch.a_path, batch.b_path, batch.out)
-    assert tasks == [3, 3, 3, 1]
+    monkeypatch.setattr(dask.threaded, "get", counting)
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out).blocks_done == 10
+    assert graphs == tasks
 
 
 # What it refuses, before anything is created

@@ -1,0 +1,68 @@
+"""The metadata documents of a zarr group of format 3, read and written whole."""
+
+import asyncio
+import json
+from typing import Any
+
+from zarr.buffer import default_buffer_prototype
+
+from dasksolve.storage import internals
+
+Document = dict[str, Any]
+
+NAME = "zarr.json"
+"""What the document of a group or array is called."""
+
+
+def read(store: Any, member: str = "") -> Document | None:
+    """The document of a member, "" for the group itself; None: there is none that can be read."""
+    return internals.run(_read(store, member))
+
+
+def write(store: Any, member: str, document: Document) -> None:
+    """Put a document in the place of what was there: at once, where the store can."""
+    text = json.dumps(document, indent=2).encode()
+    internals.run(store.set(_key(member), default_buffer_prototype().buffer.from_bytes(text)))
+
+
+def members(store: Any) -> dict[str, Document]:
+    """The documents of all that is in a group, and in the groups in it, by path."""
+    return internals.run(_members(store, ""))
+
+
+def consolidated(group: Document, found: dict[str, Document]) -> Document:
+    """The document of a group with those of its members in it, as zarr consolidates them."""
+    inside = {
+        path: _consolidation({}, document) if document.get("node_type") == "group" else document
+        for path, document in sorted(found.items(), key=lambda item: (item[0].count("/"), item[0]))
+    }
+    return _consolidation(inside, group)
+
+
+def _consolidation(inside: dict[str, Document], group: Document) -> Document:
+    found = {"kind": "inline", "must_understand": False, "metadata": inside}
+    return {**group, "consolidated_metadata": found}
+
+
+def _key(member: str) -> str:
+    return f"{member}/{NAME}" if member else NAME
+
+
+async def _read(store: Any, member: str) -> Document | None:
+    stored = await store.get(_key(member), default_buffer_prototype())
+    try:
+        document = json.loads(stored.to_bytes()) if stored is not None else None
+    except (ValueError, RecursionError):  # what a power cut left of it
+        return None
+    return document if isinstance(document, dict) else None
+
+
+async def _members(store: Any, group: str) -> dict[str, Document]:
+    prefix = f"{group}/" if group else ""
+    names = [f"{prefix}{name}" async for name in store.list_dir(group) if name != NAME]
+    documents = await asyncio.gather(*(_read(store, name) for name in names))
+    found = {name: d for name, d in zip(names, documents, strict=True) if d is not None}
+    for name, document in list(found.items()):
+        if document.get("node_type") == "group":
+            found |= await _members(store, name)
+    return found
