@@ -1,6 +1,6 @@
 """What several test files start from: batches in zarr, and a cluster."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,8 @@ class CountingScheduler:
     def __call__(self, expression: Any, keys: Any, **options: Any) -> Any:
         self.runs += 1
         # Aliases and data are looked up; only a Task is run.
-        nodes = expression.__dask_graph__().values()
-        self.tasks += sum(isinstance(node, Task) for node in nodes)
+        graph = expression if isinstance(expression, Mapping) else expression.__dask_graph__()
+        self.tasks += sum(isinstance(node, Task) for node in graph.values())
         return dask.threaded.get(expression, keys, **options)
 
 
