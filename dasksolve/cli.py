@@ -132,6 +132,13 @@ def _inputs(command: argparse.ArgumentParser, out: str) -> None:
     command.add_argument("a", metavar="A", help="zarr array of matrices (..., N, N): path or URL")
     command.add_argument("b", metavar="B", help="zarr array of right-hand sides")
     command.add_argument("out", metavar="OUT", help=out)
+    command.add_argument(
+        "--no-mask-and-scale",
+        dest="mask_and_scale",
+        action="store_false",
+        help="take the numbers of A and B as they are stored (default: as their attributes say, "
+        "_FillValue, scale_factor, …)",
+    )
 
 
 def _resources(command: argparse.ArgumentParser) -> None:
@@ -266,6 +273,7 @@ def run_solve(options: argparse.Namespace) -> int:
         "workers": options.workers,
         "resume": options.resume,
         "overwrite": options.overwrite,
+        "mask_and_scale": options.mask_and_scale,
     }
     arrays = options.a, options.b, options.out
     with ExitStack() as stack:
@@ -303,6 +311,7 @@ def run_check(options: argparse.Namespace) -> int:
                 memory_limit=options.memory,
                 workers=options.workers,
                 client=client,
+                mask_and_scale=options.mask_and_scale,
                 progress=watch,
             ),
         )

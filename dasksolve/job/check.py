@@ -33,6 +33,7 @@ def check_zarr(
     memory_limit: int | str | None = None,
     workers: int | None = None,
     client: Any = None,
+    mask_and_scale: bool = True,
     progress: Progress | bool | None = None,
 ) -> Report:
     """Read a, b and the output of `solve_zarr` again, and recompute every backward error.
@@ -41,7 +42,7 @@ def check_zarr(
     ----------
     a, b, out
         As they were given to `solve_zarr`.
-    memory_limit, workers, client, progress
+    memory_limit, workers, client, mask_and_scale, progress
         As in `solve_zarr`.
 
     Returns
@@ -80,7 +81,7 @@ def check_zarr(
     group = stores.open_group(store, location, mode="r")
     old = journal.read(group, location)
     options = journal.options(old, location)
-    inputs = Inputs.open(a, b, options["assume_a"], options["lower"])
+    inputs = Inputs.open(a, b, options["assume_a"], options["lower"], mask_and_scale)
     new = journal.identity(inputs.problem, inputs.a, inputs.b, options)
     for part in ("a", "b"):  # data that was moved is the same data
         new[part]["location"] = journal.fields(old, part, location).get("location")
@@ -165,5 +166,5 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
         status,
         (rcond, errors),
         bytes_read=job.inputs.bytes_read(block) + ours,
-        bytes_needed=a.nbytes + b.nbytes + ours,
+        bytes_needed=job.inputs.bytes_needed(block) + ours,
     )

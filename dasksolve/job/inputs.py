@@ -1,13 +1,14 @@
 """The two arrays of a zarr job, and the problem that they pose."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from dasksolve.batch.problem import Problem, describe
-from dasksolve.storage import stores
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
 
+_COUNTED = re.compile(r"dim_\d+")
 ARRAYS = ("x", "status", "rcond", "backward_error")
 """Names of the arrays in an output."""
 
@@ -23,23 +24,63 @@ class Inputs:
     """Dimension names of x."""
 
     @classmethod
-    def open(cls, a: Any, b: Any, assume_a: str, lower: bool) -> "Inputs":
+    def open(
+        cls, a: Any, b: Any, assume_a: str, lower: bool, mask_and_scale: bool = True
+    ) -> "Inputs":
         """Open both and describe them."""
-        a_array, a_location = stores.open_input("a", a)
-        b_array, b_location = stores.open_input("b", b)
-        problem = describe(
-            a_array.shape, a_array.dtype, b_array.shape, b_array.dtype, assume_a, lower
-        )
-        a_layout = stores.layout(a_array, a_location, 2)
-        b_layout = stores.layout(b_array, b_location, 1 if problem.vectors else 2)
-        source_a = Source("a", a_array, a_location, a_layout)
-        source_b = Source("b", b_array, b_location, b_layout)
-        names = _dimension_names(problem, (source_a, source_b))
-        return cls(problem, source_a, source_b, names)
+        left = Source.open("a", a, 2, mask_and_scale)
+        right = Source.open("b", b, 1, mask_and_scale)
+        shapes = left.array.shape, left.dtype, right.array.shape, right.dtype
+        problem = describe(*shapes, assume_a, lower)
+        if not problem.vectors:
+            right = right.with_core(2)
+        _refuse_other_order(left, right)
+        return cls(problem, left, right, _dimension_names(problem, (left, right)))
+
+    def bytes_needed(self, block: Block) -> int:
+        """Bytes of what a block needs of both."""
+        return self.a.layout.needed_bytes(block) + self.b.layout.needed_bytes(block)
 
     def bytes_read(self, block: Block) -> int:
         """Bytes of the chunks of both that are read for a block."""
         return self.a.layout.read_bytes(block) + self.b.layout.read_bytes(block)
+
+
+def _refuse_other_order(a: Source, b: Source) -> None:
+    """Refuse dimensions that stand elsewhere than their names say, where both have names.
+
+    Names of their own say nothing of those of systems; along the batch they are other dimensions.
+    """
+    left, right = (_given_names(source) for source in (a, b))
+    if left is None or right is None:
+        return
+    batch, (row, _) = left[:-2], left[-2:]
+    b_batch, core = right[: b.layout.batch], right[b.layout.batch :]
+    sizes = zip(batch[::-1], a.array.shape[:-2][::-1], strict=True)
+    b_sizes = zip(b_batch[::-1], b.array.shape[: b.layout.batch][::-1], strict=True)
+    fits = core[0] == row or core[0] not in left
+    fits &= all(name not in left for name in core[1:])
+    for (name, size), (b_name, b_size) in zip(sizes, b_sizes, strict=False):
+        elsewhere = name in right or b_name in left
+        fits &= name == b_name or (1 in (size, b_size) and not elsewhere)
+    fits &= not {*batch[: max(0, len(batch) - len(b_batch))]} & {*right}
+    fits &= not {*b_batch[: max(0, len(b_batch) - len(batch))]} & {*left}
+    if not fits:
+        wanted = (*batch[len(batch) - len(b_batch) :], row, *core[1:])
+        raise ValueError(
+            f"the dimensions of a are named {left}, those of b {right}, and dasksolve goes by "
+            f"their order: the last two of a are the rows and columns of its systems, and b must "
+            f"be {wanted}. Store one of them transposed or under other names, or solve them by "
+            "name with dasksolve.labelled.solve"
+        )
+
+
+def _given_names(source: Source) -> tuple[str, ...] | None:
+    """Names that tell dimensions apart; xarray counts those of an array that has none."""
+    names = source.dimension_names
+    if names is None or len({*names}) < len(names) or all(map(_COUNTED.fullmatch, names)):
+        return None
+    return names
 
 
 def _dimension_names(problem: Problem, sources: tuple[Source, ...]) -> tuple[str, ...]:
@@ -48,8 +89,8 @@ def _dimension_names(problem: Problem, sources: tuple[Source, ...]) -> tuple[str
     batch = tuple(f"batch_{i}" for i in range(count)) if count > 1 else ("batch",) * count
     unknown, rhs = "unknown", "rhs"
     for source in reversed(sources):
-        names = getattr(source.array.metadata, "dimension_names", None)
-        if names and all(names):
+        names = source.dimension_names
+        if names:
             if source.layout.batch == count:
                 batch = tuple(names[:count])
             if source.name == "a":

@@ -36,6 +36,7 @@ def _identity(source: Source) -> Record:
         "shards": list(array.shards) if array.shards else None,
         "dtype": str(array.dtype),
         "fill_value": str(array.fill_value),
+        "packing": str(source.packing) if source.packing else None,
         "location": source.location,
     }
 

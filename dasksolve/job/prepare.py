@@ -47,12 +47,13 @@ def prepare(
     client: Any = None,
     resume: bool = False,
     overwrite: bool = False,
+    mask_and_scale: bool = True,
 ) -> Prepared:
     """Look at everything and plan the job, or refuse it; write nothing."""
     check_word("on_singular", on_singular, ON_SINGULAR)
     if resume and overwrite:
         raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
-    inputs = Inputs.open(a, b, assume_a, lower)
+    inputs = Inputs.open(a, b, assume_a, lower, mask_and_scale)
     scheduler = choose(client, workers)
     store, location = stores.open_store(out)
     scheduler.refuse_private((inputs.a.location, inputs.b.location))

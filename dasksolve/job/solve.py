@@ -41,6 +41,7 @@ def solve_zarr(
     resume: bool = False,
     overwrite: bool = False,
     strict: bool = True,
+    mask_and_scale: bool = True,
     compressors: Any = None,
     progress: Progress | bool | None = None,
 ) -> Report:
@@ -85,6 +86,10 @@ def solve_zarr(
     strict : bool, default True
         A chunk of a or b that is not stored is an error. False takes it as the array's fill value
         and counts it in the report; zarr by default does not store a chunk of zeros.
+    mask_and_scale : bool, default True
+        Numbers of a and b are what their attributes say, as to xarray: ``_FillValue`` and
+        ``missing_value`` are NaN, and ``scale_factor`` and ``add_offset`` are applied. False takes
+        them as they are stored.
     compressors : sequence of zarr codecs, optional
         For x; default: crc32c alone, since solutions hardly compress. ``()``: none at all. A
         resumed run keeps those of the first.
@@ -104,8 +109,9 @@ def solve_zarr(
     FileNotFoundError
         There is no zarr array at `a` or `b`.
     ValueError
-        The inputs do not fit, the memory limit is too small, or the inputs or options are not
-        those of the run that is to be resumed. Nothing has been created then.
+        The inputs do not fit, or by their dimensions' names not in this order, the memory limit is
+        too small, or the inputs or options are not those of the run that is to be resumed. Nothing
+        has been created then.
     BlockErrors
         Some blocks could not be read, solved or written. All the others are; `resume` retries.
     SingularSystemError
@@ -142,6 +148,7 @@ def solve_zarr(
         client=client,
         resume=resume,
         overwrite=overwrite,
+        mask_and_scale=mask_and_scale,
     )
     with closed(watch), output.claimed(prepared.store, prepared.location):
         job, report = _solve(prepared, token, on_singular, strict, compressors, watch)
@@ -226,7 +233,6 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
                 )
             else:
                 x, status, *numbers = eager.solve_with_status(a, b, problem, job.on_singular)
-        needed = a.nbytes + b.nbytes
         del a, b  # before x is encoded
         arrays = (job.x, *job.diagnostics, job.status)
         written = (x, *numbers[: len(job.diagnostics)], status)
@@ -240,7 +246,7 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         numbers,
         missing=a_missing + b_missing,
         bytes_read=inputs.bytes_read(block),
-        bytes_needed=needed,
+        bytes_needed=inputs.bytes_needed(block),
         bytes_written=sum(values.nbytes for values in written),
     )
 

@@ -32,7 +32,7 @@ class Layout:
     core: int
     """How many of its last axes are within a system: 2 for matrices, 1 for vectors."""
     itemsize: int
-    """Bytes of an element."""
+    """Bytes of an element, as it is stored."""
     location: str = ""
     """Where it is, for messages."""
     sharded: bool = False
@@ -43,6 +43,8 @@ class Layout:
     """What is stored are the numbers themselves: to decode a chunk takes no memory."""
     in_place: bool = False
     """A chunk is decoded into memory that is there already."""
+    unpacked: int = 0
+    """Bytes of an element of packed data once it is a number to compute with; 0: it is one."""
 
     @property
     def batch(self) -> int:
@@ -56,8 +58,8 @@ class Layout:
 
     @property
     def system_bytes(self) -> int:
-        """Bytes of one system's part."""
-        return math.prod(self.core_shape) * self.itemsize
+        """Bytes of one system's part, as numbers."""
+        return math.prod(self.core_shape) * (self.unpacked or self.itemsize)
 
     @property
     def chunk_bytes(self) -> int:
@@ -91,15 +93,24 @@ class Layout:
         """Bytes of the chunks that are read for a block, decoded."""
         return self.touched(block) * self.chunk_bytes
 
+    def needed_bytes(self, block: Block) -> int:
+        """Bytes of what a block needs of them, decoded."""
+        return self._systems(block) * math.prod(self.core_shape) * self.itemsize
+
+    def _systems(self, block: Block) -> int:
+        return math.prod(stop - start for start, stop in self.part(block))
+
     def memory(self, block: Block) -> Held:
         """What a block takes of memory for this array."""
         touched = self.touched(block)
-        whole = math.prod(stop - start for start, stop in self.part(block)) * self.system_bytes
+        whole = self._systems(block) * self.system_bytes
         at_once = min(touched, self.fetched)
         stored, decoded = at_once * self.stored_bytes, at_once * self.chunk_bytes
         if self.sharded:  # zarr holds a shard's part as stored, as decoded and as assembled
+            if self.unpacked:
+                return Held(whole, 0, 0, 3 * self.needed_bytes(block) + decoded)
             return Held(0, 0, whole, 2 * whole + decoded)
-        if touched == 1:  # the chunk itself is the block
+        if touched == 1 and not self.unpacked:  # the chunk itself is the block
             if self.in_place:
                 return Held(decoded, stored, 0, 0)
             return Held(stored, 0, 0 if self.plain else decoded, 0)

@@ -1,7 +1,8 @@
 """An input array of a zarr job, read block by block."""
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from dasksolve.storage import decode, internals
+from dasksolve.storage import conventions, decode, internals, stores
 from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.conventions import Packing
 from dasksolve.storage.internals import Region
 from dasksolve.storage.layout import Block, Layout
 
@@ -42,6 +44,37 @@ class Source:
     """Its URL, or its absolute path."""
     layout: Layout
     """How it is stored."""
+    packing: Packing | None = None
+    """How its numbers are packed; None: they are what they say."""
+
+    @classmethod
+    def open(cls, name: str, where: Any, core: int, mask_and_scale: bool = True) -> "Source":
+        """Open an array whose last `core` axes are within a system.
+
+        `mask_and_scale`: its numbers are what its attributes make of them, not what is stored.
+        """
+        array, location = stores.open_input(name, where)
+        try:
+            packing = conventions.packing(array) if mask_and_scale else None
+        except ValueError as error:
+            raise ValueError(f"{name} ({location}) cannot be decoded: {error}") from None
+        itemsize = packing.dtype.itemsize if packing else 0
+        layout = replace(stores.layout(array, location, core), unpacked=itemsize)
+        return cls(name, array, location, layout, packing)
+
+    def with_core(self, core: int) -> "Source":
+        """The same array, whose last `core` axes are within a system."""
+        return replace(self, layout=replace(self.layout, core=core))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the numbers that are read."""
+        return np.dtype(self.array.dtype) if self.packing is None else self.packing.dtype
+
+    @property
+    def dimension_names(self) -> tuple[str, ...] | None:
+        """What its dimensions are called, if each has a name."""
+        return stores.dimension_names(self.array)
 
     def read(self, block: Block, strict: bool, workspace: Workspace) -> tuple[NDArray[Any], int]:
         """Return the part that `block` needs, and how many of its chunks are not stored.
@@ -53,6 +86,7 @@ class Source:
         values, missing = workspace.run(self.array.store, read(part, workspace))
         if self.array.shards:
             missing = self._missing_in_shards(part, values)
+            values = self._unpacked(values, workspace)
         if missing and strict:
             raise MissingChunkError(
                 f"{missing[0]} of {self.name} ({self.location}) is not stored"
@@ -76,20 +110,20 @@ class Source:
         self, part: Block, workspace: Workspace
     ) -> tuple[NDArray[Any], list[str]]:
         chunks = list(self._chunks(part, self.layout.chunks))
-        if len(chunks) == 1:  # a view of the chunk spares a copy of it
+        if len(chunks) == 1 and self.packing is None:  # a view of the chunk spares a copy of it
             values = await self._read_chunk(chunks[0], workspace, alone=True)
             if values is not None:
                 return values, []
         shape = tuple(stop - start for start, stop in part) + self.layout.core_shape
-        size = int(np.prod(shape)) * self.array.dtype.itemsize
-        block = workspace.bytes(self.name, size).view(self.array.dtype).reshape(shape)
+        block = self._memory(shape, workspace)
+        nothing = np.asarray(self.fill_value, self.array.dtype)
         missing: list[Chunk] = []
 
         async def fill(chunk: Chunk) -> None:
             values = await self._read_chunk(chunk, workspace)
             if values is None:
                 missing.append(chunk)
-            block[chunk.where] = self.fill_value if values is None else values
+            self._put(nothing if values is None else values, block[chunk.where])
 
         if isinstance(self.array.store, LocalStore):
             for chunk in chunks:
@@ -97,6 +131,25 @@ class Source:
         else:
             await internals.each(fill, chunks, self.layout.fetched)
         return block, [f"chunk {self._key(chunk.place)}" for chunk in sorted(missing)]
+
+    def _memory(self, shape: tuple[int, ...], workspace: Workspace) -> NDArray[Any]:
+        """Memory for the numbers of a block."""
+        size = math.prod(shape) * self.dtype.itemsize
+        return workspace.bytes(self.name, size).view(self.dtype).reshape(shape)
+
+    def _put(self, stored: NDArray[Any], place: NDArray[Any]) -> None:
+        """Put the numbers of a chunk into their place in a block."""
+        if self.packing is None:
+            place[...] = stored
+        else:
+            self.packing.unpack(np.broadcast_to(stored, place.shape), place)
+
+    def _unpacked(self, stored: NDArray[Any], workspace: Workspace) -> NDArray[Any]:
+        if self.packing is None:
+            return stored
+        block = self._memory(stored.shape, workspace)
+        self._put(stored, block)
+        return block
 
     async def _read_chunk(
         self, chunk: Chunk, workspace: Workspace, alone: bool = False

@@ -16,6 +16,7 @@ from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from dasksolve.storage import decode, documents, internals
+from dasksolve.storage.conventions import DIMENSIONS
 from dasksolve.storage.layout import Layout
 
 Location = str | Path
@@ -41,6 +42,14 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
 def address(array: Any) -> str:
     """Where an array lies, for messages."""
     return f"{array.store}/{array.path}".rstrip("/")
+
+
+def dimension_names(array: Any) -> tuple[str, ...] | None:
+    """What the dimensions of an array are called, if each has a name."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get(DIMENSIONS)
+    if not isinstance(names, list | tuple) or len(names) != array.ndim:
+        return None
+    return tuple(names) if all(isinstance(name, str) and name for name in names) else None
 
 
 def layout(array: Any, location: str, core: int) -> Layout:

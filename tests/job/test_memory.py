@@ -76,8 +76,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A batch of at least four chunks of so many bytes, which do not compress; made once."""
 
     @cache
-    def create(n: int, chunk: int, sharded: bool = False) -> Path:
-        step = chunk // (8 * n * n)
+    def create(n: int, chunk: int, sharded: bool = False, packed: bool = False) -> Path:
+        step = chunk // ((2 if packed else 8) * n * n)
         systems = step * max(4, 64 * MIB // chunk)
         folder = tmp_path_factory.mktemp("data")
         rng = np.random.default_rng(n)
@@ -87,9 +87,12 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                 shape=(systems, *core),
                 chunks=(step, *core),
                 shards=(4 * step, *core) if sharded else None,
-                dtype="f8",
+                dtype="i2" if packed else "f8",
+                attributes={"scale_factor": 1e-4, "_FillValue": -32768} if packed else {},
             )
             values = rng.standard_normal((4 * step, *core))
+            if packed:
+                values = np.round(1e4 * values.clip(-3, 3)).astype("i2")
             for start in range(0, systems, 4 * step):
                 array[start : start + 4 * step] = values
         return folder
@@ -138,6 +141,15 @@ def test_every_worker_process_stays_under_the_limit(
 @pytest.mark.slow
 def test_shards_are_read_under_the_limit(stored: Callable[..., Path], tmp_path: Path) -> None:
     assert_under(stored(8, MIB, sharded=True), tmp_path, 128 * MIB)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharded", [False, True], ids=["chunks", "shards"])
+@pytest.mark.parametrize("chunk", [1, 4, 8])
+def test_packed_numbers_are_unpacked_under_the_limit(
+    stored: Callable[..., Path], tmp_path: Path, chunk: int, sharded: bool
+) -> None:
+    assert_under(stored(8, chunk * MIB, sharded, packed=True), tmp_path, 200 * MIB)
 
 
 @pytest.mark.slow

@@ -100,6 +100,13 @@ def test_a_kernel_is_compiled_apart_where_there_is_no_room_for_it() -> None:
         pytest.param({}, 30, Held(3000, 1071, 0, 1000), id="three, one at a time"),
         pytest.param({"fetched": 10}, 30, Held(3000, 3213, 0, 3000), id="three at once"),
         pytest.param({"sharded": True}, 30, Held(0, 0, 3000, 7000), id="within a shard"),
+        pytest.param({"unpacked": 8}, 10, Held(2000, 1071, 0, 1000), id="packed"),
+        pytest.param(
+            {"unpacked": 8, "in_place": True}, 10, Held(2000, 2071, 0, 0), id="packed, in place"
+        ),
+        pytest.param(
+            {"unpacked": 8, "sharded": True}, 30, Held(6000, 0, 0, 10_000), id="packed, in a shard"
+        ),
     ],
 )
 def test_memory_for_an_input(options: dict[str, bool], systems: int, expected: Held) -> None:
