@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dasksolve.batch.problem import Problem, describe
+from dasksolve.job import coordinates
+from dasksolve.job.coordinates import Coordinate
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
 
@@ -22,6 +24,8 @@ class Inputs:
     b: Source
     names: tuple[str, ...]
     """Dimension names of x."""
+    coordinates: tuple[Coordinate, ...] = ()
+    """Of the dimensions of the batch."""
 
     @classmethod
     def open(
@@ -35,7 +39,9 @@ class Inputs:
         if not problem.vectors:
             right = right.with_core(2)
         _refuse_other_order(left, right)
-        return cls(problem, left, right, _dimension_names(problem, (left, right)))
+        names = _dimension_names(problem, (left, right))
+        found = coordinates.find((left, right), names, problem.batch_shape)
+        return cls(problem, left, right, names, found)
 
     def bytes_needed(self, block: Block) -> int:
         """Bytes of what a block needs of both."""

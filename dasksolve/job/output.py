@@ -12,7 +12,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore
 
-from dasksolve.job import journal
+from dasksolve.job import coordinates, journal
 from dasksolve.job.prepare import Prepared
 from dasksolve.status import Status
 from dasksolve.storage import stores
@@ -26,6 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 DIAGNOSTICS = ("rcond", "backward_error")
+FLAGS = {
+    "flag_values": [int(status) for status in Status],
+    "flag_meanings": " ".join(status.name.lower() for status in Status),
+}
+"""Attributes of status, by which other programs know what its numbers mean (CF, section 3.5)."""
 
 
 @contextmanager
@@ -102,6 +107,7 @@ def create(prepared: Prepared, compressors: Any) -> tuple[Any, ...]:
         dtype=np.dtype(np.int8),
         fill_value=int(Status.PENDING),
         compressors=[ZstdCodec(), Crc32cCodec()],
+        attributes=FLAGS,
         **along_the_batch,
     )
     diagnostics = [
@@ -116,5 +122,6 @@ def create(prepared: Prepared, compressors: Any) -> tuple[Any, ...]:
         )
         for name in (DIAGNOSTICS if prepared.identity["options"]["diagnostics"] else ())
     ]
+    coordinates.write(group, inputs.coordinates)
     stores.consolidate(store)
     return x, status, *diagnostics

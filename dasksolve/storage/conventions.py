@@ -89,6 +89,18 @@ def packing(array: Any) -> Packing | None:
     return Packing(read, dtype, tuple(dict.fromkeys(missing)), scale, offset)
 
 
+def described(array: Any) -> dict[str, Any]:
+    """The attributes of an array that mean the same in format 3."""
+    attributes = {name: value for name, value in array.attrs.items() if name != DIMENSIONS}
+    fill = array.fill_value
+    if array.metadata.zarr_format == 2 and DIMENSIONS in array.attrs and fill is not None:
+        if array.dtype.kind == "f" and not np.isnan(fill):
+            attributes["_FillValue"] = base64.b64encode(struct.pack("<d", fill)).decode()
+        elif array.dtype.kind in "iu":
+            attributes["_FillValue"] = int(fill)
+    return attributes
+
+
 def _numbers(name: str, value: Any, stored: np.dtype[Any]) -> Iterator[Any]:
     """The numbers that an attribute lists, but for NaN, which needs no other to stand for it."""
     if stored.kind == "c" and isinstance(value, list) and len(value) == 2:

@@ -39,6 +39,20 @@ def consolidated(group: Document, found: dict[str, Document]) -> Document:
     return _consolidation(inside, group)
 
 
+def inserted(outer: Document, path: str, found: dict[str, Document]) -> Document:
+    """The consolidated document of a group, told of one in it, of its members and what is between.
+
+    What it says of all others stays as it is.
+    """
+    said = outer["consolidated_metadata"].get("metadata", {})
+    others = {
+        place: document
+        for place, document in said.items()
+        if place != path and not place.startswith(f"{path}/")
+    }
+    return consolidated(outer, {**found, **others})
+
+
 def _consolidation(inside: dict[str, Document], group: Document) -> Document:
     found = {"kind": "inline", "must_understand": False, "metadata": inside}
     return {**group, "consolidated_metadata": found}

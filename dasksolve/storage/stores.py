@@ -1,5 +1,6 @@
 """Zarr arrays and groups by path or URL: opened safely, described, swept clean."""
 
+import logging
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ from zarr.storage import FsspecStore, LocalStore, ZipStore
 from dasksolve.storage import decode, documents, internals
 from dasksolve.storage.conventions import DIMENSIONS
 from dasksolve.storage.layout import Layout
+
+logger = logging.getLogger(__name__)
 
 Location = str | Path
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
@@ -50,6 +53,36 @@ def dimension_names(array: Any) -> tuple[str, ...] | None:
     if not isinstance(names, list | tuple) or len(names) != array.ndim:
         return None
     return tuple(names) if all(isinstance(name, str) and name for name in names) else None
+
+
+def beside(array: Any, name: str) -> Any:
+    """The array of another name in the same group; None: there is none."""
+    if "/" in name or name in (".", ".."):  # the name of a dimension, which may be anything
+        return None
+    store, path = array.store, array.path
+    if path:
+        path = f"{path.rpartition('/')[0]}/{name}".lstrip("/")
+    else:
+        above = _above(store)
+        if above is None:
+            return None
+        (store, _), path = above, name
+    try:
+        return zarr.open_array(store, path=path, mode="r", zarr_format=array.metadata.zarr_format)
+    except (FileNotFoundError, BaseZarrError):
+        return None
+
+
+def _above(store: Any) -> tuple[Any, str] | None:
+    """The store of the folder that a store is in, and what it is called there."""
+    if isinstance(store, LocalStore):
+        root = Path(store.root)
+        return LocalStore(root.parent, read_only=store.read_only), root.name
+    if isinstance(store, FsspecStore):
+        parent, _, name = store.path.rstrip("/").rpartition("/")
+        if parent and not parent.endswith("/"):  # "https://host" has nothing above it
+            return FsspecStore(store.fs, read_only=store.read_only, path=parent), name
+    return None
 
 
 def layout(array: Any, location: str, core: int) -> Layout:
@@ -284,9 +317,33 @@ def sweep(store: Any) -> int:
 def consolidate(store: Any) -> None:
     """Write consolidated metadata, so that xarray opens the group without a warning.
 
+    Groups above that have them are told of this one, which is not seen there otherwise.
+
     zarr's own function warns; to silence that for a moment would silence all threads, and two that
     do it at once leave the filter behind.
     """
     group = documents.read(store)
-    if group is not None:
-        documents.write(store, "", documents.consolidated(group, documents.members(store)))
+    if group is None:
+        return
+    members = documents.members(store)
+    documents.write(store, "", documents.consolidated(group, members))
+    _tell_above(store, {"": group, **members})
+
+
+def _tell_above(store: Any, found: dict[str, documents.Document]) -> None:
+    """Put a group and its members into the consolidated metadata of the groups that it lies in."""
+    above, path = _above(store), ""
+    while above is not None:
+        parent, name = above
+        path = f"{name}/{path}".rstrip("/")
+        found = {f"{name}/{place}".rstrip("/"): document for place, document in found.items()}
+        try:
+            outer = documents.read(parent)
+            if outer is None:
+                return
+            if outer.get("consolidated_metadata"):
+                documents.write(parent, "", documents.inserted(outer, path, found))
+        except Exception as error:  # what is above may be none of ours to read or write
+            logger.warning("%s does not show in the group above: %s", store, error)
+            return
+        above, found = _above(parent), {"": outer, **found}

@@ -1,0 +1,123 @@
+"""The coordinates of a batch, which stand beside an input and go with the solution."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dasksolve.storage import conventions, stores
+from dasksolve.storage.source import Source
+
+logger = logging.getLogger(__name__)
+
+_PIECE = 1 << 17  # numbers that are in memory at once
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """An array that says where along one dimension of the batch its systems are."""
+
+    name: str
+    """Of the dimension, and of the array, in the output."""
+    array: Any
+    """Where it is copied from."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What it is stored as: text of one length is of no specified format in zarr 3."""
+        dtype = self.array.dtype
+        return np.dtypes.StringDType() if dtype.kind == "U" else dtype
+
+    def pieces(self) -> Iterator[tuple[slice, Any]]:
+        """Its numbers, as they are stored, a part after the other."""
+        length = self.array.shape[0]
+        for start in range(0, length, _PIECE):
+            place = slice(start, min(start + _PIECE, length))
+            try:
+                yield place, np.asarray(self.array[place])
+            except Exception as error:  # whatever a store or a codec runs into
+                raise OSError(
+                    f"cannot read the coordinate {stores.address(self.array)}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+
+    def is_same(self, other: Any) -> bool:
+        """Whether another array says the same, under the same units."""
+        ours, theirs = (conventions.described(array) for array in (self.array, other))
+        return (
+            (self.array.shape, ours) == (other.shape, theirs)
+            and self.dtype.kind == Coordinate(self.name, other).dtype.kind
+            and all(_same(piece, np.asarray(other[place])) for place, piece in self.pieces())
+        )
+
+
+def find(
+    sources: tuple[Source, ...], names: tuple[str, ...], sizes: tuple[int, ...]
+) -> tuple[Coordinate, ...]:
+    """The coordinates of dimensions of these names and sizes, from beside any of the inputs.
+
+    Names are those of x, where a dimension may be called otherwise than in the inputs.
+    """
+    found: dict[str, Coordinate] = {}
+    for source in sources:
+        given = source.dimension_names or ()
+        for axis in range(source.layout.batch if given else 0):
+            place = axis + len(sizes) - source.layout.batch
+            if source.array.shape[axis] != sizes[place]:  # it is broadcast
+                continue
+            array = _beside(source, given[axis], sizes[place])
+            if array is None:
+                continue
+            first = found.setdefault(names[place], Coordinate(names[place], array))
+            same_place = stores.address(first.array) == stores.address(array)
+            if not (same_place or first.is_same(array)):
+                raise ValueError(
+                    f"the coordinates {given[axis]} that stand beside a and b differ: "
+                    f"{stores.address(first.array)} and {stores.address(array)}. The systems are "
+                    "paired by their places, not by coordinates: align them first, or give arrays "
+                    "without coordinates"
+                )
+    return tuple(found.values())
+
+
+def write(group: Any, coordinates: tuple[Coordinate, ...]) -> None:
+    """Copy coordinates into a group, unless they are there."""
+    for coordinate in coordinates:
+        there = group.get(coordinate.name)
+        if there is not None and coordinate.is_same(there):
+            continue
+        copy = group.create_array(
+            coordinate.name,
+            shape=coordinate.array.shape,
+            chunks=(max(1, min(_PIECE, coordinate.array.shape[0])),),
+            dtype=coordinate.dtype,
+            attributes=conventions.described(coordinate.array),
+            dimension_names=(coordinate.name,),
+            overwrite=True,
+        )
+        for place, piece in coordinate.pieces():
+            copy[place] = piece
+
+
+def _beside(source: Source, name: str, size: int) -> Any:
+    """The array of this name in the group of an input, if it can be a coordinate."""
+    try:
+        array = stores.beside(source.array, name)
+        names = None if array is None else stores.dimension_names(array)
+        usable = names == (name,) and array.shape == (size,) and array.dtype.kind in "biufUT"
+    except Exception as error:  # it is no part of the problem
+        logger.warning(
+            "the coordinate %s beside %s cannot be read, and is left out: %s",
+            name,
+            source.location,
+            error,
+        )
+        return None
+    return array if usable else None
+
+
+def _same(left: Any, right: Any) -> bool:
+    numbers = left.dtype.kind == "f"
+    return bool(np.array_equal(left, right, equal_nan=numbers))

@@ -1,0 +1,111 @@
+"""What else xarray needs of an output: coordinates, the meaning of status, a place in its group."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from dasksolve import solve_zarr
+
+TIMES = np.arange("2020-01", "2020-07", dtype="M8[M]").astype("M8[ns]")
+
+
+def dataset(names: Any = ("t", "site"), **coordinates: Any) -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    return xr.Dataset(
+        {"a": ((*names, "row", "col"), rng.random((6, 3, 2, 2)) + 2 * np.eye(2))}
+        | {"b": ((*names, "row"), rng.random((6, 3, 2)))},
+        coords=coordinates,
+    )
+
+
+def solved(folder: Path, a: str = "in/a", b: str = "in/b") -> xr.Dataset:
+    solve_zarr(folder / a, folder / b, folder / "out")
+    return xr.open_zarr(folder / "out", chunks=None).load()
+
+
+@pytest.mark.filterwarnings("ignore:The data type:zarr.errors.UnstableSpecificationWarning")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_coordinates_of_the_batch_are_copied(tmp_path: Path, zarr_format: Any) -> None:
+    given = dataset(t=TIMES, site=["Oslo", "Rome", "Lima"], row=["p", "q"])
+    given.to_zarr(tmp_path / "in", zarr_format=zarr_format, consolidated=False)
+    found = solved(tmp_path)
+    assert set(found.coords) == {"t", "site"}
+    xr.testing.assert_equal(found.t, given.t)
+    xr.testing.assert_equal(found.site, given.site)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_packed_coordinates_are_copied_as_they_are_stored(tmp_path: Path, zarr_format: Any) -> None:
+    given = dataset(t=np.array([0.5, 1, 1.5, 2, 2.5, np.nan]), site=[1.0, np.nan, 9.0])
+    encoding = {
+        "t": {"dtype": "i2", "scale_factor": 0.5, "_FillValue": -1},
+        "site": {"_FillValue": -999.0},
+    }
+    given.to_zarr(tmp_path / "in", encoding=encoding, zarr_format=zarr_format, consolidated=False)
+    found = solved(tmp_path)
+    assert np.array_equal(found.t, given.t, equal_nan=True)
+    assert np.array_equal(found.site, given.site, equal_nan=True)
+    assert zarr.open_array(tmp_path / "out/t").dtype == np.int16
+
+
+def test_a_coordinate_of_a_dimension_named_x_goes_with_it(tmp_path: Path) -> None:
+    dataset(("y", "x"), x=[7, 8, 9]).to_zarr(tmp_path / "in", consolidated=False)
+    assert solved(tmp_path)["x_"].values.tolist() == [7, 8, 9]
+
+
+def test_coordinates_beside_both_have_to_be_the_same(tmp_path: Path) -> None:
+    for name, site in (("in", [1, 2, 3]), ("same", [1, 2, 3]), ("other", [3, 2, 1])):
+        dataset(site=site).to_zarr(tmp_path / name, consolidated=False)
+    assert solved(tmp_path, b="same/b").site.values.tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"coordinates site that stand beside a and b differ"):
+        solve_zarr(tmp_path / "in/a", tmp_path / "other/b", tmp_path / "out2")
+    assert not (tmp_path / "out2").exists()
+
+
+def test_what_is_no_coordinate_is_left_alone(tmp_path: Path) -> None:
+    given = dataset(("../secret", "site"))
+    group = zarr.create_group(tmp_path / "in")
+    for name, array in given.items():
+        group.create_array(str(name), data=array.values, dimension_names=array.dims)
+    zarr.create_array(tmp_path / "secret", data=np.arange(6), dimension_names=("../secret",))
+    group.create_array("site", data=np.ones((3, 3)), dimension_names=("site", "z"))
+    assert not solved(tmp_path).coords
+
+
+def test_a_resume_completes_coordinates(tmp_path: Path) -> None:
+    dataset(site=[1, 2, 3]).to_zarr(tmp_path / "in", consolidated=False)
+    solved(tmp_path)
+    zarr.open_array(tmp_path / "out/site")[1] = 0
+    solve_zarr(tmp_path / "in/a", tmp_path / "in/b", tmp_path / "out", resume=True)
+    assert zarr.open_array(tmp_path / "out/site")[...].tolist() == [1, 2, 3]
+
+
+def test_status_says_what_its_numbers_mean(tmp_path: Path) -> None:
+    dataset().to_zarr(tmp_path / "in", consolidated=False)
+    attributes = solved(tmp_path).status.attrs
+    meanings = dict(
+        zip(attributes["flag_meanings"].split(), attributes["flag_values"], strict=True)
+    )
+    assert meanings["pending"] == -1
+    assert meanings["ok"] == 0
+    assert meanings["not_positive_definite"] == 4
+
+
+@pytest.mark.parametrize("place", ["out", "deep/out"])
+def test_an_output_is_seen_in_the_consolidated_group_around_it(tmp_path: Path, place: str) -> None:
+    given = dataset(site=[1, 2, 3])
+    given.to_zarr(tmp_path / "data", zarr_format=2, consolidated=False)
+    with pytest.warns(UserWarning, match="Consolidated metadata"):
+        given.to_zarr(tmp_path / "all", consolidated=True)
+    if "/" in place:
+        zarr.open_group(tmp_path / "all", use_consolidated=False).create_group("deep")
+    solve_zarr(tmp_path / "data/a", tmp_path / "data/b", tmp_path / "all" / place)
+    with xr.open_zarr(tmp_path / "all", consolidated=True) as around:
+        assert set(around.data_vars) == {"a", "b"}
+    with xr.open_zarr(tmp_path / "all", group=place, consolidated=True) as found:
+        assert found.x.dims == ("t", "site", "col")
+        assert found.site.values.tolist() == [1, 2, 3]
