@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +12,7 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
-from dask.utils import format_bytes
+from dask.utils import format_bytes, parse_timedelta
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 WINDOW = 512
 """Tasks in one graph: enough that the workers are not idle between two, few enough for memory."""
 _PATIENCE = 10.0  # seconds without a result until we ask whether anybody works
+_FIRST_WORKER = "5 minutes"
+"""How long the first worker is waited for, where distributed's own setting does not say."""
 _DEATHS = 8  # tasks for each thread of a worker that may die with it, one after the other
 
 Task = Callable[..., Any]
@@ -119,14 +122,10 @@ class Cluster:
     """Microseconds that the scheduler takes for a task, while no other is served."""
 
     def __init__(self, client: Any) -> None:
+        _refuse_unusable(client)
         self.client = client
         self.address = client.scheduler.address
-        threads = client.nthreads()
-        if not threads:
-            raise RuntimeError(
-                f"{client} has no workers; start some, or wait for them with "
-                "client.wait_for_workers(1)"
-            )
+        threads = client.nthreads() or self._first_workers()
         self.processes = len(threads)
         self.workers = max(threads.values())
         self.deaths = 0  # tasks that died with their workers since one was done
@@ -134,6 +133,31 @@ class Cluster:
     def __str__(self) -> str:
         workers = f"{self.processes} workers of up to {self.workers} threads"
         return f"{workers} at {self.address}"
+
+    def _first_workers(self) -> dict[str, int]:
+        """Wait until there are workers; return the threads of each."""
+        setting = dask.config.get("distributed.scheduler.no-workers-timeout", None)
+        limit = parse_timedelta(setting or _FIRST_WORKER)
+        # A warning: whoever forgot to start them may not see the log.
+        warnings.warn(
+            f"the scheduler at {self.address} has no workers yet; waiting for the first of them, "
+            f"up to {limit:g} s",
+            stacklevel=5,
+        )
+        # An adaptive cluster starts workers for tasks alone, and keeps them while it has some.
+        wanted = self.client.submit(_nothing, pure=False)
+        try:
+            while not (threads := self.client.nthreads()):
+                self.client.wait_for_workers(1, timeout=limit)
+        except TimeoutError as error:
+            raise RuntimeError(
+                f"the scheduler at {self.address} got no worker within {limit:g} s; start some "
+                "(dask worker, cluster.scale), or wait longer (DASK_DISTRIBUTED__SCHEDULER__"
+                "NO_WORKERS_TIMEOUT, such as 2h)"
+            ) from error
+        finally:
+            wanted.release()
+        return threads
 
     def _workers(self) -> dict[str, Any]:
         return self.client.scheduler_info(n_workers=-1)["workers"]
@@ -179,6 +203,10 @@ class Cluster:
         self, task: Task, job: Any, windows: Iterable[range], workers: int, on_result: OnResult
     ) -> None:
         """Call ``on_result(task(job, number))`` for each number, whatever becomes of a worker."""
+        with _not_in_the_way():
+            self._run_all(task, job, windows, on_result)
+
+    def _run_all(self, task: Task, job: Any, windows: Iterable[range], on_result: OnResult) -> None:
         self.deaths = 0
         suspects: list[int] = []
 
@@ -287,13 +315,47 @@ class Cluster:
             logger.warning("the scheduler at %s has no workers; waiting for some", self.address)
 
 
+def _nothing() -> None:
+    """A task that needs a worker, and no more."""
+
+
+def _refuse_unusable(client: Any) -> None:
+    """Refuse what is no client that is connected and may be waited for."""
+    from distributed import Client
+
+    if not isinstance(client, Client):
+        what = f"{client!r} is a {type(client).__name__}"
+        raise TypeError(f"client must be a distributed.Client, but {what}; give Client(…) of it")
+    if client.asynchronous:
+        raise RuntimeError(
+            f"{client} is asynchronous here, and the job would block the event loop that it waits "
+            "for; call it in a thread: await asyncio.to_thread(dasksolve.solve_zarr, …)"
+        )
+    if client.status != "running":
+        raise ConnectionError(f"{client} is {client.status}; give one that is connected")
+
+
+def _not_in_the_way() -> AbstractContextManager[Any]:
+    """Within a task, leave its thread to those that are waited for, as dask's own compute does."""
+    from distributed import get_worker, worker_client
+
+    try:
+        get_worker()
+    except ValueError:  # this is no task
+        return nullcontext()
+    return worker_client()
+
+
 def choose(client: Any, workers: int | None) -> Threads | Cluster:
-    """The given client's cluster, else the current client's, else threads of this process."""
+    """The given client's cluster, else the current client's, else threads of this process.
+
+    In a task, the current client is that of its worker.
+    """
     if client is None and "distributed" in sys.modules:
         import distributed  # waits where another thread has not done with importing it
 
         try:
-            client = distributed.default_client()
+            client = distributed.get_client()
         except ValueError:  # there is none
             client = None
     return Threads(workers) if client is None else Cluster(client)

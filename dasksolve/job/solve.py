@@ -78,7 +78,8 @@ def solve_zarr(
     workers : int, optional
         Threads; default: all cores. Ignored with a client: its workers' threads are used.
     client : distributed.Client, optional
-        The cluster to run on; default: the current client if there is one, else threads.
+        The cluster to run on; default: the current client if there is one (in a task, that of its
+        worker), else threads.
     resume : bool, default False
         Go on with an output that exists: blocks that are done stay, half-written files are swept.
         Refused where the inputs or the options are not those of the first run.

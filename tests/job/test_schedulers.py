@@ -1,5 +1,6 @@
 """The same job on threads and on a cluster."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -7,22 +8,23 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
 from dask.callbacks import Callback
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_client
 from families import same_bits
 from stored import Stored, files
 
 import dasksolve
-from dasksolve import BlockErrors, Report, solve_zarr
+from dasksolve import BlockErrors, Report, check_zarr, solve_zarr
 from dasksolve.job.schedulers import Cluster, Threads, choose
 
 
@@ -199,14 +201,83 @@ def test_memory_that_workers_cannot_see_is_refused(two_processes: Client, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cluster_without_workers_is_refused(batch: Stored) -> None:
+def test_a_cluster_that_gets_no_worker_is_refused_after_a_while(batch: Stored) -> None:
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
-        pytest.raises(RuntimeError, match="has no workers; start some"),
+        dask.config.set({"distributed.scheduler.no-workers-timeout": "0.2s"}),
+        pytest.warns(UserWarning, match=r"no workers yet; waiting for the first .* up to 0.2 s"),
+        pytest.raises(RuntimeError, match=r"got no worker within 0.2 s; start some"),
     ):
         solve_zarr(batch.a_path, batch.b_path, batch.out, client=client)
     assert not Path(batch.out).exists()
+
+
+def test_an_adaptive_cluster_begins_without_workers(batch: Stored) -> None:
+    with (
+        LocalCluster(
+            n_workers=0, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        cluster.adapt(minimum=0, maximum=1, interval="10ms")
+        with pytest.warns(UserWarning, match="no workers yet; waiting for the first of them"):
+            report = solve_zarr(batch.a_path, batch.b_path, batch.out, client=client)
+    assert report.blocks_done == report.blocks
+    assert report.flagged == (123, 456, 789)
+
+
+@pytest.mark.usefixtures("many_blocks")
+@pytest.mark.parametrize("named", [False, True], ids=["current client", "client="])
+def test_a_job_in_a_task_leaves_its_thread_to_the_blocks(batch: Stored, named: bool) -> None:
+    def solve() -> tuple[int, int]:
+        chosen = {"client": get_client()} if named else {}
+        report = solve_zarr(batch.a_path, batch.b_path, batch.out, **chosen)
+        checked = check_zarr(batch.a_path, batch.b_path, batch.out, **chosen)
+        return report.blocks_done, checked.blocks_done
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        assert client.submit(solve, pure=False).result(timeout=60) == (10, 10)
+        assert client.submit(sum, (1, 2)).result(timeout=60) == 3  # its thread came back
+
+
+def closed_client() -> Client:
+    with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
+        return client
+
+
+@pytest.mark.parametrize(
+    ("client", "error", "message"),
+    [
+        pytest.param(lambda: "tcp://127.0.0.1:8786", TypeError, "is a str; give Client", id="URL"),
+        pytest.param(closed_client, ConnectionError, "is closed; give one", id="closed"),
+    ],
+)
+def test_what_is_no_open_client_is_refused(
+    batch: Stored, client: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        solve_zarr(batch.a_path, batch.b_path, batch.out, client=client())
+    assert not Path(batch.out).exists()
+
+
+def test_an_asynchronous_client_works_from_a_thread(batch: Stored) -> None:
+    async def solve() -> Report:
+        cluster = LocalCluster(
+            n_workers=1, processes=False, dashboard_address=":0", asynchronous=True
+        )
+        async with cluster, Client(cluster, asynchronous=True):
+            with pytest.raises(RuntimeError, match=r"would block the event loop .*to_thread"):
+                solve_zarr(batch.a_path, batch.b_path, batch.out)
+            return await asyncio.to_thread(solve_zarr, batch.a_path, batch.b_path, batch.out)
+
+    with ThreadPoolExecutor(1) as pool:  # asyncio.run takes the event loop of its thread
+        assert pool.submit(asyncio.run, solve()).result(60).flagged == (123, 456, 789)
 
 
 @pytest.mark.usefixtures("many_blocks")
