@@ -1,16 +1,19 @@
 """`solve` and `solve_ex`: one function for NumPy and for dask."""
 
 import inspect
-from typing import Any
+from dataclasses import replace
+from typing import Any, Never
 
 import dask.array as da
 from dask.array.core import apply_infer_dtype
 
 from dasksolve.batch import bands, eager, lazy
+from dasksolve.batch.options import Options, refuse_unknown, refusing
 from dasksolve.errors import SingularSystemError
 from dasksolve.solution import Solution
 
 
+@refusing
 def solve(
     a: Any,
     b: Any,
@@ -18,7 +21,9 @@ def solve(
     assume_a: str = "gen",
     lower: bool = False,
     on_singular: str = "raise",
+    rcond: float | None = None,
     workers: int = 1,
+    **unknown: Never,
 ) -> Any:
     """Solve a batch of dense linear systems ``a[i] x[i] = b[i]``.
 
@@ -51,6 +56,12 @@ def solve(
         systems have been looked at, `SingularSystemError` names them. "nan": NaN in x of those
         systems only. "lstsq": the minimum-norm least-squares solution (`numpy.linalg.lstsq`) of
         those systems only.
+    rcond : float, optional
+        A system whose reciprocal condition number (in the 1-norm, as `solve_ex` gives it) is below
+        rcond counts as singular, and its x is by `on_singular`: as rounded normal equations of too
+        few observations, hardly a pivot of which is exactly zero. "lstsq" then leaves out singular
+        values below rcond times the largest (at least N eps), as `numpy.linalg.lstsq`. It costs
+        what the condition costs in `solve_ex`. Default: only an exactly zero pivot counts.
     workers : int, default 1
         Threads for input in memory, as in `scipy.fft`; -1 means all cores. Ignored for dask input,
         where dask's scheduler is the only parallelism.
@@ -92,16 +103,17 @@ def solve(
     array([[1. , 0.5],
            [5. , 3. ]])
     """
+    if unknown:
+        refuse_unknown("solve", unknown)
+    options = Options.of(assume_a, lower, on_singular, rcond=rcond)
     if isinstance(a, da.Array) or isinstance(b, da.Array):
-        return lazy.solve(a, b, assume_a=assume_a, lower=lower, on_singular=on_singular)
+        return lazy.solve(a, b, options)
     try:
-        return eager.solve(
-            a, b, assume_a=assume_a, lower=lower, on_singular=on_singular, workers=workers
-        )
+        return eager.solve(a, b, options, workers)
     except SingularSystemError:
         if not _dask_infers_dtype():
             raise
-        return eager.solve(a, b, assume_a=assume_a, lower=lower, on_singular="nan")
+        return eager.solve(a, b, replace(options, on_singular="nan"))
 
 
 def solve_tridiagonal(
@@ -147,12 +159,14 @@ def solve_tridiagonal(
     >>> dasksolve.solve_tridiagonal(lower, diagonal, upper, np.ones(4))[0]
     array([2., 3., 3., 2.])
     """
+    options = Options.of("tridiagonal", on_singular=on_singular)
     given = (lower, diagonal, upper, b)
     if any(isinstance(values, da.Array) for values in given):
-        return lazy.solve_tridiagonal(*given, on_singular=on_singular)
-    return bands.solve(*given, on_singular=on_singular, workers=workers)
+        return lazy.solve_tridiagonal(*given, options)
+    return bands.solve(*given, options, workers)
 
 
+@refusing
 def solve_ex(
     a: Any,
     b: Any,
@@ -161,7 +175,9 @@ def solve_ex(
     lower: bool = False,
     on_singular: str = "nan",
     refine: bool = False,
+    rcond: float | None = None,
     workers: int = 1,
+    **unknown: Never,
 ) -> Solution:
     """Solve a batch of dense linear systems, and say of every one how far to trust its answer.
 
@@ -176,6 +192,8 @@ def solve_ex(
         As in `solve`.
     on_singular : {"nan", "raise", "lstsq"}, default "nan"
         As in `solve`.
+    rcond : float, optional
+        As in `solve`: systems below it are ``ILL_CONDITIONED``, and their x is by `on_singular`.
     refine : bool, default False
         Refine the answers whose backward error exceeds 4 eps, by one step with a residual in twice
         the precision; x of those has other bits than `solve` gives.
@@ -188,7 +206,8 @@ def solve_ex(
         by one task for each chunk.
 
         - ``status``: `Status`, int8. ``ILL_CONDITIONED`` where ``rcond`` is below the eps of x's
-          dtype: x is then a solution of a nearby system, and may have no correct digit.
+          dtype: x is then a solution of a nearby system, and may have no correct digit. With
+          `rcond` given, where it is below that, too.
         - ``rcond``: 1 / (‖A‖₁ ‖A⁻¹‖₁), float64: exact for N ≤ 8, beyond it an estimate that
           is too large by a factor of 3 at times, and of 10 hardly ever. 0 for singular systems,
           NaN for non-finite ones.
@@ -217,19 +236,12 @@ def solve_ex(
     >>> [dasksolve.Status(s).name for s in status]
     ['OK', 'SINGULAR']
     """
+    if unknown:
+        refuse_unknown("solve_ex", unknown)
+    options = Options.of(assume_a, lower, on_singular, True, refine, rcond)
     if isinstance(a, da.Array) or isinstance(b, da.Array):
-        return lazy.solve_ex(
-            a, b, assume_a=assume_a, lower=lower, on_singular=on_singular, refine=refine
-        )
-    return eager.solve_ex(
-        a,
-        b,
-        assume_a=assume_a,
-        lower=lower,
-        on_singular=on_singular,
-        refine=refine,
-        workers=workers,
-    )
+        return lazy.solve(a, b, options)
+    return eager.solve(a, b, options, workers)
 
 
 def _dask_infers_dtype() -> bool:

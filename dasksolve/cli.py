@@ -11,13 +11,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import dasksolve
+from dasksolve.batch.options import ON_SINGULAR, STRUCTURES, Options
 from dasksolve.batch.pieces import thread_count
-from dasksolve.batch.problem import ON_SINGULAR, STRUCTURES
 from dasksolve.command import bench, demo, interrupt
 from dasksolve.job import page
 from dasksolve.job.memory import parse_size
@@ -80,6 +80,13 @@ def parser() -> argparse.ArgumentParser:
         "--refine",
         action="store_true",
         help="refine the answers whose backward error exceeds 4 eps",
+    )
+    solve.add_argument(
+        "--rcond",
+        type=_rcond,
+        metavar="R",
+        help="count systems as singular whose reciprocal condition number is below R, say 1e-12 "
+        "(default: only those with a pivot of zero)",
     )
     _resources(solve)
     again = solve.add_mutually_exclusive_group()
@@ -173,6 +180,13 @@ def _threads(word: str) -> int:
         ) from error
 
 
+def _rcond(word: str) -> float | None:
+    try:
+        return Options.of(rcond=float(word)).rcond
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{word} is not a number from 0 to 1") from error
+
+
 def _size(word: str) -> int:
     try:
         return parse_size("size", word)
@@ -263,12 +277,8 @@ def _client(options: argparse.Namespace, stack: ExitStack) -> Any:
 
 def run_solve(options: argparse.Namespace) -> int:
     """Solve."""
+    how = {field.name: getattr(options, field.name) for field in fields(Options)}
     job = {
-        "assume_a": options.assume_a,
-        "lower": options.lower,
-        "on_singular": options.on_singular,
-        "diagnostics": options.diagnostics,
-        "refine": options.refine,
         "memory_limit": options.memory,
         "workers": options.workers,
         "resume": options.resume,
@@ -279,7 +289,7 @@ def run_solve(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         job["client"] = _client(options, stack)
         if options.dry_run:
-            prepared = prepare(*arrays, **job)
+            prepared = prepare(*arrays, Options.of(**how), **job)
             if options.json or options.json_lines:
                 print(json.dumps(asdict(prepared.plan)))
             else:
@@ -290,7 +300,7 @@ def run_solve(options: argparse.Namespace) -> int:
             options,
             lambda: dasksolve.solve_zarr(
                 *arrays,
-                **job,
+                **{**how, **job},
                 strict=options.strict,
                 progress=watch,
             ),

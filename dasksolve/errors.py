@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dasksolve.status import Status
+
 if TYPE_CHECKING:
     from dasksolve.job.report import Report
 
@@ -17,7 +19,7 @@ class PerformanceWarning(UserWarning):
 
 
 class SingularSystemError(np.linalg.LinAlgError):
-    """Some systems of a batch have no unique solution.
+    """Some systems of a batch have no unique solution, or none that `rcond` lets count.
 
     Attributes
     ----------
@@ -49,9 +51,12 @@ class SingularSystemError(np.linalg.LinAlgError):
         named = ", ".join(str(i) for i in indices[:_NAMED])
         more = ", …" if len(indices) > _NAMED else ""
         count = f"{len(indices)} system{'s' if len(indices) != 1 else ''}"
+        kind = "singular"
+        if np.any(status == Status.ILL_CONDITIONED):
+            kind += " or of a reciprocal condition number below rcond"
         super().__init__(
             f"{count} of a batch of shape {batch_shape} "
-            f"{'are' if len(indices) != 1 else 'is'} singular, at flat index {named}{more}; "
+            f"{'are' if len(indices) != 1 else 'is'} {kind}, at flat index {named}{more}; "
             'on_singular="nan" gives NaN for those alone, "lstsq" their least-squares solution'
         )
 

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from dasksolve import api
+from dasksolve.batch.options import refuse_unknown, refusing
 from dasksolve.solution import Solution
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
+@refusing
 def solve(
     a: "xr.DataArray",
     b: "xr.DataArray",
@@ -19,8 +21,10 @@ def solve(
     assume_a: str = "gen",
     lower: bool = False,
     on_singular: str = "raise",
+    rcond: float | None = None,
     workers: int = 1,
     keep_attrs: bool = False,
+    **unknown: Never,
 ) -> "xr.DataArray":
     """Solve a batch of dense linear systems whose dimensions have names.
 
@@ -33,7 +37,7 @@ def solve(
         that a does not have numbers right-hand sides of the same systems.
     dims : (str, str), default ("row", "col")
         The names of the equations and of the unknowns in a.
-    assume_a, lower, on_singular, workers
+    assume_a, lower, on_singular, rcond, workers
         As in `dasksolve.solve`.
     keep_attrs : bool, default False
         Whether x gets the attributes of b.
@@ -70,15 +74,19 @@ def solve(
       * pixel    (pixel) int64 16B 7 9
     Dimensions without coordinates: col
     """
+    if unknown:
+        refuse_unknown("labelled.solve", unknown)
     options = {
         "assume_a": assume_a,
         "lower": lower,
         "on_singular": on_singular,
+        "rcond": rcond,
         "workers": workers,
     }
     return _apply(api.solve, a, b, dims, 0, keep_attrs, options)
 
 
+@refusing
 def solve_ex(
     a: "xr.DataArray",
     b: "xr.DataArray",
@@ -88,8 +96,10 @@ def solve_ex(
     lower: bool = False,
     on_singular: str = "nan",
     refine: bool = False,
+    rcond: float | None = None,
     workers: int = 1,
     keep_attrs: bool = False,
+    **unknown: Never,
 ) -> "xr.Dataset":
     """Solve a batch whose dimensions have names, and say of every system how far to trust it.
 
@@ -98,7 +108,7 @@ def solve_ex(
     a : xarray.DataArray with dimensions (..., row, col), in any order
     b : xarray.DataArray with dimension row
     dims : (str, str), default ("row", "col")
-    assume_a, lower, on_singular, refine, workers
+    assume_a, lower, on_singular, refine, rcond, workers
         As in `dasksolve.solve_ex`.
     keep_attrs : bool, default False
         As in `solve`, whose parameters are the same.
@@ -124,11 +134,14 @@ def solve_ex(
     >>> labelled.solve_ex(a, xr.DataArray([8.0, 4.0], dims="row")).status.values
     array([0, 1], dtype=int8)
     """
+    if unknown:
+        refuse_unknown("labelled.solve_ex", unknown)
     options = {
         "assume_a": assume_a,
         "lower": lower,
         "on_singular": on_singular,
         "refine": refine,
+        "rcond": rcond,
         "workers": workers,
     }
     x, *numbers = _apply(api.solve_ex, a, b, dims, 3, keep_attrs, options)

@@ -10,6 +10,7 @@ from numba.np.numpy_support import as_dtype
 from numpy.typing import NDArray
 
 from dasksolve.batch import eager
+from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import piece_size
 from dasksolve.batch.problem import describe
 from dasksolve.kernels.calls import call, kernel_for
@@ -18,6 +19,8 @@ from dasksolve.status import Status
 
 PENDING, OK, SINGULAR = int(Status.PENDING), int(Status.OK), int(Status.SINGULAR)
 register_jitable(piece_size)
+
+_NAN = Options(on_singular="nan")
 
 FITS, NOT_SQUARE, NO_SYSTEMS, NO_BATCH = range(4)
 
@@ -72,7 +75,7 @@ def solve(a: Any, b: Any) -> NDArray[Any]:
     >>> largest(a, np.array([[2.0, 2.0], [3.0, 5.0]]))
     5.0
     """
-    return eager.solve(a, b)
+    return eager.solve(a, b, Options())
 
 
 def solve_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> None:
@@ -116,7 +119,7 @@ def solve_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
     except ValueError:
         return
     if problem.x_shape == x.shape and problem.batch_shape == status.shape:
-        x[...], status[...] = eager.solve_with_status(a, b, problem, "nan")
+        x[...], status[...] = eager.solve_with_status(a, b, problem, _NAN)
 
 
 def _problem(a: Any, b: Any) -> Any:

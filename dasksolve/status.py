@@ -15,7 +15,8 @@ class Status(IntEnum):
     SINGULAR : 1
         An exactly zero pivot; x is by `on_singular`.
     ILL_CONDITIONED : 2
-        x is the solution, but the reciprocal condition number is below eps.
+        x is the solution, but the reciprocal condition number is below eps; where it is below
+        an `rcond` that was given, x is by `on_singular`.
     NONFINITE : 3
         x is NaN: the input held NaN or Inf, or a pivot or x over- or underflowed.
     NOT_POSITIVE_DEFINITE : 4

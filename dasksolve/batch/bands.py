@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.batch import eager, pieces
-from dasksolve.batch.problem import ON_SINGULAR, Problem, check_word, describe_bands
+from dasksolve.batch.options import Options
+from dasksolve.batch.problem import Problem, describe_bands
 from dasksolve.errors import SingularSystemError
 
 
 def solve(
-    lower: Any, diagonal: Any, upper: Any, b: Any, *, on_singular: str = "raise", workers: int = 1
+    lower: Any, diagonal: Any, upper: Any, b: Any, options: Options, workers: int = 1
 ) -> NDArray[Any]:
     """Solve a batch held in memory; `dasksolve.solve_tridiagonal` documents it."""
-    check_word("on_singular", on_singular, ON_SINGULAR)
     threads = pieces.thread_count(workers)
     named = {"lower": lower, "diagonal": diagonal, "upper": upper}
     bands = [eager.as_array(name, values) for name, values in named.items()]
@@ -23,9 +23,9 @@ def solve(
     problem = describe_bands(*((v.shape, v.dtype) for v in (*bands, b)))
     x, status = _solve(bands, b[..., None] if problem.vectors else b, problem, threads)
     failed = np.flatnonzero(eager.is_singular(status))
-    if failed.size and on_singular == "raise":
+    if failed.size and options.on_singular == "raise":
         raise SingularSystemError(failed, problem.batch_shape, status.reshape(-1)[failed])
-    if failed.size and on_singular == "lstsq":
+    if failed.size and options.on_singular == "lstsq":
         _least_squares(bands, b[..., None] if problem.vectors else b, x, failed)
     return x[..., 0] if problem.vectors else x[..., : problem.k]
 
@@ -39,22 +39,12 @@ def _solve(
     x, status = np.empty((*batch_shape, n, k), problem.dtype), np.zeros(batch_shape, np.int8)
     if x.size == 0:
         return x, status
-    kernel = kernels.tridiagonal_bands(problem.dtype)
-    bands = [np.broadcast_to(band, (*batch_shape, n)) for band in bands]
-    b = np.broadcast_to(b, x.shape)
-    flat_x, flat_status = x.reshape(-1, n, k), status.reshape(-1)
-
-    def solve_part(part: tuple[tuple[Any, ...], slice]) -> None:
-        index, flat = part
-        ready = [
-            np.require(values[index], problem.dtype, ["C", "A"]).reshape(-1, *core)
-            for values, core in [*((band, (n,)) for band in bands), (b, (n, k))]
-        ]
-        kernel(*ready, flat_x[flat], flat_status[flat])
-
+    given = [pieces.Given(band, 1, problem.dtype) for band in bands]
+    given.append(pieces.Given(b, 2, problem.dtype))
     size = pieces.PIECE // ((3 + 2 * k) * n * problem.dtype.itemsize)
     size = size // pieces.LANES * pieces.LANES or pieces.LANES
-    pieces.in_threads(solve_part, list(pieces.pieces(batch_shape, size)), threads)
+    kernel = kernels.tridiagonal_bands(problem.dtype)
+    pieces.call(kernel, batch_shape, size, given, (x, status), threads)
     return x, status
 
 
@@ -68,4 +58,4 @@ def _least_squares(
         index = np.unravel_index(place, batch_shape)
         low, middle, high = (band[index].astype(x.dtype) for band in bands)
         a = np.diag(low[1:], -1) + np.diag(middle) + np.diag(high[:-1], 1)
-        x[index] = np.linalg.lstsq(a, b[index].astype(x.dtype), rcond=None)[0]
+        x[index] = eager.least_squares(a, b[index], x.dtype)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve import kernels
-from dasksolve.batch.pieces import PIECE, broadcast, pieces, plain
+from dasksolve.batch.pieces import PIECE, Given, call
 
 
 def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
@@ -15,15 +15,18 @@ def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArra
     errors = np.zeros(batch_shape)
     if x.size == 0:
         return errors
-    a, b, flat = broadcast(a, errors.shape), broadcast(b, errors.shape), errors.reshape(-1)
     wide = np.result_type(x, np.float64)
     kernel = kernels.backward_errors(wide)
-    for index, where in pieces(errors.shape, max(1, PIECE // (16 * n * max(n, k)))):
-        system = [plain(values[index], n, wide) for values in (a, b, x)]
-        kernel(*system, flat[where])
-        unknown = np.isnan(flat[where])
+
+    def measure(*arrays: NDArray[Any]) -> None:
+        kernel(*arrays)
+        *system, found = arrays
+        unknown = np.isnan(found)
         if unknown.any():
-            flat[where][unknown] = _scaled_errors(kernel, *(values[unknown] for values in system))
+            found[unknown] = _scaled_errors(kernel, *(values[unknown] for values in system))
+
+    given = [Given(values, 2, wide) for values in (a, b, x)]
+    call(measure, errors.shape, max(1, PIECE // (16 * n * max(n, k))), given, [errors])
     return errors
 
 

@@ -7,17 +7,17 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.batch.diagnosis import backward_errors
+from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import (
     PIECE,
+    Given,
     broadcast,
-    in_threads,
+    call,
     is_plain,
     piece_size,
-    pieces,
-    plain,
     thread_count,
 )
-from dasksolve.batch.problem import ON_SINGULAR, Problem, check_word, describe
+from dasksolve.batch.problem import Problem, describe
 from dasksolve.batch.refinement import ENOUGH, refined
 from dasksolve.batch.structure import meant
 from dasksolve.errors import SingularSystemError
@@ -25,107 +25,98 @@ from dasksolve.solution import Solution
 from dasksolve.status import Status
 
 
-def solve(
-    a: Any,
-    b: Any,
-    *,
-    assume_a: str = "gen",
-    lower: bool = False,
-    on_singular: str = "raise",
-    workers: int = 1,
-) -> NDArray[Any]:
-    """Solve a batch held in memory; `dasksolve.solve` documents it."""
-    check_word("on_singular", on_singular, ON_SINGULAR)
+def solve(a: Any, b: Any, options: Options, workers: int = 1) -> Any:
+    """Solve a batch held in memory: x, or with diagnostics a `Solution`; raise as options say."""
     threads = thread_count(workers)
     a, b = as_array("a", a), as_array("b", b)
-    problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
-    x, status = solve_with_status(a, b, problem, on_singular, threads)
-    if on_singular == "raise":
-        _raise_singular(status)
-    return x
+    problem = describe(a.shape, a.dtype, b.shape, b.dtype)
+    if not options.diagnoses:
+        x, status = solve_with_status(a, b, problem, options, threads)
+        if options.on_singular == "raise" and np.count_nonzero(status):
+            _raise_singular(status, is_singular(status))
+        return x
+    solution = solve_and_diagnose(a, b, problem, options, threads)
+    if options.on_singular == "raise":
+        _raise_singular(solution.status, is_failed(solution, options))
+    return solution if options.diagnostics else solution.x
 
 
-def solve_ex(
-    a: Any,
-    b: Any,
-    *,
-    assume_a: str = "gen",
-    lower: bool = False,
-    on_singular: str = "nan",
-    refine: bool = False,
-    workers: int = 1,
-) -> Solution:
-    """Solve a batch held in memory and diagnose it; `dasksolve.solve_ex` documents it."""
-    check_word("on_singular", on_singular, ON_SINGULAR)
-    threads = thread_count(workers)
-    a, b = as_array("a", a), as_array("b", b)
-    problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
-    solution = solve_and_diagnose(a, b, problem, on_singular, threads, refine)
-    if on_singular == "raise":
-        _raise_singular(solution.status)
-    return solution
+def _raise_singular(status: NDArray[np.int8], where: NDArray[np.bool_]) -> None:
+    failed = np.flatnonzero(where)
+    if failed.size:
+        raise SingularSystemError(failed, status.shape, status.reshape(-1)[failed])
 
 
-def _raise_singular(status: NDArray[np.int8]) -> None:
-    if np.count_nonzero(status):
-        failed = np.flatnonzero(is_singular(status))
-        if failed.size:
-            raise SingularSystemError(failed, status.shape, status.reshape(-1)[failed])
+def answers(
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, threads: int = 1
+) -> tuple[NDArray[Any], ...]:
+    """Return x and status, then condition and backward error if they are needed; raise nothing."""
+    solve = solve_and_diagnose if options.diagnoses else solve_with_status
+    return solve(a, b, problem, options, threads)
 
 
 def solve_with_status(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, on_singular: str, threads: int = 1
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, threads: int = 1
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
-    """Return x and the status of every system; raise nothing."""
-    x, status = _solve(a, b, problem, threads)
-    if on_singular == "lstsq" and np.count_nonzero(status):
-        _least_squares(a, b, x, status, problem)
+    """Return x and the status of every system, whatever its condition; raise nothing."""
+    x, status = _solve(a, b, problem, options, threads)
+    if options.on_singular == "lstsq" and np.count_nonzero(status):
+        _least_squares(a, b, x, is_singular(status), problem, options)
     return x, status
 
 
 def solve_and_diagnose(
-    a: NDArray[Any],
-    b: NDArray[Any],
-    problem: Problem,
-    on_singular: str,
-    threads: int = 1,
-    refine: bool = False,
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, threads: int = 1
 ) -> Solution:
     """Return x, and the status, condition and backward error of every system; raise nothing."""
     if problem.n:
         rcond, error = np.empty(problem.batch_shape), np.empty(problem.batch_shape)
     else:  # no kernel has anything to say
         rcond, error = np.ones(problem.batch_shape), np.zeros(problem.batch_shape)
-    x, status = _solve(a, b, problem, threads, (rcond, error))
+    x, status = _solve(a, b, problem, options, threads, (rcond, error))
+    solution = Solution(x, status, rcond, error)
     if rcond.size and np.isnan(rcond.max() + error.max()):  # half the time of sums
         unknown = (status == Status.OK) & (np.isnan(rcond) | np.isnan(error))
         if unknown.any():
-            _diagnose_scaled(a, b, x, problem, unknown, (status, rcond, error))
-        if on_singular == "lstsq":
-            _least_squares(a, b, x, status, problem)
-            solved = is_singular(status)
-            error[solved] = backward_errors(*_gathered(a, b, x, problem, solved))
-    if refine:
-        _refine(a, b, x, problem, ~is_singular(status), error)
-    return Solution(x, status, rcond, error)
+            _diagnose_scaled(a, b, problem, options, unknown, solution)
+    if np.count_nonzero(status) or options.rcond is not None:
+        _settle_failed(a, b, problem, options, solution)
+    if options.refine:
+        _refine(a, b, problem, options, solution)
+    return solution
+
+
+def _settle_failed(
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, solution: Solution
+) -> None:
+    """Give the systems that count as singular the x that the options want."""
+    x, status, _, error = solution
+    failed = is_failed(solution, options)
+    if not failed.any():
+        return
+    poor = failed & ~is_singular(status)
+    status[poor] = Status.ILL_CONDITIONED
+    if options.on_singular == "lstsq":
+        _least_squares(a, b, x, failed, problem, options)
+        error[failed] = backward_errors(*_gathered(a, b, x, problem, options, failed))
+    else:
+        x[poor], error[poor] = np.nan, np.nan
 
 
 def _refine(
-    a: NDArray[Any],
-    b: NDArray[Any],
-    x: NDArray[Any],
-    problem: Problem,
-    solved: NDArray[np.bool_],
-    error: NDArray[np.float64],
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, solution: Solution
 ) -> None:
     """Refine the answers that are not exact enough, and keep what is better."""
+    x, _, _, error = solution
+    solved = ~is_failed(solution, options)
     doubtful = np.flatnonzero(solved & (error > ENOUGH * np.finfo(problem.dtype).eps))
     size = max(1, _piece_size(problem)) if doubtful.size else 1
     for first in range(0, doubtful.size, size):
         some = np.unravel_index(doubtful[first : first + size], error.shape)
         where = np.zeros(error.shape, bool)
         where[some] = True
-        left, right, first_x = (v.astype(problem.dtype) for v in _gathered(a, b, x, problem, where))
+        gathered = _gathered(a, b, x, problem, options, where)
+        left, right, first_x = (values.astype(problem.dtype) for values in gathered)
         better = refined(left, right, first_x)
         errors = backward_errors(left, right, better)
         kept = errors < error[where]
@@ -138,44 +129,47 @@ def _solve(
     a: NDArray[Any],
     b: NDArray[Any],
     problem: Problem,
+    options: Options,
     threads: int,
     diagnostics: tuple[NDArray[np.float64], ...] = (),
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
-    if diagnostics and problem.assume_a != "gen":
-        return _diagnose_structure(a, b, problem, threads, diagnostics)
+    if diagnostics and options.assume_a != "gen":
+        return _diagnose_structure(a, b, problem, options, threads, diagnostics)
     direct = problem.direct and is_plain(a) and is_plain(b)
-    return (_solve_direct if direct else _solve_any)(a, b, problem, threads, diagnostics)
+    return (_solve_direct if direct else _solve_any)(a, b, problem, options, threads, diagnostics)
 
 
 def _diagnose_structure(
     a: NDArray[Any],
     b: NDArray[Any],
     problem: Problem,
+    options: Options,
     threads: int,
     diagnostics: tuple[NDArray[np.float64], ...],
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
     """Solve by structure; take the condition from the general kernel, on what is meant."""
-    x, status = _solve(a, b, problem, threads)
-    n, batch_shape, dtype = problem.n, problem.batch_shape, problem.dtype
+    x, status = _solve(a, b, problem, options, threads)
+    n, dtype = problem.n, problem.dtype
     if status.size == 0 or n == 0:
         return x, status
     general = kernels.pick("gen", n, 1, status.size, dtype, True)
-    columns = (b[..., None], x[..., None]) if problem.vectors else (b, x)
-    a, given, found = (broadcast(values, batch_shape) for values in (a, *columns))
-    rcond, error = (values.reshape(-1) for values in diagnostics)
 
-    def diagnose(part: tuple[tuple[Any, ...], slice]) -> None:
-        index, flat = part
-        whole = meant(plain(a[index], n, dtype), problem.assume_a, problem.lower)
+    def diagnose(
+        a: NDArray[Any],
+        b: NDArray[Any],
+        x: NDArray[Any],
+        rcond: NDArray[np.float64],
+        error: NDArray[np.float64],
+    ) -> None:
+        whole = meant(a, options)
         zeros = np.zeros((len(whole), n, 1), dtype)
-        general(whole, zeros, zeros.copy(), np.empty(len(whole), np.int8), rcond[flat], error[flat])
-        shape = (len(whole), n, given.shape[-1])
-        error[flat] = backward_errors(
-            whole, given[index].reshape(shape), found[index].reshape(shape)
-        )
+        general(whole, zeros, zeros.copy(), np.empty(len(whole), np.int8), rcond, error)
+        error[...] = backward_errors(whole, b, x)
 
-    in_threads(diagnose, list(pieces(batch_shape, _piece_size(problem))), threads)
-    flat_status = status.reshape(-1)
+    columns = (b[..., None], x[..., None]) if problem.vectors else (b, x)
+    given = [Given(values, 2, dtype) for values in (a, *columns)]
+    call(diagnose, problem.batch_shape, _piece_size(problem), given, diagnostics, threads)
+    rcond, flat_status = diagnostics[0].reshape(-1), status.reshape(-1)
     rcond[is_singular(flat_status)] = 0
     rcond[flat_status == Status.NONFINITE] = np.nan
     poor = (flat_status == Status.OK) & (rcond < np.finfo(dtype).eps)
@@ -187,25 +181,25 @@ def _solve_direct(
     a: NDArray[Any],
     b: NDArray[Any],
     problem: Problem,
+    options: Options,
     threads: int,
     diagnostics: tuple[NDArray[np.float64], ...],
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
     """Solve what the kernel can take as it is: no call wasted, since N = 2 is solved in 0.5 µs."""
     n, k = problem.n, problem.k
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, np.int8)
-    kernel = _kernel(problem, bool(diagnostics))
+    kernel = _kernel(problem, options, bool(diagnostics))
     flat_x, flat_status, flat = x, status, len(problem.batch_shape) == 1
     if not flat:
         a, flat_status = a.reshape(-1, n, n), status.ravel()
         diagnostics = tuple(map(np.ravel, diagnostics))
     if problem.vectors or not flat:
         b, flat_x = b.reshape(-1, n, k), x.reshape(-1, n, k)
+    arrays = (a, b, flat_x, flat_status, *diagnostics)
     if threads == 1 and a.nbytes + b.nbytes <= PIECE:
-        kernel(a, b, flat_x, flat_status, *diagnostics)
+        kernel(*arrays)
     else:
-        arrays = (a, b, flat_x, flat_status, *diagnostics)
-        parts = [part for _, part in pieces((status.size,), _piece_size(problem))]
-        in_threads(lambda part: kernel(*(array[part] for array in arrays)), parts, threads)
+        call(kernel, (status.size,), _piece_size(problem), (), arrays, threads)
     return x, status
 
 
@@ -213,43 +207,43 @@ def _solve_any(
     a: NDArray[Any],
     b: NDArray[Any],
     problem: Problem,
+    options: Options,
     threads: int,
     diagnostics: tuple[NDArray[np.float64], ...],
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
     """Solve what is to be broadcast, converted or made contiguous: piece by piece, in the cache."""
-    n, k, batch_shape = problem.n, problem.k, problem.batch_shape
+    n, k, batch_shape, dtype = problem.n, problem.k, problem.batch_shape, problem.dtype
     if k == 0:  # a may be singular all the same: look at it with a right-hand side of zeros
         b = np.zeros((*b.shape[:-1], 1), b.dtype)
     if problem.vectors:
         b = b[..., None]
-    x = np.empty((*batch_shape, n, max(k, 1)), problem.dtype)
-    status = np.zeros(batch_shape, np.int8)
+    x, status = np.empty((*batch_shape, n, max(k, 1)), dtype), np.zeros(batch_shape, np.int8)
     if x.size:
-        kernel = _kernel(problem, bool(diagnostics))
-        a, b = broadcast(a, batch_shape), broadcast(b, batch_shape)
-        flat_x = x.reshape(-1, *x.shape[-2:])
-        found: list[NDArray[Any]] = [status.reshape(-1)]
-        found += [numbers.reshape(-1) for numbers in diagnostics]
-
-        def solve_part(part: tuple[tuple[Any, ...], slice]) -> None:
-            index, flat = part
-            ready = plain(a[index], n, problem.dtype), plain(b[index], n, problem.dtype)
-            kernel(*ready, flat_x[flat], *(values[flat] for values in found))
-
-        in_threads(solve_part, list(pieces(batch_shape, _piece_size(problem))), threads)
+        kernel = _kernel(problem, options, bool(diagnostics))
+        given = Given(a, 2, dtype), Given(b, 2, dtype)
+        found = (x, status, *diagnostics)
+        call(kernel, batch_shape, _piece_size(problem), given, found, threads)
     if problem.vectors:
         x = x[..., 0]
     return x[..., :k] if k == 0 else x, status
 
 
-def _kernel(problem: Problem, diagnostics: bool) -> kernels.Kernel:
+def _kernel(problem: Problem, options: Options, diagnostics: bool) -> kernels.Kernel:
     n, k, systems, dtype = problem.n, problem.k, problem.together, problem.dtype
-    return kernels.pick(problem.assume_a, n, k, systems, dtype, diagnostics, problem.lower)
+    return kernels.pick(options.assume_a, n, k, systems, dtype, diagnostics, options.lower)
 
 
 def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Where `on_singular` applies."""
+    """Where elimination came to a pivot that is none."""
     return (status == Status.SINGULAR) | (status == Status.NOT_POSITIVE_DEFINITE)
+
+
+def is_failed(solution: Solution, options: Options) -> NDArray[np.bool_]:
+    """Where `on_singular` applies: what is singular, and what counts as that."""
+    singular = is_singular(solution.status)
+    if options.rcond is None:
+        return singular
+    return singular | (solution.rcond < options.rcond)  # not NaN
 
 
 def as_array(name: str, values: Any) -> NDArray[Any]:
@@ -266,37 +260,55 @@ def _piece_size(problem: Problem) -> int:
 
 
 def _least_squares(
-    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8], problem: Problem
+    a: NDArray[Any],
+    b: NDArray[Any],
+    x: NDArray[Any],
+    where: NDArray[np.bool_],
+    problem: Problem,
+    options: Options,
 ) -> None:
-    if x.ndim < status.ndim + 2:
+    if problem.vectors:
         x, b = x[..., None], b[..., None]
-    a, b = broadcast(a, status.shape), broadcast(b, status.shape)
-    for index in map(tuple, np.argwhere(is_singular(status))):
-        whole = meant(a[index], problem.assume_a, problem.lower).astype(x.dtype)
-        x[index] = np.linalg.lstsq(whole, b[index].astype(x.dtype), rcond=None)[0]
+    a, b = broadcast(a, where.shape), broadcast(b, where.shape)
+    for index in map(tuple, np.argwhere(where)):
+        x[index] = least_squares(meant(a[index], options), b[index], x.dtype, options.rcond)
+
+
+def least_squares(
+    a: NDArray[Any], b: NDArray[Any], dtype: np.dtype[Any], rcond: float | None = None
+) -> NDArray[Any]:
+    """The solution of least norm of one system; rcond: of singular values, not less than N eps."""
+    if rcond is not None:
+        rcond = max(rcond, len(a) * float(np.finfo(dtype).eps))
+    return np.linalg.lstsq(a.astype(dtype), b.astype(dtype), rcond=rcond)[0]
 
 
 def _gathered(
-    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], problem: Problem, where: NDArray[np.bool_]
+    a: NDArray[Any],
+    b: NDArray[Any],
+    x: NDArray[Any],
+    problem: Problem,
+    options: Options,
+    where: NDArray[np.bool_],
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """a as it is meant, b and x of some systems, as matrices."""
     if problem.vectors:
         b, x = b[..., None], x[..., None]
-    a = meant(broadcast(a, where.shape)[where], problem.assume_a, problem.lower)
+    a = meant(broadcast(a, where.shape)[where], options)
     return a, broadcast(b, where.shape)[where], x[where]
 
 
 def _diagnose_scaled(
     a: NDArray[Any],
     b: NDArray[Any],
-    x: NDArray[Any],
     problem: Problem,
+    options: Options,
     where: NDArray[np.bool_],
-    diagnostics: tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.float64]],
+    solution: Solution,
 ) -> None:
     """Diagnose systems whose norms are out of the kernel's range: in float64, A scaled to 1."""
-    status, rcond, error = diagnostics
-    a, b, x = _gathered(a, b, x, problem, where)
+    x, status, rcond, error = solution
+    a, b, x = _gathered(a, b, x, problem, options, where)
     error[where] = backward_errors(a, b, x)
     rcond[where] = scaled_rconds(a)
     status[where & (rcond < np.finfo(problem.dtype).eps)] = Status.ILL_CONDITIONED
@@ -310,6 +322,6 @@ def scaled_rconds(a: NDArray[Any]) -> NDArray[np.float64]:
     zeros = np.zeros((*a.shape[:-1], 1), a.dtype)
     problem = describe(a.shape, a.dtype, zeros.shape, zeros.dtype)
     found, error = np.empty((2, len(a)))
-    _solve_direct(a, zeros, problem, 1, (found, error))
+    _solve_direct(a, zeros, problem, Options(), 1, (found, error))
     # Where even A⁻¹ overflows, 1 / cond underflows.
     return np.nan_to_num(found, nan=0.0)

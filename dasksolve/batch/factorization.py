@@ -12,6 +12,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from dasksolve import kernels
 from dasksolve.batch import eager, lazy, pieces
+from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.batch.structure import meant
 from dasksolve.status import Status
@@ -60,18 +61,17 @@ def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorizat
     >>> (sign * np.exp(logabsdet)).round(12)
     array([5.])
     """
+    options = Options.of(assume_a, lower, on_singular="nan")
     if not isinstance(a, da.Array):
         a = eager.as_array("a", a)
-        problem = _problem(a, assume_a, lower)
-        return Factorization(*_factor_block(a, problem.dtype, assume_a, lower))
+        return Factorization(*_factor_block(a, _problem(a).dtype, options))
     a = lazy.checked("a", a)
-    problem = _problem(a, assume_a, lower)
+    problem = _problem(a)
     a = a.rechunk({-2: -1, -1: -1})
     blocks = a.map_blocks(
         _factor_block,
         problem.dtype,
-        assume_a,
-        lower,
+        options,
         dtype=problem.dtype,
         meta=np.empty((0,) * a.ndim, problem.dtype),
     )
@@ -84,16 +84,16 @@ def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorizat
     )
 
 
-def _problem(a: Any, assume_a: str, lower: bool) -> Problem:
+def _problem(a: Any) -> Problem:
     if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
         raise np.linalg.LinAlgError(
             f"a must be square, of shape (..., N, N): it has shape {a.shape}"
         )
-    return describe(a.shape, a.dtype, a.shape[-1:], a.dtype, assume_a, lower)
+    return describe(a.shape, a.dtype, a.shape[-1:], a.dtype)
 
 
 def _factor_block(
-    a: NDArray[Any], dtype: np.dtype[Any], assume_a: str, lower: bool
+    a: NDArray[Any], dtype: np.dtype[Any], options: Options
 ) -> tuple[NDArray[Any], ...]:
     """The factors, the order of rows, status and rcond of a block."""
     n, shape = a.shape[-1], a.shape[:-2]
@@ -102,16 +102,16 @@ def _factor_block(
     if not a.size:
         return lu, order, status, rcond
     given = np.require(a, dtype, ["C", "A"]).reshape(-1, n, n)
-    whole = np.ascontiguousarray(meant(given, assume_a, lower))
+    whole = np.ascontiguousarray(meant(given, options))
     flat = lu.reshape(-1, n, n), order.reshape(-1, n), status.reshape(-1), rcond.reshape(-1)
     kernels.factoring(n, dtype)(whole, *flat)
     unknown = (flat[2] == Status.OK) & np.isnan(flat[3])
     if unknown.any():
         flat[3][unknown] = eager.scaled_rconds(whole[unknown])
-    if assume_a == "pos":
+    if options.assume_a == "pos":
         b = np.zeros((len(given), n), dtype)
-        problem = describe(given.shape, dtype, b.shape, dtype, assume_a, lower)
-        flat[2][...] = eager.solve_with_status(given, b, problem, "nan")[1]
+        problem = describe(given.shape, dtype, b.shape, dtype)
+        flat[2][...] = eager.solve_with_status(given, b, problem, options)[1]
         flat[0][eager.is_singular(flat[2])] = np.nan
         flat[3][eager.is_singular(flat[2])] = 0
     return lu, order, status, rcond
@@ -128,21 +128,25 @@ def _solve_block(
 ) -> NDArray[Any]:
     """Solve for the matrices b with the factors of a block; `order` has two core axes, too."""
     n, k, shape = lu.shape[-1], b.shape[-1], lu.shape[:-2]
-    if b.shape[:-2] != shape:
-        shape = np.broadcast_shapes(shape, b.shape[:-2])
-        lu, order, b = (pieces.broadcast(values, shape) for values in (lu, order, b))
+    shape = np.broadcast_shapes(shape, b.shape[:-2])
     x = np.empty((*shape, n, k), dtype)
-    if x.size:
-        kernel = kernels.substituting(k, dtype, transposed)
-        ready = lu.dtype == b.dtype == dtype and pieces.is_plain(lu) and pieces.is_plain(b)
-        piece = 16 * pieces.PIECE if ready else pieces.PIECE  # a copy shall stay in the cache
-        size = max(1, piece // (n * max(n, k) * x.itemsize))
-        flat = x.reshape(-1, n, k)
-        for index, where in pieces.pieces(shape, size):
-            factors, right = (pieces.plain(v[index], n, dtype) for v in (lu, b))
-            rows = pieces.plain(order[index], n, order.dtype)[..., 0]
-            if not kernel(factors, rows, right, flat[where]):
-                raise ValueError(_DAMAGED)
+    if not x.size:
+        return x
+    kernel = kernels.substituting(k, dtype, transposed)
+
+    def substitute(*arrays: NDArray[Any]) -> None:
+        if not kernel(*arrays):
+            raise ValueError(_DAMAGED)
+
+    ready = lu.dtype == b.dtype == dtype and pieces.is_plain(lu) and pieces.is_plain(b)
+    piece = 16 * pieces.PIECE if ready else pieces.PIECE  # a copy shall stay in the cache
+    size = max(1, piece // (n * max(n, k) * x.itemsize))
+    given = [
+        pieces.Given(lu, 2, dtype),
+        pieces.Given(order[..., 0], 1, order.dtype),
+        pieces.Given(b, 2, dtype),
+    ]
+    pieces.call(substitute, shape, size, given, [x])
     return x
 
 
@@ -312,7 +316,7 @@ class Factorization:
             ) from None
         whole = (
             version == _VERSION
-            and _problem(lu, "gen", False).dtype == lu.dtype
+            and _problem(lu).dtype == lu.dtype
             and lu.shape[:-1] == order.shape
             and lu.shape[:-2] == status.shape == rcond.shape
             and (order.dtype, status.dtype, rcond.dtype) == (np.int32, np.int8, np.float64)

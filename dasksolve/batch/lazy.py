@@ -13,37 +13,25 @@ from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
 from dasksolve.batch import bands, eager
-from dasksolve.batch.problem import ON_SINGULAR, Problem, check_word, describe, describe_bands
+from dasksolve.batch.options import Options
+from dasksolve.batch.problem import Problem, describe, describe_bands
 from dasksolve.errors import PerformanceWarning, SingularSystemError
 from dasksolve.solution import Solution
 
 Chunks = tuple[int, ...]
 
 
-def solve(
-    a: Any, b: Any, *, assume_a: str = "gen", lower: bool = False, on_singular: str = "raise"
-) -> da.Array:
-    """Solve a batch lazily; `dasksolve.solve` documents it."""
-    problem, x = _map("solve", a, b, assume_a, lower, on_singular)
-    return x[..., 0] if problem.vectors else x
-
-
-def solve_ex(
-    a: Any,
-    b: Any,
-    *,
-    assume_a: str = "gen",
-    lower: bool = False,
-    on_singular: str = "nan",
-    refine: bool = False,
-) -> Solution:
-    """Solve and diagnose a batch lazily; `dasksolve.solve_ex` documents it."""
-    problem, solutions = _map("solve_ex", a, b, assume_a, lower, on_singular, refine=refine)
+def solve(a: Any, b: Any, options: Options) -> Any:
+    """Solve a batch lazily: x, or with diagnostics a `Solution`."""
+    problem, blocks = _map(a, b, options)
     batch = len(problem.batch_shape)
-    x = member(solutions, 0, batch + 2, problem.dtype)
-    status = member(solutions, 1, batch, np.int8)
-    rcond, backward_error = (member(solutions, item, batch, float) for item in (2, 3))
-    return Solution(x[..., 0] if problem.vectors else x, status, rcond, backward_error)
+    x = member(blocks, 0, batch + 2, problem.dtype) if options.diagnostics else blocks
+    x = x[..., 0] if problem.vectors else x
+    if not options.diagnostics:
+        return x
+    status = member(blocks, 1, batch, np.int8)
+    rcond, backward_error = (member(blocks, item, batch, float) for item in (2, 3))
+    return Solution(x, status, rcond, backward_error)
 
 
 def member(blocks: da.Array, item: int, ndim: int, dtype: DTypeLike) -> da.Array:
@@ -59,13 +47,10 @@ def _item(solution: Any, item: int) -> Any:
     return solution[item]
 
 
-def _map(
-    method: str, a: Any, b: Any, assume_a: str, lower: bool, on_singular: str, **options: bool
-) -> tuple[Problem, da.Array]:
-    """One `map_blocks` of an eager function over blocks of whole systems, b as matrices."""
-    check_word("on_singular", on_singular, ON_SINGULAR)
+def _map(a: Any, b: Any, options: Options) -> tuple[Problem, da.Array]:
+    """One `map_blocks` of `eager.solve` over blocks of whole systems, b as matrices."""
     a, b = checked("a", a), checked("b", b)
-    problem = describe(a.shape, a.dtype, b.shape, b.dtype, assume_a, lower)
+    problem = describe(a.shape, a.dtype, b.shape, b.dtype)
     if problem.vectors:
         b = _matrices(b, a.ndim)
     leading = (a, b) if isinstance(a, da.Array) else (b, a)
@@ -73,19 +58,16 @@ def _map(
     if _core_is_chunked(a) or _core_is_chunked(b):
         batch_chunks = _split(batch_chunks, problem, a, b)
     a, b = _follow(a, batch_chunks), _follow(b, batch_chunks)
+    door = "solve_ex" if options.diagnostics else "solve"
     return problem, da.map_blocks(
-        _raising_block if on_singular == "raise" else solve_block,
+        _raising_block if options.on_singular == "raise" else solve_block,
         a,
         b,
-        name=f"{method}-" + dask.base.tokenize(a, b, problem, on_singular, options),
+        name=f"{door}-" + dask.base.tokenize(a, b, problem, options),
         chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
         dtype=problem.dtype,
         meta=_meta(len(batch_chunks) + 2, problem.dtype),
-        method=method,
-        assume_a=assume_a,
-        lower=lower,
-        on_singular=on_singular,
-        **options,
+        options=options,
     )
 
 
@@ -111,22 +93,24 @@ def map_factored(
     )
 
 
-def solve_block(a: NDArray[Any], b: NDArray[Any], *, method: str, **options: Any) -> Any:
-    """Solve one block, by a function of `eager`."""
-    return getattr(eager, method)(a, b, **options)
+def solve_block(a: NDArray[Any], b: NDArray[Any], *, options: Options) -> Any:
+    """Solve one block."""
+    return eager.solve(a, b, options)
 
 
 def _raising_block(
-    a: NDArray[Any], b: NDArray[Any], *, block_info: dict[Any, Any], **options: Any
+    a: NDArray[Any], b: NDArray[Any], *, block_info: dict[Any, Any], options: Options
 ) -> Any:
     # Not for every block: dask writes out a block_info for each while it builds the graph.
     with _counted_over_the_batch(block_info):
-        return solve_block(a, b, **options)
+        return solve_block(a, b, options=options)
 
 
-def _raising_bands(*columns: NDArray[Any], block_info: dict[Any, Any], **options: Any) -> Any:
+def _raising_bands(
+    *columns: NDArray[Any], block_info: dict[Any, Any], options: Options
+) -> NDArray[Any]:
     with _counted_over_the_batch(block_info):
-        return solve_bands(*columns, **options)
+        return solve_bands(*columns, options=options)
 
 
 @contextmanager
@@ -140,11 +124,8 @@ def _counted_over_the_batch(block_info: dict[Any, Any]) -> Iterator[None]:
         raise error.within(place["shape"][:-2], origin) from None
 
 
-def solve_tridiagonal(
-    lower: Any, diagonal: Any, upper: Any, b: Any, *, on_singular: str = "raise"
-) -> da.Array:
+def solve_tridiagonal(lower: Any, diagonal: Any, upper: Any, b: Any, options: Options) -> da.Array:
     """Solve a batch of tridiagonal systems lazily; `dasksolve.solve_tridiagonal` documents it."""
-    check_word("on_singular", on_singular, ON_SINGULAR)
     named = {"lower": lower, "diagonal": diagonal, "upper": upper, "b": b}
     arrays = [checked(name, values) for name, values in named.items()]
     problem = describe_bands(*((values.shape, values.dtype) for values in arrays))
@@ -156,22 +137,22 @@ def solve_tridiagonal(
     batch_chunks = _batch_chunks(problem.batch_shape, *lazy)
     columns = [_follow(values, batch_chunks) for values in columns]
     x = da.map_blocks(
-        _raising_bands if on_singular == "raise" else solve_bands,
+        _raising_bands if options.on_singular == "raise" else solve_bands,
         *columns,
-        name="solve-tridiagonal-" + dask.base.tokenize(columns, on_singular),
+        name="solve-tridiagonal-" + dask.base.tokenize(columns, options),
         chunks=(*batch_chunks, (problem.n,), (columns[3].shape[-1],)),
         dtype=problem.dtype,
         meta=_meta(ndim, problem.dtype),
-        on_singular=on_singular,
+        options=options,
     )
     return x[..., 0] if problem.vectors else x
 
 
-def solve_bands(*columns: NDArray[Any], on_singular: str) -> NDArray[Any]:
+def solve_bands(*columns: NDArray[Any], options: Options) -> NDArray[Any]:
     """Solve one block, whose bands are matrices of one column."""
     *columns_of_bands, b = columns
     lower, diagonal, upper = (band[..., 0] for band in columns_of_bands)
-    return bands.solve(lower, diagonal, upper, b, on_singular=on_singular)
+    return bands.solve(lower, diagonal, upper, b, options)
 
 
 def _matrices(b: Any, ndim: int) -> Any:

@@ -1,9 +1,9 @@
 """How a batch is cut into pieces that fit in the cache, and handed to threads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from dask.system import CPU_COUNT
@@ -13,6 +13,16 @@ from numpy.typing import NDArray
 # a copy made for the kernel leaves the cache, and Ctrl-C waits.
 PIECE = 2 << 20
 LANES = 16  # pieces of a multiple of the widest vector leave no lane idle but at the end
+
+
+class Given(NamedTuple):
+    """What a kernel reads: an array that broadcasts over the batch."""
+
+    values: NDArray[Any]
+    core: int
+    """How many of its axes are not the batch's."""
+    dtype: np.dtype[Any]
+    """What the kernel wants it in."""
 
 
 def thread_count(workers: int) -> int:
@@ -72,6 +82,36 @@ def in_threads(work: Callable[[Any], None], parts: list[Any], threads: int) -> N
                 pass
 
 
+def call(
+    kernel: Callable[..., Any],
+    batch_shape: tuple[int, ...],
+    size: int,
+    given: Sequence[Given],
+    found: Sequence[NDArray[Any]],
+    threads: int = 1,
+) -> None:
+    """Call a kernel on piece after piece: what is given as it wants it, what it finds in place.
+
+    found: C-contiguous, over the whole batch and any core axes.
+    """
+    whole = [_over_the_batch(values, batch_shape) for values in given]
+    axes = len(batch_shape)
+    flat = [values.reshape(-1, *values.shape[axes:]) for values in found]
+
+    def call_on(part: tuple[tuple[Any, ...], slice]) -> None:
+        index, where = part
+        systems = where.stop - where.start
+        ready = (plain(v.values[index], (systems, *v.values.shape[axes:]), v.dtype) for v in whole)
+        kernel(*ready, *(values[where] for values in flat))
+
+    in_threads(call_on, list(pieces(batch_shape, size)), threads)
+
+
+def _over_the_batch(given: Given, batch_shape: tuple[int, ...]) -> Given:
+    core = given.values.shape[given.values.ndim - given.core :]
+    return given._replace(values=np.broadcast_to(given.values, (*batch_shape, *core)))
+
+
 def broadcast(values: NDArray[Any], batch_shape: tuple[int, ...]) -> NDArray[Any]:
     """Values with two core axes, for a whole batch."""
     core = values.shape[-2:]
@@ -85,8 +125,8 @@ def is_plain(values: NDArray[Any]) -> bool:
     return flags.c_contiguous and flags.aligned
 
 
-def plain(values: NDArray[Any], n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return values as the kernel wants them, copied only where they are not so already."""
+def plain(values: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a stack as the kernel wants it, copied only where it is not so already."""
     if values.dtype != dtype or not is_plain(values):  # require alone takes 2 µs
         values = np.require(values, dtype, ["C", "A"])
-    return values.reshape(-1, n, values.shape[-1])
+    return values.reshape(shape)

@@ -9,17 +9,6 @@ import numpy as np
 
 from dasksolve.batch.pieces import piece_size
 
-STRUCTURES = (
-    "gen",
-    "pos",
-    "sym",
-    "her",
-    "upper triangular",
-    "lower triangular",
-    "diagonal",
-    "tridiagonal",
-)
-ON_SINGULAR = ("raise", "nan", "lstsq")
 DTYPES = tuple(np.dtype(t) for t in (np.float32, np.float64, np.complex64, np.complex128))
 
 
@@ -35,10 +24,6 @@ class Problem:
     """Right-hand sides of each system."""
     dtype: np.dtype[Any]
     """What x is computed in: one of the four that LAPACK knows, in native byte order."""
-    assume_a: str
-    """Structure of a, in SciPy's words."""
-    lower: bool
-    """The lower triangle is the one that is read, where the structure leaves a choice."""
     vectors: bool
     """b is a stack of vectors, so x has no axis for the right-hand sides."""
     direct: bool
@@ -57,17 +42,47 @@ class Problem:
         return (*self.batch_shape, self.n) if self.vectors else (*self.batch_shape, self.n, self.k)
 
 
+@lru_cache(maxsize=1024)  # solving one small system takes less time than describing it
 def describe(
     a_shape: tuple[int, ...],
     a_dtype: np.dtype[Any],
     b_shape: tuple[int, ...],
     b_dtype: np.dtype[Any],
-    assume_a: str = "gen",
-    lower: bool = False,
 ) -> Problem:
     """Return the problem that these arrays pose, or raise what tells a person why there is none."""
-    check_word("assume_a", assume_a, STRUCTURES)
-    return _describe(a_shape, a_dtype, b_shape, b_dtype, assume_a, bool(lower))
+    dtype = _solution_dtype(a=a_dtype, b=b_dtype)  # first: what is no array has no shape
+    shapes = f"a has shape {a_shape}, b has shape {b_shape}"
+    if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
+        raise np.linalg.LinAlgError(f"a must be square, of shape (..., N, N): {shapes}")
+    n = a_shape[-1]
+    vectors = len(b_shape) == 1 or len(b_shape) == len(a_shape) - 1
+    if len(b_shape) == 0 or (not vectors and len(b_shape) < len(a_shape)):
+        raise ValueError(
+            "b must be one vector (N,), a stack of vectors (..., N) with one axis less than a, or "
+            f"a stack of matrices (..., N, K) with at least as many axes as a: {shapes}"
+        )
+    b_batch, b_core = (b_shape[:-1], b_shape[-1:]) if vectors else (b_shape[:-2], b_shape[-2:])
+    if b_core[0] != n:
+        kind = "vectors (..., N)" if vectors else "matrices (..., N, K)"
+        raise ValueError(f"b, a stack of {kind}, has N = {b_core[0]} where a has {n}: {shapes}")
+    try:
+        batch_shape = np.broadcast_shapes(a_shape[:-2], b_batch)
+    except ValueError:
+        raise ValueError(
+            f"the batch shapes {a_shape[:-2]} of a and {b_batch} of b do not broadcast: {shapes}"
+        ) from None
+    k, systems = 1 if vectors else b_core[1], math.prod(batch_shape)
+    return Problem(
+        batch_shape=batch_shape,
+        n=n,
+        k=k,
+        dtype=dtype,
+        vectors=vectors,
+        direct=n * k * systems > 0
+        and a_dtype == b_dtype == dtype
+        and a_shape[:-2] == b_batch == batch_shape,
+        together=min(systems, piece_size(n, k, dtype.itemsize)) if n else systems,
+    )
 
 
 Metadata = tuple[tuple[int, ...], np.dtype[Any]]
@@ -97,59 +112,7 @@ def describe_bands(lower: Metadata, diagonal: Metadata, upper: Metadata, b: Meta
             f"diagonals, or a stack of matrices (..., N, K) with more: the diagonals have shape "
             f"{bands}, b has shape {b[0]}"
         )
-    return _describe((*bands, n), dtype, b[0], dtype, "tridiagonal", False)
-
-
-def check_word(name: str, word: str, words: tuple[str, ...]) -> None:
-    """Refuse a word that is not one of `words`."""
-    if word not in words:
-        raise ValueError(f"{name}={word!r} is not one of {', '.join(map(repr, words))}")
-
-
-@lru_cache(maxsize=1024)  # solving one small system takes less time than describing it
-def _describe(
-    a_shape: tuple[int, ...],
-    a_dtype: np.dtype[Any],
-    b_shape: tuple[int, ...],
-    b_dtype: np.dtype[Any],
-    assume_a: str,
-    lower: bool,
-) -> Problem:
-    dtype = _solution_dtype(a=a_dtype, b=b_dtype)  # first: what is no array has no shape
-    shapes = f"a has shape {a_shape}, b has shape {b_shape}"
-    if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
-        raise np.linalg.LinAlgError(f"a must be square, of shape (..., N, N): {shapes}")
-    n = a_shape[-1]
-    vectors = len(b_shape) == 1 or len(b_shape) == len(a_shape) - 1
-    if len(b_shape) == 0 or (not vectors and len(b_shape) < len(a_shape)):
-        raise ValueError(
-            "b must be one vector (N,), a stack of vectors (..., N) with one axis less than a, or "
-            f"a stack of matrices (..., N, K) with at least as many axes as a: {shapes}"
-        )
-    b_batch, b_core = (b_shape[:-1], b_shape[-1:]) if vectors else (b_shape[:-2], b_shape[-2:])
-    if b_core[0] != n:
-        kind = "vectors (..., N)" if vectors else "matrices (..., N, K)"
-        raise ValueError(f"b, a stack of {kind}, has N = {b_core[0]} where a has {n}: {shapes}")
-    try:
-        batch_shape = np.broadcast_shapes(a_shape[:-2], b_batch)
-    except ValueError:
-        raise ValueError(
-            f"the batch shapes {a_shape[:-2]} of a and {b_batch} of b do not broadcast: {shapes}"
-        ) from None
-    k, systems = 1 if vectors else b_core[1], math.prod(batch_shape)
-    return Problem(
-        batch_shape=batch_shape,
-        n=n,
-        k=k,
-        dtype=dtype,
-        assume_a=assume_a,
-        lower=lower,
-        vectors=vectors,
-        direct=n * k * systems > 0
-        and a_dtype == b_dtype == dtype
-        and a_shape[:-2] == b_batch == batch_shape,
-        together=min(systems, piece_size(n, k, dtype.itemsize)) if n else systems,
-    )
+    return describe((*bands, n), dtype, b[0], dtype)
 
 
 def _solution_dtype(**dtypes: np.dtype[Any]) -> np.dtype[Any]:

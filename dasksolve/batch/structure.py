@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dasksolve.batch.options import Options
 
-def meant(a: NDArray[Any], assume_a: str, lower: bool) -> NDArray[Any]:
+
+def meant(a: NDArray[Any], options: Options) -> NDArray[Any]:
     """Return the full matrices (..., N, N) that `a` stands for; of "gen", `a` itself."""
+    assume_a, lower = options.assume_a, options.lower
     if assume_a == "gen":
         return a
     row, column = np.ogrid[: a.shape[-1], : a.shape[-1]]

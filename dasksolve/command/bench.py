@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve.api import solve
-from dasksolve.batch.problem import STRUCTURES
+from dasksolve.batch.options import STRUCTURES
 
 ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 DTYPES = ("float64", "float32", "complex128", "complex64")

@@ -11,6 +11,7 @@ from dask.utils import format_bytes
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
+from dasksolve.batch.options import Options
 from dasksolve.job.check import check_zarr
 from dasksolve.job.memory import parse_size
 from dasksolve.job.prepare import prepare
@@ -60,7 +61,7 @@ def refuse(size: int, limit: int) -> None:
     """Refuse a memory limit that no job of this size fits, before its data is written."""
     with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
         a, b = create(Path(folder) / "planned.zarr", _pixels(size))
-        prepare(a, b, Path(folder) / "solved.zarr", memory_limit=limit)
+        prepare(a, b, Path(folder) / "solved.zarr", Options(), memory_limit=limit)
 
 
 def _pixels(size: int) -> int:

@@ -1,6 +1,7 @@
 """`check_zarr`: re-reads a finished job and recomputes the backward error of every system."""
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,8 @@ def check_zarr(
     group = stores.open_group(store, location, mode="r")
     old = journal.read(group, location)
     options = journal.options(old, location)
-    inputs = Inputs.open(a, b, options["assume_a"], options["lower"], mask_and_scale)
-    new = journal.identity(inputs.problem, inputs.a, inputs.b, options)
+    inputs = Inputs.open(a, b, mask_and_scale)
+    new = journal.identity(inputs.a, inputs.b, options)
     for part in ("a", "b"):  # data that was moved is the same data
         new[part]["location"] = journal.fields(old, part, location).get("location")
     journal.refuse_changes(old, new, location)
@@ -95,12 +96,12 @@ def check_zarr(
         plan=plan,
         x=stores.required_array(group, "x", location),
         status=stores.required_array(group, "status", location),
-        on_singular=options["on_singular"],
+        options=options,
         strict=False,
         resume=False,
         diagnostics=tuple(
             stores.required_array(group, name, location)
-            for name in (DIAGNOSTICS if options["diagnostics"] else ())
+            for name in (DIAGNOSTICS if options.diagnostics else ())
         ),
     )
     advice = "nothing was changed; resume the job for blocks that are not solved yet"
@@ -125,21 +126,24 @@ def _check_block(job: Job, number: int, block: Block) -> BlockResult:
     pending = journal.unsolved(status)
     if pending:
         return job.failed(number, f"{pending} systems are not solved yet; resume the job")
-    whole = job.inputs.problem
     with buffers.lent() as space:
         a, _ = job.inputs.a.read(block, False, space)
         b, _ = job.inputs.b.read(block, False, space)
-        problem = describe(a.shape, a.dtype, b.shape, b.dtype, whole.assume_a, whole.lower)
-        anew = eager.solve_and_diagnose(a, b, problem, job.on_singular) if stored else None
+        problem = describe(a.shape, a.dtype, b.shape, b.dtype)
+        unrefined = replace(job.options, refine=False)
+        diagnoses = bool(stored) or unrefined.diagnoses
+        anew = eager.solve_and_diagnose(a, b, problem, unrefined) if diagnoses else None
         if problem.vectors:
             b, x = b[..., None], x[..., None]
-        errors = diagnosis.backward_errors(meant(a, problem.assume_a, problem.lower), b, x)
+        errors = diagnosis.backward_errors(meant(a, job.options), b, x)
     solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
+    if anew is not None:
+        solved &= ~eager.is_failed(anew, job.options)
     eps = np.finfo(x.dtype).eps
     suspects = {
         "x does not solve {} systems whose status is OK": solved & ~(errors <= np.sqrt(eps))
     }
-    if anew is not None:
+    if anew is not None and stored:
         rcond, backward_error = stored
         suspects["rcond of {} systems is not what it is computed to be"] = solved & ~(
             np.abs(rcond - anew.rcond) <= 0.9 * np.maximum(rcond, anew.rcond)

@@ -28,14 +28,11 @@ class Inputs:
     """Of the dimensions of the batch."""
 
     @classmethod
-    def open(
-        cls, a: Any, b: Any, assume_a: str, lower: bool, mask_and_scale: bool = True
-    ) -> "Inputs":
+    def open(cls, a: Any, b: Any, mask_and_scale: bool = True) -> "Inputs":
         """Open both and describe them."""
         left = Source.open("a", a, 2, mask_and_scale)
         right = Source.open("b", b, 1, mask_and_scale)
-        shapes = left.array.shape, left.dtype, right.array.shape, right.dtype
-        problem = describe(*shapes, assume_a, lower)
+        problem = describe(left.array.shape, left.dtype, right.array.shape, right.dtype)
         if not problem.vectors:
             right = right.with_core(2)
         _refuse_other_order(left, right)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from dasksolve.batch.problem import ON_SINGULAR, STRUCTURES, Problem
+from dasksolve.batch.options import Options
 from dasksolve.status import Status
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
@@ -18,14 +19,24 @@ _VERSION = 1
 Record = dict[str, Any]
 
 
-def identity(problem: Problem, a: Source, b: Source, options: Record) -> Record:
+def identity(a: Source, b: Source, options: Options) -> Record:
     """What a job is known by: its inputs' metadata and its options."""
     return {
         "version": _VERSION,
         "a": _identity(a),
         "b": _identity(b),
-        "options": {"assume_a": problem.assume_a, "lower": problem.lower, **options},
+        "options": _stated(options),
     }
+
+
+def _stated(options: Options) -> Record:
+    """The options as the record has them."""
+    stated = asdict(options)
+    # Raising or not changes no bit of x, so a run may be resumed either way.
+    stated["on_singular"] = "lstsq" if options.on_singular == "lstsq" else "nan"
+    if stated["rcond"] is None:  # as before there was such an option
+        del stated["rcond"]
+    return stated
 
 
 def _identity(source: Source) -> Record:
@@ -64,19 +75,16 @@ def read(group: Any, location: str) -> Record:
     return dict(journal)
 
 
-def options(journal: Record, location: str) -> Record:
+def options(journal: Record, location: str) -> Options:
     """Return the options that the record states, if they can be options."""
-    found = journal.get("options")
-    if (
-        not isinstance(found, dict)
-        or found.get("assume_a") not in STRUCTURES
-        or found.get("on_singular") not in ON_SINGULAR
-        or not isinstance(found.get("lower"), bool)
-        or not isinstance(found.get("diagnostics"), bool)
-        or not isinstance(found.get("refine"), bool)
-    ):
+    stated = fields(journal, "options", location)
+    try:
+        found = Options.of(**stated)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or _stated(found) != stated:
         raise ValueError(
-            f"the journal of {location} is damaged: its options are {found}; start again with "
+            f"the journal of {location} is damaged: its options are {stated}; start again with "
             "overwrite=True (--overwrite)"
         )
     return found
@@ -102,12 +110,14 @@ def block_shape(journal: Record, batch_shape: tuple[int, ...], location: str) ->
 
 def refuse_changes(old: Record, new: Record, location: str) -> None:
     """Refuse to resume a job whose inputs or options are not what they were, naming each."""
-    changes = [
-        f"{part}.{name} was {was!r}, is now {new[part].get(name)!r}"
-        for part in ("a", "b", "options")
-        for name, was in fields(old, part, location).items()
-        if new[part].get(name) != was
-    ]
+    changes = []
+    for part in ("a", "b", "options"):
+        was = fields(old, part, location)
+        changes += [
+            f"{part}.{name} was {was.get(name)!r}, is now {new[part].get(name)!r}"
+            for name in {**was, **new[part]}
+            if new[part].get(name) != was.get(name)
+        ]
     if changes:
         raise ValueError(
             f"{location} is of another job: {'; '.join(changes)}. Give the inputs and options of "

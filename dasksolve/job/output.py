@@ -120,7 +120,7 @@ def create(prepared: Prepared, compressors: Any) -> tuple[Any, ...]:
             compressors=[Crc32cCodec()],
             **along_the_batch,
         )
-        for name in (DIAGNOSTICS if prepared.identity["options"]["diagnostics"] else ())
+        for name in (DIAGNOSTICS if prepared.options.diagnostics else ())
     ]
     coordinates.write(group, inputs.coordinates)
     stores.consolidate(store)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dasksolve import kernels
-from dasksolve.batch.problem import ON_SINGULAR, check_word
+from dasksolve.batch.options import Options
 from dasksolve.errors import PerformanceWarning
 from dasksolve.job import journal, memory
 from dasksolve.job.inputs import Inputs
@@ -20,6 +20,7 @@ from dasksolve.storage.stores import Location
 class Prepared:
     """A job that may begin: all that could be refused has been looked at, nothing is written."""
 
+    options: Options
     inputs: Inputs
     scheduler: Threads | Cluster
     plan: Plan
@@ -36,12 +37,8 @@ def prepare(
     a: Any,
     b: Any,
     out: Location,
+    options: Options,
     *,
-    assume_a: str = "gen",
-    lower: bool = False,
-    on_singular: str = "nan",
-    diagnostics: bool = False,
-    refine: bool = False,
     memory_limit: int | str | None = None,
     workers: int | None = None,
     client: Any = None,
@@ -50,10 +47,9 @@ def prepare(
     mask_and_scale: bool = True,
 ) -> Prepared:
     """Look at everything and plan the job, or refuse it; write nothing."""
-    check_word("on_singular", on_singular, ON_SINGULAR)
     if resume and overwrite:
         raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
-    inputs = Inputs.open(a, b, assume_a, lower, mask_and_scale)
+    inputs = Inputs.open(a, b, mask_and_scale)
     scheduler = choose(client, workers)
     store, location = stores.open_store(out)
     scheduler.refuse_private((inputs.a.location, inputs.b.location))
@@ -61,13 +57,7 @@ def prepare(
     earlier = _find(store, location, resume, overwrite)
     if overwrite:
         earlier = None
-    # Raising or not changes no bit of x, so a run may be resumed either way.
-    options = {
-        "on_singular": "lstsq" if on_singular == "lstsq" else "nan",
-        "diagnostics": bool(diagnostics),
-        "refine": bool(refine),
-    }
-    identity = journal.identity(inputs.problem, inputs.a, inputs.b, options)
+    identity = journal.identity(inputs.a, inputs.b, options)
     block_shape = None
     if earlier is not None:
         old = journal.read(earlier, location)
@@ -75,7 +65,7 @@ def prepare(
         block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
     plan = plan_job(inputs, scheduler, memory_limit, block_shape)
     _warn_of_chunked_systems(inputs.a, plan)
-    return Prepared(inputs, scheduler, plan, store, location, identity, earlier, overwrite)
+    return Prepared(options, inputs, scheduler, plan, store, location, identity, earlier, overwrite)
 
 
 def _find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:

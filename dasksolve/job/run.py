@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dasksolve.batch.options import Options
 from dasksolve.errors import BlockErrors
 from dasksolve.job.inputs import Inputs
 from dasksolve.job.memory import Gauge
@@ -30,12 +31,11 @@ class Job:
     plan: Plan
     x: Any
     status: Any
-    on_singular: str
+    options: Options
     strict: bool
     resume: bool
     diagnostics: tuple[Any, ...] = ()
     """The arrays of rcond and backward errors, if they are wanted."""
-    refine: bool = False
     mark: str | None = None
     """Key in the output while this job is the one to write it; None: it is locked instead."""
 

@@ -2,13 +2,14 @@
 
 import uuid
 from contextlib import suppress
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 import zarr
 
 from dasksolve import kernels
 from dasksolve.batch import eager
+from dasksolve.batch.options import Options, refuse_unknown, refusing
 from dasksolve.batch.problem import describe
 from dasksolve.errors import SingularSystemError, flat_indices
 from dasksolve.job import history, journal, output
@@ -25,6 +26,7 @@ from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
 
 
+@refusing
 def solve_zarr(
     a: Location | zarr.Array[Any],
     b: Location | zarr.Array[Any],
@@ -42,8 +44,10 @@ def solve_zarr(
     overwrite: bool = False,
     strict: bool = True,
     mask_and_scale: bool = True,
+    rcond: float | None = None,
     compressors: Any = None,
     progress: Progress | bool | None = None,
+    **unknown: Never,
 ) -> Report:
     """Solve a batch stored in zarr, larger than memory, block by block into a zarr group.
 
@@ -92,6 +96,8 @@ def solve_zarr(
         Numbers of a and b are what their attributes say, as to xarray: ``_FillValue`` and
         ``missing_value`` are NaN, and ``scale_factor`` and ``add_offset`` are applied. False takes
         them as they are stored.
+    rcond : float, optional
+        As in `solve`: systems below it are ``ILL_CONDITIONED``, and their x is by `on_singular`.
     compressors : sequence of zarr codecs, optional
         For x; default: crc32c alone, since solutions hardly compress. ``()``: none at all. A
         resumed run keeps those of the first.
@@ -133,6 +139,9 @@ def solve_zarr(
     array([0.25, 0.25, 0.25])
     >>> folder.cleanup()
     """
+    if unknown:
+        refuse_unknown("solve_zarr", unknown)
+    options = Options.of(assume_a, lower, on_singular, diagnostics, refine, rcond)
     watch = watcher(progress, "solving")
     token = uuid.uuid4().hex[:8]
     Gauge(token)
@@ -140,11 +149,7 @@ def solve_zarr(
         a,
         b,
         out,
-        assume_a=assume_a,
-        lower=lower,
-        on_singular=on_singular,
-        diagnostics=diagnostics,
-        refine=refine,
+        options,
         memory_limit=memory_limit,
         workers=workers,
         client=client,
@@ -153,8 +158,8 @@ def solve_zarr(
         mask_and_scale=mask_and_scale,
     )
     with closed(watch), output.claimed(prepared.store, prepared.location):
-        job, report = _solve(prepared, token, on_singular, strict, compressors, watch)
-    if on_singular == "raise":
+        job, report = _solve(prepared, token, strict, compressors, watch)
+    if options.on_singular == "raise":
         _raise_singular(job, report)
     return report
 
@@ -162,7 +167,6 @@ def solve_zarr(
 def _solve(
     prepared: Prepared,
     token: str,
-    on_singular: str,
     strict: bool,
     compressors: Any,
     progress: Progress | None,
@@ -184,11 +188,10 @@ def _solve(
             plan=prepared.plan,
             x=x,
             status=status,
-            on_singular=on_singular,
+            options=prepared.options,
             strict=strict,
             resume=prepared.earlier is not None,
             diagnostics=tuple(diagnostics),
-            refine=prepared.identity["options"]["refine"],
             mark=mark,
         )
         try:
@@ -225,16 +228,9 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
     with buffers.lent() as space:
         a, a_missing = inputs.a.read(block, job.strict, space)
         b, b_missing = inputs.b.read(block, job.strict, space)
-        problem = describe(
-            a.shape, a.dtype, b.shape, b.dtype, inputs.problem.assume_a, inputs.problem.lower
-        )
+        problem = describe(a.shape, a.dtype, b.shape, b.dtype)
         with kernels.compiling_apart(job.plan.compiles_apart):
-            if job.diagnostics or job.refine:
-                x, status, *numbers = eager.solve_and_diagnose(
-                    a, b, problem, job.on_singular, refine=job.refine
-                )
-            else:
-                x, status, *numbers = eager.solve_with_status(a, b, problem, job.on_singular)
+            x, status, *numbers = eager.answers(a, b, problem, job.options)
         del a, b  # before x is encoded
         arrays = (job.x, *job.diagnostics, job.status)
         written = (x, *numbers[: len(job.diagnostics)], status)
@@ -254,16 +250,26 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
 
 
 def _raise_singular(job: Job, report: Report) -> None:
-    """Raise for the whole batch, from the statuses that were written."""
-    if not (report.counts[Status.SINGULAR] or report.counts[Status.NOT_POSITIVE_DEFINITE]):
+    """Raise for the whole batch, from what was written."""
+    suspects = [Status.SINGULAR, Status.NOT_POSITIVE_DEFINITE]
+    if job.options.rcond is not None:
+        suspects.append(Status.ILL_CONDITIONED)
+    if not any(report.counts[status] for status in suspects):
         return
     found = []
     for block in map(job.plan.block, range(job.plan.blocks)):
-        status = np.asarray(job.status[tuple(slice(*r) for r in block)])
-        failed = np.flatnonzero(eager.is_singular(status))
+        place = tuple(slice(*r) for r in block)
+        status = np.asarray(job.status[place])
+        failed = eager.is_singular(status)
+        poor = status == Status.ILL_CONDITIONED
+        if job.options.rcond is not None and poor.any():  # below rcond, and not eps alone
+            core = tuple(range(status.ndim, job.x.ndim))
+            failed |= poor & np.isnan(np.asarray(job.x[place])).all(axis=core)
+        inside = np.flatnonzero(failed)
         origin = tuple(start for start, _ in block)
-        indices = flat_indices(failed, status.shape, origin, job.plan.batch_shape)
-        found.append((indices, status.reshape(-1)[failed]))
+        indices = flat_indices(inside, status.shape, origin, job.plan.batch_shape)
+        found.append((indices, status.reshape(-1)[inside]))
     indices, statuses = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.argsort(indices)
-    raise SingularSystemError(indices[order], job.plan.batch_shape, statuses[order])
+    if indices.size:
+        order = np.argsort(indices)
+        raise SingularSystemError(indices[order], job.plan.batch_shape, statuses[order])

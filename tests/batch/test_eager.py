@@ -20,6 +20,7 @@ from families import (
 import dasksolve
 from dasksolve import Status
 from dasksolve.batch import diagnosis, eager, pieces
+from dasksolve.batch.options import Options
 from dasksolve.batch.problem import describe
 
 ORDERS = [1, 2, 3, 4, 5, 8, 13, 16, 17, 32, 40]
@@ -29,7 +30,7 @@ NAN, INF = np.nan, np.inf
 def statuses(a, b):
     """x and the status of every system."""
     problem = describe(a.shape, a.dtype, b.shape, b.dtype)
-    return eager.solve_with_status(a, b, problem, "nan")
+    return eager.solve_with_status(a, b, problem, Options(on_singular="nan"))
 
 
 @pytest.mark.parametrize(("family", "n", "dtype"), CASES)

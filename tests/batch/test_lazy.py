@@ -16,6 +16,7 @@ from families import DTYPES, same_bits, systems
 import dasksolve
 from dasksolve import PerformanceWarning, SingularSystemError, kernels
 from dasksolve.batch import eager, lazy
+from dasksolve.batch.options import Options
 
 
 @pytest.fixture
@@ -221,7 +222,7 @@ def test_chunked_systems_are_merged_in_blocks_of_bounded_size(a_chunks, b_chunks
     monkeypatch.setattr(
         eager,
         "solve",
-        lambda a, b, **kw: (sizes.append(max(a.nbytes, b.nbytes)), solve(a, b, **kw))[1],
+        lambda a, b, how: (sizes.append(max(a.nbytes, b.nbytes)), solve(a, b, how))[1],
     )
     a, b = systems(8, 40)
     lazy_a, lazy_b = da.from_array(a, chunks=a_chunks), da.from_array(b, chunks=b_chunks)
@@ -230,7 +231,7 @@ def test_chunked_systems_are_merged_in_blocks_of_bounded_size(a_chunks, b_chunks
         pytest.warns(PerformanceWarning, match=r"(a|b) has chunks of .* of at most [34]\.\d+ kiB"),
     ):
         x = dasksolve.solve(lazy_a, lazy_b)
-    assert same_bits(x.compute(scheduler="sync"), solve(a, b))
+    assert same_bits(x.compute(scheduler="sync"), solve(a, b, Options()))
     assert len(sizes) > 1
     assert max(sizes) <= 4096
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import dasksolve
-from dasksolve.batch.problem import DTYPES, STRUCTURES, describe
+from dasksolve.batch.problem import DTYPES, describe
 from dasksolve.errors import flat_indices
 
 F8 = np.dtype(np.float64)
@@ -145,12 +145,6 @@ def test_other_dtypes_are_refused_by_name(place, dtype, name):
 def test_what_is_no_array_is_refused_by_its_dtype():
     with pytest.raises(TypeError, match=r"^a has dtype object"):  # a scipy.sparse matrix, say
         describe((), np.dtype(object), (3,), F8)
-
-
-def test_an_unknown_structure_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"^assume_a='spd' is not one of 'gen', ") as error:
-        describe((3, 3), F8, (3,), F8, "spd")
-    assert all(repr(word) in str(error.value) for word in STRUCTURES)
 
 
 @pytest.mark.parametrize("kind", ["NumPy", "dask"])

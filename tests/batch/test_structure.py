@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stored import Stored
 
 import dasksolve
-from dasksolve.batch.problem import STRUCTURES
+from dasksolve.batch.options import STRUCTURES, Options
 from dasksolve.batch.structure import meant
 from dasksolve.cli import main
 from dasksolve.status import Status
@@ -25,11 +25,11 @@ def posed(word, lower=False, dtype=np.complex64, n=5, m=40):
     """(a with NaN where nothing is to be read, the matrices that are meant, b)."""
     rng = np.random.default_rng(0)
     a = numbers(rng, dtype, m, n, n) / n + 2 * np.eye(n)
-    read = meant(np.ones((n, n)), word, lower) != 0
+    read = meant(np.ones((n, n)), Options(word, lower)) != 0
     if word in MIRRORED:
         read = np.tri(n, dtype=bool) if lower else np.tri(n, dtype=bool).T
     stored = np.where(read, a, np.nan).astype(dtype)
-    return stored, meant(stored, word, lower), numbers(rng, dtype, m, n)
+    return stored, meant(stored, Options(word, lower)), numbers(rng, dtype, m, n)
 
 
 @pytest.mark.parametrize("lower", [False, True], ids=["upper", "lower"])
@@ -73,7 +73,7 @@ def test_least_squares_of_what_is_meant(word):
     stored[3] = np.where(np.isnan(stored[3]), np.nan, 0)
     stored[3, 2, 2] = -2
     x = dasksolve.solve(stored, b, assume_a=word, on_singular="lstsq")
-    whole = meant(stored[3], word, False)
+    whole = meant(stored[3], Options(word))
     np.testing.assert_allclose(x[3], np.linalg.lstsq(whole, b[3])[0], rtol=1e-12)
 
 
@@ -129,7 +129,7 @@ def test_a_job_reads_and_checks_what_is_meant(word: str, store: Callable[..., St
 @given(word=st.sampled_from(WORDS), seed=st.integers(0, 2**32 - 1), n=st.sampled_from([1, 5, 18]))
 def test_the_solution_of_a_product_is_what_was_multiplied(word, seed, n):
     rng = np.random.default_rng(seed)
-    a = meant(rng.uniform(-1, 1, (9, n, n)) / n + 2 * np.eye(n), word, False)
+    a = meant(rng.uniform(-1, 1, (9, n, n)) / n + 2 * np.eye(n), Options(word))
     x = rng.standard_normal((9, n))
     found = dasksolve.solve(a, (a @ x[..., None])[..., 0], assume_a=word)
     np.testing.assert_allclose(found, x, rtol=1e-9, atol=1e-9)

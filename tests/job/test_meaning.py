@@ -160,8 +160,7 @@ def test_names_of_format_2_are_kept(dataset: xr.Dataset, tmp_path: Path) -> None
 
 def test_memory_of_packed_numbers_is_planned(packed: Stored) -> None:
     raw, meant = (
-        Inputs.open(packed.a_path, packed.b_path, "gen", False, mask_and_scale=wanted)
-        for wanted in (False, True)
+        Inputs.open(packed.a_path, packed.b_path, mask_and_scale=wanted) for wanted in (False, True)
     )
     least, more = (block_memory(v.problem, v.a.layout, v.b.layout, (10,)) for v in (raw, meant))
     assert more - least >= 10 * (9 + 3) * 8 - 10 * 9 * 2

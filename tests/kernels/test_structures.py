@@ -7,6 +7,7 @@ import pytest
 from families import BACKWARD_C, DTYPES, backward_error, numbers, same_bits
 from scipy import linalg
 
+from dasksolve.batch.options import Options
 from dasksolve.batch.structure import meant
 from dasksolve.kernels import pick
 from dasksolve.status import Status
@@ -69,13 +70,13 @@ def posed(assume_a, lower, n, dtype, m=5, seed=0):
     """(what is stored, what is meant): NaN stands wherever nothing is to be read."""
     rng = np.random.default_rng([seed, n])
     a = MATRICES[assume_a](n, dtype, rng, m)
-    read = meant(np.ones((n, n)), assume_a, lower)
+    read = meant(np.ones((n, n)), Options(assume_a, lower))
     if assume_a in ("pos", "sym", "her"):
         read = np.tril(read) if lower else np.triu(read)
     stored = np.where(read, a, a.dtype.type(np.nan))
     if assume_a in ("pos", "her") and dtype.kind == "c":
         stored.imag[:, np.arange(n), np.arange(n)] = np.inf
-    return stored, meant(stored, assume_a, lower)
+    return stored, meant(stored, Options(assume_a, lower))
 
 
 def solve(assume_a, lower, a, b, systems=MANY):
@@ -169,7 +170,7 @@ def test_a_pivot_that_is_not_positive_is_found_where_it_is(n, systems, dtype, lo
 
 
 def test_both_triangles_give_the_same_bits():
-    a = meant(definite(18, COMPLEX, np.random.default_rng(0), 3), "pos", False)
+    a = meant(definite(18, COMPLEX, np.random.default_rng(0), 3), Options("pos"))
     b = numbers(np.random.default_rng(1), COMPLEX, 3, 18, 2)
     upper, lower = (solve("pos", word, a, b)[0] for word in (False, True))
     assert same_bits(upper, lower)
