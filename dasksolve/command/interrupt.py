@@ -1,12 +1,10 @@
 """Ctrl-C while the command line still imports what it needs: end at once, with one line."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
-
-# What a console script is called, and what `python -m dasksolve.cli` is called meanwhile.
-_COMMANDS = ("dasksolve", "dasksolve.exe", "-m")
 
 
 def _end(*_: object) -> None:
@@ -19,8 +17,16 @@ def importing() -> bool:
     return signal.getsignal(signal.SIGINT) is _end
 
 
+def is_command(argv: list[str], orig_argv: list[str]) -> bool:
+    """Whether this process is the command line, and not a program that imports dasksolve."""
+    if argv[0] != "-m":
+        return Path(argv[0]).name in ("dasksolve", "dasksolve.exe")
+    # Python calls every module so until it has found it: what comes before the arguments names it.
+    return re.fullmatch(r"(-\w*m)?dasksolve\.cli", orig_argv[-len(argv)]) is not None
+
+
 if (
-    Path(sys.argv[0]).name in _COMMANDS
+    is_command(sys.argv, sys.orig_argv)
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):
     signal.signal(signal.SIGINT, _end)

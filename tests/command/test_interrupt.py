@@ -1,0 +1,59 @@
+"""Whose Ctrl-C is the command line's own while it imports: its, and no other program's."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dasksolve.command.interrupt import is_command
+
+
+@pytest.mark.parametrize(
+    ("argv", "orig_argv", "ours"),
+    [
+        (["-m", "demo"], ["python", "-m", "dasksolve.cli", "demo"], True),
+        (["-m"], ["python", "-X", "dev", "-Im", "dasksolve.cli"], True),
+        (["-m", "demo"], ["python", "-mdasksolve.cli", "demo"], True),
+        (["/opt/bin/dasksolve", "demo"], ["python", "/opt/bin/dasksolve", "demo"], True),
+        (["-m"], ["python", "-m", "mine.run"], False),
+        (["-m", "dasksolve.cli"], ["python", "-m", "mine", "dasksolve.cli"], False),
+        (["-m"], ["python", "-m", "mine.dasksolve.cli"], False),
+        (["-c"], ["python", "-c", "import dasksolve"], False),
+        ([""], ["python"], False),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else None,
+)
+def test_what_is_the_command_line(argv: list[str], orig_argv: list[str], ours: bool) -> None:
+    assert is_command(argv, orig_argv) is ours
+
+
+PROGRAM = """
+import sys
+try:
+    print("ready", flush=True)
+    sys.stdin.read()
+except KeyboardInterrupt:
+    print("tidied up")
+"""
+
+
+def test_a_package_that_imports_dasksolve_keeps_its_own_ctrl_c(tmp_path: Path) -> None:
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("import dasksolve\n")
+    (package / "run.py").write_text(PROGRAM)
+    with subprocess.Popen(
+        [sys.executable, "-m", "mine.run"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "tidied up\n"
+        assert process.wait() == 0
