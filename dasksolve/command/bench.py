@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dasksolve.api import solve
 from dasksolve.batch.options import STRUCTURES
+from dasksolve.kernels.language.target import processor
 
 ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 DTYPES = ("float64", "float32", "complex128", "complex64")
@@ -156,9 +157,9 @@ def _line(row: Row) -> str:
 def machine() -> str:
     """What was measured: the processor and the versions."""
     names = [line for line in _processor_lines() if line.startswith("model name")]
-    processor = names[0].split(":")[1].strip() if names else platform.processor()
+    named = names[0].split(":")[1].strip() if names else processor()
     packages = ", ".join(f"{name} {version(name)}" for name in ("dasksolve", "numba", "numpy"))
-    return f"{processor}; {packages}, Python {platform.python_version()}"
+    return f"{named}; {packages}, Python {platform.python_version()}"
 
 
 def _processor_lines() -> list[str]:

@@ -1,16 +1,36 @@
 """How much memory this process holds, and how much it may still take."""
 
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import psutil
 from dask.utils import parse_bytes
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_PROC = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
-_FILES = (  # limit and use, cgroup version 2 and 1
-    (_CGROUP / "memory.max", _CGROUP / "memory.current"),
-    (_CGROUP / "memory/memory.limit_in_bytes", _CGROUP / "memory/memory.usage_in_bytes"),
+
+
+class _Hierarchy(NamedTuple):
+    """Where a version of cgroups keeps what it knows of memory."""
+
+    folders: tuple[str, ...]
+    limits: tuple[str, ...]
+    use: str
+    given_back: str
+    """Of memory.stat: file pages that the kernel drops before a limit hurts."""
+
+
+_V2 = _Hierarchy(("", "unified"), ("memory.max", "memory.high"), "memory.current", "inactive_file")
+_V1 = _Hierarchy(
+    ("memory",), ("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"
 )
 
 
@@ -20,29 +40,58 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """The most bytes that this process had in memory (VmHWM); 0 where the system hides it."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
+    """The most bytes that this process had in memory; 0 where no system says."""
+    with suppress(OSError):
+        for line in (_PROC / "status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) << 10
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1 << 10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
 
 
 def reset_peak() -> None:
     """Make `peak` count from now on, where the system lets us."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        (_PROC / "clear_refs").write_text("5")
 
 
 def available() -> int:
-    """Bytes that the machine, or the cgroup that this process lives in, has free."""
-    free = [int(psutil.virtual_memory().available)]
-    for limit, use in _FILES:
-        try:
-            free.append(int(limit.read_text()) - int(use.read_text()))
-        except (OSError, ValueError):  # no such cgroup; "max": no limit
-            continue
-    return max(0, min(free))
+    """Bytes that the machine, or the cgroups that this process lives in, have free."""
+    return max(0, min([int(psutil.virtual_memory().available), *_free_in_cgroups()]))
+
+
+def _free_in_cgroups() -> Iterator[int]:
+    """What each cgroup that has a limit has free: that of this process, and those around it."""
+    try:
+        lines = (_PROC / "cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    places = [line.split(":", 2)[1:] for line in lines if line.count(":") >= 2]
+    for hierarchy, controllers in ((_V2, ("",)), (_V1, ("memory",))):
+        own = [path for names, path in places if set(controllers) & set(names.split(","))]
+        for folder in hierarchy.folders:
+            # A container may see its own cgroup as the root, and its path as the host has it.
+            for path in {"/", *own}:
+                parts = [part for part in path.split("/") if part not in ("", "..")]
+                for depth in range(len(parts) + 1):
+                    yield from _free(_CGROUP.joinpath(folder, *parts[:depth]), hierarchy)
+
+
+def _free(cgroup: Path, hierarchy: _Hierarchy) -> Iterator[int]:
+    for limit in hierarchy.limits:
+        with suppress(OSError, ValueError):  # there is none; "max": no limit
+            most = int((cgroup / limit).read_text())
+            yield most - int((cgroup / hierarchy.use).read_text()) + _given_back(cgroup, hierarchy)
+
+
+def _given_back(cgroup: Path, hierarchy: _Hierarchy) -> int:
+    """Bytes of the page cache that count as used, but are there for the asking."""
+    with suppress(OSError, ValueError):
+        fields = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        return int(fields.get(hierarchy.given_back, 0))
+    return 0
 
 
 def parse_size(name: str, size: int | str) -> int:
@@ -59,14 +108,17 @@ def parse_size(name: str, size: int | str) -> int:
 class Gauge:
     """What this process has taken since it met a job."""
 
-    _baseline: ClassVar[dict[str, int]] = {}
+    _baseline: ClassVar[dict[str, tuple[int, int]]] = {}
+    """What was resident then, and the peak, which not every system lets us reset."""
 
     def __init__(self, job: str) -> None:
         self.job = job
         if job not in self._baseline:
-            self._baseline[job] = resident()
             reset_peak()
+            self._baseline[job] = resident(), peak()
 
     def highest(self) -> int:
         """The most bytes more than at first."""
-        return (peak() or resident()) - self._baseline[self.job]
+        at_first, peak_then = self._baseline[self.job]
+        peak_now = peak()
+        return (peak_now if peak_now > peak_then else resident()) - at_first

@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import MemoryStore
 
 from dasksolve.job import coordinates, journal
 from dasksolve.job.prepare import Prepared
 from dasksolve.status import Status
 from dasksolve.storage import stores
-
-try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:  # Windows: two jobs on one output are the user's affair, as on object storage
-    flock = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +31,7 @@ FLAGS = {
 @contextmanager
 def claimed(store: Any, location: str) -> Iterator[None]:
     """Keep other jobs on this machine away from an output; leave no folder where none was."""
-    if flock is None or not isinstance(store, LocalStore):
+    if not stores.lockable(store):  # a mark says whose it is, as on object storage
         yield
         return
     root = Path(store.root)
@@ -55,7 +50,7 @@ def claimed(store: Any, location: str) -> Iterator[None]:
 
 def _lock(folder: int, location: str) -> None:
     try:
-        flock(folder, LOCK_EX | LOCK_NB)  # a process that is killed lets go of it
+        stores.lock(folder)
     except BlockingIOError:
         raise BlockingIOError(
             f"another job is writing to {location}; wait for it, or choose another output"

@@ -14,10 +14,9 @@ import dask.array as da
 import numpy as np
 from dask.utils import format_bytes, parse_timedelta
 from numpy.typing import NDArray
-from zarr.storage import LocalStore
 
 from dasksolve.batch.pieces import thread_count
-from dasksolve.storage.stores import marked
+from dasksolve.storage.stores import lockable, marked
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class Threads:
 
     def marking(self, store: Any, token: str) -> AbstractContextManager[str | None]:
         """Keep a mark where no folder can be locked."""
-        return nullcontext() if isinstance(store, LocalStore) else marked(store, token)
+        return nullcontext() if lockable(store) else marked(store, token)
 
     def everywhere(self, _look: Callable[..., None], *_arguments: Any) -> None:
         """Threads see what this process sees."""

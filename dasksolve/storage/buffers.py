@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,19 +74,25 @@ class Workspace:
 
 
 _idle: list[Workspace] = []
+_lock = Lock()  # to look and to take are two steps
 
 
 @contextmanager
 def lent() -> Iterator[Workspace]:
     """A workspace for as long as a block is in hand."""
-    workspace = _idle.pop() if _idle else Workspace()
+    workspace = _taken() or Workspace()
     try:
         yield workspace
     finally:
         _idle.append(workspace)
 
 
+def _taken() -> Workspace | None:
+    with _lock:
+        return _idle.pop() if _idle else None
+
+
 def free_all() -> None:
     """Free what no block is using, at the end of a job."""
-    while _idle:
-        _idle.pop().close()
+    while workspace := _taken():
+        workspace.close()

@@ -20,6 +20,11 @@ from dasksolve.storage import decode, documents, internals
 from dasksolve.storage.conventions import DIMENSIONS
 from dasksolve.storage.layout import Layout
 
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows
+    flock = None  # type: ignore[assignment]
+
 logger = logging.getLogger(__name__)
 
 Location = str | Path
@@ -161,8 +166,24 @@ def _target(name: str, where: Location) -> str | Path:
     if not text:
         raise ValueError(f"{name} is an empty path; give the path or URL of zarr data")
     if text.startswith("file://"):
-        text = text.removeprefix("file://")
+        text = _path_of(text, windows=os.name == "nt")
     return text if "://" in text or "::" in text else Path(text).expanduser().resolve()
+
+
+def _path_of(url: str, windows: bool) -> str:
+    """The path that a file's URL has: on Windows, a drive comes after a slash."""
+    path = url.removeprefix("file://")
+    return path[1:] if windows and re.match(r"/[A-Za-z]:", path) else path
+
+
+def lockable(store: Any) -> bool:
+    """Whether a store is a folder that a process can lock."""
+    return flock is not None and isinstance(store, LocalStore)
+
+
+def lock(folder: int) -> None:
+    """Lock an open folder, or raise BlockingIOError; a process that is killed lets go of it."""
+    flock(folder, LOCK_EX | LOCK_NB)
 
 
 def open_store(where: Location) -> tuple[Any, str]:

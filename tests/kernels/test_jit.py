@@ -155,7 +155,21 @@ def test_no_place_for_a_cache(package):
     blocked = package.parent / "file"
     blocked.write_text("")
     nowhere = {"HOME": str(blocked), "XDG_CACHE_HOME": str(blocked)}
-    assert run(package, **nowhere) == (True, 0)
+    before = """
+        import logging
+        told = []
+
+        class Keep(logging.Handler):
+            def emit(self, record):
+                told.append(record.getMessage())
+
+        logging.getLogger("dasksolve").addHandler(Keep())
+    """
+    after = """
+        pick("pos", 3, 1, 1, np.dtype(float))
+        assert len(told) == 1 and "NUMBA_CACHE_DIR" in told[0], told
+    """
+    assert run(package, before=before, after=after, **nowhere) == (True, 0)
 
 
 @pytest.mark.slow

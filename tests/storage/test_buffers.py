@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,26 @@ def test_workspaces_are_lent_to_one_at_a_time_and_freed_at_the_end() -> None:
     assert not first._buffers
     with pytest.raises(RuntimeError, match="closed"):
         first._loop.call_soon(print)
+
+
+def test_many_threads_never_share_a_workspace() -> None:
+    buffers.free_all()
+    together, clash = threading.Barrier(8), []
+
+    def borrow(number: int) -> None:
+        together.wait()
+        for _ in range(300):
+            with buffers.lent() as workspace:
+                mine = workspace.bytes("a", 1)
+                mine[0] = number
+                clash.append(mine[0] != number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(borrow, range(8)))
+    assert len(clash) == 8 * 300
+    assert not any(clash)
+    assert len({id(workspace) for workspace in buffers._idle}) == len(buffers._idle) <= 8
+    buffers.free_all()
 
 
 def test_bytes_are_the_same_until_more_are_asked_for(space: Workspace) -> None:

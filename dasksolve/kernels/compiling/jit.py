@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from numba.core.runtime.nrt import rtsys
 
 from dasksolve.errors import PerformanceWarning
 from dasksolve.kernels.language.target import FMA, VECTOR_BYTES
+
+logger = logging.getLogger(__name__)
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _PART: Any = {**_OPTIONS, "nopython": True, "no_cpython_wrapper": True}
@@ -124,9 +127,19 @@ def part(function: Callable[..., Any]) -> Any:
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a kernel when it is first needed, unless an earlier process did."""
     dispatcher = numba.njit(**_OPTIONS)(function)
-    with suppress(RuntimeError):  # numba found no place for its cache that it may write to
+    try:
         dispatcher._cache = _Cache(function)
+    except RuntimeError:  # numba found no place that it may write to
+        _tell_of_no_cache()
     return dispatcher
+
+
+@cache
+def _tell_of_no_cache() -> None:
+    logger.warning(
+        "numba finds no folder for its cache that it may write to, so that every process compiles "
+        "its kernels anew, 1 to 5 s each: name one in the environment variable NUMBA_CACHE_DIR"
+    )
 
 
 @cache

@@ -35,16 +35,21 @@ def probed(name: str, features: str) -> tuple[int, bool]:
     return vector_bytes, not re.search(r"\bfma\b", assembly)
 
 
+def processor() -> str:
+    """LLVM's name of the processor, which it knows on every system."""
+    return config.CPU_NAME or binding.get_host_cpu_name()
+
+
 def target() -> tuple[int, bool]:
     """The same of what numba compiles for."""
-    name, features = config.CPU_NAME, config.CPU_FEATURES
-    if name is None and features is None and config.ENABLE_AVX:
+    features = config.CPU_FEATURES
+    if config.CPU_NAME is None and features is None and config.ENABLE_AVX:
         known = binding.get_host_cpu_features()
         if known.get("fma"):  # else it may be no x86
             return 64 if known.get("avx512f") else 32 if known.get("avx2") else 16, True
     if features is None:
         features = get_host_cpu_features()
-    return probed(name or binding.get_host_cpu_name(), features)
+    return probed(processor(), features)
 
 
 def chosen_width(word: str | None, natural: int) -> int:
