@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.batch import eager, pieces
+from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe_bands
 from dasksolve.errors import SingularSystemError
@@ -18,8 +19,8 @@ def solve(
     """Solve a batch held in memory; `dasksolve.solve_tridiagonal` documents it."""
     threads = pieces.thread_count(workers)
     named = {"lower": lower, "diagonal": diagonal, "upper": upper}
-    bands = [eager.as_array(name, values) for name, values in named.items()]
-    b = eager.as_array("b", b)
+    bands = [as_array(name, values) for name, values in named.items()]
+    b = as_array("b", b)
     problem = describe_bands(*((v.shape, v.dtype) for v in (*bands, b)))
     x, status = _solve(bands, b[..., None] if problem.vectors else b, problem, threads)
     failed = np.flatnonzero(eager.is_singular(status))

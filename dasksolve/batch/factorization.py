@@ -12,6 +12,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from dasksolve import kernels
 from dasksolve.batch import eager, lazy, pieces
+from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.batch.structure import meant
@@ -63,7 +64,7 @@ def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorizat
     """
     options = Options.of(assume_a, lower, on_singular="nan")
     if not isinstance(a, da.Array):
-        a = eager.as_array("a", a)
+        a = as_array("a", a)
         return Factorization(*_factor_block(a, _problem(a).dtype, options))
     a = lazy.checked("a", a)
     problem = _problem(a)
@@ -96,6 +97,7 @@ def _factor_block(
     a: NDArray[Any], dtype: np.dtype[Any], options: Options
 ) -> tuple[NDArray[Any], ...]:
     """The factors, the order of rows, status and rcond of a block."""
+    a = as_array("a", a)
     n, shape = a.shape[-1], a.shape[:-2]
     lu, order = np.empty(a.shape, dtype), np.empty(a.shape[:-1], np.int32)
     status, rcond = np.zeros(shape, np.int8), np.ones(shape)
@@ -127,6 +129,7 @@ def _solve_block(
     lu: NDArray[Any], order: NDArray[np.int32], b: NDArray[Any], dtype: Any, transposed: bool
 ) -> NDArray[Any]:
     """Solve for the matrices b with the factors of a block; `order` has two core axes, too."""
+    b = as_array("b", b)
     n, k, shape = lu.shape[-1], b.shape[-1], lu.shape[:-2]
     shape = np.broadcast_shapes(shape, b.shape[:-2])
     x = np.empty((*shape, n, k), dtype)

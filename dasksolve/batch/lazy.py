@@ -13,6 +13,7 @@ from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
 from dasksolve.batch import bands, eager
+from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe, describe_bands
 from dasksolve.errors import PerformanceWarning, SingularSystemError
@@ -178,7 +179,7 @@ def _meta(ndim: int, dtype: DTypeLike) -> NDArray[Any]:
 def checked(name: str, values: Any) -> Any:
     """Return an array that dask can map over, or refuse."""
     if not isinstance(values, da.Array):
-        return eager.as_array(name, values)
+        return as_array(name, values)
     if type(values._meta) is not np.ndarray:
         kind = f"{type(values._meta).__module__}.{type(values._meta).__name__}"
         raise TypeError(

@@ -1,0 +1,75 @@
+"""What may be given as an array: nothing that means more than the numbers in it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LABELS = (
+    "has labels, which NumPy would drop: dasksolve.labelled goes by the names of dimensions, and "
+    "{name}.data is the array by position"
+)
+_TABLE = "has labels, which NumPy would drop: np.asarray({name}) says that they mean nothing"
+_UNITS = (
+    "has units, which would be lost: give the numbers alone ({numbers}), and x the unit of b over "
+    "that of a"
+)
+_STORED = (
+    "is a stored array, and would be loaded at once: {lazily}, or load it yourself with {name}[...]"
+)
+_LAZY = "is lazy, and would be computed at once: {door}"
+
+_DOORS = {
+    "xarray": _LABELS,
+    "pandas": _TABLE,
+    "polars": _TABLE,
+    "pint": _UNITS.format(numbers="{name}.magnitude"),
+    "astropy": _UNITS.format(numbers="{name}.value"),
+    "unyt": _UNITS.format(numbers="{name}.value"),
+    "zarr": _STORED.format(
+        name="{name}",
+        lazily="dask.array.from_zarr({name}) is solved lazily, dasksolve.solve_zarr from zarr to "
+        "zarr",
+    ),
+    "h5py": _STORED.format(name="{name}", lazily="dask.array.from_array({name}) is solved lazily"),
+    "netCDF4": _STORED.format(
+        name="{name}", lazily="dask.array.from_array({name}) is solved lazily"
+    ),
+    "dask": _LAZY.format(
+        door="dasksolve.solve takes a dask.array.Array; make one with dask.array.stack, or "
+        "{name}.to_dask_array(lengths=True) of a table"
+    ),
+}
+"""By the package that an object comes from: what it is, and what to do. Others are NumPy's."""
+
+
+def as_array(name: str, values: Any) -> NDArray[Any]:
+    """Return `values` as an ndarray; drop no mask, unit, label or laziness without a word."""
+    if type(values) is np.ndarray:  # else the next lines take 0.2 µs
+        return values
+    _refuse(name, values)
+    return np.asarray(values)
+
+
+def _refuse(name: str, values: Any) -> None:
+    """Refuse what np.asarray would make less of, also in lists."""
+    if isinstance(values, bool | int | float | complex | np.generic):
+        return
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array; fill it first, say with {name}.filled(np.nan): a system "
+            "that is missing is then NaN, and its status NONFINITE"
+        )
+    if isinstance(values, list | tuple):
+        for i, value in enumerate(values):
+            if type(value) is not float:
+                _refuse(f"{name}[{i}]", value)
+        return
+    for kind in type(values).__mro__[:-1]:
+        door = _DOORS.get(kind.__module__.partition(".")[0])
+        if door is not None:
+            kind = type(values)
+            raise TypeError(
+                f"{name} is a {kind.__module__.partition('.')[0]}.{kind.__name__} and "
+                f"{door.format(name=name)}"
+            )

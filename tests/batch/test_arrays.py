@@ -1,0 +1,107 @@
+"""No mask, unit, label or laziness is dropped without a word."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from zarr.storage import MemoryStore
+
+import dasksolve
+
+A, B = np.tile(2 * np.eye(2), (3, 1, 1)), np.ones((3, 2))
+
+
+def masked() -> Any:
+    values = np.ma.masked_array(B.copy())
+    values[0, 0] = np.ma.masked
+    return values
+
+
+def stored() -> Any:
+    return zarr.create_array(MemoryStore(), data=B)
+
+
+def table() -> Any:
+    return pytest.importorskip("pandas").DataFrame(B)
+
+
+def pint_quantity() -> Any:
+    return B * pytest.importorskip("pint").UnitRegistry().metre
+
+
+def astropy_quantity() -> Any:
+    return B * pytest.importorskip("astropy.units").m
+
+
+def labelled() -> Any:
+    return xr.DataArray(B, dims=("t", "row"))
+
+
+GIVEN = [
+    pytest.param(masked, r"b is a masked array; .*b\.filled\(np\.nan\)", id="mask"),
+    pytest.param(
+        lambda: list(masked()), r"b\[0\] is a masked array; .*b\[0\]\.filled", id="masks in a list"
+    ),
+    pytest.param(labelled, r"a xarray\.DataArray .*dasksolve\.labelled .* b\.data", id="xarray"),
+    pytest.param(lambda: labelled().variable, r"xarray\.Variable .*labels", id="variable"),
+    pytest.param(
+        lambda: labelled().to_dataset(name="b"), r"xarray\.Dataset .*dasksolve\.labelled", id="set"
+    ),
+    pytest.param(table, r"pandas\.DataFrame .*np\.asarray\(b\)", id="pandas"),
+    pytest.param(pint_quantity, r"has units.*b\.magnitude", id="pint"),
+    pytest.param(astropy_quantity, r"has units.*b\.value", id="astropy"),
+    pytest.param(
+        stored, r"zarr\.Array .*at once: dask\.array\.from_zarr\(b\).*solve_zarr.*b\[", id="zarr"
+    ),
+    pytest.param(
+        lambda: list(da.from_array(B)), r"b\[0\] is a dask\.Array .*array\.stack", id="dask in list"
+    ),
+]
+FACES: dict[str, Callable[[Any], Any]] = {
+    "solve": lambda b: dasksolve.solve(A, b),
+    "solve_ex": lambda b: dasksolve.solve_ex(A, b),
+    "lazy": lambda b: dasksolve.solve(da.from_array(A), b),
+    "factor": lambda b: dasksolve.factor(A).solve(b),
+    "bands": lambda b: dasksolve.solve_tridiagonal(B, B, B, b),
+}
+
+
+@pytest.mark.parametrize(("given", "message"), GIVEN)
+@pytest.mark.parametrize("face", FACES)
+def test_what_means_more_is_refused(given: Callable[[], Any], message: str, face: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        FACES[face](given())
+
+
+BLOCKS: dict[str, Callable[[Any, Any], Any]] = {
+    "solve": dasksolve.solve,
+    "factor": lambda a, b: dasksolve.factor(a).solve(b),
+    "one matrix": lambda a, b: dasksolve.factor(a[:1]).solve(b),
+    "bands": lambda a, b: dasksolve.solve_tridiagonal(B, B, B, b),
+}
+
+
+@pytest.mark.parametrize(
+    ("face", "place"), [(f, p) for f in BLOCKS for p in "ab" if (f, p) != ("bands", "a")]
+)
+def test_blocks_that_are_masked_though_they_should_not(face: str, place: str) -> None:
+    given: dict[str, Any] = {"a": A, "b": B}
+    values = np.ma.masked_less(given[place], -1)
+    lazy = dask.delayed(lambda: values)()
+    given[place] = da.from_delayed(lazy, shape=values.shape, dtype=float)
+    with pytest.raises(TypeError, match=f"{place} is a masked array"):
+        np.asarray(BLOCKS[face](**given))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [B.tolist(), tuple(map(tuple, B)), [*B], B.astype(int).tolist(), memoryview(B)],
+    ids=["lists", "tuples", "arrays", "whole numbers", "buffer"],
+)
+def test_mere_numbers_are_taken(given: Any) -> None:
+    assert np.array_equal(dasksolve.solve(A, given), B / 2)
