@@ -89,7 +89,7 @@ def check_zarr(
     journal.refuse_changes(old, new, location)
     scheduler = choose(client, workers)
     block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
-    plan = plan_job(inputs, scheduler, memory_limit, block_shape)
+    plan = plan_job(inputs, scheduler, store, memory_limit, block_shape)
     job = Job(
         token=token,
         inputs=inputs,

@@ -4,9 +4,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.job import coordinates
 from dasksolve.job.coordinates import Coordinate
+from dasksolve.storage import internals, stores
+from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
 
@@ -39,6 +43,20 @@ class Inputs:
         names = _dimension_names(problem, (left, right))
         found = coordinates.find((left, right), names, problem.batch_shape)
         return cls(problem, left, right, names, found)
+
+    def read(self, block: Block, strict: bool, space: Workspace) -> tuple[list[NDArray[Any]], int]:
+        """Return what a block needs of both, and how many of its chunks are not stored."""
+        sources = (self.a, self.b)
+        if all(stores.is_far(source.array.store) for source in sources):  # one wait for both
+            both = internals.together(*(source.fetched(block, space) for source in sources))
+            found = internals.run(both)
+            parts = [
+                source.checked(block, values, strict, space)
+                for source, values in zip(sources, found, strict=True)
+            ]
+        else:
+            parts = [source.read(block, strict, space) for source in sources]
+        return [values for values, _ in parts], sum(missing for _, missing in parts)
 
     def bytes_needed(self, block: Block) -> int:
         """Bytes of what a block needs of both."""

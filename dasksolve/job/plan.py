@@ -21,6 +21,7 @@ _LARGE, _SMALL = 16 << 20, 1 << 20
 _BLOCKS_A_WORKER = 8
 _BESIDE_X = 17  # bytes of a system's status and, perhaps, two diagnostics
 _PACE = 1 << 10  # bytes that a worker reads and solves in a microsecond, if it is fast
+_IN_HAND = 64  # blocks, where a request is waited for: more gain nothing, and each takes a thread
 _FILES = 2000  # microseconds that it takes to open, create and rename the files of a block
 
 
@@ -33,7 +34,9 @@ class Plan:
     block_shape: tuple[int, ...]
     """Shape of a block: systems solved by one task, stored as one chunk of x and of status."""
     workers: int
-    """Blocks in hand at once, in a process."""
+    """Blocks that are solved at once, in a process."""
+    in_hand: int
+    """Blocks in hand at once: more where the others wait for a store that is far away."""
     block_memory: int
     """Bytes that one block needs while it is in hand."""
     memory: int
@@ -82,7 +85,8 @@ class Plan:
         lines = [
             f"{systems:,} systems in {self.blocks:,} blocks of {self.block_shape}",
             f"{self.workers} at a time, {format_bytes(self.block_memory)} each"
-            + (f", {self.together} a task" if self.together > 1 else ""),
+            + (f", {self.together} a task" if self.together > 1 else "")
+            + (f", {self.in_hand} in hand" if self.in_hand > self.workers else ""),
             f"at most {format_bytes(self.memory)} of memory, of a limit of "
             f"{format_bytes(self.memory_limit)}",
         ]
@@ -101,14 +105,16 @@ def make_plan(
     processes: int = 1,
     task_cost: int = 0,
     fixed_workers: bool = False,
+    far: bool = False,
     cached: bool = True,
     block_shape: tuple[int, ...] | None = None,
 ) -> Plan:
     """Choose the largest blocks, up to 16 MiB, that the limit holds, or refuse the limit.
 
-    `workers`: blocks in hand at once, in each of `processes`.
+    `workers`: blocks solved at once, in each of `processes`.
     `task_cost`: microseconds that the scheduler, which serves one at a time, takes for a task.
     `fixed_workers`: the number of blocks in hand at once is not ours to lower.
+    `far`: a request to one of the stores is waited for.
     `cached`: a kernel that another process compiled can be had from the disk.
     `block_shape`: the blocks are cut already.
     """
@@ -122,24 +128,48 @@ def make_plan(
             shape = _shrink(problem, a, b, unit, budget)
         if block_memory(problem, a, b, shape) > budget:
             continue
+        in_hand = count
+        if far:
+            in_hand = _in_hand(problem, a, b, shape, memory_limit, count, processes)
+            budget = min(budget, max(memory_limit - OVERHEAD - COMPILING, 0) // in_hand) or budget
         if block_shape is None:
-            shape = _grow(problem, a, b, shape, budget, count * processes)
+            shape = _grow(problem, a, b, shape, budget, in_hand * processes)
         each = block_memory(problem, a, b, shape)
-        if OVERHEAD + COMPILING + count * each <= memory_limit:
+        if OVERHEAD + COMPILING + in_hand * each <= memory_limit:
             base = OVERHEAD + COMPILING
+        together = _together(problem, a, b, shape, task_cost, count * processes)
+        if task_cost and in_hand > count:  # a task holds as many as are to be in hand, and more
+            blocks = _count(problem, shape) // (2 * count * processes)
+            together = max(together, min(4 * (in_hand // count), blocks), 1)
         return Plan(
             batch_shape=problem.batch_shape,
             block_shape=shape,
             workers=count,
+            in_hand=in_hand,
             block_memory=each,
-            memory=base + count * each,
+            memory=base + in_hand * each,
             memory_limit=memory_limit,
             base_memory=base,
-            together=_together(problem, a, b, shape, task_cost, count * processes),
+            together=together,
             amplification=a.amplification(shape),
         )
     count = workers if fixed_workers else 1
     raise ValueError(_too_small(problem, a, b, unit, memory_limit, base, count))
+
+
+def _in_hand(
+    problem: Problem,
+    a: Layout,
+    b: Layout,
+    block_shape: tuple[int, ...],
+    memory_limit: int,
+    workers: int,
+    processes: int,
+) -> int:
+    """Blocks in hand at once where requests are waited for: as many as the memory holds."""
+    held = (memory_limit - OVERHEAD - COMPILING) // block_memory(problem, a, b, block_shape)
+    share = -(-_count(problem, block_shape) // processes)
+    return max(workers, min(_IN_HAND, share, held) // workers * workers)
 
 
 def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int, ...]) -> int:

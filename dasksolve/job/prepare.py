@@ -63,7 +63,7 @@ def prepare(
         old = journal.read(earlier, location)
         journal.refuse_changes(old, identity, location)
         block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
-    plan = plan_job(inputs, scheduler, memory_limit, block_shape)
+    plan = plan_job(inputs, scheduler, store, memory_limit, block_shape)
     _warn_of_chunked_systems(inputs.a, plan)
     return Prepared(options, inputs, scheduler, plan, store, location, identity, earlier, overwrite)
 
@@ -115,6 +115,7 @@ def _warn_of_chunked_systems(a: Source, plan: Plan) -> None:
 def plan_job(
     inputs: Inputs,
     scheduler: Threads | Cluster,
+    output: Any,
     memory_limit: int | str | None,
     block_shape: tuple[int, ...] | None,
 ) -> Plan:
@@ -132,6 +133,7 @@ def plan_job(
         processes=scheduler.processes,
         task_cost=scheduler.task_cost,
         fixed_workers=scheduler.fixed,
+        far=any(map(stores.is_far, (inputs.a.array.store, inputs.b.array.store, output))),
         cached=kernels.has_cache(),
         block_shape=block_shape,
     )

@@ -1,6 +1,7 @@
 """Carries out a task for every block of a job, and counts what comes of it."""
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _BEGUN: set[str] = set()
 """Jobs that this process has begun to work at."""
+_TURNS: dict[str, threading.Semaphore] = {}
+"""How many of a job's blocks this process may solve at once."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Job:
     """The arrays of rcond and backward errors, if they are wanted."""
     mark: str | None = None
     """Key in the output while this job is the one to write it; None: it is locked instead."""
+
+    def solving(self) -> threading.Semaphore:
+        """A turn to solve, in a process that has more blocks in hand than that."""
+        return _TURNS.setdefault(self.token, threading.Semaphore(self.plan.workers))
 
     def begin(self) -> None:
         """What a process does before it works on a block."""
@@ -82,7 +89,7 @@ def run_job(
             progress(tally.report())
 
     plan = job.plan
-    scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.workers, on_result)
+    scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.in_hand, on_result)
     scheduler.in_each_process(buffers.free_all)
     report = tally.report()
     logger.info("%s finished: %s", location, "; ".join(" ".join(row) for row in report.rows()))

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import dask
@@ -49,7 +50,12 @@ def _graph(task: Task, job: Any, numbers: range, attempt: int = 0) -> da.Array:
 def _call(task: Task, job: Any, numbers: range, block_id: tuple[int]) -> NDArray[Any]:
     part = _parts(numbers, job.plan.together)[block_id[0]]
     results = np.empty(len(part), object)
-    results[:] = [task(job, number) for number in part]
+    at_once = min(len(part), job.plan.in_hand // job.plan.workers)
+    if at_once <= 1:
+        results[:] = [task(job, number) for number in part]
+        return results
+    with ThreadPoolExecutor(at_once) as pool:  # the others wait for a store that is far away
+        results[:] = list(pool.map(partial(task, job), part))
     return results
 
 
@@ -90,7 +96,7 @@ class Threads:
         """Threads see what this process sees."""
 
     def run(
-        self, task: Task, job: Any, windows: Iterable[range], workers: int, on_result: OnResult
+        self, task: Task, job: Any, windows: Iterable[range], in_hand: int, on_result: OnResult
     ) -> None:
         """Call ``on_result(task(job, number))`` for each number; `task` must not raise."""
 
@@ -101,7 +107,7 @@ class Threads:
         # Given here, they are called for this graph alone; those that are entered as a context
         # are the whole process's, and see what every other thread computes.
         callbacks = [(None, None, None, finished, None)]
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(in_hand) as pool:
             for window in windows:
                 graph = _graph(task, job, window)
                 keys = list(dask.core.flatten(graph.__dask_keys__()))
@@ -199,7 +205,7 @@ class Cluster:
                 raise FileNotFoundError(f"{worker}: {type(found).__name__}: {found}") from found
 
     def run(
-        self, task: Task, job: Any, windows: Iterable[range], workers: int, on_result: OnResult
+        self, task: Task, job: Any, windows: Iterable[range], in_hand: int, on_result: OnResult
     ) -> None:
         """Call ``on_result(task(job, number))`` for each number, whatever becomes of a worker."""
         with _not_in_the_way():

@@ -226,10 +226,9 @@ def solve_block(job: Job, number: int) -> BlockResult:
 def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
     inputs, place = job.inputs, tuple(slice(*r) for r in block)
     with buffers.lent() as space:
-        a, a_missing = inputs.a.read(block, job.strict, space)
-        b, b_missing = inputs.b.read(block, job.strict, space)
+        (a, b), missing = inputs.read(block, job.strict, space)
         problem = describe(a.shape, a.dtype, b.shape, b.dtype)
-        with kernels.compiling_apart(job.plan.compiles_apart):
+        with job.solving(), kernels.compiling_apart(job.plan.compiles_apart):
             x, status, *numbers = eager.answers(a, b, problem, job.options)
         del a, b  # before x is encoded
         arrays = (job.x, *job.diagnostics, job.status)
@@ -242,7 +241,7 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         number,
         status,
         numbers,
-        missing=a_missing + b_missing,
+        missing=missing,
         bytes_read=inputs.bytes_read(block),
         bytes_needed=inputs.bytes_needed(block),
         bytes_written=sum(values.nbytes for values in written),

@@ -65,10 +65,16 @@ async def each(
         async with turns:
             await work(item)
 
-    ended = await asyncio.gather(*map(in_turn, items), return_exceptions=True)
+    await together(*map(in_turn, items))
+
+
+async def together(*works: Coroutine[Any, Any, T]) -> list[T]:
+    """Do all at the same time; raise the first error once all have ended."""
+    ended = await asyncio.gather(*works, return_exceptions=True)
     for error in ended:
         if isinstance(error, BaseException):
             raise error
+    return ended  # type: ignore[return-value]  # none is an error
 
 
 def at_once() -> int:

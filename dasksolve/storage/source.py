@@ -81,10 +81,25 @@ class Source:
 
         The part is lent by the workspace, until it reads this array again.
         """
-        part = self.layout.part(block)
+        found = workspace.run(self.array.store, self.fetched(block, workspace))
+        return self.checked(block, found, strict, workspace)
+
+    async def fetched(self, block: Block, workspace: Workspace) -> tuple[NDArray[Any], list[str]]:
+        """The part that `block` needs, and the chunks of it that are known not to be stored."""
         read = self._read_shards if self.array.shards else self._read_chunks
-        values, missing = workspace.run(self.array.store, read(part, workspace))
+        return await read(self.layout.part(block), workspace)
+
+    def checked(
+        self,
+        block: Block,
+        found: tuple[NDArray[Any], list[str]],
+        strict: bool,
+        workspace: Workspace,
+    ) -> tuple[NDArray[Any], int]:
+        """What `read` returns, of what was fetched."""
+        values, missing = found
         if self.array.shards:
+            part = self.layout.part(block)
             missing = self._missing_in_shards(part, values)
             values = self._unpacked(values, workspace)
         if missing and strict:

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec.config
 import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.errors import BaseZarrError
-from zarr.storage import FsspecStore, LocalStore, ZipStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 from dasksolve.storage import decode, documents, internals
 from dasksolve.storage.conventions import DIMENSIONS
@@ -28,6 +29,8 @@ except ImportError:  # Windows
 logger = logging.getLogger(__name__)
 
 Location = str | Path
+CONNECTIONS = 128
+"""Requests to S3 that may be on their way at once: two for each of the blocks in hand."""
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
 
 
@@ -141,7 +144,10 @@ def _open_either(store: Any, path: str) -> Any:
 
 def _remote(url: str, read_only: bool = False) -> FsspecStore:
     # A listing that is kept does not see what other processes write and delete meanwhile.
-    options = {"use_listings_cache": False}
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if url.startswith(("s3://", "s3a://")):  # botocore's ten connections would be the limit
+        given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+        options["config_kwargs"] = {"max_pool_connections": CONNECTIONS, **given}
     return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
 
 
@@ -242,6 +248,11 @@ def _damaged(location: str, name: str, cause: str) -> ValueError:
 def holds_chunk(array: Any, place: tuple[int, ...]) -> bool:
     """Whether a chunk of an array is in its store."""
     return internals.exists(array, internals.name(array, place))
+
+
+def is_far(store: Any) -> bool:
+    """Whether a request to a store is waited for, with nothing to do meanwhile."""
+    return not isinstance(store, LocalStore | MemoryStore | ZipStore)
 
 
 def is_there(array: Any) -> bool:

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 import s3fs
 import zarr
@@ -33,6 +34,7 @@ class Server:
         self.s3 = DomainDispatcherApplication(create_backend_app)
         self.failing = ""
         self.answer, self.left, self.failed = 503, 0, 0
+        self.gate: threading.Barrier | None = None
         self.http = make_server("127.0.0.1", 0, self, threaded=True)
         self.thread = threading.Thread(target=self.http.serve_forever)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
@@ -43,6 +45,8 @@ class Server:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        if self.gate is not None and "/a/c/" in request:
+            self.gate.wait(60)
         if self.left and request.startswith(self.failing):
             self.left -= 1
             self.failed += 1
@@ -99,6 +103,22 @@ def test_a_job(bucket: Stored) -> None:
     assert again.blocks_resumed == again.blocks
     solve_zarr(bucket.a_path, bucket.b_path, bucket.out, overwrite=True)
     assert check_zarr(bucket.a_path, bucket.b_path, bucket.out).worst_backward_error < 1e-13
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_more_requests_are_on_their_way_than_botocore_has_connections(
+    store: Callable[..., Stored], s3: Server
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((64, 2, 2)), rng.standard_normal((64, 2))
+    local, group = store(a, b, (1, 2, 2), (64, 2)), zarr.create_group(f"{BUCKET}/data.zarr")
+    group.create_array("a", data=a, chunks=(1, 2, 2))
+    s3.gate = threading.Barrier(32)
+    try:
+        solve_zarr(f"{BUCKET}/data.zarr/a", local.b_path, local.out, workers=2)
+    finally:
+        s3.gate = None
+    assert same_bits(local.x, dasksolve.solve(a, b))
 
 
 def test_a_chunk_that_somebody_else_deleted_is_solved_again(bucket: Stored, s3: Server) -> None:

@@ -1,0 +1,144 @@
+"""Storage that is far away: requests overlap, whatever the number of threads that solve."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from families import same_bits
+from stored import Stored
+from zarr.storage import LocalStore, WrapperStore
+
+import dasksolve
+from dasksolve import BlockErrors, solve_zarr
+from dasksolve.batch.problem import describe
+from dasksolve.job.plan import COMPILING, OVERHEAD, make_plan
+from dasksolve.storage.layout import Layout
+
+
+class Turnstile:
+    """Lets nobody pass until so many wait."""
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted, self.waiting, self.opened = wanted, 0, asyncio.Event()
+
+    async def passed(self) -> None:
+        self.waiting += 1
+        if self.waiting >= self.wanted:
+            self.opened.set()
+        await asyncio.wait_for(self.opened.wait(), 60)
+
+
+class Gate(WrapperStore):
+    """A store whose chunks stand behind a turnstile."""
+
+    def __init__(self, path: Path, turnstile: Turnstile) -> None:
+        super().__init__(LocalStore(path, read_only=True))
+        self.turnstile = turnstile
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        if "c/" in key:
+            await self.turnstile.passed()
+        return await super().get(key, *arguments, **options)
+
+
+def gated(path: str, turnstile: Turnstile) -> Any:
+    return zarr.open_array(Gate(Path(path), turnstile), mode="r")
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_blocks_are_fetched_while_no_thread_is_free(batch: Stored) -> None:
+    # Two threads solve; twelve requests, of six blocks, wait before the first is answered.
+    turnstile = Turnstile(12)
+    a, b = (gated(path, turnstile) for path in (batch.a_path, batch.b_path))
+    report = solve_zarr(a, b, batch.out, workers=2)
+    assert report.flagged == (123, 456, 789)
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
+def test_a_and_b_of_a_block_are_asked_for_together(store: Callable[..., Stored]) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((50, 5, 5)), rng.standard_normal((50, 5))
+    stored, both = store(a, b, a.shape, b.shape), Turnstile(2)
+    solve_zarr(gated(stored.a_path, both), gated(stored.b_path, both), stored.out, workers=1)
+    assert same_bits(stored.x, dasksolve.solve(a, b))
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_block_that_cannot_be_fetched_disturbs_no_other(batch: Stored) -> None:
+    Path(batch.a_path, "c", "3", "0", "0").unlink()
+    a = gated(batch.a_path, Turnstile(6))
+    with pytest.raises(BlockErrors, match="1 of 10 blocks"):
+        solve_zarr(a, batch.b_path, batch.out, workers=2)
+    status = zarr.open_array(batch.out + "/status")[:]
+    assert (status[300:400] == -1).all()
+    assert (np.delete(status, np.s_[300:400]) >= 0).all()
+
+
+def planned(limit: int, **options: Any) -> Any:
+    a = Layout((25_600, 8, 8), (100, 8, 8), 2, 8)
+    b = Layout((25_600, 8), (100, 8), 1, 8)
+    problem = describe(a.shape, np.dtype(float), b.shape, np.dtype(float))
+    return make_plan(problem, a, b, memory_limit=limit, workers=2, **options)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_the_memory_limit_decides_how_many_are_in_hand() -> None:
+    assert planned(1 << 30).in_hand == 2
+    assert planned(1 << 30, far=True).in_hand == 64
+    each = planned(1 << 30, far=True).block_memory
+    tight = planned(OVERHEAD + COMPILING + 11 * each, far=True)
+    assert (tight.in_hand, tight.workers) == (10, 2)
+    assert tight.memory <= tight.memory_limit
+    assert "10 in hand" in str(tight)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_task_of_a_cluster_holds_as_many_as_are_in_hand() -> None:
+    plan = planned(1 << 30, far=True, processes=2, task_cost=3000, fixed_workers=True)
+    assert plan.in_hand == 64
+    assert plan.together >= plan.in_hand // plan.workers
+    assert plan.blocks // plan.together >= 2 * plan.workers * 2
+
+
+_MEASURED = """
+import sys
+from pathlib import Path
+import psutil, zarr, dasksolve
+from zarr.storage import LocalStore
+from zarr.testing.store import LatencyStore
+
+folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+a, b = (
+    zarr.open_array(LatencyStore(store, get_latency=0.2), mode="r")
+    for store in (LocalStore(folder / name, read_only=True) for name in "ab")
+)
+before = psutil.Process().memory_info().rss
+dasksolve.solve_zarr(a, b, folder / "out", memory_limit=limit)
+lines = open("/proc/self/status").read().splitlines()
+print((next(int(n.split()[1]) << 10 for n in lines if n.startswith("VmHWM")) - before) >> 20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [256, 1024])
+def test_reading_ahead_keeps_the_memory_limit(tmp_path: Path, limit: int) -> None:
+    rng = np.random.default_rng(0)
+    a = zarr.create_array(tmp_path / "a", shape=(64 * 8192, 8, 8), chunks=(8192, 8, 8), dtype="f8")
+    b = zarr.create_array(tmp_path / "b", shape=(64 * 8192, 8), chunks=(8192, 8), dtype="f8")
+    some, right = rng.standard_normal((8192, 8, 8)), rng.standard_normal((8192, 8))
+    for i in range(64):
+        place = slice(i * 8192, (i + 1) * 8192)
+        a[place], b[place] = some, right
+    run = subprocess.run(
+        [sys.executable, "-c", _MEASURED, tmp_path, str(limit << 20)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(run.stdout) <= limit
