@@ -19,6 +19,7 @@ import dasksolve
 from dasksolve.batch.options import ON_SINGULAR, STRUCTURES, Options
 from dasksolve.batch.pieces import thread_count
 from dasksolve.command import bench, demo, interrupt
+from dasksolve.command.speech import complain, say
 from dasksolve.job import page
 from dasksolve.job.memory import parse_size
 from dasksolve.job.prepare import prepare
@@ -213,12 +214,12 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options))
     except KeyboardInterrupt as stop:
-        print(f"dasksolve: {_how_to_resume(options)}", file=sys.stderr)
+        complain(_how_to_resume(options))
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception as error:
         if options.debug:
             traceback.print_exc()
-        print(f"dasksolve: {_one_line(error)}", file=sys.stderr)
+        complain(_one_line(error))
         return FAILED
 
 
@@ -236,7 +237,7 @@ def _waiting_is_told() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    print(f"dasksolve: warning: {message}", file=sys.stderr)
+    complain(f"warning: {message}")
 
 
 def _terminate(*_: object) -> None:
@@ -291,13 +292,16 @@ def run_solve(options: argparse.Namespace) -> int:
         if options.dry_run:
             prepared = prepare(*arrays, Options.of(**how), **job)
             if options.json or options.json_lines:
-                print(json.dumps(asdict(prepared.plan)))
+                said = say(json.dumps(asdict(prepared.plan)))
             else:
-                print(f"{prepared.scheduler}\n{prepared.plan}\nnothing was written (--dry-run)")
-            return 0
+                said = say(
+                    f"{prepared.scheduler}\n{prepared.plan}\nnothing was written (--dry-run)"
+                )
+            return 0 if said else FAILED
         watch = _watch(options, "solving", stack)
         return _finish(
             options,
+            watch,
             lambda: dasksolve.solve_zarr(
                 *arrays,
                 **{**how, **job},
@@ -314,6 +318,7 @@ def run_check(options: argparse.Namespace) -> int:
         watch = _watch(options, "checking", stack)
         return _finish(
             options,
+            watch,
             lambda: dasksolve.check_zarr(
                 options.a,
                 options.b,
@@ -330,7 +335,8 @@ def run_check(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace, what: str, stack: ExitStack) -> Bar | Lines | None:
     watch: Bar | Lines
     if getattr(options, "json_lines", False):
-        watch = Lines(what, sys.stdout)
+        watch = Lines(what, say)
+        watch.start()
     elif on_terminal() and not options.quiet:
         watch = Bar(what)
     else:
@@ -339,21 +345,26 @@ def _watch(options: argparse.Namespace, what: str, stack: ExitStack) -> Bar | Li
     return watch
 
 
-def _finish(options: argparse.Namespace, work: Callable[[], Report]) -> int:
+def _finish(
+    options: argparse.Namespace, watch: Bar | Lines | None, work: Callable[[], Report]
+) -> int:
     try:
         report = work()
     except dasksolve.BlockErrors as error:
-        _show(options, error.report)
+        _show(options, watch, error.report)
         raise
-    _show(options, report)
+    _show(options, watch, report)
     return FLAGGED if report.flagged_count else 0
 
 
-def _show(options: argparse.Namespace, report: Report) -> None:
+def _show(options: argparse.Namespace, watch: Bar | Lines | None, report: Report) -> None:
+    """Print the report; the job is done, whether or not anybody reads it."""
+    if watch is not None:
+        watch.close()
     if options.json or options.json_lines:
-        print(json.dumps(report.to_dict()))
+        say(json.dumps(report.to_dict()))
     elif not options.quiet:
-        print(report)
+        say(str(report))
 
 
 def run_report(options: argparse.Namespace) -> int:
@@ -364,9 +375,10 @@ def run_report(options: argparse.Namespace) -> int:
     if file is not None and file.is_dir():
         raise IsADirectoryError(f"{file} is a folder; name the file to write")
     found = survey(options.out)
-    print(text(page.summary(found)))
     if file is not None:
         file.write_text(page.drawn(found), encoding="utf-8")
+    if not say(text(page.summary(found))):
+        return FAILED
     return 0 if found.all_ok else FLAGGED
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dasksolve.api import solve
 from dasksolve.batch.options import STRUCTURES
+from dasksolve.command.speech import say
 from dasksolve.kernels.language.target import processor
 
 ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
@@ -117,15 +118,16 @@ def run(options: argparse.Namespace) -> int:
     if options.plot:
         import matplotlib  # noqa: F401  fail now, not after minutes of measuring
     rows = []
-    if not options.json:
-        print(f"{machine()}\n{_head(_baseline(options))}")
+    if not options.json and not say(f"{machine()}\n{_head(_baseline(options))}"):
+        return 1
     for row in measure(options):
         rows.append(row)
-        if not options.json:
-            print(_line(row), flush=True)
+        if not options.json and not say(_line(row)):
+            return 1  # nobody reads on: no reason to measure for minutes
     if options.json:
         table = [{**asdict(row), "ratio": row.ratio} for row in rows]
-        print(json.dumps({"machine": machine(), "rows": table}))
+        if not say(json.dumps({"machine": machine(), "rows": table})):
+            return 1
     if options.plot:
         plot(rows, options.plot, _baseline(options))
     return 0

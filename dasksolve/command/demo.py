@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from dasksolve.batch.options import Options
+from dasksolve.command.speech import say
 from dasksolve.job.check import check_zarr
 from dasksolve.job.memory import parse_size
 from dasksolve.job.prepare import prepare
@@ -106,7 +107,7 @@ def run(
     refuse(bytes_of_a, limit)
     if keep is not None:
         _run(Path(keep), bytes_of_a, limit, solving, checking)
-        print(f"kept in {Path(keep).resolve()}")
+        say(f"kept in {Path(keep).resolve()}")
         return
     with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
         _run(Path(folder), bytes_of_a, limit, solving, checking)
@@ -122,25 +123,25 @@ def _run(
     out = folder / "solved.zarr"
     started = time.perf_counter()
     a, b, unseen = write(folder, size)
-    print(
+    say(
         f"wrote {format_bytes(size)} of normal equations, a harmonic regression of {N} terms for "
         f"each pixel, in {time.perf_counter() - started:.1f} s"
     )
     report = solve_zarr(a, b, out, memory_limit=limit, progress=solving)
     rate = (report.bytes_read + report.bytes_written) / report.seconds
-    print(
+    say(
         f"solved {report.systems:,} systems in {report.seconds:.1f} s: "
         f"{report.systems / report.seconds:,.0f} systems/s, {format_bytes(int(rate))}/s"
     )
-    print(
+    say(
         f"peak memory: {format_bytes(report.peak_memory)} above the start, "
         f"of a limit of {format_bytes(limit)}"
     )
-    print(
+    say(
         f"flagged: {report.counts[Status.SINGULAR]} singular systems at {list(report.flagged)}; "
         f"pixels never seen: {unseen}"
     )
     checked = check_zarr(a, b, out, memory_limit=limit, progress=checking)
-    print(f"worst backward error: {checked.worst_backward_error:.2g}, recomputed from the files")
+    say(f"worst backward error: {checked.worst_backward_error:.2g}, recomputed from the files")
     if list(report.flagged) != unseen or report.peak_memory > limit:
         raise RuntimeError("this demo did not do what it should have; please report it")

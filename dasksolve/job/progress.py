@@ -1,11 +1,13 @@
 """How a zarr job is watched while it runs: a bar for a person, JSON lines for a program."""
 
 import json
+import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 from dasksolve.job.report import Report
 from dasksolve.status import Status
@@ -95,33 +97,67 @@ class Bar:
 
 
 class Lines:
-    """A JSON object on a line of its own, at most once a second."""
+    """A JSON object a second, each said on a line of its own; more often only at the end."""
 
-    def __init__(self, what: str, stream: TextIO, interval: float = 1.0) -> None:
-        self.what, self.stream, self.interval = what, stream, interval
-        self.last = -interval
+    def __init__(self, what: str, say: Callable[[str], Any], interval: float = 1.0) -> None:
+        self.what, self.say, self.interval = what, say, interval
+        self.begun = time.perf_counter()
+        self.last = -math.inf
+        self.report: Report | None = None
+        self.came = self.begun
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Speak from now on, also while no block is done, until it is closed."""
+        self._speak()
+        self.thread = threading.Thread(target=self._go_on, daemon=True)
+        self.thread.start()
 
     def __call__(self, report: Report) -> None:
         """Say where the job is."""
-        if report.seconds - self.last < self.interval and report.blocks_done < report.blocks:
-            return
-        self.last = report.seconds
-        now = report.blocks_done - report.blocks_resumed
-        left = (report.blocks - report.blocks_done) * report.seconds / now if now else None
-        line = {
-            "event": self.what,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "blocks": report.blocks,
-            "blocks_done": report.blocks_done,
-            "blocks_resumed": report.blocks_resumed,
-            "systems": report.systems,
-            "systems_done": report.solved,
-            "flagged_count": _flagged(report),
-            "seconds": round(report.seconds, 3),
-            "seconds_left": None if left is None else round(left, 3),
-            "bytes_per_second": round(_bytes_per_second(report)),
-        }
-        print(json.dumps(line), file=self.stream, flush=True)
+        with self.lock:
+            first, self.report, self.came = self.report is None, report, time.perf_counter()
+            due = self.came - self.last >= self.interval
+            if first or due or report.blocks_done == report.blocks:
+                self._speak()
 
     def close(self) -> None:
-        """Every line is out already."""
+        """Fall silent."""
+        self.closing.set()
+        if self.thread is not None:
+            self.thread.join()
+
+    def _go_on(self) -> None:
+        while not self.closing.wait(self.interval / 10):
+            with self.lock:
+                if time.perf_counter() - self.last >= self.interval:
+                    self._speak()
+
+    def _speak(self) -> None:
+        self.last = time.perf_counter()
+        if self.report is None:
+            event, numbers = "preparing", {"seconds": round(self.last - self.begun, 3)}
+        else:
+            event = self.what
+            numbers = _numbers(self.report, self.report.seconds + self.last - self.came)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.say(json.dumps({"event": event, "time": now, **numbers}))
+
+
+def _numbers(report: Report, seconds: float) -> dict[str, Any]:
+    """How far a job is, so many seconds after it began."""
+    now = report.blocks_done - report.blocks_resumed
+    left = (report.blocks - report.blocks_done) * report.seconds / now if now else None
+    return {
+        "blocks": report.blocks,
+        "blocks_done": report.blocks_done,
+        "blocks_resumed": report.blocks_resumed,
+        "systems": report.systems,
+        "systems_done": report.solved,
+        "flagged_count": _flagged(report),
+        "seconds": round(seconds, 3),
+        "seconds_left": None if left is None else round(left, 3),
+        "bytes_per_second": round(_bytes_per_second(report)),
+    }

@@ -1,19 +1,22 @@
 """What a person and a program see of a job while it runs: bar, JSON lines, log."""
 
-import io
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dask.utils import key_split
 from distributed import Client
 from stored import Stored
 from test_cli import arguments, on_a_terminal
 
-from dasksolve import BlockErrors, check_zarr, solve_zarr
+from dasksolve import BlockErrors, Status, check_zarr, solve_zarr
 from dasksolve.cli import main
 from dasksolve.job.progress import Lines
 
@@ -24,7 +27,8 @@ def test_json_lines_end_with_the_report(batch: Stored, capsys: pytest.CaptureFix
     printed = capsys.readouterr()
     *lines, report = map(json.loads, printed.out.splitlines())
     assert printed.err == ""
-    assert {line["event"] for line in lines} == {"solving"}
+    assert lines[0]["event"] == "preparing"
+    assert {line["event"] for line in lines[1:]} <= {"preparing", "solving"}
     assert (lines[-1]["blocks_done"], lines[-1]["seconds_left"]) == (10, 0)
     assert (lines[-1]["systems_done"], lines[-1]["flagged_count"]) == (1000, 3)
     assert report["flagged"] == [123, 456, 789]
@@ -34,13 +38,81 @@ def test_json_lines_end_with_the_report(batch: Stored, capsys: pytest.CaptureFix
 @pytest.mark.usefixtures("many_blocks")
 def test_json_lines_come_at_most_so_often(batch: Stored) -> None:
     def lines(interval: float) -> int:
-        stream = io.StringIO()
-        watch = Lines("solving", stream, interval)
+        said: list[str] = []
+        watch = Lines("solving", said.append, interval)
         solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True, progress=watch)
-        return stream.getvalue().count("\n")
+        return len(said)
 
     assert lines(0) == 10
     assert lines(3600) == 2  # the first block and the last
+
+
+def test_json_lines_come_also_while_no_block_is_done(batch: Stored) -> None:
+    said: list[str] = []
+    spoken = threading.Event()
+    wanted = 3
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == wanted:
+            spoken.set()
+
+    watch = Lines("solving", say, interval=0.01)
+    watch.start()
+    assert spoken.wait(60)
+    solve_zarr(batch.a_path, batch.b_path, batch.out, progress=watch)
+    wanted = len(said) + 3
+    spoken.clear()
+    assert spoken.wait(60)
+    watch.close()
+    at_first, *_, last = map(json.loads, said)
+    assert at_first.keys() == {"event", "time", "seconds"}
+    assert at_first["event"] == "preparing"
+    assert (last["event"], last["systems_done"]) == ("solving", 1000)
+
+
+@pytest.mark.usefixtures("many_blocks")
+@pytest.mark.parametrize("words", [["--json-lines"], []], ids=["progress", "report"])
+def test_a_reader_that_goes_away_stops_no_job(batch: Stored, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run(
+        [sys.executable, "-m", "dasksolve.cli", "solve", *arguments(batch, *words)],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert run.returncode == 3
+    assert run.stderr == ("dasksolve: warning: standard output cannot be written to: Broken pipe\n")
+    assert np.count_nonzero(batch.status == Status.PENDING) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        pytest.param(["solve", "{a}", "{b}", "{out}", "--overwrite"], 3, id="a job is done"),
+        pytest.param(["solve", "{a}", "{b}", "{out}2", "--dry-run"], 1, id="a plan is not seen"),
+        pytest.param(["report", "{out}"], 1, id="a report is not seen"),
+    ],
+)
+def test_a_full_disk_is_named(
+    batch: Stored,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    words: list[str],
+    status: int,
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    places = {"a": batch.a_path, "b": batch.b_path, "out": batch.out}
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main([word.format(**places) for word in words]) == status
+        monkeypatch.undo()
+    assert capfd.readouterr().err == (
+        "dasksolve: warning: standard output cannot be written to: No space left on device\n"
+    )
 
 
 def test_true_is_a_bar_only_where_somebody_sees_it(

@@ -1,0 +1,33 @@
+"""Speaks on standard output and error, though their readers may leave before a job is done."""
+
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+
+def say(text: str) -> bool:
+    """Print on standard output; where that cannot be, say so once, and return False."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _send_nowhere(sys.stdout)
+        complain(f"warning: standard output cannot be written to: {error.strerror}")
+        return False
+    return True
+
+
+def complain(text: str) -> None:
+    """Print a line on standard error, if that can be had."""
+    try:
+        print(f"dasksolve: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        _send_nowhere(sys.stderr)
+
+
+def _send_nowhere(stream: TextIO) -> None:
+    """Drop what is still to come, lest each line fail anew, and Python itself when it ends."""
+    with suppress(OSError):  # a stream of a test's is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
