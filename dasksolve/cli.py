@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     _output(solve)
 
-    check = command("check", run_check, "re-read everything and recompute the backward errors")
+    check = command("check", run_check, "re-read everything, solve again and compare every bit")
     _inputs(check, "the zarr group that solve wrote")
     _resources(check)
     _output(check)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dasksolve import kernels
 from dasksolve.batch.options import Options
 from dasksolve.status import Status
 from dasksolve.storage.layout import Block
@@ -26,6 +27,7 @@ def identity(a: Source, b: Source, options: Options) -> Record:
         "a": _identity(a),
         "b": _identity(b),
         "options": _stated(options),
+        "arithmetic": kernels.ARITHMETIC,
     }
 
 
@@ -55,6 +57,13 @@ def _identity(source: Source) -> Record:
 def attributes(job: Record, block_shape: tuple[int, ...]) -> dict[str, str]:
     """The attributes of the output group: text, which xarray can write to any format."""
     return {ATTRIBUTE: json.dumps({**job, "block_shape": list(block_shape)})}
+
+
+def note_arithmetic(group: Any, location: str) -> None:
+    """Take back what the record says of the arithmetic, where another goes on with the job."""
+    record = read(group, location)
+    if record.get("arithmetic") != kernels.ARITHMETIC:
+        group.attrs[ATTRIBUTE] = json.dumps({**record, "arithmetic": "several"})
 
 
 def read(group: Any, location: str) -> Record:

@@ -89,6 +89,8 @@ def create(prepared: Prepared, compressors: Any) -> tuple[Any, ...]:
     if group is None:
         attributes = journal.attributes(prepared.identity, plan.block_shape)
         group = zarr.create_group(store, zarr_format=3, attributes=attributes)
+    else:
+        journal.note_arithmetic(group, location)
     x = stores.require_array(group, "x", location, **wanted)
     along_the_batch: dict[str, Any] = {
         "shape": problem.batch_shape,

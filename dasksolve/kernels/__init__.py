@@ -39,6 +39,7 @@ from dasksolve.kernels.compiling.jit import collecting_only_new, has_cache, warn
 from dasksolve.kernels.diagnostics import errors
 from dasksolve.kernels.diagnostics import residuals as extended_residuals
 from dasksolve.kernels.language.lanes import PANEL, width
+from dasksolve.kernels.language.target import FMA
 from dasksolve.kernels.lu import factor_interleaved, factor_single, mirrored, reuse, reuse_many
 from dasksolve.kernels.lu import fixed as lu_fixed
 from dasksolve.kernels.lu import interleaved as lu_interleaved
@@ -47,6 +48,7 @@ from dasksolve.kernels.triangular import interleaved as triangular_interleaved
 from dasksolve.kernels.triangular import single as triangular_single
 
 __all__ = [
+    "ARITHMETIC",
     "backward_errors",
     "compiled",
     "compiling_apart",
@@ -60,6 +62,8 @@ __all__ = [
 ]
 
 Kernel = Callable[..., None]
+ARITHMETIC = "1" if FMA else "1 without fma"
+"""Counted up when any answer changes by a bit: `check_zarr` then compares within bounds."""
 STATUS = types.Array(types.int8, 1, "C")
 
 

@@ -1,5 +1,7 @@
 """`check_zarr`: what it recomputes, and what it finds."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import zarr
 from families import backward_error
 from stored import Stored, files
 
-from dasksolve import BlockErrors, Status, check_zarr, solve_zarr
+from dasksolve import BlockErrors, Status, check_zarr, kernels, solve_zarr
 
 
 def test_the_worst_backward_error_is_recomputed(batch: Stored) -> None:
@@ -56,6 +58,103 @@ def test_a_status_that_there_is_not_is_found(batch: Stored) -> None:
     with pytest.raises(BlockErrors, match="2 systems are not solved yet; resume the job") as info:
         check_zarr(batch.a_path, batch.b_path, batch.out)
     assert len(info.value.failures) == 1
+
+
+FLIPS = 60
+
+
+@pytest.mark.parametrize("name", ["x", "status", "rcond", "backward_error"])
+@pytest.mark.parametrize(
+    "checked",
+    [
+        pytest.param(True, id="checksums", marks=pytest.mark.slow),
+        pytest.param(False, id="no checksums"),
+    ],
+)
+def test_any_bit_that_flips_is_found(
+    store: Callable[..., Stored], name: str, checked: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((24, 3, 3)), rng.standard_normal((24, 3))
+    a[3], a[5, 0, 1], b[7, 2] = 1, np.nan, np.inf
+    batch = store(a, b, (24, 3, 3), (24, 3))
+    solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
+    array = zarr.open_array(f"{batch.out}/{name}")
+    if not checked:  # the same numbers, where nothing but them can tell
+        values = array[...]
+        array = zarr.create_array(
+            batch.out, name=name, data=values, chunks=array.chunks, compressors=(), overwrite=True
+        )
+    (chunk,) = (path for path in Path(batch.out, name, "c").rglob("*") if path.is_file())
+    sound = chunk.read_bytes()
+    check_zarr(batch.a_path, batch.b_path, batch.out)
+    missed = []
+    for bit in rng.choice(8 * len(sound), min(FLIPS, 8 * len(sound)), replace=False):
+        flipped = bytearray(sound)
+        flipped[bit // 8] ^= 1 << bit % 8
+        chunk.write_bytes(flipped)
+        try:
+            check_zarr(batch.a_path, batch.b_path, batch.out)
+        except BlockErrors:
+            continue
+        missed.append(int(bit))
+    assert missed == []
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("assume_a", ["gen", "pos", "tridiagonal"])
+@pytest.mark.parametrize("rcond", [None, 1e-3])
+@pytest.mark.parametrize("on_singular", ["nan", "lstsq"])
+def test_what_was_solved_is_solved_to_the_same_bits(
+    store: Callable[..., Stored],
+    assume_a: str,
+    refine: bool,
+    rcond: float | None,
+    on_singular: str,
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((40, 5, 5)), rng.standard_normal((40, 5, 2))
+    a = a @ a.swapaxes(-1, -2)
+    a[3] = 1
+    batch = store(a, b)
+    paths = batch.a_path, batch.b_path, batch.out
+    solve_zarr(*paths, assume_a=assume_a, refine=refine, rcond=rcond, on_singular=on_singular)
+    assert check_zarr(*paths).counts[Status.PENDING] == 0
+
+
+def test_an_output_of_another_arithmetic_is_compared_within_bounds(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
+    x = zarr.open_array(batch.out + "/x")
+    x[17] = np.nextafter(x[17], 9)
+    with pytest.raises(BlockErrors, match=r"x of 1 systems .* the first at \(17,\)"):
+        check_zarr(batch.a_path, batch.b_path, batch.out)
+    group = zarr.open_group(batch.out)
+    journal = json.loads(group.attrs["dasksolve"])
+    assert journal.pop("arithmetic") == kernels.ARITHMETIC
+    group.attrs["dasksolve"] = json.dumps(journal)
+    with pytest.warns(UserWarning, match="another arithmetic .* within bounds"):
+        check_zarr(batch.a_path, batch.b_path, batch.out)
+    x[17, 0] = 1.5
+    with (
+        pytest.warns(UserWarning, match="another arithmetic"),
+        pytest.raises(BlockErrors, match="x does not solve 1 systems"),
+    ):
+        check_zarr(batch.a_path, batch.b_path, batch.out)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_an_output_that_two_arithmetics_wrote_says_so(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    before = files(batch.out)
+    solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
+    assert files(batch.out) == before
+    group = zarr.open_group(batch.out)
+    journal = json.loads(group.attrs["dasksolve"])
+    group.attrs["dasksolve"] = json.dumps({**journal, "arithmetic": "0"})
+    Path(batch.out, "status/c/4").unlink()
+    solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
+    with pytest.warns(UserWarning, match="another arithmetic .several"):
+        check_zarr(batch.a_path, batch.b_path, batch.out)
 
 
 def test_other_inputs_are_refused(batch: Stored) -> None:
