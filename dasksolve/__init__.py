@@ -7,13 +7,13 @@ from dasksolve.command import interrupt  # noqa: F401  first: the others take a 
 
 # isort: split
 from dasksolve import labelled, nopython
-from dasksolve.api import solve, solve_ex, solve_tridiagonal
+from dasksolve.api import regress, solve, solve_ex, solve_tridiagonal
 from dasksolve.batch.factorization import Factorization, factor
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.job.check import check_zarr
 from dasksolve.job.report import Report
 from dasksolve.job.solve import solve_zarr
-from dasksolve.solution import Solution
+from dasksolve.solution import Regression, Solution
 from dasksolve.status import Status
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # who wants the log says so
@@ -24,6 +24,7 @@ __all__ = [
     "BlockErrors",
     "Factorization",
     "PerformanceWarning",
+    "Regression",
     "Report",
     "SingularSystemError",
     "Solution",
@@ -33,6 +34,7 @@ __all__ = [
     "factor",
     "labelled",
     "nopython",
+    "regress",
     "solve",
     "solve_ex",
     "solve_tridiagonal",

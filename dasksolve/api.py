@@ -7,10 +7,10 @@ from typing import Any, Never
 import dask.array as da
 from dask.array.core import apply_infer_dtype
 
-from dasksolve.batch import bands, eager, lazy
+from dasksolve.batch import bands, eager, lazy, lazy_regression, regression
 from dasksolve.batch.options import Options, refuse_unknown, refusing
 from dasksolve.errors import SingularSystemError
-from dasksolve.solution import Solution
+from dasksolve.solution import Regression, Solution
 
 
 @refusing
@@ -242,6 +242,107 @@ def solve_ex(
     if isinstance(a, da.Array) or isinstance(b, da.Array):
         return lazy.solve(a, b, options)
     return eager.solve(a, b, options, workers)
+
+
+def regress(
+    y: Any,
+    design: Any,
+    *,
+    axis: int = 0,
+    weights: Any = None,
+    ridge: Any = None,
+    rcond: float | None = None,
+    min_count: int | None = None,
+    on_deficient: str = "nan",
+    covariance: bool = False,
+    workers: int = 1,
+) -> Regression:
+    """Fit the coefficients of one design to many series, each on the observations that it has.
+
+    Parameters
+    ----------
+    y : array_like or dask.array.Array
+        The series: of any shape, with P observations along `axis`. float32 and float64 stay,
+        integers and bool become float64. NaN, and what a masked array masks, is missing: that
+        observation is left out of that series alone.
+    design : (P, N) array_like
+        A row for each observation, a column for each coefficient; finite.
+    axis : int, default 0
+        Of the observations in y.
+    weights : (P,) or y's shape, array_like or dask.array.Array, optional
+        Inverse variances, one for each observation or for each number in y, to which they
+        broadcast; as of ``statsmodels.WLS``. (`numpy.polyfit` wants their roots.) 0 or NaN leaves
+        an observation out.
+    ridge : float or (N,) array_like, optional
+        What is minimised is then ``sum(w * (y - X @ coef)**2) + sum(ridge * coef**2)``.
+    rcond : float, optional
+        A series whose reciprocal condition number is below it is rank-deficient; the default is
+        max(P, N) times the eps of y's dtype. Float32 has no coefficients for the third power of
+        decimal years; it has for that of years since the first one.
+    min_count : int, optional
+        A series with fewer observations has too few; the default is N.
+    on_deficient : {"nan", "lstsq"}, default "nan"
+        What becomes of series that are rank-deficient or have too few observations. "nan": NaN.
+        "lstsq": the solution of the smallest norm (`numpy.linalg.lstsq`); stderr is NaN.
+    covariance : bool, default False
+        Whether the covariances of the coefficients are wanted too.
+    workers : int, default 1
+        Threads for input in memory, as in `solve`. Ignored for dask input.
+
+    Returns
+    -------
+    Regression
+        The named tuple ``(coef, stderr, rss, count, rcond, status, covariance)``: `coef` and
+        `stderr` have N in place of P in y's shape, the others y's shape without `axis`. Lazy, from
+        one task for each chunk, if y or weights is a dask array; observations that are chunked
+        are merged.
+
+        ``status`` says what became of each series: ``OK``; ``NONFINITE`` where it holds Inf (or
+        lazy weights a negative number); ``RANK_DEFICIENT``; ``TOO_FEW``.
+
+    Raises
+    ------
+    ValueError
+        The shapes do not fit, the design is not finite, a weight is negative, an option is unknown.
+    TypeError
+        A dtype that is none of the above.
+
+    Notes
+    -----
+    The design is orthogonalized once, in twice the precision of float64. Each series has a Gram
+    matrix in that basis, of the rows that it has; the solution is corrected once by its residuals,
+    and its fitted values are no worse than those of `numpy.linalg.lstsq`. A series that is too
+    ill-conditioned for that is solved by modified Gram-Schmidt. The bits of a series are the same
+    wherever it stands in y, along whatever axis, in any chunking and with any number of workers;
+    NaN, a masked value and a weight of 0 give the same bits.
+
+    Examples
+    --------
+    >>> import numpy as np, dasksolve
+    >>> t = np.arange(5.0)
+    >>> y = 1 + 2 * t[:, None] + np.array([[0.0, 0.1], [0, -0.1], [0, 0], [0, 0.1], [0, -0.1]])
+    >>> y[3, 0] = np.nan
+    >>> fit = dasksolve.regress(y, np.stack([np.ones(5), t], axis=1))
+    >>> fit.coef.round(2)
+    array([[1.  , 1.04],
+           [2.  , 1.98]])
+    >>> fit.count
+    array([4, 5], dtype=int32)
+    >>> fit.stderr[:, 1].round(3)
+    array([0.085, 0.035])
+    """
+    options = {
+        "axis": axis,
+        "weights": weights,
+        "ridge": ridge,
+        "rcond": rcond,
+        "min_count": min_count,
+        "on_deficient": on_deficient,
+        "covariance": covariance,
+    }
+    if isinstance(y, da.Array) or isinstance(weights, da.Array):
+        return lazy_regression.regress(y, design, **options)
+    return regression.regress(y, design, **options, workers=workers)
 
 
 def _dask_infers_dtype() -> bool:

@@ -25,3 +25,37 @@ class Solution(NamedTuple):
     status: Any
     rcond: Any
     backward_error: Any
+
+
+class Regression(NamedTuple):
+    """What `regress` returns: NumPy arrays, or lazy dask arrays of the same chunks.
+
+    Attributes
+    ----------
+    coef : array of y's shape, with N in place of P
+        The coefficients.
+    stderr : array of y's shape, with N in place of P
+        Their standard errors, sqrt(diag((XᵀWX)⁻¹) rss / (count - N)): NaN where count ≤ N. With a
+        ridge, its diagonal is added to XᵀWX.
+    rss : (...) array
+        The sum of the squared residuals, each times its weight.
+    count : (...) int32 array
+        How many observations the series has.
+    rcond : (...) float64 array
+        One over the root of the mean of the variance inflation factors of the coefficients: a
+        reciprocal condition number of the weighted design, of the rows that the series has, its
+        columns scaled to one length, so that units do not matter. 1 where they are orthogonal;
+        between 1 and N times one over the condition number in the 2-norm.
+    status : (...) int8 array
+        `Status` of every series.
+    covariance : (..., N, N) array or None
+        The covariances of the coefficients, if asked for.
+    """
+
+    coef: Any
+    stderr: Any
+    rss: Any
+    count: Any
+    rcond: Any
+    status: Any
+    covariance: Any

@@ -21,6 +21,12 @@ class Status(IntEnum):
         x is NaN: the input held NaN or Inf, or a pivot or x over- or underflowed.
     NOT_POSITIVE_DEFINITE : 4
         As `SINGULAR`, for `assume_a="pos"`.
+    RANK_DEFICIENT : 5
+        The observations of a regression do not determine its coefficients; they are by
+        `on_deficient`.
+    TOO_FEW : 6
+        A regression has fewer observations than `min_count`; its coefficients are by
+        `on_deficient`.
     """
 
     PENDING = -1
@@ -29,3 +35,5 @@ class Status(IntEnum):
     ILL_CONDITIONED = 2
     NONFINITE = 3
     NOT_POSITIVE_DEFINITE = 4
+    RANK_DEFICIENT = 5
+    TOO_FEW = 6

@@ -23,6 +23,7 @@ FUNCTIONS = [value for value in PUBLIC.values() if inspect.isfunction(value)]
 FUNCTIONS += [labelled.solve, labelled.solve_ex, nopython.solve, nopython.solve_into]
 FUNCTIONS += [page.page]
 RECORDS = [dasksolve.Report, dasksolve.Solution, dasksolve.Status, dasksolve.Factorization]
+RECORDS += [dasksolve.Regression]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -44,6 +44,7 @@ from dasksolve.kernels.lu import factor_interleaved, factor_single, mirrored, re
 from dasksolve.kernels.lu import fixed as lu_fixed
 from dasksolve.kernels.lu import interleaved as lu_interleaved
 from dasksolve.kernels.lu import single as lu_single
+from dasksolve.kernels.regression import separate, shared
 from dasksolve.kernels.triangular import interleaved as triangular_interleaved
 from dasksolve.kernels.triangular import single as triangular_single
 
@@ -54,8 +55,10 @@ __all__ = [
     "compiling_apart",
     "factoring",
     "has_cache",
+    "least_squares",
     "pick",
     "pivots",
+    "regressing",
     "residuals",
     "substituting",
     "tridiagonal_bands",
@@ -297,6 +300,40 @@ def backward_errors(dtype: np.dtype[Any]) -> Kernel:
     """The kernel ``errors(a, b, x, backward_error)``: NaN where norms are out of its range."""
     read, _ = _arrays(dtype)
     return _ready(errors.kernel(0), (read, read, read, types.Array(types.float64, 1, "C")))
+
+
+@cache
+def regressing(n: int, dtype: np.dtype[Any]) -> Kernel:
+    """The kernel for regressions on n columns, of a real dtype; at least as many series as lanes.
+
+    It is called as ``kernel(y, w, own, along, table, basis, min_count, threshold, coef, stderr,
+    rss, count, rcond, status, covariance, start, stop)``, all arrays flat: y (P, M), or (M, P) if
+    `along`; w of that shape if `own`, else (P,); `table` and `basis` as `batch.basis` makes them;
+    coef and stderr (N, M), or (M, N) if `along`; covariance (M, N, N) or empty. It does the series
+    start … stop.
+    """
+    numbers, doubles = (types.Array(e, 1, "C") for e in (from_dtype(dtype), types.float64))
+    read, constants = (types.Array(v.dtype, 1, "C", readonly=True) for v in (numbers, doubles))
+    index, number, counts = types.intp, types.float64, types.Array(types.int32, 1, "C")
+    given = (read, read, index, index, read, constants, number, number)
+    found = (numbers, numbers, numbers, counts, doubles, STATUS, numbers)
+    return _ready(shared.kernel(n), (*given, *found, index, index))
+
+
+@cache
+def least_squares(dtype: np.dtype[Any]) -> Kernel:
+    """The kernel ``kernel(a, b, roots, own, threshold, x, rss, variances, rcond, count, status)``.
+
+    a (M, P, N) and b (M, P, K) are read, and `roots` of the weights, (M, P) if `own`, else (1, P);
+    x (M, N, K), rss (M, K), variances (M, N), the diagonal of (aᴴ a)⁻¹, rcond and count (M,) of
+    float64 are written. The status is PENDING where rcond is below the threshold, or out of range.
+    """
+    read, write = _arrays(dtype)
+    real = from_dtype(np.zeros((), dtype).real.dtype)
+    roots, numbers = types.Array(read.dtype, 2, "C", readonly=True), types.Array(real, 2, "C")
+    doubles = types.Array(types.float64, 1, "C")
+    found = (write, numbers, numbers, doubles, doubles, STATUS)
+    return _ready(separate.kernel(0), (read, read, roots, types.intp, types.float64, *found))
 
 
 @cache

@@ -88,6 +88,8 @@ KEYS = """
         kernels.factoring(n, d)
     kernels.tridiagonal_bands(d)
     kernels.residuals(d)
+    kernels.regressing(3, d)
+    kernels.least_squares(d)
 """
 
 

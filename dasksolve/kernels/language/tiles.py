@@ -75,6 +75,11 @@ class Memory:
         kind = ir.VectorType(self.data.type.pointee, vector.count)
         return vector.new(self.builder.fptosi(vector.value, kind))
 
+    def numbers(self, vector):
+        """The vector in the array's dtype, if that is one of integers."""
+        whole = isinstance(self.data.type.pointee, ir.IntType)
+        return self.integers(vector) if whole else vector
+
     def put(self, places, vector):
         """array.flat[places[l]] = lane l of the vector, as an integer."""
         integers = self.integers(vector)

@@ -129,6 +129,18 @@ class Vector(Emitted):
         first = self.new(self.builder.insert_element(empty, value, index_value(0)))
         return first.shuffle(first, [0] * kind.count)
 
+    def widened(self):
+        """The numbers in double precision, in as many lanes."""
+        kind = ir.VectorType(ir.DoubleType(), self.count)
+        wide = self.value.type == kind
+        return self if wide else self.new(self.builder.fpext(self.value, kind))
+
+    def rounded_like(self, other):
+        """Numbers in double precision rounded to those of `other`."""
+        kind = other.value.type
+        same = self.value.type == kind
+        return self if same else self.new(self.builder.fptrunc(self.value, kind))
+
     def _arithmetic(self, name, other):
         name = name if self.integer else "f" + name
         return self.new(getattr(self.builder, name)(self.value, other.value))

@@ -1,0 +1,162 @@
+"""Regressions of the few series that the fast kernel does not trust itself with.
+
+Too ill-conditioned, too few observations, numbers that over- or underflow, or not finite: they are
+scaled by powers of two and solved in double precision, each with its own design (`lstsq`'s kernel).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve import kernels
+from dasksolve.status import Status
+
+if TYPE_CHECKING:
+    from dasksolve.batch.regression import Fit
+
+Floats = NDArray[np.float64]
+
+
+class Series(NamedTuple):
+    """Some series (M, P), and their weights (M, P) or (P,)."""
+
+    y: NDArray[Any]
+    weights: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """As `dasksolve.Regression`, over (M,)."""
+
+    coef: Floats
+    stderr: Floats
+    rss: Floats
+    count: NDArray[np.intp]
+    rcond: Floats
+    status: NDArray[np.int8]
+    covariance: Floats | None
+
+
+class Scaled(NamedTuple):
+    """Series with their powers of two taken out."""
+
+    y: Floats
+    """(M, P), 0 where it is missing."""
+    roots: Floats
+    """(M, P) of the weights, 0 where an observation is missing."""
+    size: NDArray[np.intp]
+    """(M, 1): the exponents of y."""
+    weight: NDArray[np.intp]
+    """(M, 1): the exponents of the roots."""
+    finite: NDArray[np.bool_]
+    """(M,)."""
+
+
+def solve_carefully(series: Series, fit: "Fit") -> Answer:
+    """Fit each series."""
+    with np.errstate(all="ignore"):
+        return _solved(_scaled(series), fit)
+
+
+def _scaled(series: Series) -> Scaled:
+    y = series.y.astype(np.float64)
+    w = np.broadcast_to(series.weights, y.shape).astype(np.float64)
+    known = ~(np.isnan(y) | np.isnan(w) | (w == 0))
+    y, w = np.where(known, y, 0.0), np.where(known, w, 0.0)
+    finite = (np.isfinite(y) & np.isfinite(w) & (w >= 0)).all(axis=1)
+    y, w = (np.where(finite[:, None], v, 0.0 if v is y else known) for v in (y, w))
+    roots = np.sqrt(w)
+    size, weight = (np.frexp(v.max(axis=1, keepdims=True))[1] for v in (np.abs(y), roots))
+    return Scaled(np.ldexp(y, -size), np.ldexp(roots, -weight), size, weight, finite)
+
+
+def _rows(scaled: Scaled, fit: "Fit") -> tuple[Floats, Floats, Floats]:
+    """Design, observations and roots of the weights, with rows for the ridge."""
+    design = np.ldexp(fit.design, -fit.basis.exponents)
+    y, roots = scaled.y, scaled.roots
+    if fit.basis.ridge.any():
+        design = np.concatenate([design, np.diag(fit.basis.ridge)])
+        y = np.pad(y, ((0, 0), (0, fit.n)))
+        ones = np.ldexp(np.ones((len(y), fit.n)), -scaled.weight)
+        roots = np.concatenate([roots, ones], axis=1)
+    return design, y, roots
+
+
+def _solved(scaled: Scaled, fit: "Fit") -> Answer:
+    design, y, roots = _rows(scaled, fit)
+    count = (scaled.roots > 0).sum(axis=1)
+    series, n = len(y), fit.n
+    x, rss, variances = np.empty((series, n, 1)), np.empty((series, 1)), np.empty((series, n))
+    rcond, _ = np.empty((2, series))
+    status = np.empty(series, np.int8)
+    kernels.least_squares(np.dtype(np.float64))(
+        np.tile(design, (series, 1, 1)),
+        y[..., None],
+        roots,
+        True,
+        fit.threshold,
+        x,
+        rss,
+        variances,
+        rcond,
+        _,
+        status,
+    )
+    rcond = np.nan_to_num(rcond, nan=0.0)
+    status[status == Status.PENDING] = Status.RANK_DEFICIENT
+    status[count < fit.min_count] = Status.TOO_FEW
+    status[~scaled.finite] = Status.NONFINITE
+    coef = x[..., 0]
+    deficient = (status == Status.RANK_DEFICIENT) | (status == Status.TOO_FEW)
+    if fit.on_deficient == "lstsq":
+        for m in np.flatnonzero(deficient).tolist():
+            coef[m], rss[m] = _minimum_norm(scaled, fit, m)
+    residual = rss[:, 0] - ((np.ldexp(fit.basis.ridge, -scaled.weight) * coef) ** 2).sum(axis=1)
+    residual = np.maximum(residual, 0.0)
+    freedom = count - n
+    noise = np.where(freedom > 0, residual / np.maximum(freedom, 1), np.nan)
+    exponents = scaled.size - fit.basis.exponents
+    coef = np.ldexp(coef, exponents) + 0.0
+    stderr = np.ldexp(np.sqrt(variances * noise[:, None]), exponents)
+    residual = np.ldexp(residual, 2 * (scaled.size + scaled.weight)[:, 0])
+    covariance = _covariance(design, roots, noise, exponents) if fit.covariance else None
+    overflown = (status == Status.OK) & ~np.isfinite(coef.astype(fit.dtype)).all(axis=1)
+    status[overflown] = Status.NONFINITE
+    lost = (status != Status.OK) & ~(deficient & (fit.on_deficient == "lstsq"))
+    coef[lost], residual[lost] = np.nan, np.nan
+    unsure = status != Status.OK
+    stderr[unsure] = np.nan
+    rcond[(status == Status.NONFINITE) | (status == Status.TOO_FEW)] = np.nan
+    if covariance is not None:
+        covariance[unsure] = np.nan
+    return Answer(coef, stderr, residual, count, rcond, status, covariance)
+
+
+def _covariance(
+    design: Floats, roots: Floats, noise: Floats, exponents: NDArray[np.intp]
+) -> Floats:
+    n = design.shape[1]
+    r = np.linalg.qr(roots[..., None] * design, mode="r")
+    r = np.where(np.isfinite(r).all(axis=(1, 2), keepdims=True), r, np.eye(n))
+    singular = (np.diagonal(r, axis1=1, axis2=2) == 0).any(axis=1)
+    r[singular] = np.eye(n)
+    inverse = np.linalg.inv(r)
+    products = inverse @ inverse.swapaxes(1, 2) * noise[:, None, None]
+    return np.ldexp(products, exponents[:, :, None] + exponents[:, None, :])
+
+
+def _minimum_norm(scaled: Scaled, fit: "Fit", m: int) -> tuple[Floats, float]:
+    """The shortest solution of series m, in units of the scaled columns, and its residual."""
+    exponents, known = fit.basis.exponents, scaled.roots[m] > 0
+    if not known.any():
+        return np.zeros(fit.n), 0.0
+    roots = scaled.roots[m][known]
+    design, y = fit.design[known] * roots[:, None], scaled.y[m][known] * roots
+    if fit.basis.ridge.any():
+        ridge = np.ldexp(fit.basis.ridge, exponents - scaled.weight[m])
+        design = np.concatenate([design, np.diag(ridge)])
+        y = np.pad(y, (0, fit.n))
+    coef = np.linalg.lstsq(design, y, rcond=fit.rcond)[0]
+    return np.ldexp(coef, exponents), float(((y - design @ coef) ** 2).sum())

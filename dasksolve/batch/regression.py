@@ -1,0 +1,440 @@
+"""Regressions of NumPy arrays: many series on one design, each on the observations that it has."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve import kernels
+from dasksolve.batch import basis
+from dasksolve.batch.arrays import as_array
+from dasksolve.batch.careful import Series, solve_carefully
+from dasksolve.batch.options import check_word
+from dasksolve.batch.pieces import LANES, PIECE, in_threads, is_plain, pieces, thread_count
+from dasksolve.solution import Regression
+from dasksolve.status import Status
+
+ON_DEFICIENT = ("nan", "lstsq")
+MOST = 16
+"""Columns up to which the fast kernel is the fastest and takes less than 5 s to compile."""
+STRIP = 512
+"""Series that are read together where they lie side by side."""
+RUN = 16 << 20
+"""Bytes that the kernel is given at once where nothing is copied: it reads ahead."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is fitted to series of observations, described without the observations."""
+
+    shape: tuple[int, ...]
+    """Of y."""
+    axis: int
+    """Of the observations, counted from the first."""
+    dtype: np.dtype[Any]
+    """What is computed in: float32 or float64."""
+    design: NDArray[np.float64]
+    """(P, N)."""
+    basis: basis.Basis
+    """The same, orthogonalized."""
+    threshold: float
+    """The rcond below which a series is rank-deficient."""
+    rcond: float | None
+    """That of the shortest solution, as `numpy.linalg.lstsq` takes it."""
+    min_count: int
+    """Fewer observations are too few."""
+    on_deficient: str
+    """What becomes of series that have no unique answer."""
+    covariance: bool
+    """Whether it is asked for."""
+
+    @property
+    def n(self) -> int:
+        """How many coefficients there are."""
+        return self.design.shape[1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """y's shape without the observations."""
+        return self.shape[: self.axis] + self.shape[self.axis + 1 :]
+
+    @property
+    def series(self) -> int:
+        """How many there are."""
+        return math.prod(self.batch_shape)
+
+    @property
+    def coef_shape(self) -> tuple[int, ...]:
+        """y's shape with coefficients in place of observations."""
+        return (*self.shape[: self.axis], self.n, *self.shape[self.axis + 1 :])
+
+    @property
+    def fast(self) -> bool:
+        """Whether there is any hope for the fast kernel."""
+        return self.n <= MOST and self.basis.rcond >= self.threshold / 8
+
+
+def regress(
+    y: Any,
+    design: Any,
+    *,
+    axis: int = 0,
+    weights: Any = None,
+    ridge: Any = None,
+    rcond: float | None = None,
+    min_count: int | None = None,
+    on_deficient: str = "nan",
+    covariance: bool = False,
+    workers: int = 1,
+) -> Regression:
+    """Fit series held in memory; `dasksolve.regress` documents it."""
+    threads = thread_count(workers)
+    y = as_observations("y", y)
+    fit = describe(
+        y.shape, y.dtype, design, axis, ridge, rcond, min_count, on_deficient, covariance
+    )
+    weights = checked_weights(as_observations("weights", weights), fit)
+    return run(y, weights, fit, threads, strict=True)
+
+
+def describe(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    design: Any,
+    axis: int,
+    ridge: Any,
+    rcond: float | None,
+    min_count: int | None,
+    on_deficient: str,
+    covariance: bool,
+) -> Fit:
+    """Return what is to be fitted, or raise what tells a person why nothing can be."""
+    check_word("on_deficient", on_deficient, ON_DEFICIENT)
+    dtype = _dtype("y", dtype)
+    design = as_array("design", design)
+    _dtype("design", design.dtype)
+    if design.ndim != 2 or design.shape[1] == 0:
+        raise ValueError(
+            f"design must be of shape (P, N), a row for each observation and a column for each "
+            f"coefficient: it has shape {design.shape}"
+        )
+    if not shape:
+        raise ValueError("y must have an axis of observations: it is a single number")
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(f"axis={axis} is not an axis of y, which has shape {shape}")
+    axis %= len(shape)
+    if shape[axis] != len(design):
+        raise ValueError(
+            f"y has {shape[axis]} observations along axis {axis}, and design {len(design)} rows: "
+            f"y has shape {shape}, design has shape {design.shape}"
+        )
+    if not np.isfinite(design).all():
+        place = tuple(map(int, np.argwhere(~np.isfinite(design))[0]))
+        raise ValueError(
+            f"design must be finite: design[{place[0]}, {place[1]}] is {design[place]}; where an "
+            "observation is missing, say so by NaN in y"
+        )
+    observations, n = design.shape
+    design = np.ascontiguousarray(design, np.float64)
+    rows = np.zeros((1, n)) if observations == 0 else design
+    return Fit(
+        shape=shape,
+        axis=axis,
+        dtype=dtype,
+        design=rows,
+        basis=basis.orthogonalized(rows, _ridge(ridge, n)),
+        threshold=max(observations, n) * np.finfo(dtype).eps if rcond is None else float(rcond),
+        rcond=rcond,
+        min_count=n if min_count is None else int(min_count),
+        on_deficient=on_deficient,
+        covariance=bool(covariance),
+    )
+
+
+def _dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.kind in "biu":
+        return np.dtype(np.float64)
+    if dtype.kind == "f" and dtype.itemsize in (4, 8):
+        return dtype.newbyteorder("=")
+    advice = (
+        "fit its real and imaginary parts one after the other"
+        if dtype.kind == "c"
+        else "convert it with astype()"
+    )
+    raise TypeError(
+        f"{name} has dtype {dtype}; regressions are of float32 and float64 (integers and bool "
+        f"become float64): {advice}"
+    )
+
+
+def as_observations(name: str, values: Any) -> Any:
+    """An array, which may be masked; nothing for nothing."""
+    as_it_is = values is None or isinstance(values, np.ma.MaskedArray)
+    return values if as_it_is else as_array(name, values)
+
+
+def _ridge(ridge: Any, n: int) -> NDArray[np.float64]:
+    values = np.asarray(0.0 if ridge is None else ridge, np.float64)
+    if values.shape not in ((), (n,)):
+        raise ValueError(f"ridge must be a number or ({n},) numbers: it has shape {values.shape}")
+    if not (np.isfinite(values) & (values >= 0)).all():
+        raise ValueError(f"ridge must be finite and not negative: it is {ridge}")
+    return np.ascontiguousarray(np.broadcast_to(values, (n,)))
+
+
+def checked_weights(weights: Any, fit: Fit) -> Any:
+    """Weights (P,), of the observations, or of y's shape; none are ones."""
+    observations = fit.shape[fit.axis]
+    if weights is None:
+        return np.ones(observations, fit.dtype)
+    _dtype("weights", weights.dtype)
+    if weights.shape == (observations,):
+        weights = filled(np.asanyarray(weights), np.dtype(float))
+        if np.any(weights < 0):
+            raise ValueError(_negative(weights, np.flatnonzero(weights < 0)[:1]))
+        return weights
+    try:
+        same = np.broadcast_shapes(weights.shape, fit.shape) == fit.shape
+    except ValueError:
+        same = False
+    if not same:
+        raise ValueError(
+            f"weights must be of shape ({observations},), one for each observation, or broadcast "
+            f"to y's {fit.shape}: they have shape {weights.shape}"
+        )
+    return weights
+
+
+def _negative(weights: NDArray[Any], place: Any) -> str:
+    place = tuple(map(int, place))
+    return (
+        f"weights must not be negative: weights[{', '.join(map(str, place))}] is {weights[place]}; "
+        "they are inverse variances, and 0 leaves an observation out"
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Arrays to be filled: coefficients as y lies, the others over the batch."""
+
+    coef: NDArray[Any]
+    stderr: NDArray[Any]
+    rss: NDArray[Any]
+    count: NDArray[np.int32]
+    rcond: NDArray[np.float64]
+    status: NDArray[np.int8]
+    covariance: NDArray[Any]
+
+    def flat(self) -> tuple[NDArray[Any], ...]:
+        """As the kernel takes them."""
+        return tuple(values.reshape(-1) for values in vars(self).values())
+
+
+def _empty(coef_shape: tuple[int, ...], batch: tuple[int, ...], n: int, fit: Fit) -> Found:
+    return Found(
+        coef=np.empty(coef_shape, fit.dtype),
+        stderr=np.empty(coef_shape, fit.dtype),
+        rss=np.empty(batch, fit.dtype),
+        count=np.empty(batch, np.int32),
+        rcond=np.empty(batch, np.float64),
+        status=np.full(batch, Status.PENDING, np.int8),
+        covariance=np.empty((*batch, n, n) if fit.covariance else (0,), fit.dtype),
+    )
+
+
+def run(
+    y: NDArray[Any], weights: NDArray[Any], fit: Fit, threads: int = 1, strict: bool = False
+) -> Regression:
+    """Fit every series; strict: refuse weights that are negative."""
+    if y.ndim > 1 and y.flags.f_contiguous and not y.flags.c_contiguous:
+        turned = replace(fit, shape=fit.shape[::-1], axis=y.ndim - 1 - fit.axis)
+        lying = weights if weights.ndim == 1 else np.broadcast_to(weights, y.shape).T
+        return _turned(run(y.T, lying, turned, threads, strict))
+    if fit.shape[fit.axis] == 0:  # one that is missing is as good as none
+        shape = (*fit.shape[: fit.axis], 1, *fit.shape[fit.axis + 1 :])
+        y, weights = np.full(shape, np.nan, fit.dtype), np.ones(1)
+        fit = replace(fit, shape=shape)
+    if weights.ndim > 1:
+        weights = np.broadcast_to(weights, fit.shape)
+    found = _empty(fit.coef_shape, fit.batch_shape, fit.n, fit)
+    if fit.series and fit.fast:
+        _run_fast(y, weights, fit, found, threads)
+    _run_carefully(y, weights, fit, found, threads, strict)
+    *values, covariance = vars(found).values()
+    return Regression._make([*values, covariance if fit.covariance else None])
+
+
+def _turned(found: Regression) -> Regression:
+    *arrays, covariance = (None if values is None else values.T for values in found)
+    if covariance is not None:
+        covariance = np.moveaxis(covariance, (0, 1), (-1, -2))
+    return Regression._make([*arrays, covariance])
+
+
+def _run_fast(y: NDArray[Any], weights: NDArray[Any], fit: Fit, found: Found, threads: int) -> None:
+    kernel = kernels.regressing(fit.n, fit.dtype)
+    constants = basis.table(fit.basis, fit.dtype), basis.packed(fit.basis)
+
+    def call(
+        y: NDArray[Any], w: NDArray[Any], along: bool, into: Found, start: int, stop: int
+    ) -> None:
+        own = w.size != fit.shape[fit.axis] or w.ndim > 1
+        kernel(
+            y.reshape(-1),
+            w.reshape(-1),
+            own,
+            along,
+            *constants,
+            float(fit.min_count),
+            fit.threshold,
+            *into.flat(),
+            start,
+            stop,
+        )
+
+    below = math.prod(fit.shape[fit.axis + 1 :])
+    direct = (
+        _is_ready(y, fit.dtype)
+        and (weights.ndim == 1 or _is_ready(weights, fit.dtype))
+        and (below >= LANES or (below == 1 and fit.series >= LANES))
+    )
+    (_in_place if direct else _in_copies)(y, weights, fit, found, threads, call)
+
+
+def _is_ready(values: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    masked = isinstance(values, np.ma.MaskedArray)
+    return not masked and values.dtype == dtype and is_plain(values)
+
+
+def _size(fit: Fit, nbytes: int = PIECE) -> int:
+    """Series in a piece of so many bytes."""
+    size = nbytes // (len(fit.design) * fit.dtype.itemsize)
+    return size // STRIP * STRIP or size // LANES * LANES or LANES
+
+
+Call = Callable[[NDArray[Any], NDArray[Any], bool, Found, int, int], None]
+
+
+def _in_place(
+    y: NDArray[Any], weights: NDArray[Any], fit: Fit, found: Found, threads: int, call: Call
+) -> None:
+    """Hand y to the kernel as it lies: (A, P, B), where B is 1 or fills the lanes."""
+    observations, n = fit.shape[fit.axis], fit.n
+    below = math.prod(fit.shape[fit.axis + 1 :])
+    along = below == 1
+    above, series = (1, fit.series) if along else (fit.series // below, below)
+    y = y.reshape(above, -1)
+    w = weights.astype(fit.dtype) if weights.ndim == 1 else weights.reshape(above, -1)
+    coef, stderr = (values.reshape(above, n * series) for values in (found.coef, found.stderr))
+    others = [
+        values.reshape(above, series)
+        for values in (found.rss, found.count, found.rcond, found.status)
+    ]
+    covariance = found.covariance.reshape(above, -1)
+
+    def work(part: tuple[int, int]) -> None:
+        a, start = part
+        rss, count, rcond, status = (values[a] for values in others)
+        into = Found(coef[a], stderr[a], rss, count, rcond, status, covariance[a])
+        own = w if weights.ndim == 1 else w[a].reshape(observations, series)
+        call(y[a], own, along, into, start, min(start + size, series))
+
+    size = _size(fit, RUN) if threads == 1 else _size(fit)
+    in_threads(work, [(a, s) for a in range(above) for s in range(0, series, size)], threads)
+
+
+def _in_copies(
+    y: NDArray[Any], weights: NDArray[Any], fit: Fit, found: Found, threads: int, call: Call
+) -> None:
+    """Hand copies to the kernel, piece by piece, in the cache."""
+    source, coef, stderr = (np.moveaxis(v, fit.axis, -1) for v in (y, found.coef, found.stderr))
+    own = weights if weights.ndim == 1 else np.moveaxis(weights, fit.axis, -1)
+    steps = [abs(step) for step in source.strides]
+    along = steps[-1] == min(steps)
+
+    def work(part: tuple[tuple[Any, ...], slice]) -> None:
+        index, flat = part
+        shape = source[index].shape[:-1]
+        series = math.prod(shape)
+        given = _padded(source[index], fit.dtype, along)
+        w = weights.astype(fit.dtype)
+        w = w if weights.ndim == 1 else _padded(own[index], fit.dtype, along)
+        count = given.shape[0 if along else 1]
+        into = _empty((count, fit.n) if along else (fit.n, count), (count,), fit.n, fit)
+        call(given, w, along, into, 0, count)
+        for values, piece in ((coef, into.coef), (stderr, into.stderr)):
+            rows = piece if along else piece.T
+            values[index] = rows[:series].reshape(*shape, fit.n)
+        for name in ("rss", "count", "rcond", "status"):
+            getattr(found, name).reshape(-1)[flat] = getattr(into, name)[:series]
+        if fit.covariance:
+            found.covariance.reshape(-1, fit.n, fit.n)[flat] = into.covariance[:series]
+
+    in_threads(work, list(pieces(fit.batch_shape, _size(fit))), threads)
+
+
+def _padded(values: NDArray[Any], dtype: np.dtype[Any], along: bool) -> NDArray[Any]:
+    """Series (..., P) as (M, P), or (P, M), what is masked as NaN; enough of them for the lanes."""
+    values = filled(values, dtype)
+    if along:
+        flat = np.require(values, dtype, ["C", "A"]).reshape(-1, values.shape[-1])
+    else:
+        flat = np.require(np.moveaxis(values, -1, 0), dtype, ["C", "A"])
+        flat = flat.reshape(values.shape[-1], -1)
+    missing = max(0, LANES - flat.shape[0 if along else 1])
+    wider = ((0, missing), (0, 0)) if along else ((0, 0), (0, missing))
+    return np.pad(flat, wider, constant_values=np.nan) if missing else flat
+
+
+def filled(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array with NaN for what is masked."""
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(dtype), np.nan)
+    return np.asarray(values)
+
+
+def _run_carefully(
+    y: NDArray[Any], weights: NDArray[Any], fit: Fit, found: Found, threads: int, strict: bool
+) -> None:
+    """Fit the series that the fast kernel left, and those without a unique answer."""
+    left = found.status == Status.PENDING
+    if fit.on_deficient == "lstsq":
+        left |= found.status == Status.TOO_FEW
+    if not left.any():
+        return
+    source = np.moveaxis(y, fit.axis, -1)
+    own = None if weights.ndim == 1 else np.moveaxis(weights, fit.axis, -1)
+    coef, stderr = (np.moveaxis(v, fit.axis, -1) for v in (found.coef, found.stderr))
+
+    def work(places: NDArray[np.intp]) -> None:
+        index = np.unravel_index(places, fit.batch_shape)
+        w = weights if own is None else own[index]
+        series = Series(filled(source[index], np.dtype(float)), filled(w, np.dtype(float)))
+        if strict and own is not None and np.any(series.weights < 0):
+            _refuse_negative(series.weights, index, weights, fit)
+        answer = solve_carefully(series, fit)
+        with np.errstate(over="ignore"):
+            coef[index], stderr[index] = answer.coef, answer.stderr
+            for name in ("rss", "count", "rcond", "status"):
+                getattr(found, name)[index] = getattr(answer, name)
+            if fit.covariance:
+                found.covariance[index] = answer.covariance
+
+    in_threads(work, list(_chunks(np.flatnonzero(left), fit)), threads)
+
+
+def _refuse_negative(
+    found: NDArray[Any], index: tuple[Any, ...], weights: NDArray[Any], fit: Fit
+) -> None:
+    series, observation = np.argwhere(found < 0)[0]
+    place = [int(along[series]) for along in index]
+    raise ValueError(_negative(weights, (*place[: fit.axis], observation, *place[fit.axis :])))
+
+
+def _chunks(places: NDArray[np.intp], fit: Fit) -> Iterator[NDArray[np.intp]]:
+    size = max(LANES, PIECE // (8 * fit.design.size))
+    for start in range(0, len(places), size):
+        yield places[start : start + size]

@@ -1,0 +1,1 @@
+"""Least squares: one design for many series, or a design for each."""

@@ -1,0 +1,419 @@
+"""Regressions of many series on one design: against statsmodels, 60 digits, and themselves."""
+
+import dask.array as da
+import mpmath
+import numpy as np
+import pytest
+import statsmodels.api as sm
+
+import dasksolve
+from dasksolve import PerformanceWarning, Status, kernels
+from dasksolve.batch import basis
+
+P = 120
+MONTHS = np.arange(P) / 12
+
+
+def harmonics(years, *columns):
+    waves = [f(2 * np.pi * k * MONTHS) for k in (1, 2) for f in (np.cos, np.sin)]
+    return np.stack([np.ones(P), years, *waves, *columns], axis=1)
+
+
+DESIGN = harmonics(MONTHS)
+
+
+def series(gap=0.3, count=60, dtype=np.float64, seed=0):
+    """(P, count) with gaps, and with all the special cases that a series can be."""
+    rng = np.random.default_rng(seed)
+    y = 10 + 0.3 * MONTHS[:, None] + np.sin(2 * np.pi * MONTHS)[:, None]
+    y = (y + 0.2 * rng.standard_normal((P, count))).astype(dtype)
+    y[rng.random(y.shape) < gap] = np.nan
+    n = DESIGN.shape[1]
+    for column, known in ((1, 0), (2, n), (3, n - 1), (4, n + 1)):
+        y[:, column] = np.nan
+        y[5 : 5 + known, column] = 1 + rng.random(known)
+    y[7, 5], y[9, 6] = np.inf, -np.inf
+    y[:, 7], y[:, 8] = 0, 3
+    y[:, 9] *= np.sqrt(np.finfo(dtype).max) / 1e3
+    y[:, 10] *= np.sqrt(np.finfo(dtype).tiny)
+    return y
+
+
+EXPECTED = {1: 6, 3: 6, 5: 3, 6: 3}
+
+
+def assert_same(found, wanted):
+    for name, one, other in zip(found._fields, found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+def along(found):
+    """Results of series that lie along the last axis as those of the first."""
+    coef, stderr, *others = found
+    return dasksolve.Regression(coef.T, stderr.T, *others)
+
+
+# Against others
+
+
+@pytest.mark.parametrize("gap", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weights"])
+def test_standard_errors_are_those_of_statsmodels(gap, weighted):
+    y = series(gap)
+    w = np.random.default_rng(1).uniform(0.1, 3, y.shape) if weighted else np.ones(y.shape)
+    found = dasksolve.regress(y, DESIGN, weights=w if weighted else None, covariance=True)
+    for m in (0, *range(11, 60)):
+        known = ~np.isnan(y[:, m])
+        wanted = sm.WLS(y[known, m], DESIGN[known], weights=w[known, m]).fit()
+        assert found.count[m] == known.sum()
+        np.testing.assert_allclose(found.coef[:, m], wanted.params, rtol=1e-8)
+        np.testing.assert_allclose(found.stderr[:, m], wanted.bse, rtol=1e-10)
+        np.testing.assert_allclose(found.rss[m], wanted.ssr, rtol=1e-10)
+        scale = np.outer(wanted.bse, wanted.bse)
+        np.testing.assert_allclose(
+            found.covariance[m] / scale, wanted.cov_params() / scale, atol=1e-10
+        )
+
+
+@pytest.mark.parametrize("gap", [0.2, 0.5, 0.8])
+def test_a_ridge_is_more_observations_of_zero(gap):
+    y, ridge = series(gap), np.array([0, 0.5, 1, 2, 3, 100.0])
+    w = np.random.default_rng(1).uniform(0.1, 3, P)
+    found = dasksolve.regress(y, DESIGN, weights=w, ridge=ridge)
+    for m in range(11, 60):
+        known = ~np.isnan(y[:, m])
+        rows = np.concatenate([DESIGN[known], np.diag(np.sqrt(ridge))])
+        weights = np.concatenate([w[known], np.ones(6)])
+        wanted = sm.WLS(np.pad(y[known, m], (0, 6)), rows, weights=weights).fit()
+        residual = y[known, m] - DESIGN[known] @ wanted.params
+        rss = (w[known] * residual**2).sum()
+        variances = np.diag(wanted.normalized_cov_params)
+        np.testing.assert_allclose(found.coef[:, m], wanted.params, rtol=1e-8)
+        np.testing.assert_allclose(found.rss[m], rss, rtol=1e-10)
+        np.testing.assert_allclose(
+            found.stderr[:, m], np.sqrt(variances * rss / (known.sum() - 6)), rtol=1e-10
+        )
+
+
+HARD = {
+    "decimal years, cubed": np.stack([(2001 + MONTHS) ** k for k in range(4)], axis=1),
+    "years to the fifth": np.stack([MONTHS**k for k in range(6)], axis=1),
+    "days since year 0": harmonics(730500 + MONTHS * 365.25),
+}
+
+
+@pytest.mark.parametrize("gap", [0.2, 0.7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("design", HARD.values(), ids=HARD)
+def test_fitted_values_are_no_worse_than_those_of_lstsq(design, dtype, gap):
+    y = series(gap, 16, dtype)[:, 11:]
+    single = dtype == np.float32 and design.shape[1] == 4
+    found = dasksolve.regress(y, design, on_deficient="lstsq" if single else "nan")
+    assert set(found.status) == {Status.RANK_DEFICIENT if single else Status.OK}
+    errors = []
+    with mpmath.workdps(60):
+        for m in range(y.shape[1]):
+            known = ~np.isnan(y[:, m])
+            rows = mpmath.matrix(design[known].tolist())
+            right = mpmath.matrix(y[known, m].astype(float).tolist())
+            exact = rows * mpmath.qr_solve(rows, right)[0]
+            lapack = np.linalg.lstsq(design[known].astype(dtype), y[known, m], rcond=None)[0]
+            fitted = [rows * mpmath.matrix(c.tolist()) for c in (found.coef[:, m], lapack)]
+            errors.append([float(max(map(abs, values - exact))) for values in fitted])
+    ours, theirs = np.max(errors, axis=0)
+    assert ours <= 1.01 * theirs
+
+
+def test_a_basis_is_right_to_the_last_bit():
+    design = HARD["decimal years, cubed"]
+    found = basis.orthogonalized(design, np.zeros(4))
+    with mpmath.workdps(60):
+        q, r = mpmath.qr(mpmath.matrix(np.ldexp(design, -found.exponents).tolist()), mode="skinny")
+        for i in range(4):
+            sign = mpmath.sign(r[i, i])
+            assert max(abs(q[k, i] * sign - found.q[k, i]) for k in range(P)) < 2**-53
+            for j in range(i, 4):
+                assert abs(r[i, j] * sign - found.r[i, j]) <= abs(r[i, j]) * 2**-53
+
+
+# Bits
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_series_has_the_same_bits_wherever_it_stands(dtype):
+    y = series(dtype=dtype)
+    wanted = dasksolve.regress(y, DESIGN, covariance=True)
+    assert_same(along(dasksolve.regress(y.T.copy(), DESIGN, axis=1, covariance=True)), wanted)
+    assert_same(dasksolve.regress(y.T.copy().T, DESIGN, covariance=True), wanted)
+    assert_same(dasksolve.regress(y, DESIGN, covariance=True, workers=2), wanted)
+    apart = np.repeat(y, 2, axis=1)[:, ::2]
+    assert_same(dasksolve.regress(apart, DESIGN, covariance=True), wanted)
+    between = np.ascontiguousarray(y.reshape(P, 3, 20).swapaxes(0, 1))
+    found = dasksolve.regress(between, DESIGN, axis=1)
+    np.testing.assert_array_equal(found.coef.swapaxes(0, 1).reshape(6, 60), wanted.coef)
+    for start, stop in ((0, 1), (3, 20), (17, 60), (59, 60)):
+        found = dasksolve.regress(y[:, start:stop], DESIGN)
+        np.testing.assert_array_equal(found.coef, wanted.coef[:, start:stop])
+        np.testing.assert_array_equal(found.stderr, wanted.stderr[:, start:stop])
+    one = dasksolve.regress(y[:, 20], DESIGN)
+    assert one.coef.shape == (6,)
+    np.testing.assert_array_equal(one.coef, wanted.coef[:, 20])
+
+
+@pytest.mark.parametrize("count", [8, 100, 300, 1000])
+@pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weights"])
+def test_strips_of_any_length_give_the_same_bits(count, weighted):
+    rng = np.random.default_rng(0)
+    y, design = rng.standard_normal((30, count)), rng.standard_normal((30, 2))
+    w = rng.random(y.shape) if weighted else None
+    across = dasksolve.regress(y, design, weights=w)
+    w = w.T.copy() if weighted else None
+    assert_same(along(dasksolve.regress(y.T.copy(), design, axis=1, weights=w)), across)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["observations", "all"])
+def test_missing_masked_and_without_weight_are_the_same(full):
+    y = series()
+    w = np.random.default_rng(2).uniform(0.5, 2, y.shape if full else P)
+    wanted = dasksolve.regress(y, DESIGN, weights=w)
+    missing = np.isnan(y)
+    masked = np.ma.MaskedArray(np.where(missing, 7, y), missing)
+    assert_same(dasksolve.regress(masked, DESIGN, weights=w), wanted)
+    weights = np.where(missing, 0, w if full else w[:, None])
+    assert_same(dasksolve.regress(np.where(missing, 7, y), DESIGN, weights=weights), wanted)
+    weights[missing] = np.nan
+    assert_same(dasksolve.regress(np.where(missing, 7, y), DESIGN, weights=weights), wanted)
+    if not full:
+        w[10] = 0
+        y[10] = np.nan
+        wanted = dasksolve.regress(y, DESIGN)
+        y[10] = 8
+        ones = np.ones(P)
+        ones[10] = 0
+        assert_same(dasksolve.regress(y, DESIGN, weights=ones), wanted)
+
+
+# Mathematics
+
+
+def test_a_row_that_is_left_out_is_missing():
+    y = series(0.1)[:, 11:]
+    y[40] = np.nan
+    found = dasksolve.regress(y, DESIGN)
+    wanted = dasksolve.regress(np.delete(y, 40, axis=0), np.delete(DESIGN, 40, axis=0))
+    np.testing.assert_allclose(found.coef, wanted.coef, rtol=1e-11)
+    np.testing.assert_allclose(found.stderr, wanted.stderr, rtol=1e-11)
+
+
+@pytest.mark.parametrize("gap", [0.2, 0.8])
+def test_scaling_and_order_change_what_they_must(gap):
+    y = series(gap)[:, 11:]
+    found = dasksolve.regress(y, DESIGN)
+    scales = 2.0 ** np.array([0, 30, -40, 5, 300, -7])
+    scaled = dasksolve.regress(y, DESIGN * scales)
+    np.testing.assert_array_equal(scaled.coef * scales[:, None], found.coef)
+    np.testing.assert_array_equal(scaled.rcond, found.rcond)
+    order = np.random.default_rng(0).permutation(P)
+    permuted = dasksolve.regress(y[order], DESIGN[order])
+    np.testing.assert_allclose(permuted.coef, found.coef, rtol=1e-9)
+    np.testing.assert_allclose(permuted.rss, found.rss, rtol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("on_deficient", ["nan", "lstsq"])
+def test_each_status_at_its_place(dtype, on_deficient):
+    y = series(dtype=dtype)
+    found = dasksolve.regress(y, DESIGN, on_deficient=on_deficient, min_count=6)
+    wanted = np.zeros(60, int)
+    wanted[list(EXPECTED)] = list(EXPECTED.values())
+    np.testing.assert_array_equal(found.status, wanted)
+    np.testing.assert_array_equal(found.count, (~np.isnan(y)).sum(axis=0))
+    np.testing.assert_array_equal(
+        np.isnan(found.coef[0]),
+        wanted == Status.NONFINITE if on_deficient == "lstsq" else wanted > 0,
+    )
+    assert np.isnan(found.stderr[:, [1, 2, 3, 5, 6]]).all()
+    assert not np.isnan(found.stderr[:, 4]).any()
+    for m in (7, 8):
+        value = y[0, m]
+        np.testing.assert_allclose(found.coef[:, m], [value, *[0] * 5], atol=1e-6)
+    assert (found.coef[:, 7] == found.stderr[:, 7]).all()
+    tolerance = 1e3 * np.finfo(dtype).eps
+    for m in (9, 10):
+        size = np.nanmax(abs(y[:, m])).astype(float)
+        known = ~np.isnan(y[:, m])
+        coef = np.linalg.lstsq(DESIGN[known], y[known, m] / size, rcond=None)[0]
+        np.testing.assert_allclose(found.coef[:, m] / size, coef, atol=tolerance)
+    if on_deficient == "lstsq":
+        known = ~np.isnan(y[:, 3])
+        coef = np.linalg.lstsq(DESIGN[known], y[known, 3].astype(float), rcond=None)[0]
+        np.testing.assert_allclose(found.coef[:, 3], coef, atol=tolerance)
+        assert not found.coef[:, 1].any()
+
+
+def test_deficient_rows_of_a_good_design_are_found_and_solved():
+    y, design = np.full((8, 2), np.nan), np.ones((8, 2))
+    design[:, 1] = [1, 1, 1, 1, 2, 3, 4, 5]
+    y[:, 0] = 2 * design[:, 1]
+    y[:4, 1] = [1, 2, 3, 4]
+    found = dasksolve.regress(y, design)
+    assert found.status.tolist() == [Status.OK, Status.RANK_DEFICIENT]
+    assert found.rcond[1] < 1e-15
+    np.testing.assert_allclose(found.coef[:, 0], [0, 2], atol=1e-14)
+    assert np.isnan(found.coef[:, 1]).all()
+    found = dasksolve.regress(y, design, on_deficient="lstsq")
+    np.testing.assert_allclose(found.coef[:, 1], [1.25, 1.25])
+    np.testing.assert_allclose(found.rss[1], 5)
+    found = dasksolve.regress(y, design, ridge=0.1)
+    assert found.status.tolist() == [Status.OK] * 2
+
+
+def test_a_design_without_full_rank_has_no_answers_but_the_shortest():
+    rng = np.random.default_rng(0)
+    design = rng.standard_normal((20, 3))[:, [0, 1, 2, 1]]
+    y = rng.standard_normal((20, 5))
+    assert set(dasksolve.regress(y, design).status) == {Status.RANK_DEFICIENT}
+    found = dasksolve.regress(y, design, on_deficient="lstsq")
+    np.testing.assert_allclose(found.coef, np.linalg.lstsq(design, y, rcond=None)[0], atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, pytest.param(16, marks=pytest.mark.slow), 20])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_number_of_columns(n, dtype):
+    rng = np.random.default_rng(n)
+    design, y = rng.standard_normal((70, n)), rng.standard_normal((70, 20)).astype(dtype)
+    y[rng.random(y.shape) < 0.2] = np.nan
+    found = dasksolve.regress(y, design)
+    assert not found.status.any()
+    for m in range(20):
+        known = ~np.isnan(y[:, m])
+        wanted = sm.OLS(y[known, m].astype(float), design[known]).fit()
+        tolerance = 100 * np.finfo(dtype).eps
+        np.testing.assert_allclose(found.coef[:, m], wanted.params, atol=tolerance)
+        np.testing.assert_allclose(found.stderr[:, m], wanted.bse, rtol=10 * tolerance)
+        condition = np.linalg.cond(design[known] / np.linalg.norm(design[known], axis=0))
+        assert 0.99 / condition <= found.rcond[m] <= 1.01 * n / condition
+
+
+@pytest.mark.parametrize("observations", [0, 1, 2, 5])
+def test_few_observations(observations):
+    y, design = np.ones((observations, 3)), np.ones((observations, 2))
+    design[:, 1] = np.arange(observations)
+    found = dasksolve.regress(y, design)
+    assert set(found.status) == {Status.TOO_FEW if observations < 2 else Status.OK}
+    assert found.coef.shape == (2, 3)
+    assert dasksolve.regress(y[:, :0], design).coef.shape == (2, 0)
+
+
+def test_integers_become_doubles_and_byte_order_does_not_matter():
+    y = np.random.default_rng(0).integers(-500, 500, (P, 20)).astype(np.int16)
+    wanted = dasksolve.regress(y.astype(float), DESIGN)
+    assert_same(dasksolve.regress(y, DESIGN), wanted)
+    assert_same(
+        dasksolve.regress(y.astype(">f8"), DESIGN.astype(">f4").astype(float)),
+        dasksolve.regress(y.astype(float), DESIGN.astype(np.float32).astype(float)),
+    )
+    assert dasksolve.regress(y.astype(np.float32), DESIGN).coef.dtype == np.float32
+
+
+REFUSED = {
+    "rows": ({"design": DESIGN[1:]}, ValueError, "120 observations along axis 0, and design 119"),
+    "vector": ({"design": DESIGN[:, 0]}, ValueError, r"\(P, N\).*\(120,\)"),
+    "nan": (
+        {"design": np.where(DESIGN == 1, np.nan, DESIGN)},
+        ValueError,
+        r"design\[0, 0\] is nan",
+    ),
+    "axis": ({"axis": 2}, ValueError, "axis=2 is not an axis of y"),
+    "word": ({"on_deficient": "raise"}, ValueError, "'raise' is not one of 'nan', 'lstsq'"),
+    "ridge": ({"ridge": [1, 2]}, ValueError, r"ridge must be a number or \(6,\)"),
+    "negative ridge": ({"ridge": -1}, ValueError, "not negative"),
+    "weights": ({"weights": np.ones(7)}, ValueError, r"shape \(120,\).*\(7,\)"),
+    "negative": ({"weights": -np.ones(P)}, ValueError, r"weights\[0\] is -1.0"),
+    "one negative": (
+        {"weights": np.where(np.arange(P * 3).reshape(P, 3) == 100, -2.0, 1)},
+        ValueError,
+        r"weights\[33, 1\] is -2.0",
+    ),
+    "complex": ({"y": np.ones((P, 3), complex)}, TypeError, "complex128.*real and imaginary"),
+    "half": ({"y": np.ones((P, 3), np.float16)}, TypeError, "float16.*astype"),
+}
+
+
+@pytest.mark.parametrize(("change", "error", "text"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_fitted_is_refused(change, error, text):
+    given = {"y": np.ones((P, 3)), "design": DESIGN, **change}
+    with pytest.raises(error, match=text):
+        dasksolve.regress(given.pop("y"), given.pop("design"), **given)
+
+
+# dask
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch):
+    """The list that grows with every kernel that is asked for."""
+    calls = []
+    regressing = kernels.regressing
+    monkeypatch.setattr(
+        kernels, "regressing", lambda *key: (calls.append(key), regressing(*key))[1]
+    )
+    return calls
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_chunks_change_no_bit(axis):
+    y = np.moveaxis(series().reshape(P, 5, 12), 0, axis)
+    chunks = [3, 4]
+    chunks.insert(axis, P)
+    wanted = dasksolve.regress(y, DESIGN, axis=axis, covariance=True)
+    lazy = dasksolve.regress(da.from_array(y, chunks=chunks), DESIGN, axis=axis, covariance=True)
+    for name, one, other in zip(lazy._fields, lazy, wanted, strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype), name
+        np.testing.assert_array_equal(one.compute(scheduler="sync"), other, err_msg=name)
+
+
+def test_one_task_a_block_and_nothing_before(scheduler, kernel_calls):
+    y = da.from_array(series(), chunks=(P, 20))
+    fit = dasksolve.regress(y, DESIGN)
+    assert (scheduler.runs, kernel_calls) == (0, [])
+    fit.coef.persist()
+    assert (scheduler.runs, scheduler.tasks, len(kernel_calls)) == (1, 3, 3)
+
+
+WEIGHTS = {
+    "of observations": lambda w: w[:, 0],
+    "of observations, lazy": lambda w: da.from_array(w[:, 0], chunks=7),
+    "of all": lambda w: w,
+    "of all, lazy": lambda w: da.from_array(w, chunks=(10, 7)),
+    "broadcast": lambda w: w[:, :1],
+}
+
+
+@pytest.mark.parametrize("given", WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize("lazy_y", [True, False])
+def test_weights_in_blocks(given, lazy_y):
+    y, w = series(), np.random.default_rng(0).random((P, 60))
+    lazy = dasksolve.regress(
+        da.from_array(y, chunks=(P, 20)) if lazy_y else y, DESIGN, weights=given(w)
+    )
+    wanted = dasksolve.regress(y, DESIGN, weights=np.asarray(given(w)))
+    np.testing.assert_array_equal(lazy.coef, wanted.coef)
+    np.testing.assert_array_equal(lazy.stderr, wanted.stderr)
+
+
+def test_lazy_weights_that_are_negative_are_not_finite():
+    w = np.ones((P, 60))
+    w[:, 30] = -1
+    found = dasksolve.regress(series(), DESIGN, weights=da.from_array(w, chunks=(P, 20)))
+    assert found.status.compute()[30] == Status.NONFINITE
+
+
+def test_chunked_observations_are_merged():
+    y = series()
+    lazy = dasksolve.regress(da.from_array(y, chunks=(10, 20)), DESIGN)
+    assert lazy.coef.chunks == ((6,), (20, 20, 20))
+    np.testing.assert_array_equal(lazy.coef, dasksolve.regress(y, DESIGN).coef)
+    large = da.zeros((P, 1 << 20), chunks=(1, 1 << 20))
+    with pytest.warns(PerformanceWarning, match="chunks of \\(1, 1048576\\)"):
+        dasksolve.regress(large, DESIGN)
