@@ -218,7 +218,7 @@ def _run(options: argparse.Namespace) -> int:
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception as error:
         if options.debug:
-            traceback.print_exc()
+            complain(traceback.format_exc())
         complain(_one_line(error))
         return FAILED
 

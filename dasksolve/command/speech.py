@@ -5,6 +5,9 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from dasksolve.job.report import printable
+from dasksolve.storage import secrets
+
 
 def say(text: str) -> bool:
     """Print on standard output; where that cannot be, say so once, and return False."""
@@ -18,7 +21,8 @@ def say(text: str) -> bool:
 
 
 def complain(text: str) -> None:
-    """Print a line on standard error, if that can be had."""
+    """Print on standard error, if that can be had: no secret of a URL, no control character."""
+    text = printable(secrets.shown(text), but="\n")
     try:
         print(f"dasksolve: {text}", file=sys.stderr, flush=True)
     except OSError:

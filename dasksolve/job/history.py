@@ -14,6 +14,7 @@ from dasksolve.storage import stores
 ATTRIBUTE = "dasksolve_history"
 _RUNS = 10
 _SAMPLES = 200
+_COUNTS = ("bytes_read", "bytes_written", "blocks_resumed", "peak_memory")
 
 Progress = Callable[[Report], None]
 
@@ -71,15 +72,49 @@ def kept(store: Any, progress: Progress | None) -> Iterator[Progress]:
         if run.last is not None:
             with suppress(Exception):  # a full disk, say: no reason to call the job failed
                 group = zarr.open_group(store, mode="r+", use_consolidated=False)
-                runs = [*read(group), run.record()][-_RUNS:]
+                kept = [old for old in _parsed(group) if _odd(old) is None]
+                runs = [*kept, run.record()][-_RUNS:]
                 group.attrs[ATTRIBUTE] = json.dumps(runs)
                 stores.consolidate(store)
 
 
 def read(group: Any) -> list[dict[str, Any]]:
     """Return what is known of the runs that wrote an output, the first one first."""
+    runs = _parsed(group)
+    for number, run in enumerate(runs, 1):
+        odd = _odd(run)
+        if odd is not None:
+            raise ValueError(
+                f"the history in the output is damaged: of run {number}, {odd} is "
+                f"{repr(run.get(odd) if isinstance(run, dict) else run)[:80]}. No answer depends "
+                f"on it: delete the attribute {ATTRIBUTE} of the group, or resume the job"
+            )
+    return runs
+
+
+def _parsed(group: Any) -> list[Any]:
     try:
         runs = json.loads(group.attrs.get(ATTRIBUTE, "[]"))
-        return [run for run in runs if {"started", "seconds", "samples"} <= run.keys()]
-    except (TypeError, ValueError, AttributeError):  # a person edited it
+    except (TypeError, ValueError, RecursionError):  # a person edited it
         return []
+    return runs if isinstance(runs, list) else []
+
+
+def _odd(run: Any) -> str | None:
+    """What of a record is not what a run leaves; None: nothing."""
+    if not isinstance(run, dict):
+        return "the record"
+    if not isinstance(run.get("started"), str):
+        return "started"
+    samples = run.get("samples")
+    pairs = isinstance(samples, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in samples
+    )
+    if not pairs:
+        return "samples"
+    counts = ("seconds", *(name for name in _COUNTS if name in run))
+    return next((name for name in counts if not _is_number(run.get(name))), None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < 1e18

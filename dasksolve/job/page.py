@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dasksolve.job.report import table
 from dasksolve.job.survey import DECADES, Histogram, Survey, survey
 from dasksolve.status import Status
+from dasksolve.storage import secrets
 from dasksolve.storage.stores import Location
 
 WIDTH, HEIGHT = 360, 240  # of a drawing: about a phone's, so that its text stays legible there
@@ -116,7 +117,7 @@ def summary(found: Survey) -> list[tuple[str, str]]:
         ("systems", f"{math.prod(found.batch_shape):,} ({batch})"),
         ("each", f"order {core[0]}, {k} right-hand side{'s' if k > 1 else ''}, {found.dtype}"),
         ("options", ", ".join(f"{name}={value}" for name, value in options.items())),
-        *((name, str((found.job.get(name) or {}).get("location", "?"))) for name in ("a", "b")),
+        *((name, _location(found.job.get(name))) for name in ("a", "b")),
         *((_words(status), f"{n:,}") for status, n in found.counts.items() if n),
     ]
     if found.unread:
@@ -135,6 +136,11 @@ def summary(found: Survey) -> list[tuple[str, str]]:
         rows.append(("read, written", ", ".join(sizes)))
         rows.append(("peak memory", format_bytes(last.get("peak_memory", 0))))
     return rows
+
+
+def _location(source: Any) -> str:
+    """Where an input was, as the journal says."""
+    return secrets.shown(source.get("location", "?")) if isinstance(source, dict) else "?"
 
 
 def _words(status: Status) -> str:

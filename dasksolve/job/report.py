@@ -148,7 +148,14 @@ class Report:
 def text(rows: list[tuple[str, str]]) -> str:
     """Rows of (what, how much) as lines."""
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(f"{name:<{width}}  {printable(value)}" for name, value in rows)
+
+
+def printable(words: str, but: str = "") -> str:
+    """Text that does nothing to a terminal: control characters, `but` some, are written out."""
+    return "".join(
+        c if c.isprintable() or c in but else c.encode("unicode_escape").decode() for c in words
+    )
 
 
 def table(rows: list[tuple[str, str]]) -> str:

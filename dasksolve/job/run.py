@@ -15,7 +15,7 @@ from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.schedulers import WINDOW, Cluster, Threads
 from dasksolve.job.tally import BlockResult, Tally, count, worst
-from dasksolve.storage import buffers, stores
+from dasksolve.storage import buffers, secrets, stores
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ class Job:
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
         kind = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
-        return BlockResult(number, failure=f"{kind}{error}", memory=Gauge(self.token).highest())
+        return BlockResult(
+            number, failure=f"{kind}{secrets.shown(error)}", memory=Gauge(self.token).highest()
+        )
 
 
 def run_job(

@@ -1,6 +1,8 @@
 """What a thread reads and writes blocks with: an event loop of its own, and buffers that last."""
 
 import asyncio
+import os
+import stat
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,11 @@ class _Here(asyncio.SelectorEventLoop):
         return future
 
 
+def _opened(path: str, flags: int) -> int:
+    """Open without waiting: for a pipe, that would be for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 class Workspace:
     """Lent to one block at a time.
 
@@ -45,8 +52,20 @@ class Workspace:
     def run(self, store: Any, work: Coroutine[Any, Any, T]) -> T:
         """Run what works on a store: on a disk, in this thread; far away, where zarr does."""
         if isinstance(store, LocalStore):
-            return self._loop.run_until_complete(work)
+            try:
+                return self._loop.run_until_complete(work)
+            except BaseException:
+                self._end_all()
+                raise
         return internals.run(work)  # a connection belongs to the loop that opened it
+
+    def _end_all(self) -> None:
+        """End what a read that failed left waiting; its end would be told on standard error."""
+        waiting = asyncio.all_tasks(self._loop)
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            self._loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
 
     def bytes(self, name: str, size: int) -> NDArray[np.uint8]:
         """Uninitialised bytes, until the same name is asked for again."""
@@ -60,8 +79,11 @@ class Workspace:
     def load(self, name: str, path: Path, usual: int) -> NDArray[np.uint8] | None:
         """The bytes of a file, most often of about so many; None: there is none."""
         try:
-            with path.open("rb") as file:
-                size = path.stat().st_size
+            with open(path, "rb", opener=_opened) as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise OSError(f"{path} is not a file, but {stat.filemode(found.st_mode)}")
+                size = found.st_size
                 buffer = self.bytes(name, max(size, usual))[:size]
                 return buffer[: file.readinto(buffer.data)]
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

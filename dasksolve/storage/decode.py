@@ -4,14 +4,17 @@ A worker of dask gives every large buffer back to the system, to be faulted in a
 block: a job of zstd chunks took 1.6 times the processor time there that it took on threads.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numcodecs.blosc import Blosc
+from numcodecs.gzip import GZip
+from numcodecs.lz4 import LZ4
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BytesCodec, ZstdCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 Bytes = NDArray[np.uint8]
 
@@ -28,11 +31,23 @@ def is_known(array: Any) -> bool:
     )
 
 
-def refuse_cut(array: Any, stored: Bytes) -> None:
-    """Refuse a chunk that is not as long as its last codec says, where zarr would not."""
-    codecs = array.compressors
-    if codecs and isinstance(codecs[-1], BloscCodec | Blosc):
-        _blosc_size(stored)
+def refuse_false(array: Any, stored: Bytes) -> None:
+    """Refuse a chunk that says it is longer than it is, or than a chunk: zarr would believe it."""
+    codecs = list(array.compressors)
+    while codecs and isinstance(codecs[-1], Crc32cCodec):
+        stored = stored[:-4]
+        codecs.pop()
+    size = _SIZES.get(type(codecs[-1])) if codecs else None
+    if size is None:
+        return
+    most = math.prod(array.chunks) * array.dtype.itemsize
+    if array.filters or len(codecs) > 1:  # what a filter makes of it may be longer
+        most = 16 * most + 1024
+    says = size(stored)
+    if says is None and isinstance(codecs[-1], ZstdCodec | Zstd):
+        Zstd().decode(stored, out=np.empty(most, np.uint8))  # more than that: an error
+    elif says is not None and says > most:
+        raise ValueError(f"it says that it holds {says:,} bytes, where a chunk has {most:,}")
 
 
 def into(memory: Bytes, array: Any, stored: Bytes) -> NDArray[Any] | None:
@@ -70,6 +85,25 @@ def _blosc_size(stored: Bytes) -> int | None:
     return int.from_bytes(head[4:8], "little")
 
 
+def _gzip_size(stored: Bytes) -> int | None:
+    """Bytes that a member holds: RFC 1952, section 2.3.1."""
+    return int.from_bytes(stored[-4:].tobytes(), "little") if stored.size >= 18 else None
+
+
+def _lz4_size(stored: Bytes) -> int | None:
+    """Bytes that a chunk holds: numcodecs puts them first."""
+    return int.from_bytes(stored[:4].tobytes(), "little") if stored.size >= 4 else None
+
+
+_SIZES: dict[type, Callable[[Bytes], int | None]] = {
+    ZstdCodec: _zstd_size,
+    Zstd: _zstd_size,
+    BloscCodec: _blosc_size,
+    Blosc: _blosc_size,
+    GzipCodec: _gzip_size,
+    GZip: _gzip_size,
+    LZ4: _lz4_size,
+}
 _KNOWN: dict[type, tuple[Any, Callable[[Bytes], int | None]]] = {
     ZstdCodec: (Zstd(), _zstd_size),
     BloscCodec: (Blosc(), _blosc_size),

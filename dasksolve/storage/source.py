@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from dasksolve.storage import conventions, decode, internals, stores
+from dasksolve.storage import conventions, decode, internals, secrets, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.conventions import Packing
 from dasksolve.storage.internals import Region
@@ -179,7 +179,7 @@ class Source:
                 values = None if stored is None else await self._decode(stored)
             return None if values is None else values[chunk.inside]
         except Exception as error:
-            raise self._unreadable(f"chunk {key}", error) from error
+            raise self._unreadable(f"chunk {key}", error) from secrets.cause(error)
 
     async def _load(self, key: str, workspace: Workspace, alone: bool) -> NDArray[Any] | None:
         """A chunk on a disk, in memory that the workspace lends."""
@@ -196,7 +196,7 @@ class Source:
         return await self._decode(stored)
 
     async def _decode(self, stored: NDArray[np.uint8]) -> NDArray[Any]:
-        decode.refuse_cut(self.array, stored)
+        decode.refuse_false(self.array, stored)
         return await internals.decode(self.array, stored)
 
     async def _read_shards(
@@ -207,11 +207,12 @@ class Source:
             return await internals.read(self.array, region), []
         except Exception as error:
             shards = (self._key(shard.place) for shard in self._chunks(part, self.array.shards))
-            raise self._unreadable(f"shard {' or '.join(shards)}", error) from error
+            raise self._unreadable(f"shard {' or '.join(shards)}", error) from secrets.cause(error)
 
     def _unreadable(self, what: str, error: Exception) -> OSError:
         return OSError(
-            f"cannot read {what} of {self.name} ({self.location}): {type(error).__name__}: {error}"
+            f"cannot read {what} of {self.name} ({self.location}): {type(error).__name__}: "
+            f"{secrets.shown(error)}"
         )
 
     def _missing_in_shards(self, part: Block, values: NDArray[Any]) -> list[str]:

@@ -14,10 +14,10 @@ from typing import Any
 import fsspec.config
 import zarr
 from zarr.codecs import Crc32cCodec
-from zarr.errors import BaseZarrError
+from zarr.errors import BaseZarrError, ContainsGroupError, NodeTypeValidationError
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
-from dasksolve.storage import decode, documents, internals
+from dasksolve.storage import decode, documents, internals, secrets
 from dasksolve.storage.conventions import DIMENSIONS
 from dasksolve.storage.layout import Layout
 
@@ -34,6 +34,23 @@ CONNECTIONS = 128
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
 
 
+class _Files(LocalStore):
+    """A folder in which nothing but files is read: who opens a pipe waits for ever."""
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        self._refuse_special(key)
+        return await super().get(key, *arguments, **options)
+
+    def get_sync(self, key: str, **options: Any) -> Any:
+        self._refuse_special(key)
+        return super().get_sync(key, **options)
+
+    def _refuse_special(self, key: str) -> None:
+        path = self.root / key
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(f"{path} is not a file")
+
+
 def open_input(name: str, where: Any) -> tuple[Any, str]:
     """Open an input for reading; return the array and its URL or absolute path."""
     array: Any = where if isinstance(where, zarr.Array) else _open_array(name, where)
@@ -41,7 +58,7 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
     # A relative path would mean another file to a worker that was started elsewhere.
     if isinstance(store, LocalStore):
         root = Path(store.root).resolve()
-        store = LocalStore(root, read_only=True)
+        store = _Files(root, read_only=True)
     elif isinstance(store, ZipStore):
         root = Path(str(store.path)).resolve()
         store = ZipStore(root, mode="r")
@@ -52,7 +69,14 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
 
 def address(array: Any) -> str:
     """Where an array lies, for messages."""
-    return f"{array.store}/{array.path}".rstrip("/")
+    return f"{place_of(array.store)}/{array.path}".rstrip("/")
+
+
+def place_of(store: Any) -> str:
+    """What a store is called in messages, and in the journal: without the secrets of its URL."""
+    if isinstance(store, FsspecStore):
+        return secrets.shown(store.fs.unstrip_protocol(store.path))
+    return secrets.shown(store)
 
 
 def dimension_names(array: Any) -> tuple[str, ...] | None:
@@ -85,7 +109,7 @@ def _above(store: Any) -> tuple[Any, str] | None:
     """The store of the folder that a store is in, and what it is called there."""
     if isinstance(store, LocalStore):
         root = Path(store.root)
-        return LocalStore(root.parent, read_only=store.read_only), root.name
+        return type(store)(root.parent, read_only=store.read_only), root.name
     if isinstance(store, FsspecStore):
         parent, _, name = store.path.rstrip("/").rpartition("/")
         if parent and not parent.endswith("/"):  # "https://host" has nothing above it
@@ -112,15 +136,18 @@ def layout(array: Any, location: str, core: int) -> Layout:
 
 def _open_array(name: str, where: Location) -> Any:
     target = _target(name, where)
+    shown = secrets.shown(where)
     try:
         store, path = _input_store(target)
         return _open_either(store, path)
     except ImportError as error:
-        raise ImportError(f"{name}: {where} needs a package: {error}") from error
-    except (FileNotFoundError, BaseZarrError) as error:
-        raise FileNotFoundError(f"{name}: {_no_array(where, store, path)}") from error
+        raise ImportError(f"{name}: {shown} needs a package: {error}") from error
+    except (FileNotFoundError, NodeTypeValidationError, ContainsGroupError) as error:
+        text = f"{name}: {_no_array(shown, store, path)}"
+        raise FileNotFoundError(text) from secrets.cause(error)
     except Exception as error:
-        raise OSError(f"{name}: cannot open {where}: {type(error).__name__}: {error}") from error
+        text = f"{name}: cannot open {shown}: {type(error).__name__}: {secrets.shown(error)}"
+        raise OSError(text) from secrets.cause(error)
 
 
 def _input_store(target: str | Path) -> tuple[Any, str]:
@@ -131,14 +158,14 @@ def _input_store(target: str | Path) -> tuple[Any, str]:
     if archive.is_file():
         inside = "" if archive == target else target.relative_to(archive).as_posix()
         return ZipStore(archive, mode="r"), inside
-    return LocalStore(target, read_only=True), ""
+    return _Files(target, read_only=True), ""
 
 
 def _open_either(store: Any, path: str) -> Any:
     # Told no format, zarr asks for both at once, and abandons one question when another fails.
     try:
         return zarr.open_array(store, path=path, mode="r", zarr_format=3)
-    except (FileNotFoundError, BaseZarrError):
+    except FileNotFoundError:
         return zarr.open_array(store, path=path, mode="r", zarr_format=2)
 
 
@@ -151,7 +178,7 @@ def _remote(url: str, read_only: bool = False) -> FsspecStore:
     return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
 
 
-def _no_array(where: Location, store: Any, path: str) -> str:
+def _no_array(where: str, store: Any, path: str) -> str:
     try:
         members = list(zarr.open_group(store, path=path, mode="r").array_keys())
     except Exception:
@@ -198,9 +225,11 @@ def open_store(where: Location) -> tuple[Any, str]:
     if isinstance(target, Path):
         return LocalStore(target), str(target)
     try:
-        return _remote(target), target
+        return _remote(target), secrets.shown(target)
     except Exception as error:
-        raise OSError(f"out: cannot open {target}: {type(error).__name__}: {error}") from error
+        shown = secrets.shown(target), secrets.shown(error)
+        text = f"out: cannot open {shown[0]}: {type(error).__name__}: {shown[1]}"
+        raise OSError(text) from secrets.cause(error)
 
 
 def open_group(store: Any, location: str, mode: Any) -> Any:
@@ -281,7 +310,7 @@ def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
     """Refuse to work where something is not seen: zarr would read NaN, and write to nowhere."""
     blind = [address(array) for array in arrays if not is_there(array)]
     if mark is not None and not internals.run(store.exists(mark)):
-        blind.append(str(store))
+        blind.append(place_of(store))
     if blind:
         raise FileNotFoundError(
             f"process {os.getpid()} on {socket.gethostname()} does not see {', '.join(blind)} "
@@ -293,8 +322,8 @@ def refuse_unmarked(store: Any, mark: str) -> None:
     """Refuse to write for a job whose mark is gone."""
     if not internals.run(store.exists(mark)):
         raise BlockingIOError(
-            f"another job has begun to write to {store}, or this one has ended: what was still in "
-            "hand is not written"
+            f"another job has begun to write to {place_of(store)}, or this one has "
+            "ended: what was still in hand is not written"
         )
 
 

@@ -1,10 +1,15 @@
 """Stores that nobody vouches for: whatever they say, only documented errors come out."""
 
+import functools
+import gc
+import http.server
 import json
+import os
 import pickle
 import re
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +23,7 @@ from stored import Stored, files
 
 from dasksolve import BlockErrors, SingularSystemError, check_zarr, solve_zarr
 from dasksolve.cli import main
+from dasksolve.storage import secrets
 
 REFUSALS = (ValueError, TypeError, OSError, NotImplementedError)
 """What solve_zarr documents that it raises for its arguments."""
@@ -172,6 +178,168 @@ def test_no_pickle_is_ever_loaded(tiny: Stored, tmp_path: Path, dtype: str, plac
     assert not (tmp_path / "sprung").exists()
     pickle.loads(next(evil.glob("*.0.0")).read_bytes())
     assert (tmp_path / "sprung").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("sharded", [False, True], ids=["chunk", "shard"])
+def test_a_pipe_in_the_place_of_a_chunk_is_waited_for_by_nobody(
+    tiny: Stored, tmp_path: Path, sharded: bool
+) -> None:
+    shards = (4, 2, 2) if sharded else None
+    a = zarr.create_array(tmp_path / "a", data=tiny.a, chunks=(2, 2, 2), shards=shards)
+    chunk = Path(a.store.root, "c/1/0/0")
+    chunk.unlink()
+    os.mkfifo(chunk)
+    with pytest.raises(BlockErrors, match=r"c/1/0/0 is not a file"):
+        solve_zarr(a, tiny.b_path, tiny.out)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_metadata(tiny: Stored) -> None:
+    document = Path(tiny.a_path, "zarr.json")
+    document.unlink()
+    os.mkfifo(document)
+    with pytest.raises(OSError, match=r"a: cannot open .*zarr\.json is not a file"):
+        solve_zarr(tiny.a_path, tiny.b_path, tiny.out)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_codec_that_is_not_installed(tiny: Stored, tmp_path: Path, zarr_format: int) -> None:
+    zarr.create_array(tmp_path / "a", data=tiny.a, zarr_format=zarr_format)
+    document = tmp_path / "a" / (".zarray" if zarr_format == 2 else "zarr.json")
+    metadata = json.loads(document.read_text())
+    if zarr_format == 2:
+        metadata["compressor"] = {"id": "of_my_lab"}
+    else:
+        metadata["codecs"].append({"name": "of_my_lab", "configuration": {}})
+    document.write_text(json.dumps(metadata))
+    with pytest.raises(OSError, match=r"a: cannot open .*UnknownCodecError: .*of_my_lab"):
+        solve_zarr(tmp_path / "a", tiny.b_path, tiny.out)
+
+
+def test_a_damaged_shard_is_told_in_its_error_alone(
+    tiny: Stored, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = zarr.create_array(
+        tmp_path / "a", data=np.tile(tiny.a, (20, 1, 1)), chunks=(2, 2, 2), shards=(60, 2, 2)
+    )
+    b = zarr.create_array(tmp_path / "b", data=np.tile(tiny.b, (20, 1)), chunks=(120, 2))
+    shard = Path(a.store.root, "c/0/0/0")
+    shard.write_bytes(shard.read_bytes()[:-9] + bytes(9))
+    with pytest.raises(BlockErrors, match=r"cannot read shard c/0/0/0"):
+        solve_zarr(a, b, tiny.out)
+    gc.collect()  # what asyncio has to say of a task, it says when that is deleted
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+SECRET = "S3CRET"
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves files, whatever the query string."""
+
+    def send_head(self) -> Any:
+        self.path = self.path.split("?")[0]
+        return super().send_head()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Where the test's folder is served, on the loopback."""
+    handler = functools.partial(Handler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://user:{SECRET}@127.0.0.1:{server.server_port}/data.zarr"
+        server.shutdown()
+        thread.join()
+
+
+def test_no_password_is_kept_or_shown(
+    tiny: Stored,
+    address: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "dasksolve")
+    words = [f"{address}/a", f"{address}/b", tiny.out]
+    assert main(["solve", *words]) == 0
+    assert main(["check", *words]) == 0
+    assert main(["report", tiny.out, "--html", str(tmp_path / "page.html")]) == 0
+    assert main(["solve", words[0], tiny.b_path, tiny.out, "--resume", "--debug"]) == 1
+    assert main(["solve", f"{address}/none", *words[1:], "--debug"]) == 1
+    assert main(["solve", *words[:2], f"{address}/out", "--debug"]) == 1
+    Path(tiny.a_path, "c/0/0/0").write_bytes(b"x")
+    assert main(["solve", *words[:2], tiny.out + "2"]) == 1
+    shown = capfd.readouterr()
+    assert "http://***@127.0.0.1" in shown.out
+    assert "http://***@127.0.0.1" in shown.err
+    assert SECRET not in shown.out + shown.err + caplog.text
+    for file in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert SECRET.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://key:SECRET@bucket/a", "s3://***@bucket/a"),
+        ("https://SECRET@host/a?sig=SECRET&x=1", "https://***@host/a?***"),
+        ("cannot open 'http://u:SE@CRET@host/a', for", "cannot open 'http://***@host/a', for"),
+        ("simplecache::https://u:SECRET@h/a?b=SECRET, c", "simplecache::https://***@h/a?***, c"),
+        ("/data/a@b?c", "/data/a@b?c"),
+        ("why? a://b/c@d", "why? a://b/c@d"),
+    ],
+)
+def test_what_is_shown_of_a_url(text: str, shown: str) -> None:
+    assert secrets.shown(text) == shown
+
+
+EVIL = "/data/a\x1b]0;owned\x07\x1b[8m\nok   999\u202e"
+
+
+def test_nothing_in_an_output_reaches_the_terminal_raw(
+    tiny: Stored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    solve_zarr(tiny.a_path, tiny.b_path, tiny.out)
+    attributes = zarr.open_group(tiny.out, use_consolidated=False).attrs
+    record = json.loads(attributes["dasksolve"])
+    record["a"]["location"] = EVIL
+    attributes["dasksolve"] = json.dumps(record)
+    main(["report", tiny.out])
+    main(["solve", tiny.a_path, tiny.b_path, tiny.out, "--resume"])
+    main(["solve", EVIL, tiny.b_path, tiny.out + "2"])
+    told = capsys.readouterr()
+    assert all(c.isprintable() or c == "\n" for c in told.out + told.err)
+    assert "\nok   999" not in told.out
+
+
+@pytest.mark.parametrize(
+    ("run", "what"),
+    [
+        ({"started": "x", "seconds": "abc", "samples": []}, "seconds is 'abc'"),
+        ({"started": "x", "seconds": 1, "samples": None}, "samples is None"),
+        ({"started": "x", "seconds": 1, "samples": [[1, "a"]]}, "samples is"),
+        ({"started": 3, "seconds": 1, "samples": []}, "started is 3"),
+        ({"started": "x", "seconds": 1, "samples": [], "bytes_read": "q"}, "bytes_read is 'q'"),
+        ("nothing", "the record is 'nothing'"),
+    ],
+)
+def test_a_history_of_odd_types_is_a_clear_error(
+    tiny: Stored, run: Any, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    solve_zarr(tiny.a_path, tiny.b_path, tiny.out)
+    attributes = zarr.open_group(tiny.out, use_consolidated=False).attrs
+    attributes["dasksolve_history"] = json.dumps([run])
+    assert main(["report", tiny.out]) == 1
+    told = capsys.readouterr().err
+    assert what in told
+    assert "delete the attribute dasksolve_history" in told
+    solve_zarr(tiny.a_path, tiny.b_path, tiny.out, resume=True)
+    assert main(["report", tiny.out]) == 0
 
 
 class Trap:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -64,3 +65,60 @@ def test_a_chunk_that_was_cut_is_an_error(tmp_path: Path, codec: Any, message: s
     array, chunk = stored(tmp_path, np.random.default_rng(0).random(300), compressors=codec)
     with pytest.raises((ValueError, RuntimeError), match=message):
         decode.into(np.empty(2400, np.uint8), array, chunk[:-9])
+
+
+BOMBS = [
+    pytest.param({"compressors": ZstdCodec()}, numcodecs.Zstd(), 50_000, id="zstd"),
+    pytest.param({"compressors": [ZstdCodec(), Crc32cCodec()]}, None, 50_000, id="zstd, summed"),
+    pytest.param({"compressors": BloscCodec()}, numcodecs.Blosc("zstd"), 50_000, id="blosc"),
+    pytest.param({"compressors": GzipCodec()}, numcodecs.GZip(), 50_000, id="gzip"),
+    pytest.param(
+        {"compressors": numcodecs.LZ4(), "zarr_format": 2}, numcodecs.LZ4(), 50_000, id="lz4"
+    ),
+    pytest.param(
+        {"compressors": numcodecs.Zstd(), "zarr_format": 2}, numcodecs.Zstd(), 50_000, id="format 2"
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "codec", "size"), BOMBS)
+def test_a_chunk_that_says_it_is_larger_than_a_chunk_is_refused(
+    tmp_path: Path, options: dict[str, Any], codec: Any, size: int
+) -> None:
+    array = zarr.create_array(tmp_path / "a", shape=(30,), chunks=(30,), dtype="f8", **options)
+    honest = (codec or numcodecs.Zstd()).encode(np.zeros(240, np.uint8))
+    large = (codec or numcodecs.Zstd()).encode(np.zeros(size, np.uint8))
+    honest, large = (
+        np.frombuffer(bytes(chunk) + (b"sums" if codec is None else b""), np.uint8)
+        for chunk in (honest, large)
+    )
+    decode.refuse_false(array, honest)
+    with pytest.raises(ValueError, match=r"says that it holds 50,000 bytes, where a chunk has"):
+        decode.refuse_false(array, large)
+
+
+@pytest.mark.parametrize(("count", "fits"), [(30, True), (31, False), (10**6, False)])
+def test_a_zstd_chunk_that_does_not_say_how_large_it_is(
+    tmp_path: Path, count: int, fits: bool
+) -> None:
+    array = zarr.create_array(
+        tmp_path / "a", shape=(30,), chunks=(30,), dtype="f8", compressors=ZstdCodec()
+    )
+    chunk = np.frombuffer(streamed(np.zeros(8 * count, np.uint8)), np.uint8)
+    if fits:
+        decode.refuse_false(array, chunk)
+    else:
+        with pytest.raises((ValueError, RuntimeError), match=r"too small|decompression error"):
+            decode.refuse_false(array, chunk)
+
+
+def streamed(values: np.ndarray) -> bytes:
+    """A zstd frame of raw and repeated blocks that leaves its size out: RFC 8878, section 3.1.1."""
+    frame = b"\x28\xb5\x2f\xfd" + bytes([0, 0x58])  # a window of 2 MiB, no size
+    whole = values.size
+    while True:
+        count = min(whole, 1 << 17)
+        whole -= count
+        frame += (count << 3 | 0b10 | (whole == 0)).to_bytes(3, "little") + b"\0"
+        if not whole:
+            return frame

@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import logging
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from typing import Any
 
 import numba
 from numba import types
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.registry import CPUDispatcher
@@ -24,6 +25,7 @@ from dasksolve.kernels.language.target import FMA, VECTOR_BYTES
 logger = logging.getLogger(__name__)
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+_DIGEST = hashlib.sha256().digest_size
 _PART: Any = {**_OPTIONS, "nopython": True, "no_cpython_wrapper": True}
 
 
@@ -47,10 +49,60 @@ class _Stored(CompileResultCacheImpl):
         return *kept, ()
 
 
+class _Sealed(IndexDataCacheFile):
+    """Files that begin with a digest of the rest, lest a bit that flipped be run as machine code.
+
+    What has no right digest counts as not there, and is compiled and written anew.
+    """
+
+    def _load_index(self) -> Any:
+        try:
+            version, stamp, overloads = self._opened(self._index_path)
+        except (OSError, ValueError):
+            return {}
+        return overloads if (version, stamp) == (self._version, self._source_stamp) else {}
+
+    def _save_index(self, overloads: Any) -> None:
+        self._seal(self._index_path, (self._version, self._source_stamp, overloads))
+
+    def _load_data(self, name: str) -> Any:
+        return self._opened(self._data_path(name))
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._seal(self._data_path(name), data)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether what an entry of the index names can be loaded."""
+        with suppress(Exception):
+            self._load_data(name)
+            return True
+        return False
+
+    def _opened(self, path: str) -> Any:
+        content = Path(path).read_bytes()
+        digest, data = content[:_DIGEST], content[_DIGEST:]
+        if hashlib.sha256(data).digest() != digest:
+            raise ValueError(f"{path} is damaged")
+        return pickle.loads(data)
+
+    def _seal(self, path: str, content: Any) -> None:
+        data = self._dump(content)
+        with self._open_for_write(path) as file:
+            file.write(hashlib.sha256(data).digest() + data)
+
+
 class _Cache(FunctionCache):
     """A cache that forgets when any kernel changed, and that is never the reason to fail."""
 
     _impl_class = _Stored
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file: Any = _Sealed(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
         return (*super()._index_key(signature, codegen), _sources(), VECTOR_BYTES)
@@ -59,7 +111,8 @@ class _Cache(FunctionCache):
         """Whether it is worth loading."""
         with suppress(Exception):
             key = self._index_key(signature, target_context.codegen())
-            return key in self._cache_file._load_index()
+            name = self._cache_file._load_index().get(key)
+            return name is not None and self._cache_file.is_whole(name)
         return False
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:

@@ -1,0 +1,17 @@
+"""What may be shown of a URL, and of text with URLs in it: no password, token or signature."""
+
+import re
+
+_HIDDEN = "***"
+_USER = re.compile(r"(?<=://)[^/?#\s'\"<>]*@")
+_QUERY = re.compile(r"(://[^\s?'\"<>]*\?)[^\s'\"<>,;)]+")
+
+
+def shown(text: object) -> str:
+    """Text without what stands before the host of its URLs, and without their query strings."""
+    return _QUERY.sub(rf"\1{_HIDDEN}", _USER.sub(f"{_HIDDEN}@", str(text)))
+
+
+def cause(error: Exception) -> Exception | None:
+    """What an error may be said to come from: none whose own text has a secret in it."""
+    return error if shown(error) == str(error) else None
