@@ -7,7 +7,7 @@ from dasksolve.command import interrupt  # noqa: F401  first: the others take a 
 
 # isort: split
 from dasksolve import labelled, nopython
-from dasksolve.api import regress, solve, solve_ex, solve_tridiagonal
+from dasksolve.api import inv, regress, solve, solve_ex, solve_tridiagonal
 from dasksolve.batch.factorization import Factorization, factor
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.job.check import check_zarr
@@ -32,6 +32,7 @@ __all__ = [
     "__version__",
     "check_zarr",
     "factor",
+    "inv",
     "labelled",
     "nopython",
     "regress",

@@ -1,14 +1,16 @@
-"""`solve` and `solve_ex`: one function for NumPy and for dask."""
+"""`solve`, `solve_ex` and `inv`: one function each for NumPy and for dask."""
 
 import inspect
 from dataclasses import replace
 from typing import Any, Never
 
 import dask.array as da
+import numpy as np
 from dask.array.core import apply_infer_dtype
 
 from dasksolve.batch import bands, eager, lazy, lazy_regression, regression
 from dasksolve.batch.options import Options, refuse_unknown, refusing
+from dasksolve.batch.problem import describe_inverses
 from dasksolve.errors import SingularSystemError
 from dasksolve.solution import Regression, Solution
 
@@ -31,7 +33,9 @@ def solve(
     ----------
     a : (..., N, N) array_like or dask.array.Array
         Square matrices, along any number of batch dimensions. float32, float64, complex64 or
-        complex128 of any byte order and memory layout; integers and bool become float64.
+        complex128 of any byte order and memory layout; integers and bool become float64. Where a
+        and b differ, x has the dtype that `numpy.result_type` gives: float32 beside int8, int16 or
+        bool stays float32, beside larger integers it becomes float64.
     b : (N,), (..., N) or (..., N, K) array_like or dask.array.Array
         Right-hand sides. What b is depends on its number of dimensions alone:
 
@@ -41,7 +45,10 @@ def solve(
         - ``b.ndim == 1``: one vector for every system.
 
         Batch dimensions broadcast as in NumPy. NumPy 2 reads a b of two dimensions as one matrix;
-        ``dasksolve.solve(a, b)`` is ``numpy.linalg.solve(a, b[..., None])[..., 0]`` there.
+        ``dasksolve.solve(a, b)`` is ``numpy.linalg.solve(a, b[..., None])[..., 0]`` there. So
+        ``solve(a, np.eye(N))`` solves one system with each row of the identity where a is of
+        three dimensions: `inv` gives inverses, and ``b[None]`` is one matrix for every system.
+        For vectors of one matrix give ``a[None]``.
     assume_a : str, default "gen"
         Structure of a, in the words of `scipy.linalg.solve`: "gen", "pos", "sym", "her",
         "upper triangular", "lower triangular", "diagonal", "tridiagonal". Only what the word names
@@ -94,6 +101,10 @@ def solve(
     workers. A system with NaN or Inf in its b or in what is read of its a, or whose elimination
     overflows, gives NaN in its own x and disturbs no other.
 
+    float32 is solved in float32, as SciPy does: the error of x is up to about 1e-7 / rcond.
+    `numpy.linalg.solve` computes in float64 and rounds once. To have that, give
+    ``a.astype(np.float64)``.
+
     Examples
     --------
     >>> import numpy as np, dasksolve
@@ -114,6 +125,64 @@ def solve(
         if not _dask_infers_dtype():
             raise
         return eager.solve(a, b, replace(options, on_singular="nan"))
+
+
+@refusing
+def inv(
+    a: Any,
+    *,
+    assume_a: str = "gen",
+    lower: bool = False,
+    on_singular: str = "raise",
+    workers: int = 1,
+    **unknown: Never,
+) -> Any:
+    """Invert a batch of matrices.
+
+    Parameters
+    ----------
+    a : (..., N, N) array_like or dask.array.Array
+        As in `solve`.
+    assume_a, lower, workers
+        As in `solve`.
+    on_singular : {"raise", "nan", "lstsq"}, default "raise"
+        As in `solve`; "lstsq" gives the pseudo-inverses of the singular matrices.
+
+    Returns
+    -------
+    inverses : (..., N, N) ndarray or dask.array.Array
+        Lazy if a is a dask array, with chunks along the batch only. Each has the bits that `solve`
+        gives for an identity matrix.
+
+    Raises
+    ------
+    SingularSystemError, numpy.linalg.LinAlgError, ValueError, TypeError
+        As in `solve`.
+
+    Notes
+    -----
+    To solve with an inverse takes more time and is less exact than `solve`, and for one
+    right-hand side after the other `factor` does as well.
+
+    Examples
+    --------
+    >>> import numpy as np, dasksolve
+    >>> dasksolve.inv(np.array([[[2.0, 0.0], [0.0, 4.0]], [[0.0, 1.0], [1.0, 0.0]]]))
+    array([[[0.5 , 0.  ],
+            [0.  , 0.25]],
+    <BLANKLINE>
+           [[0.  , 1.  ],
+            [1.  , 0.  ]]])
+    """
+    if unknown:
+        refuse_unknown("inv", unknown)
+    options = Options.of(assume_a, lower, on_singular)
+    a = lazy.checked("a", a)
+    problem = describe_inverses(a.shape, a.dtype)
+    identity = np.eye(problem.n, dtype=problem.dtype)[(None,) * len(problem.batch_shape)]
+    if isinstance(a, da.Array):
+        return lazy.solve(a, identity, options)
+    return eager.solve(a, identity, options, workers)
 
 
 def solve_tridiagonal(

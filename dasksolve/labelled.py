@@ -201,7 +201,7 @@ def _columns(a: Any, b: Any, dims: tuple[Hashable, Hashable]) -> list[Hashable]:
             f"b has the dimension {col!r} of the unknowns: its dimensions are {b.dims}; rename it"
         )
     columns = [dim for dim in b.dims if dim not in a.dims]
-    for name, values, whole in (("a", a, (row, col)), ("b", b, (row, *columns))):
+    for name, values, whole in (("a", a, (row, col)), ("b", b, (row,))):
         for dim in whole:
             chunks = values.chunksizes.get(dim, ())
             if len(chunks) > 1:

@@ -3,7 +3,10 @@
 import inspect
 from dataclasses import fields
 
+import dask.array as da
+import numpy as np
 import pytest
+from families import same_bits
 
 import dasksolve
 from dasksolve import cli, labelled
@@ -20,6 +23,7 @@ DOORS = {
     "solve": dasksolve.solve,
     "solve_ex": dasksolve.solve_ex,
     "solve_tridiagonal": dasksolve.solve_tridiagonal,
+    "inv": dasksolve.inv,
     "factor": dasksolve.factor,
     "solve_zarr": dasksolve.solve_zarr,
     "labelled.solve": labelled.solve,
@@ -57,3 +61,31 @@ def test_every_door_takes_all_options(door, without):
 def test_the_command_line_takes_all_options():
     words = vars(cli.parser().parse_args(["solve", "a", "b", "out"]))
     assert {name: words[name] for name in EVERY} == EVERY | {"on_singular": "nan"}
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "dask"])
+@pytest.mark.parametrize("m", [1, 3, 5])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c16", "i8"])
+def test_inverses(m, dtype, kind):
+    rng = np.random.default_rng(0)
+    a = (4 * rng.standard_normal((m, 3, 3)) + 12 * np.eye(3)).astype(dtype)
+    found = dasksolve.inv(a if kind == "NumPy" else da.from_array(a, chunks=(2, 3, 3)))
+    assert isinstance(found, np.ndarray) == (kind == "NumPy")
+    found = np.asarray(found)
+    eps = np.finfo(found.dtype).eps
+    assert np.abs(found @ a - np.eye(3)).max() < 100 * eps
+    assert same_bits(found[-1], dasksolve.solve(a[-1], np.eye(3, dtype=found.dtype)))
+    assert same_bits(found[-1], dasksolve.inv(a[-1]))
+
+
+def test_inverses_of_a_structure_and_of_singular_matrices():
+    a = np.stack([np.diag([2.0, 4.0]), np.diag([1.0, 0.0])])
+    a[:, 1, 0] = np.nan
+    found = dasksolve.inv(a, assume_a="sym", on_singular="lstsq")
+    assert np.allclose(found, [[[0.5, 0], [0, 0.25]], [[1, 0], [0, 0]]], rtol=0, atol=1e-15)
+    with pytest.raises(dasksolve.SingularSystemError, match="flat index 1"):
+        dasksolve.inv(a, assume_a="sym")
+    with pytest.raises(np.linalg.LinAlgError, match=r"a must be square.*\(2, 3\)"):
+        dasksolve.inv(np.ones((2, 3)))
+    with pytest.raises(TypeError, match="a has dtype float16"):
+        dasksolve.inv(np.eye(2, dtype="f2"))

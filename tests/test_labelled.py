@@ -156,3 +156,14 @@ def test_without_xarray_an_error_says_what_to_install():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert 'ImportError: labelled arrays need xarray: pip install "dasksolve[xarray]"' in run.stderr
+
+
+def test_right_hand_sides_of_one_matrix_stay_in_chunks():
+    a = xr.DataArray(2 * np.eye(3), dims=("row", "col"))
+    y = xr.DataArray(np.random.default_rng(0).random((20, 25, 3)), dims=("y", "x", "row"))
+    x = labelled.solve(a, y.chunk(y=5, x=25))
+    assert x.chunksizes["y"] == (5, 5, 5, 5)
+    assert (x.values == y.values / 2).all()
+    s = labelled.solve_ex(a, y.chunk(y=5, x=10))
+    assert (s.status.shape, int(s.status)) == ((), 0)
+    assert (s.solution.values == y.values / 2).all()

@@ -40,7 +40,7 @@ def _scaled_errors(
     with np.errstate(all="ignore"):
         scaled = _times_two_to(a, -of_a), _times_two_to(b, -of_a - of_x), _times_two_to(x, -of_x)
     kernel(*scaled, errors)
-    zero = ~a.any(axis=(-2, -1))
+    zero = ~a.any(axis=(-2, -1)) & ~np.isnan(x).any(axis=(-2, -1))
     errors[zero] = np.sign(_largest(b[zero], (-2, -1))).reshape(-1)
     return errors
 

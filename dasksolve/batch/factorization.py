@@ -14,7 +14,7 @@ from dasksolve import kernels
 from dasksolve.batch import eager, lazy, pieces
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
-from dasksolve.batch.problem import Problem, describe
+from dasksolve.batch.problem import describe, describe_inverses
 from dasksolve.batch.structure import meant
 from dasksolve.status import Status
 from dasksolve.storage import stores
@@ -65,9 +65,9 @@ def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorizat
     options = Options.of(assume_a, lower, on_singular="nan")
     if not isinstance(a, da.Array):
         a = as_array("a", a)
-        return Factorization(*_factor_block(a, _problem(a).dtype, options))
+        return Factorization(*_factor_block(a, describe_inverses(a.shape, a.dtype).dtype, options))
     a = lazy.checked("a", a)
-    problem = _problem(a)
+    problem = describe_inverses(a.shape, a.dtype)
     a = a.rechunk({-2: -1, -1: -1})
     blocks = a.map_blocks(
         _factor_block,
@@ -83,14 +83,6 @@ def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorizat
         lazy.member(blocks, 2, core, np.int8),
         lazy.member(blocks, 3, core, np.float64),
     )
-
-
-def _problem(a: Any) -> Problem:
-    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
-        raise np.linalg.LinAlgError(
-            f"a must be square, of shape (..., N, N): it has shape {a.shape}"
-        )
-    return describe(a.shape, a.dtype, a.shape[-1:], a.dtype)
 
 
 def _factor_block(
@@ -268,12 +260,10 @@ class Factorization:
         if not stores.is_empty(store):
             raise FileExistsError(f"{location} exists; choose another path, or delete it")
         group = zarr.create_group(store, zarr_format=3)
-        sources: list[Any] = []
-        targets: list[Any] = []
+        written = []
         for name, values in self._arrays().items():
             source = da.asarray(values)
             chunks = tuple(max(1, *c) if c else 1 for c in source.chunks)
-            sources.append(source.rechunk(chunks))
             array = group.create_array(
                 name,
                 shape=source.shape,
@@ -282,9 +272,9 @@ class Factorization:
                 fill_value=_MISSING[name],
                 compressors=[ZstdCodec(), Crc32cCodec()],
             )
-            targets.append(array)
+            written.append(_written(source.rechunk(chunks), array))
         if self.lu.size:
-            da.store(sources, targets, lock=False)  # by chunks: no two tasks write to one
+            da.compute(*written)
         group.attrs[_ATTRIBUTE] = json.dumps({"version": _VERSION})  # last: it is whole
 
     @classmethod
@@ -312,14 +302,16 @@ class Factorization:
         try:
             version = json.loads(group.attrs[_ATTRIBUTE])["version"]
             arrays = [group[name] for name in ("lu", "order", "status", "rcond")]
-            lu, order, status, rcond = (da.from_zarr(array, inline_array=True) for array in arrays)
+            lu, order, status, rcond = (  # not from_zarr, which array.query-planning does not have
+                da.from_array(array, chunks=array.chunks, inline_array=True) for array in arrays
+            )
         except (KeyError, TypeError, ValueError):
             raise ValueError(
                 f"{location} does not hold the whole of a factorization; factor and write it again"
             ) from None
         whole = (
             version == _VERSION
-            and _problem(lu).dtype == lu.dtype
+            and describe_inverses(lu.shape, lu.dtype).dtype == lu.dtype
             and lu.shape[:-1] == order.shape
             and lu.shape[:-2] == status.shape == rcond.shape
             and (order.dtype, status.dtype, rcond.dtype) == (np.int32, np.int8, np.float64)
@@ -341,6 +333,23 @@ class Factorization:
             "status": self.status,
             "rcond": self.conditions,
         }
+
+
+def _written(values: da.Array, array: Any) -> da.Array:
+    """What writes each block to its chunk of a zarr array: no two tasks write to one."""
+    # da.store does so too, but not for the arrays of array.query-planning.
+    ones = tuple((1,) * blocks for blocks in values.numblocks)
+    return da.map_blocks(
+        _write_block, values, array, chunks=ones, dtype=bool, meta=np.empty(0, bool)
+    )
+
+
+def _write_block(
+    values: NDArray[Any], array: Any, *, block_id: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    corner = [i * chunk for i, chunk in zip(block_id, array.chunks, strict=True)]
+    array[tuple(slice(c, c + n) for c, n in zip(corner, values.shape, strict=True))] = values
+    return np.ones((1,) * values.ndim, bool)
 
 
 def _slogdet_block(

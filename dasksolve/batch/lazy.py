@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -18,8 +18,21 @@ from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe, describe_bands
 from dasksolve.errors import PerformanceWarning, SingularSystemError
 from dasksolve.solution import Solution
+from dasksolve.status import Status
 
 Chunks = tuple[int, ...]
+_BY_WEIGHT = np.array(
+    [
+        Status.OK,
+        Status.ILL_CONDITIONED,
+        Status.NONFINITE,
+        Status.NOT_POSITIVE_DEFINITE,
+        Status.SINGULAR,
+    ],
+    np.int8,
+)
+Block = Callable[..., Any]
+"""A function of blocks: arrays, then options by name."""
 
 
 def solve(a: Any, b: Any, options: Options) -> Any:
@@ -43,9 +56,19 @@ def member(blocks: da.Array, item: int, ndim: int, dtype: DTypeLike) -> da.Array
 
 
 def _item(solution: Any, item: int) -> Any:
-    while isinstance(solution, list):  # of the one block along each axis that is left out
-        (solution,) = solution
+    if isinstance(solution, list):  # of the blocks along an axis that is left out: columns of b
+        found = [_item(part, item) for part in solution]
+        return found[0] if len(found) == 1 else _over_columns(found, item)
     return solution[item]
+
+
+def _over_columns(found: list[Any], item: int) -> Any:
+    """What is said of systems whose columns were solved apart."""
+    if Solution._fields[item] == "status":
+        return np.take(_BY_WEIGHT, np.max([np.argsort(_BY_WEIGHT)[part] for part in found], axis=0))
+    if Solution._fields[item] == "rcond":
+        return np.minimum.reduce(found)
+    return np.fmax.reduce(found)
 
 
 def _map(a: Any, b: Any, options: Options) -> tuple[Problem, da.Array]:
@@ -56,19 +79,37 @@ def _map(a: Any, b: Any, options: Options) -> tuple[Problem, da.Array]:
         b = _matrices(b, a.ndim)
     leading = (a, b) if isinstance(a, da.Array) else (b, a)
     batch_chunks = _batch_chunks(problem.batch_shape, *leading)
-    if _core_is_chunked(a) or _core_is_chunked(b):
+    if _core_is_chunked(a) or _rows_are_chunked(b):
         batch_chunks = _split(batch_chunks, problem, a, b)
-    a, b = _follow(a, batch_chunks), _follow(b, batch_chunks)
+    a, b = _follow(a, batch_chunks), _follow(b, batch_chunks, problem)
     door = "solve_ex" if options.diagnostics else "solve"
-    return problem, da.map_blocks(
-        _raising_block if options.on_singular == "raise" else solve_block,
-        a,
-        b,
-        name=f"{door}-" + dask.base.tokenize(a, b, problem, options),
-        chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
+    return problem, _solved(solve_block, [a, b], problem, batch_chunks, options, door)
+
+
+def _solved(
+    function: Block,
+    arrays: list[da.Array],
+    problem: Problem,
+    batch_chunks: tuple[Chunks, ...],
+    options: Options,
+    name: str,
+) -> da.Array:
+    """One `map_blocks` over arrays that are chunked alike, b the last of them."""
+    how: dict[str, Any] = {"options": options}
+    if options.on_singular == "raise" and not _regular(batch_chunks):
+        function, how = _raising_block, {"function": function, "options": options}
+    elif options.on_singular == "raise":
+        steps = tuple(chunks[0] for chunks in batch_chunks)
+        counted = _Counted(function, options, steps, problem.batch_shape)
+        function, how = _raising_regular_block, {"counted": counted}
+    return da.map_blocks(
+        function,
+        *arrays,
+        name=f"{name}-" + dask.base.tokenize(arrays, problem, options),
+        chunks=(*batch_chunks, (problem.n,), arrays[-1].chunks[-1]),
         dtype=problem.dtype,
         meta=_meta(len(batch_chunks) + 2, problem.dtype),
-        options=options,
+        **how,
     )
 
 
@@ -99,26 +140,48 @@ def solve_block(a: NDArray[Any], b: NDArray[Any], *, options: Options) -> Any:
     return eager.solve(a, b, options)
 
 
-def _raising_block(
-    a: NDArray[Any], b: NDArray[Any], *, block_info: dict[Any, Any], options: Options
+@dataclass(frozen=True)
+class _Counted:
+    """A function of blocks that counts the indices that it raises over the whole batch.
+
+    One argument of a task instead of four, each of which takes dask 10 µs a block.
+    """
+
+    function: Block
+    options: Options
+    steps: Chunks
+    """Lengths of the blocks along the batch, of which only the last may be shorter."""
+    batch_shape: tuple[int, ...]
+
+    def solve(self, arrays: Sequence[NDArray[Any]], block_id: tuple[int, ...]) -> Any:
+        """Solve a block."""
+        try:
+            return self.function(*arrays, options=self.options)
+        except SingularSystemError as error:
+            origin = [step * i for step, i in zip(self.steps, block_id[:-2], strict=True)]
+            raise error.within(self.batch_shape, origin) from None
+
+
+def _regular(batch_chunks: tuple[Chunks, ...]) -> bool:
+    """Whether the number of a block says where it begins."""
+    return all(
+        set(chunks[:-1]) <= {chunks[0]} and chunks[-1] <= chunks[0] for chunks in batch_chunks
+    )
+
+
+def _raising_regular_block(
+    *arrays: NDArray[Any], block_id: tuple[int, ...], counted: _Counted
 ) -> Any:
-    # Not for every block: dask writes out a block_info for each while it builds the graph.
-    with _counted_over_the_batch(block_info):
-        return solve_block(a, b, options=options)
+    return counted.solve(arrays, block_id)
 
 
-def _raising_bands(
-    *columns: NDArray[Any], block_info: dict[Any, Any], options: Options
-) -> NDArray[Any]:
-    with _counted_over_the_batch(block_info):
-        return solve_bands(*columns, options=options)
-
-
-@contextmanager
-def _counted_over_the_batch(block_info: dict[Any, Any]) -> Iterator[None]:
-    """Let the indices of a `SingularSystemError` in a block be those in the batch."""
+def _raising_block(
+    *arrays: NDArray[Any], block_info: dict[Any, Any], function: Block, options: Options
+) -> Any:
+    # Where blocks are of all lengths: dask writes out a block_info for each, which takes as long
+    # as all the rest four times over.
     try:
-        yield
+        return function(*arrays, options=options)
     except SingularSystemError as error:
         place = block_info[None]
         origin = [start for start, _ in place["array-location"][:-2]]
@@ -137,15 +200,7 @@ def solve_tridiagonal(lower: Any, diagonal: Any, upper: Any, b: Any, options: Op
     lazy = sorted(columns, key=lambda values: not isinstance(values, da.Array))
     batch_chunks = _batch_chunks(problem.batch_shape, *lazy)
     columns = [_follow(values, batch_chunks) for values in columns]
-    x = da.map_blocks(
-        _raising_bands if options.on_singular == "raise" else solve_bands,
-        *columns,
-        name="solve-tridiagonal-" + dask.base.tokenize(columns, options),
-        chunks=(*batch_chunks, (problem.n,), (columns[3].shape[-1],)),
-        dtype=problem.dtype,
-        meta=_meta(ndim, problem.dtype),
-        options=options,
-    )
+    x = _solved(solve_bands, columns, problem, batch_chunks, options, "solve-tridiagonal")
     return x[..., 0] if problem.vectors else x
 
 
@@ -207,6 +262,20 @@ def _core_is_chunked(values: Any) -> bool:
     return any(len(chunks) > 1 for chunks in _chunks(values)[-2:])
 
 
+def _rows_are_chunked(b: Any) -> bool:
+    return len(_chunks(b)[-2]) > 1
+
+
+def _column_chunks(b: Any, n: int) -> Chunks:
+    """Chunks of the columns, so wide that to eliminate anew for each takes little more."""
+    columns = _chunks(b)[-1]
+    if len(columns) == 1 or min(columns[:-1]) >= n:
+        return columns
+    width = -(-n // columns[0]) * columns[0] if columns[0] else n
+    whole, rest = divmod(sum(columns), width)
+    return (*(width,) * whole, *((rest,) if rest else ()))
+
+
 def _batch_chunks(batch_shape: tuple[int, ...], *arrays: Any) -> tuple[Chunks, ...]:
     """Chunks of x along the batch: those of the first array that does not broadcast there."""
     chunks: list[Chunks] = []
@@ -234,7 +303,7 @@ def _split(chunks: tuple[Chunks, ...], problem: Problem, a: Any, b: Any) -> tupl
         for c, size in zip(chunks, sizes, strict=True)
     )
     chunked = " and ".join(
-        f"{name} has chunks of {values.chunksize}"
+        f"{name} has chunks of {tuple(map(max, values.chunks))}"
         for name, values in (("a", a), ("b", b))
         if _core_is_chunked(values)
     )
@@ -258,8 +327,13 @@ def _parts(length: int, size: int) -> list[int]:
     return [min(step, length - start) for start in range(0, length, step)]
 
 
-def _follow(values: Any, batch_chunks: tuple[Chunks, ...]) -> da.Array:
-    """Chunk `values` in whole systems and as the batch is, save where it broadcasts."""
+def _follow(
+    values: Any, batch_chunks: tuple[Chunks, ...], problem: Problem | None = None
+) -> da.Array:
+    """Chunk `values` in whole systems and as the batch is, save where it broadcasts.
+
+    problem: of which they are the b, whose columns may stay in chunks.
+    """
     own = values.ndim - 2
     wanted = [
         chunks if sum(chunks) == length else (length,)
@@ -268,6 +342,8 @@ def _follow(values: Any, batch_chunks: tuple[Chunks, ...]) -> da.Array:
         )
     ]
     wanted += [(length,) for length in values.shape[-2:]]
+    if problem is not None:
+        wanted[-1] = _column_chunks(values, problem.n)
     if not isinstance(values, da.Array):
         return da.from_array(values, chunks=tuple(wanted))
     return values if values.chunks == tuple(wanted) else values.rechunk(tuple(wanted))

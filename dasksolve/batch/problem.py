@@ -64,12 +64,16 @@ def describe(
     b_batch, b_core = (b_shape[:-1], b_shape[-1:]) if vectors else (b_shape[:-2], b_shape[-2:])
     if b_core[0] != n:
         kind = "vectors (..., N)" if vectors else "matrices (..., N, K)"
-        raise ValueError(f"b, a stack of {kind}, has N = {b_core[0]} where a has {n}: {shapes}")
+        raise ValueError(
+            f"b, a stack of {kind}, has N = {b_core[0]} where a has {n}: {shapes}"
+            + _advice(a_shape, b_shape, vectors)
+        )
     try:
         batch_shape = np.broadcast_shapes(a_shape[:-2], b_batch)
     except ValueError:
         raise ValueError(
             f"the batch shapes {a_shape[:-2]} of a and {b_batch} of b do not broadcast: {shapes}"
+            + _advice(a_shape, b_shape, vectors)
         ) from None
     k, systems = 1 if vectors else b_core[1], math.prod(batch_shape)
     return Problem(
@@ -83,6 +87,16 @@ def describe(
         and a_shape[:-2] == b_batch == batch_shape,
         together=min(systems, piece_size(n, k, dtype.itemsize)) if n else systems,
     )
+
+
+def _advice(a_shape: tuple[int, ...], b_shape: tuple[int, ...], vectors: bool) -> str:
+    """What to write where b seems to be meant as something else than its axes say."""
+    n = a_shape[-1]
+    if not vectors and len(b_shape) == len(a_shape) and b_shape[-1] == n:
+        return f"; for vectors of one a each give a[None], of shape {(1, *a_shape)}"
+    if vectors and len(b_shape) > 1 and b_shape[-2] == n:
+        return f"; for one matrix of right-hand sides give b[None], of shape {(1, *b_shape)}"
+    return ""
 
 
 Metadata = tuple[tuple[int, ...], np.dtype[Any]]
@@ -113,6 +127,16 @@ def describe_bands(lower: Metadata, diagonal: Metadata, upper: Metadata, b: Meta
             f"{bands}, b has shape {b[0]}"
         )
     return describe((*bands, n), dtype, b[0], dtype)
+
+
+def describe_inverses(a_shape: tuple[int, ...], a_dtype: np.dtype[Any]) -> Problem:
+    """Return the problem of inverting matrices, or of factoring them."""
+    if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
+        _solution_dtype(a=a_dtype)
+        raise np.linalg.LinAlgError(
+            f"a must be square, of shape (..., N, N): it has shape {a_shape}"
+        )
+    return describe(a_shape, a_dtype, a_shape, a_dtype)
 
 
 def _solution_dtype(**dtypes: np.dtype[Any]) -> np.dtype[Any]:

@@ -14,7 +14,7 @@ import zarr
 from families import DTYPES, same_bits, systems
 
 import dasksolve
-from dasksolve import PerformanceWarning, SingularSystemError, kernels
+from dasksolve import PerformanceWarning, SingularSystemError, Solution, Status, kernels
 from dasksolve.batch import eager, lazy
 from dasksolve.batch.options import Options
 
@@ -402,7 +402,10 @@ def test_names_are_the_same_in_another_process():
     assert found.stdout.split() == names()
 
 
-@pytest.mark.parametrize("function", [lazy.solve_block, lazy._raising_block, lazy._as_columns])
+@pytest.mark.parametrize(
+    "function",
+    [lazy.solve_block, lazy._raising_block, lazy._raising_regular_block, lazy._as_columns],
+)
 def test_the_function_of_a_block_pickles_small(function):
     assert len(pickle.dumps(function)) < 64
 
@@ -412,3 +415,76 @@ def test_a_task_pickles_small(tmp_path):
     x = dasksolve.solve(stored(a, tmp_path, "a", 4), stored(b, tmp_path, "b", 4))
     (x,) = dask.optimize(x)
     assert max(len(pickle.dumps(node)) for node in dict(x.__dask_graph__()).values()) < 10_000
+
+
+def test_indices_are_counted_over_the_batch_in_blocks_of_all_lengths():
+    a, b = systems(2, 12)
+    a[[3, 7, 8]] = 0
+    for chunks in ((4, 4, 4), (5, 5, 2), (2, 7, 3)):
+        x = dasksolve.solve(da.from_array(a, chunks=(chunks, 2, 2)), b)
+        stop = np.cumsum(chunks)
+        for block in range(3):
+            inside = [i for i in (3, 7, 8) if stop[block] - chunks[block] <= i < stop[block]]
+            if inside:
+                with pytest.raises(SingularSystemError) as error:
+                    x.blocks[block].compute(scheduler="sync")
+                assert (error.value.indices.tolist(), error.value.batch_shape) == (inside, (12,))
+
+
+# One matrix, columns in chunks
+
+
+@pytest.mark.parametrize("width", [100, 3, 1])
+def test_columns_of_one_matrix_stay_in_chunks(width, recwarn):
+    a, b = systems(3, k=500)
+    x = dasksolve.solve(a, da.from_array(b, chunks=(3, width)))
+    assert x.chunks[0] == (3,)
+    assert set(x.chunks[1][:-1]) == {max(width, 3)}  # narrower, elimination would take longest
+    assert same_bits(x.compute(), dasksolve.solve(a, b))
+    assert not recwarn.list
+
+
+def test_a_status_is_that_of_all_columns(recwarn):
+    a, b = systems(2, 5, k=40)
+    a[1], b[3, 1, :] = 0, np.inf
+    found = dasksolve.solve_ex(a, da.from_array(b, chunks=(2, 2, 10)))
+    for lazily, wanted in zip(found, dasksolve.solve_ex(a, b), strict=True):
+        assert lazily.shape == wanted.shape
+        assert same_bits(lazily.compute(), wanted)
+
+
+def test_what_is_said_of_systems_whose_columns_were_solved_apart():
+    ok, poor, nan, singular = Status.OK, Status.ILL_CONDITIONED, Status.NONFINITE, Status.SINGULAR
+    ones, errors = np.ones(4), np.array([1, 2, np.nan, 4])
+    left = Solution(None, np.int8([ok, ok, poor, singular]), ones, errors)
+    right = Solution(None, np.int8([ok, nan, nan, singular]), ones, 3 * ones)
+    status, rcond, error = (lazy._item([[left, right]], item) for item in (1, 2, 3))
+    assert (status.tolist(), status.dtype) == ([ok, nan, nan, singular], np.int8)
+    assert rcond.tolist() == [1] * 4
+    assert error.tolist() == [3, 3, 3, 4]
+
+
+QUERY_PLANNING = """
+import dask
+dask.config.set({"array.query-planning": True})
+import dask.array as da, numpy as np, dasksolve, sys
+a = da.from_array(np.tile(2 * np.eye(4), (20, 1, 1)), chunks=(5, 2, 2))
+b = da.ones((20, 4), chunks=(5, 4))
+x = dasksolve.solve(a, b)
+assert "_array_expr" in type(x).__module__
+assert (x.compute() == 0.5).all()
+dasksolve.factor(a).to_zarr(sys.argv[1])
+assert (dasksolve.Factorization.open(sys.argv[1]).solve(b).compute() == 0.5).all()
+singular = dasksolve.solve(da.zeros((6, 2, 2), chunks=(4, 2, 2)), np.ones(2))
+try:
+    singular[4:].compute()
+except dasksolve.SingularSystemError as error:
+    assert error.indices.tolist() == [4, 5]
+else:
+    raise AssertionError
+"""
+
+
+def test_the_arrays_of_query_planning_are_solved_too(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", QUERY_PLANNING, str(tmp_path / "factors")]
+    subprocess.run(command, check=True)

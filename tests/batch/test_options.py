@@ -60,7 +60,7 @@ def test_what_is_no_option_is_refused_with_what_is(given, text):
         Options.of(**given)
 
 
-@pytest.mark.parametrize("door", ["solve", "solve_ex", "solve_zarr", "labelled.solve"])
+@pytest.mark.parametrize("door", ["solve", "solve_ex", "inv", "solve_zarr", "labelled.solve"])
 @pytest.mark.parametrize(
     ("word", "text"),
     [

@@ -147,6 +147,26 @@ def test_what_is_no_array_is_refused_by_its_dtype():
         describe((), np.dtype(object), (3,), F8)
 
 
+@pytest.mark.parametrize(
+    ("a_shape", "b_shape", "advice"),
+    [
+        ((3, 3), (500, 3), r"give a\[None\], of shape \(1, 3, 3\)"),
+        ((5, 3, 3), (3, 3), r"give b\[None\], of shape \(1, 3, 3\)"),
+        ((5, 3, 3), (3, 2), r"give b\[None\], of shape \(1, 3, 2\)"),
+    ],
+)
+def test_advice_where_an_axis_is_missing_works(a_shape, b_shape, advice):
+    a, b = np.broadcast_to(2 * np.eye(3), a_shape), np.ones(b_shape)
+    with pytest.raises(ValueError, match=advice) as error:
+        dasksolve.solve(a, b)
+    x = (
+        dasksolve.solve(a[None], b)
+        if "a[None]" in str(error.value)
+        else dasksolve.solve(a, b[None])
+    )
+    assert (x == 0.5).all()
+
+
 @pytest.mark.parametrize("kind", ["NumPy", "dask"])
 @pytest.mark.parametrize(
     ("option", "value", "text"),
