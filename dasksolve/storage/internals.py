@@ -18,8 +18,11 @@ whether a chunk is stored. What that takes, and what would make it needless:
 """
 
 import asyncio
+import atexit
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -52,7 +55,29 @@ USED = (
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run on the event loop of zarr, to which the connections of stores belong."""
+    _end_quietly()
     return sync(work)
+
+
+@cache
+def _end_quietly() -> None:
+    """Cancel what is still on its way when the program ends, before zarr closes its loop.
+
+    Where one request fails, zarr abandons those beside it; each of them that meets a closed loop
+    ends with a traceback.
+    """
+
+    async def cancel() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def end() -> None:
+        with suppress(Exception):
+            sync(cancel(), timeout=5)
+
+    atexit.register(end)
 
 
 async def each(

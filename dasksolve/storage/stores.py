@@ -7,7 +7,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +303,8 @@ def marked(store: Any, token: str) -> Iterator[str]:
     try:
         yield key
     finally:
-        internals.run(store.delete(key))
+        with suppress(Exception):  # a store that is gone: what failed for it is the error to see
+            internals.run(store.delete(key))
 
 
 def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:

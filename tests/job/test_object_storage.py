@@ -1,6 +1,8 @@
 """The zarr job on object storage: S3 over HTTP, a server that fails for a while, a killed job."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -221,4 +223,41 @@ def test_a_killed_job_is_resumed_from_the_command_line(bucket: Stored, s3: Serve
     report = json.loads(run.stdout)
     assert report["blocks_done"] == report["blocks"]
     assert report["blocks_resumed"] >= 1
+    assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+
+
+@pytest.mark.slow
+def test_a_server_that_is_gone_is_told_without_a_traceback(bucket: Stored) -> None:
+    retries = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+    words = ["solve", bucket.a_path, bucket.b_path, bucket.out, "--workers", "8"]
+    doomed = Server()  # of the same bucket
+    asked, gone, answer = threading.Event(), threading.Event(), doomed.s3
+
+    def hold(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "PUT" and "/x/c/" in environ["PATH_INFO"]:
+            asked.set()
+            gone.wait()
+        return answer(environ, start_response)
+
+    doomed.s3 = hold
+    doomed.thread.start()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dasksolve.cli", *words],
+        env={**os.environ, "AWS_ENDPOINT_URL": doomed.url, "FSSPEC_S3": json.dumps(retries)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert asked.wait(60)
+    doomed.http.shutdown()
+    doomed.thread.join()
+    doomed.http.server_close()
+    gone.set()
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    said, *blocks = errors.splitlines()
+    assert re.match(r"dasksolve: \d of \d+ blocks failed; .*--resume", said)
+    assert all(re.match(r"  block \d+ \[.*\]: .*Could not connect", line) for line in blocks), (
+        errors
+    )
+    assert solve_zarr(bucket.a_path, bucket.b_path, bucket.out, resume=True).blocks_resumed < 10
     assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
