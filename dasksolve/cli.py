@@ -26,6 +26,7 @@ from dasksolve.job.prepare import prepare
 from dasksolve.job.progress import Bar, Lines, on_terminal
 from dasksolve.job.report import Report, text
 from dasksolve.job.survey import survey
+from dasksolve.storage import stores
 
 FLAGGED, FAILED, INTERRUPTED, TERMINATED = 3, 1, 130, 143
 
@@ -110,8 +111,11 @@ def parser() -> argparse.ArgumentParser:
     summary = command("report", run_report, "print what an output says of itself")
     summary.add_argument("out", metavar="OUT", help="the zarr group that solve wrote")
     summary.add_argument(
-        "--html", metavar="FILE", help="write a page with a map, histograms and the throughput, too"
+        "--html",
+        metavar="FILE",
+        help="write a page with a map, histograms and the throughput, too, and print where",
     )
+    summary.add_argument("--json", action="store_true", help="print it as JSON")
 
     show = command("demo", run_demo, "write a batch larger than memory_limit, solve and check it")
     show.add_argument(
@@ -287,6 +291,8 @@ def run_solve(options: argparse.Namespace) -> int:
         "mask_and_scale": options.mask_and_scale,
     }
     arrays = options.a, options.b, options.out
+    if options.resume and not options.quiet and stores.is_empty(stores.open_store(options.out)[0]):
+        complain(f"there is no output at {options.out} yet: --resume begins one")
     with ExitStack() as stack:
         job["client"] = _client(options, stack)
         if options.dry_run:
@@ -377,7 +383,12 @@ def run_report(options: argparse.Namespace) -> int:
     found = survey(options.out)
     if file is not None:
         file.write_text(page.drawn(found), encoding="utf-8")
-    if not say(text(page.summary(found))):
+    written = None if file is None else str(file.resolve())
+    if options.json:
+        said = say(json.dumps({**found.to_dict(), "page": written}))
+    else:
+        said = say(text([*page.summary(found), *([("page", written)] if written else [])]))
+    if not said:
         return FAILED
     return 0 if found.all_ok else FLAGGED
 

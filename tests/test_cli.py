@@ -62,6 +62,16 @@ def test_dry_run_writes_nothing(batch: Stored, capsys: pytest.CaptureFixture[str
     assert not Path(batch.out).exists()
 
 
+def test_resume_says_that_it_begins_what_is_not_there(
+    batch: Stored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["solve", *arguments(batch, "--resume")]) == 3
+    said = f"dasksolve: there is no output at {batch.out} yet: --resume begins one\n"
+    assert capsys.readouterr().err == said
+    assert main(["solve", *arguments(batch, "--resume")]) == 3
+    assert capsys.readouterr().err == ""
+
+
 def test_a_second_run_says_what_to_do(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
     main(["solve", *arguments(batch, "--quiet")])
     assert main(["solve", *arguments(batch)]) == 1
@@ -259,8 +269,15 @@ def test_demo_cleans_up_and_prints_what_it_did(tmp_path: Path) -> None:
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert run.returncode == 0, run.stderr
-    for what in ("systems/s", "peak memory", "flagged: 5 singular", "worst backward error"):
-        assert what in run.stdout
+    shown = [
+        r"wrote +8.00 MiB: the normal equations .* 16,384 pixels",
+        r"solved +all of them in .* systems/s",
+        r"peak memory .* of a limit of 256.00 MiB:\n +the limit is kept, though .* is less than",
+        r"flagged +5 singular systems at .*\n +those of the pixels that were never seen, and no",
+        r"checked +worst backward error .*\n +every other answer solves its system to rounding",
+    ]
+    assert re.search(".*".join(shown), run.stdout, re.S)
+    assert max(map(len, run.stdout.splitlines())) <= 80
     assert not list(tmp_path.iterdir())
 
 

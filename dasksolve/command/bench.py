@@ -110,13 +110,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print the table, with one thread for BLAS too."""
+    if options.plot:
+        refuse_picture(Path(options.plot))  # before minutes of measuring
     if any(os.environ.get(name) != "1" for name in ONE_THREAD):
         # BLAS reads these once, when NumPy is imported: begin again in a process that has them.
         environment = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
         again = [sys.executable, "-m", "dasksolve.cli", *options.words]
         return subprocess.run(again, env=environment, check=False).returncode
-    if options.plot:
-        import matplotlib  # noqa: F401  fail now, not after minutes of measuring
     rows = []
     if not options.json and not say(f"{machine()}\n{_head(_baseline(options))}"):
         return 1
@@ -131,6 +131,20 @@ def run(options: argparse.Namespace) -> int:
     if options.plot:
         plot(rows, options.plot, _baseline(options))
     return 0
+
+
+def refuse_picture(file: Path) -> None:
+    """Refuse to draw where it cannot be done."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('--plot needs matplotlib: pip install "dasksolve[plot]"') from error
+    kinds = Figure().canvas.get_supported_filetypes()
+    if file.suffix.lower().removeprefix(".") not in kinds:
+        names = ", ".join(f".{kind}" for kind in sorted(kinds))
+        raise ValueError(f"--plot {file}: the name of a picture ends in one of {names}")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {file.parent} to write {file.name} to")
 
 
 def _baseline(options: argparse.Namespace) -> str:

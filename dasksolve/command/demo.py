@@ -107,7 +107,7 @@ def run(
     refuse(bytes_of_a, limit)
     if keep is not None:
         _run(Path(keep), bytes_of_a, limit, solving, checking)
-        say(f"kept in {Path(keep).resolve()}")
+        _tell("kept", f"in {Path(keep).resolve()}")
         return
     with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
         _run(Path(folder), bytes_of_a, limit, solving, checking)
@@ -123,25 +123,43 @@ def _run(
     out = folder / "solved.zarr"
     started = time.perf_counter()
     a, b, unseen = write(folder, size)
-    say(
-        f"wrote {format_bytes(size)} of normal equations, a harmonic regression of {N} terms for "
-        f"each pixel, in {time.perf_counter() - started:.1f} s"
+    _tell(
+        "wrote",
+        f"{format_bytes(size)}: the normal equations of a harmonic regression of {N} terms",
+        f"for each of {_pixels(size):,} pixels, in {time.perf_counter() - started:.1f} s",
     )
     report = solve_zarr(a, b, out, memory_limit=limit, progress=solving)
     rate = (report.bytes_read + report.bytes_written) / report.seconds
-    say(
-        f"solved {report.systems:,} systems in {report.seconds:.1f} s: "
-        f"{report.systems / report.seconds:,.0f} systems/s, {format_bytes(int(rate))}/s"
+    _tell(
+        "solved",
+        f"all of them in {report.seconds:.1f} s: {report.systems / report.seconds:,.0f} systems/s,",
+        f"{format_bytes(int(rate))}/s read and written",
     )
-    say(
-        f"peak memory: {format_bytes(report.peak_memory)} above the start, "
-        f"of a limit of {format_bytes(limit)}"
+    size_of_a_limit = f"{size / limit:.1f} times the limit" if size > limit else "less than that"
+    _tell(
+        "peak memory",
+        f"{format_bytes(report.peak_memory)} above the start, of a limit of {format_bytes(limit)}:",
+        f"the limit is kept, though the batch is {size_of_a_limit}",
     )
-    say(
-        f"flagged: {report.counts[Status.SINGULAR]} singular systems at {list(report.flagged)}; "
-        f"pixels never seen: {unseen}"
+    right = list(report.flagged) == unseen
+    _tell(
+        "flagged",
+        f"{report.counts[Status.SINGULAR]} singular systems at {list(report.flagged)}:",
+        "those of the pixels that were never seen, and no others"
+        if right
+        else f"but the pixels that were never seen are {unseen}",
     )
     checked = check_zarr(a, b, out, memory_limit=limit, progress=checking)
-    say(f"worst backward error: {checked.worst_backward_error:.2g}, recomputed from the files")
-    if list(report.flagged) != unseen or report.peak_memory > limit:
+    _tell(
+        "checked",
+        f"worst backward error {checked.worst_backward_error:.2g}, recomputed from the files:",
+        f"every other answer solves its system to rounding (eps is {np.finfo(float).eps:.2g})",
+    )
+    if not right or report.peak_memory > limit:
         raise RuntimeError("this demo did not do what it should have; please report it")
+
+
+def _tell(what: str, *lines: str) -> None:
+    """Print what was done, and what it shows."""
+    for i, line in enumerate(lines):
+        say(f"{'' if i else what:<13}{line}")

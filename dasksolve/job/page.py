@@ -1,13 +1,13 @@
 """One self-contained page about the output of a zarr job: its numbers, and where they are bad."""
 
 import math
+from collections.abc import Iterable
 from html import escape
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from dask.utils import format_bytes
-from numpy.typing import NDArray
 
 from dasksolve.job.report import table
 from dasksolve.job.survey import DECADES, Histogram, Survey, survey
@@ -16,13 +16,20 @@ from dasksolve.storage import secrets
 from dasksolve.storage.stores import Location
 
 WIDTH, HEIGHT = 360, 240  # of a drawing: about a phone's, so that its text stays legible there
-LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 44
+LEFT, RIGHT, TOP, BOTTOM = 62, 24, 10, 44
 INTERVALS = 40
+LETTER = 6.7
+"""Width of a digit of a drawing's text."""
 
-# ColorBrewer's Blues, told apart by everyone and in grey print; grey for what is not solved yet.
-SHADES = ("#c6dbef", "#6baed6", "#2171b5", "#08306b")
-SHARES = ("≤ 0.1 %", "≤ 1 %", "≤ 10 %", "more")
-PENDING = "#bdbdbd"
+# Okabe and Ito's colours, which a colour-blind person can tell apart; grey: not solved yet.
+_FLAGS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+COLOURS = {
+    Status.PENDING: "#bdbdbd",
+    **dict(zip((s for s in Status if s > Status.OK), _FLAGS, strict=False)),
+}
+SHADES = {0.001: 0.4, 0.01: 0.6, 0.1: 0.8, 1.0: 1.0}
+"""Opacity of a cell of which at most such a share is flagged."""
+PLAIN, LINE = "#a6cbe3", "#0072b2"
 
 STYLE = """
 :root { color-scheme: light; --line: #d0d0d0; --ink: #1a1a1a; --soft: #555 }
@@ -40,6 +47,8 @@ th { text-align: left; font-weight: normal; color: var(--soft); padding-right: .
 td { overflow-wrap: break-word }
 svg { width: 100%; height: auto; display: block }
 svg text { font: 12px system-ui, sans-serif; fill: var(--ink) }
+.key { display: flex; flex-wrap: wrap; gap: 0 1rem }
+.key i { display: inline-block; width: .8em; height: .8em; margin-right: .4em }
 @media print {
   @page { margin: 14mm }
   body { padding: 0; font-size: 10pt; print-color-adjust: exact }
@@ -148,62 +157,92 @@ def _words(status: Status) -> str:
 
 
 def _flagged(found: Survey) -> str:
-    flagged = sum(n for status, n in found.counts.items() if status > Status.OK)
-    pending = found.counts[Status.PENDING]
-    if not flagged and not pending:
+    if found.all_ok:
         return "<p>None: every system is solved, and OK.</p>"
-    text = f"<p>{flagged:,} flagged"
-    text += f"; {pending:,} not solved yet (grey)</p>" if pending else "</p>"
+    text = _key(
+        (COLOURS[status], 1, f"{n:,} {'not solved yet' if status < 0 else _words(status)}")
+        for status, n in found.counts.items()
+        if n and status is not Status.OK
+    )
     if found.batch_shape:
         text += _map(found)
-    if found.flagged:
-        places = [p if len(p) > 1 else p[0] for p in found.flagged[:20] if p]
-        more = ", …" if flagged > len(places) else ""
-        text += f"<p>At {', '.join(map(str, places))}{more}</p>" if places else ""
-    return text
+    places = [p if len(p) > 1 else p[0] for p in found.flagged[:20] if p]
+    more = ", …" if found.flagged_count > len(places) else ""
+    return text + (f"<p>At {', '.join(map(str, places))}{more}</p>" if places else "")
+
+
+def _key(entries: Iterable[tuple[str, float, str]]) -> str:
+    """What each colour, of some opacity, stands for."""
+    squares = "".join(
+        f'<span><i style="background:{colour};opacity:{opacity}"></i>{escape(words)}</span>'
+        for colour, opacity, words in entries
+    )
+    return f'<p class="key">{squares}</p>'
 
 
 def _map(found: Survey) -> str:
-    """The cells of the first two dimensions, darker where more of their systems are flagged."""
+    """The cells of the first two dimensions: of which kind most flags are, darker where more."""
     rows, columns = found.flagged_map.shape
-    others = math.prod(found.batch_shape[2:])
     height = 60 if rows == 1 else HEIGHT - TOP - BOTTOM
     wide, high = (WIDTH - LEFT - RIGHT) / columns, height / rows
+    shades = _shades(found)
     pieces = []
-    for i in range(rows):
-        tall = min(found.cell[0], found.plane[0] - i * found.cell[0])
-        extents = np.minimum(found.cell[1], found.plane[1] - np.arange(columns) * found.cell[1])
-        colours = _shades(found.flagged_map[i] / (tall * extents * others), found.pending_map[i])
-        edges = [j for j in range(columns) if j == 0 or colours[j] != colours[j - 1]] + [columns]
+    for i, row in enumerate(shades):
+        edges = [j for j in range(columns) if j == 0 or row[j] != row[j - 1]] + [columns]
         pieces += [
             f'<rect x="{LEFT + start * wide:.2f}" y="{TOP + i * high:.2f}" '
             f'width="{(stop - start) * wide:.2f}" height="{high:.2f}" '
-            f'fill="{colours[start]}" shape-rendering="crispEdges"/>'
+            f'fill="{row[start][0]}" fill-opacity="{row[start][1]}" shape-rendering="crispEdges"/>'
             for start, stop in pairwise(edges)
-            if colours[start]
+            if row[start] != EMPTY
         ]
     down, across = found.names[:2] if len(found.batch_shape) > 1 else ("", *found.names)
+    extents = [found.cell[axis] * n for axis, n in enumerate((rows, columns))]
     pieces.append(_frame(height))
-    pieces.append(_ticks([(0, "0"), (1, f"{found.plane[1]:,}")], across, height))
+    pieces.append(_ticks(_indices(found.plane[1], extents[1]), across, height))
     if down:
-        pieces.append(_text(LEFT - 6, TOP + 10, "0", "end"))
-        pieces.append(_text(LEFT - 6, TOP + height, f"{found.plane[0]:,}", "end"))
-        pieces.append(_upright(down, height))
-    legend = "".join(
-        f'<rect x="{10 + 87 * i}" y="{TOP + height + 42}" width="12" height="12" '
-        f'fill="{colour}"/>{_text(26 + 87 * i, TOP + height + 52, name)}'
-        for i, (colour, name) in enumerate(zip(SHADES, SHARES, strict=True))
-    )
-    label = "Map of the flagged systems: the share of each cell that is flagged"
-    return _svg(label, "".join(pieces) + legend, TOP + height + 60)
+        pieces.append(_levels(_indices(found.plane[0], extents[0]), down, height, downward=True))
+    label = "Map of the flagged systems: the kind of most, darker where more of a cell are flagged"
+    return _svg(label, "".join(pieces), TOP + height + BOTTOM) + _shares(shades)
 
 
-def _shades(shares: NDArray[np.float64], pending: NDArray[np.int64]) -> list[str]:
-    places = np.searchsorted([1e-3, 1e-2, 1e-1], shares)
-    return [
-        SHADES[place] if share > 0 else PENDING if waiting else ""
-        for place, share, waiting in zip(places, shares, pending, strict=True)
+EMPTY = ("", 0.0)
+
+
+def _shades(found: Survey) -> list[list[tuple[str, float]]]:
+    """Colour and opacity of each cell of the map."""
+    rows, columns = found.flagged_map.shape
+    extents = [
+        np.minimum(step, extent - np.arange(cells) * step)
+        for step, extent, cells in zip(found.cell, found.plane, (rows, columns), strict=True)
     ]
+    shares = found.flagged_map / (np.outer(*extents) * math.prod(found.batch_shape[2:]))
+    opacities = np.array([*SHADES.values()])[np.searchsorted([*SHADES], np.minimum(shares, 1))]
+    flags = [status for status in found.maps if status > Status.OK]
+    kinds = np.argmax([found.maps[status] for status in flags], axis=0)
+    pending = found.maps[Status.PENDING]
+    return [
+        [
+            (COLOURS[flags[kinds[i, j]]], float(opacities[i, j]))
+            if shares[i, j]
+            else (COLOURS[Status.PENDING], 1.0)
+            if pending[i, j]
+            else EMPTY
+            for j in range(columns)
+        ]
+        for i in range(rows)
+    ]
+
+
+def _shares(shades: list[list[tuple[str, float]]]) -> str:
+    """What the opacities stand for, if there are several."""
+    if {opacity for row in shades for _, opacity in row} <= {0.0, 1.0}:
+        return ""
+    names = [f"up to {share:.1%}" for share in SHADES]
+    return "<p>Of a cell are flagged:</p>" + _key(
+        ("#444", opacity, name.replace(".0%", "%"))
+        for name, opacity in zip(names, SHADES.values(), strict=True)
+    )
 
 
 def _throughput(found: Survey) -> str:
@@ -219,17 +258,17 @@ def _throughput(found: Survey) -> str:
         return "<p>No run is on record that solved a few blocks and came to its end.</p>"
     edges = np.linspace(0, seconds[-1], min(INTERVALS, len(samples)) + 1)
     rates = np.diff(np.interp(edges, seconds, done)) / np.diff(edges)
-    top = _round_up(rates.max())
-    height = HEIGHT - TOP - BOTTOM
+    top, height = 1.05 * rates.max(), HEIGHT - TOP - BOTTOM
     steps = np.repeat(edges, 2)[1:-1] / edges[-1]
     points = " ".join(
         f"{LEFT + s * (WIDTH - LEFT - RIGHT):.1f},{TOP + height * (1 - r / top):.1f}"
         for s, r in zip(steps, np.repeat(rates, 2), strict=True)
     )
-    line = f'<polyline points="{points}" fill="none" stroke="#2171b5" stroke-width="2"/>'
+    line = f'<polyline points="{points}" fill="none" stroke="{LINE}" stroke-width="2"/>'
     text = f"<p>{_short((done[-1] - done[0]) / seconds[-1])} systems a second on average</p>"
-    time = [(0, "0"), (0.5, f"{edges[-1] / 2:.3g}"), (1, f"{edges[-1]:.3g}")]
-    axes = _levels(top, "systems / s") + _ticks(time, "seconds", height)
+    axes = _levels(_rounds(top), "systems / s", height) + _ticks(
+        _rounds(edges[-1]), "seconds", height
+    )
     return text + _svg("Systems solved a second over time", axes + line + _frame(height), HEIGHT)
 
 
@@ -247,7 +286,7 @@ def _histogram(histogram: Histogram, name: str, eps: float) -> str:
     first = 2 * (filled[0] // 2) - 2 if filled[0] > 1 else 0
     last = min(len(histogram.counts), 2 * (filled[-1] // 2) + 4)
     counts = histogram.counts[first:last]
-    top, height = _round_up(float(counts.max())), HEIGHT - TOP - BOTTOM
+    top, height = 1.05 * float(counts.max()), HEIGHT - TOP - BOTTOM
     wide = (WIDTH - LEFT - RIGHT) / len(counts)
     bars = []
     for i, count in enumerate(counts.tolist()):
@@ -256,56 +295,74 @@ def _histogram(histogram: Histogram, name: str, eps: float) -> str:
         bars.append(
             f'<rect x="{LEFT + i * wide + 0.5:.1f}" y="{TOP + height - tall:.1f}" '
             f'width="{wide - 1:.1f}" height="{tall:.1f}" '
-            f'fill="{SHADES[3] if below else SHADES[1]}"/>'
+            f'fill="{COLOURS[Status.ILL_CONDITIONED] if below else PLAIN}"/>'
         )
     decades = range(0, len(counts) + 1, 2)
     every = -(-len(decades) // 6)
     powers = [(i / len(counts), f"1e{DECADES[0] + (first + i) // 2}") for i in decades[::every]]
-    axes = _levels(top, "systems") + _ticks(powers, name.replace("_", " "), height)
+    axes = _levels(_rounds(top), "systems", height)
+    axes += _ticks(powers, name.replace("_", " "), height)
     if name == "rcond":
         text += f"<p>Dark: below eps = {eps:.2g}, where x means nothing</p>"
     label = f"Histogram of {name.replace('_', ' ')}"
     return text + _svg(label, axes + "".join(bars) + _frame(height), HEIGHT)
 
 
-def _round_up(most: float) -> float:
-    """The next of 1, 2, 5, 10, 20, …"""
-    power = 10.0 ** math.floor(math.log10(most))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= most)
+Ticks = list[tuple[float, str]]
+"""Places on an axis, in shares of its length, and what is written there."""
+
+
+def _rounds(end: float) -> Ticks:
+    """Round numbers from 0 up to the end of an axis, three to six of them."""
+    power = 10.0 ** math.floor(math.log10(end))
+    step = next(m * power for m in (0.2, 0.5, 1, 2) if end / (m * power) < 6)
+    return [(i * step / end, _short(i * step)) for i in range(int(end / step) + 1)]
+
+
+def _indices(extent: int, end: int) -> Ticks:
+    """The same of whole numbers, and the extent of a dimension; an axis ends with its cells."""
+    rounds = [
+        (round(share * extent), label)
+        for share, label in _rounds(extent)
+        if (share * extent) % 1 < 1e-6 or (share * extent) % 1 > 1 - 1e-6
+    ]
+    before = [(i / end, label) for i, label in rounds if i < 0.85 * extent]
+    return [*before, (extent / end, _short(extent))]
 
 
 def _short(number: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {letter}"
-    return f"{number:.3g}"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / (1e3 if letter == 'k' else size):.3g} {letter}"
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
-def _levels(top: float, name: str) -> str:
+def _levels(ticks: Ticks, name: str, height: float, downward: bool = False) -> str:
     """Lines across, with numbers at the left."""
-    height = HEIGHT - TOP - BOTTOM
     pieces = []
-    for share in (0, 0.5, 1):
-        y = TOP + height * (1 - share)
+    for share, label in ticks:
+        y = TOP + height * (share if downward else 1 - share)
+        reach = f'x1="{LEFT - 4}" x2="{LEFT}"' if downward else f'x1="{LEFT}" x2="{WIDTH - RIGHT}"'
+        stroke = "#555" if downward else "#e5e5e5"
         pieces.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" stroke="#e5e5e5"/>'
-            + _text(LEFT - 6, y + 4, _short(top * share), "end")
+            f'<line {reach} y1="{y:.1f}" y2="{y:.1f}" stroke="{stroke}"/>'
+            + _text(LEFT - 7, y + 4, label, "end")
         )
     return "".join(pieces) + _upright(name, height)
 
 
-def _ticks(places: list[tuple[float, str]], name: str, height: float) -> str:
+def _ticks(ticks: Ticks, name: str, height: float) -> str:
     """Numbers below, and what they number."""
     pieces = []
-    for share, label in places:
+    for share, label in ticks:
         x = LEFT + share * (WIDTH - LEFT - RIGHT)
-        anchor = "end" if share > 0.97 else "middle"
         pieces.append(
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP + height}" y2="{TOP + height + 4}" '
-            f'stroke="#555"/>{_text(x, TOP + height + 17, label, anchor)}'
+            f'stroke="#555"/>'
+            + _text(min(x, WIDTH - LETTER * len(label) / 2), TOP + height + 20, label, "middle")
         )
     middle = (LEFT + WIDTH - RIGHT) / 2
-    return "".join(pieces) + _text(middle, TOP + height + 34, name, "middle")
+    return "".join(pieces) + _text(middle, TOP + height + 38, name, "middle")
 
 
 def _frame(height: float) -> str:

@@ -87,16 +87,26 @@ class Report:
         return self.systems - self.counts[Status.PENDING]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as numbers, strings, lists and dicts, ready for JSON."""
+        """Return the report as numbers, strings, lists and dicts, ready for JSON.
+
+        Where the batch has several dimensions, `flagged` are the places in it, not flat indices.
+        """
         values = asdict(self)
         values["counts"] = {status.name: n for status, n in self.counts.items()}
-        values["flagged"] = list(self.flagged)
+        values["flagged"] = self._places(self.flagged)
         values["flagged_count"] = self.flagged_count
         values["read_amplification"] = self.read_amplification
         for name in ("worst_rcond", "worst_backward_error"):
             if math.isnan(values[name]):
                 values[name] = None
         return values
+
+    def _places(self, flat: tuple[int, ...]) -> list[Any]:
+        """Where in the batch some flat indices are."""
+        if len(self.batch_shape) < 2:
+            return list(flat)
+        axes = np.unravel_index(flat, self.batch_shape)
+        return list(zip(*(axis.tolist() for axis in axes), strict=True))
 
     def rows(self) -> list[tuple[str, str]]:
         """The lines of the summary, as (what, how much)."""
@@ -112,11 +122,7 @@ class Report:
         ]
         if self.flagged:
             more = ", …" if self.flagged_count > 10 else ""
-            grid = len(self.batch_shape) > 1
-            places = (
-                tuple(map(int, np.unravel_index(i, self.batch_shape))) if grid else i
-                for i in self.flagged[:10]
-            )
+            places = self._places(self.flagged[:10])
             rows.append(("flagged", ", ".join(map(str, places)) + more))
         if self.blocks_resumed:
             rows.append(("resumed", f"{self.blocks_resumed:,} blocks were done before"))

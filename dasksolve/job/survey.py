@@ -84,10 +84,8 @@ class Survey:
     """Blocks that could not be read."""
     plane: tuple[int, int]
     """Extents of the first two dimensions of the batch; 1 before an only one."""
-    flagged_map: NDArray[np.int64]
-    """Flagged systems in each cell of the plane."""
-    pending_map: NDArray[np.int64]
-    """Systems in each cell that are not solved yet."""
+    maps: dict[Status, NDArray[np.int64]]
+    """How many systems of each status but OK are in each cell of the plane."""
     cell: tuple[int, int]
     """Extent of a cell."""
     histograms: dict[str, Histogram]
@@ -97,6 +95,38 @@ class Survey:
     def all_ok(self) -> bool:
         """Every system is solved, and OK."""
         return self.counts[Status.OK] == math.prod(self.batch_shape)
+
+    @property
+    def flagged_count(self) -> int:
+        """How many systems are solved and not OK."""
+        return sum(n for status, n in self.counts.items() if status > Status.OK)
+
+    @property
+    def flagged_map(self) -> NDArray[np.int64]:
+        """How many of them are in each cell of the plane."""
+        flags = [cells for status, cells in self.maps.items() if status > Status.OK]
+        return np.sum(flags, axis=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a program may want to know, ready for JSON."""
+        grid = len(self.batch_shape) > 1
+        systems = math.prod(self.batch_shape)
+        values: dict[str, Any] = {
+            "out": self.location,
+            "systems": systems,
+            "batch_shape": self.batch_shape,
+            "x_shape": self.x_shape,
+            "dtype": self.dtype,
+            "counts": {status.name: n for status, n in self.counts.items()},
+            "flagged": [place if grid else place[0] for place in self.flagged if place],
+            "flagged_count": self.flagged_count,
+            "blocks_damaged": self.unread,
+        }
+        for name, histogram in self.histograms.items():
+            worst = "least" if name == "rcond" else "largest"
+            number = getattr(histogram, worst)
+            values[f"{worst}_{name}"] = None if math.isnan(number) else number
+        return values | {"job": self.job, "runs": self.runs}
 
 
 def survey(out: Location) -> Survey:
@@ -112,7 +142,8 @@ def survey(out: Location) -> Survey:
     plane = _plane(status.shape, 1)
     cell = tuple(max(1, -(-n // CELLS)) for n in plane)
     shape = tuple(-(-n // c) for n, c in zip(plane, cell, strict=True))
-    flagged_map, pending_map = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    kinds: list[Status] = [status for status in Status if status is not Status.OK]
+    maps = {status: np.zeros(shape, np.int64) for status in kinds}
     histograms = {name: Histogram.empty() for name in arrays if name != "status"}
     counts, unread = np.zeros(len(Status), np.int64), 0
     flagged: list[tuple[int, ...]] = []
@@ -129,7 +160,8 @@ def survey(out: Location) -> Survey:
         if len(flagged) < NAMED:
             more = np.argwhere(found > Status.OK)[: NAMED - len(flagged)] + origin
             flagged += [tuple(place) for place in more.tolist()]
-        for cells, here in ((flagged_map, found > Status.OK), (pending_map, found < Status.OK)):
+        for kind, cells in maps.items():
+            here = known == kind
             if here.any():
                 _add(cells, cell, here, origin)
         for name, values in read.items():
@@ -148,8 +180,7 @@ def survey(out: Location) -> Survey:
         flagged=tuple(flagged),
         unread=unread,
         plane=plane,
-        flagged_map=flagged_map,
-        pending_map=pending_map,
+        maps=maps,
         cell=(cell[0], cell[1]),
         histograms=histograms,
     )

@@ -1,6 +1,7 @@
 """`dasksolve bench`: what it prints, not how fast anything is."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dasksolve.cli import main
 from dasksolve.command import bench
 
 
@@ -50,6 +52,29 @@ def test_json_and_plot(tmp_path: Path) -> None:
     (row,) = json.loads(run(*words))["rows"]
     assert row["ratio"] == pytest.approx(row["baseline_nanoseconds"] / row["nanoseconds"])
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        pytest.param("ratio.foo", r"ends in one of .*\.pdf, .*\.png", id="no picture"),
+        pytest.param("ratio", r"ends in one of", id="no ending"),
+        pytest.param("missing/ratio.png", "there is no folder", id="no folder"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused_before_it_measures(
+    name: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def measure(_options: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(bench, "measure", measure)
+    assert main(["bench", "--plot", str(tmp_path / name)]) == 1
+    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("dtype", bench.DTYPES)

@@ -1,5 +1,6 @@
 """The page about a job's output: its numbers, its drawings, and that a browser shows them."""
 
+import json
 import re
 import tracemalloc
 from pathlib import Path
@@ -13,7 +14,17 @@ from browser import browser, look_at
 import dasksolve
 from dasksolve.cli import main
 from dasksolve.job import history, journal
-from dasksolve.job.page import page
+from dasksolve.job.page import (
+    BOTTOM,
+    COLOURS,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    _rounds,
+    page,
+)
 from dasksolve.job.survey import survey
 from dasksolve.status import Status
 
@@ -56,6 +67,9 @@ def test_every_drawing_is_one_that_says_what_it_is(solved):
 
 def test_what_is_surveyed(solved):
     found = survey(solved.out)
+    assert found.flagged_count == 5
+    assert found.maps[Status.NONFINITE].sum() == found.maps[Status.NONFINITE][20, 29] == 1
+    assert found.maps[Status.SINGULAR].sum() == 4
     assert found.flagged_map.sum() == 5
     assert found.flagged_map[7, 5:9].tolist() == [1, 1, 1, 1]
     rcond, errors = (found.histograms[name] for name in ("rcond", "backward_error"))
@@ -65,6 +79,56 @@ def test_what_is_surveyed(solved):
     assert rcond.least == stored[stored > 0].min()
     halves = np.floor(2 * np.log10(stored[stored > 0])) + 40
     assert np.array_equal(np.bincount(halves.astype(int), minlength=40), rcond.counts)
+
+
+def test_each_kind_of_flag_has_a_colour_of_its_own(solved):
+    kinds = [status for status in Status if status is not Status.OK]
+    assert len({COLOURS[status] for status in kinds}) == len(kinds)
+    html = page(solved.out)
+    cells = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" [^>]*fill="(#\w+)"', html)
+    wide, high = (WIDTH - LEFT - RIGHT) / 30, (HEIGHT - TOP - BOTTOM) / 40
+
+    def cell(i, j, count):
+        return f"{LEFT + j * wide:.2f}", f"{TOP + i * high:.2f}", f"{count * wide:.2f}"
+
+    assert (*cell(7, 5, 4), COLOURS[Status.SINGULAR]) in cells
+    assert (*cell(20, 29, 1), COLOURS[Status.NONFINITE]) in cells
+    for status, words in ((Status.SINGULAR, "4 singular"), (Status.NONFINITE, "1 nonfinite")):
+        assert f'background:{COLOURS[status]};opacity:1"></i>{words}<' in html
+
+
+def test_a_cell_of_many_systems_is_darker_where_more_of_them_are_flagged(tmp_path):
+    a = np.tile(np.eye(2), (8000, 1, 1))  # 100 systems a cell
+    a[150], a[7900:] = 0, np.nan
+    a[250:253] = 0
+    a[253:260, 0] = np.inf
+    for name, values in (("a", a), ("b", np.ones((8000, 2)))):
+        zarr.create_array(tmp_path / name, data=values)
+    dasksolve.solve_zarr(tmp_path / "a", tmp_path / "b", tmp_path / "out")
+    drawn = re.findall(r'fill="(#\w+)" fill-opacity="([\d.]+)"', page(tmp_path / "out"))
+    assert drawn == [
+        (COLOURS[Status.SINGULAR], "0.6"),
+        (COLOURS[Status.NONFINITE], "0.8"),  # of which most are
+        (COLOURS[Status.NONFINITE], "1.0"),
+    ]
+    assert "up to 0.1%" in page(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("end", "labels"),
+    [
+        (1, "0 0.2 0.4 0.6 0.8 1"),
+        (0.57, "0 0.1 0.2 0.3 0.4 0.5"),
+        (7.6, "0 2 4 6"),
+        (1680, "0 500 1,000 1,500"),
+        (99_990, "0 20 k 40 k 60 k 80 k"),
+        (2.3e6, "0 500 k 1 M 1.5 M 2 M"),
+    ],
+)
+def test_numbers_on_an_axis_are_round_and_end_near_the_data(end, labels):
+    ticks = _rounds(end)
+    assert " ".join(label for _, label in ticks) == labels
+    assert 0.75 < ticks[-1][0] <= 1
 
 
 @pytest.mark.parametrize("shape", [(), (1000,), (7, 200), (90, 3, 5)], ids=str)
@@ -95,7 +159,7 @@ def test_a_job_that_is_not_done_and_damaged(solved):
     html = page(solved.out)
     assert numbers(html, "pending") == "120"
     assert numbers(html, "damaged").startswith("1 blocks")
-    assert "120 not solved yet (grey)" in html
+    assert "120 not solved yet" in html
     assert "No run is on record" in html
 
 
@@ -131,7 +195,9 @@ def test_a_cluster_keeps_its_run_too(batch, two_processes):
 def test_the_command_prints_the_summary_and_writes_the_page(solved, tmp_path, capsys):
     path = tmp_path / "page.html"
     assert main(["report", solved.out, "--html", str(path)]) == 3  # some are flagged
-    assert re.search(r"^singular +4$", capsys.readouterr().out, re.M)
+    printed = capsys.readouterr().out
+    assert re.search(r"^singular +4$", printed, re.M)
+    assert re.search(rf"^page +{path}$", printed, re.M)
     assert path.read_text(encoding="utf-8") == page(solved.out)
     assert main(["report", solved.out, "--html", str(tmp_path / "no" / "page.html")]) == 1
     assert "there is no folder" in capsys.readouterr().err
@@ -140,6 +206,30 @@ def test_the_command_prints_the_summary_and_writes_the_page(solved, tmp_path, ca
     assert (refused.out, "is a folder; name the file" in refused.err) == ("", True)
     assert main(["report", str(tmp_path / "nothing")]) == 1
     assert "there is no output at" in capsys.readouterr().err
+
+
+def test_the_command_prints_json(solved, tmp_path, capsys):
+    assert main(["report", solved.out, "--json", "--html", str(tmp_path / "page.html")]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["page"] == str(tmp_path / "page.html")
+    assert (found["systems"], found["batch_shape"]) == (1200, [40, 30])
+    assert (found["counts"]["OK"], found["flagged_count"]) == (1195, 5)
+    assert found["flagged"] == [[7, 5], [7, 6], [7, 7], [7, 8], [20, 29]]
+    assert 0 < found["least_rcond"] < 1
+    assert found["largest_backward_error"] < 1e-15
+    assert found["job"]["a"]["location"] == solved.a_path
+    assert found["runs"][-1]["samples"][-1][1] == 1200
+
+
+def test_a_report_names_places_in_a_batch_of_several_dimensions(solved, capsys):
+    words = [solved.a_path, solved.b_path, solved.out, "--resume", "--diagnostics"]
+    places = [[7, 5], [7, 6], [7, 7], [7, 8], [20, 29]]
+    assert main(["solve", *words, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["flagged"] == places
+    assert main(["solve", *words]) == 3
+    assert re.search(r"^flagged +\(7, 5\), .*, \(20, 29\)$", capsys.readouterr().out, re.M)
+    report = dasksolve.check_zarr(solved.a_path, solved.b_path, solved.out)
+    assert report.flagged == tuple(30 * i + j for i, j in places)
 
 
 def test_one_block_at_a_time_is_in_memory(tmp_path):
@@ -172,10 +262,27 @@ def test_a_browser_shows_it_on_a_desk_and_on_a_phone(solved, tmp_path):
         "Math.min(...[...document.querySelectorAll('svg text')]"
         ".map(t => t.getBoundingClientRect().height))"
     )
+    # Texts that touch each other, a mark beside them that is none of their own, or the edge.
+    touching = """
+        [...document.querySelectorAll('svg')].flatMap(svg => {
+            const edge = svg.getBoundingClientRect();
+            const written = [...svg.querySelectorAll('text')];
+            const texts = written.map(t => t.getBoundingClientRect());
+            const marks = [...svg.querySelectorAll('line, rect, polyline')]
+                .map(m => m.getBoundingClientRect());
+            const apart = (a, b) =>
+                a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+            return written.filter((_, i) => {
+                const t = texts[i];
+                return t.left < edge.left || t.right > edge.right || t.bottom > edge.bottom ||
+                    texts.some((u, j) => i < j && !apart(t, u)) || marks.some(m => !apart(t, m));
+            }).map(t => t.textContent);
+        })"""
     with browser(tmp_path / "profile") as address:
         for width in (1200, 375):
-            seen = look_at(address, path.as_uri(), width, [drawn, too_wide, text])
+            seen = look_at(address, path.as_uri(), width, [drawn, too_wide, text, touching])
             assert seen["complaints"] == []
             assert seen["urls"] == [path.as_uri()]
             assert seen["answers"][:2] == [4, False]
             assert seen["answers"][2] > 10  # pixels
+            assert seen["answers"][3] == []
