@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ class Coordinate:
 
     name: str
     """Of the dimension, and of the array, in the output."""
-    array: Any
+    array: Any = field(repr=False)
     """Where it is copied from."""
 
     @property

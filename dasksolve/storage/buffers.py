@@ -76,14 +76,16 @@ class Workspace:
             buffer = self._buffers[name] = np.empty(size, np.uint8)
         return buffer[:size]
 
-    def load(self, name: str, path: Path, usual: int) -> NDArray[np.uint8] | None:
-        """The bytes of a file, most often of about so many; None: there is none."""
+    def load(self, name: str, path: Path, usual: int, most: int) -> NDArray[np.uint8] | None:
+        """The bytes of a file, usually so many, at most `most`; None: no file."""
         try:
             with open(path, "rb", opener=_opened) as file:
                 found = os.fstat(file.fileno())
                 if not stat.S_ISREG(found.st_mode):
                     raise OSError(f"{path} is not a file, but {stat.filemode(found.st_mode)}")
                 size = found.st_size
+                if size > most:
+                    raise OSError(f"{path} has {size:,} bytes, where a chunk has {most:,} at most")
                 buffer = self.bytes(name, max(size, usual))[:size]
                 return buffer[: file.readinto(buffer.data)]
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

@@ -82,6 +82,11 @@ class Layout:
         """Bytes of a chunk as it is stored, at most: numbers that cannot be compressed, framed."""
         return self.chunk_bytes + self.chunk_bytes // 128 + 64
 
+    @property
+    def largest_stored(self) -> int:
+        """Bytes of a file beyond which it is no chunk, even if a filter made its numbers wider."""
+        return 2 * self.chunk_bytes + (1 << 16)
+
     def touched(self, block: Block) -> int:
         """How many chunks are read for a block."""
         ranges = (*self.part(block), *((0, n) for n in self.core_shape))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ class Source:
 
     name: str
     """What messages call it: a or b."""
-    array: Any
+    array: Any = field(repr=False)  # which would show the secrets of its URL
     """The open `zarr.Array`."""
     location: str
     """Its URL, or its absolute path."""
@@ -185,7 +185,11 @@ class Source:
         """A chunk on a disk, in memory that the workspace lends."""
         layout, path = self.layout, self.array.store.root / self.array.path / key
         shared = layout.in_place or not alone
-        stored = workspace.load("shared" if shared else self.name, path, layout.stored_bytes)
+        name, sizes = (
+            "shared" if shared else self.name,
+            (layout.stored_bytes, layout.largest_stored),
+        )
+        stored = workspace.load(name, path, *sizes)
         if stored is None:
             return None
         if layout.in_place:

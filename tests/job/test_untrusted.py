@@ -23,6 +23,7 @@ from stored import Stored, files
 
 from dasksolve import BlockErrors, SingularSystemError, check_zarr, solve_zarr
 from dasksolve.cli import main
+from dasksolve.job.inputs import Inputs
 from dasksolve.storage import secrets
 
 REFUSALS = (ValueError, TypeError, OSError, NotImplementedError)
@@ -203,6 +204,13 @@ def test_a_pipe_in_the_place_of_metadata(tiny: Stored) -> None:
         solve_zarr(tiny.a_path, tiny.b_path, tiny.out)
 
 
+def test_a_file_that_is_far_larger_than_a_chunk_is_not_read(tiny: Stored) -> None:
+    with Path(tiny.a_path, "c/1/0/0").open("r+b") as chunk:
+        chunk.truncate(1 << 40)  # a hole: no disk is filled
+    with pytest.raises(BlockErrors, match=r"has 1,099,511,627,776 bytes, where a chunk has"):
+        solve_zarr(tiny.a_path, tiny.b_path, tiny.out)
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_codec_that_is_not_installed(tiny: Stored, tmp_path: Path, zarr_format: int) -> None:
     zarr.create_array(tmp_path / "a", data=tiny.a, zarr_format=zarr_format)
@@ -279,6 +287,7 @@ def test_no_password_is_kept_or_shown(
     assert "http://***@127.0.0.1" in shown.out
     assert "http://***@127.0.0.1" in shown.err
     assert SECRET not in shown.out + shown.err + caplog.text
+    assert SECRET not in repr(Inputs.open(*words[:2]))
     for file in (path for path in tmp_path.rglob("*") if path.is_file()):
         assert SECRET.encode() not in file.read_bytes(), file
 

@@ -43,10 +43,8 @@ def stored(group: zarr.Group, name: str, values: np.ndarray, **attributes: Any) 
     if group.metadata.zarr_format == 2:
         attributes["_ARRAY_DIMENSIONS"] = ["y", "x"]
         options = {"fill_value": attributes.pop("_FillValue", None)}
-    array = group.create_array(name, shape=values.shape, dtype=values.dtype, **options)
-    array[...] = values
-    array.attrs.update(attributes)
-    return array
+    options |= {"compressors": None, "attributes": attributes}
+    return group.create_array(name, data=values, **options)
 
 
 PACKED: tuple[dict[str, Any], ...] = (
