@@ -4,9 +4,11 @@ import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Never
 
+import numpy as np
+
 from dasksolve import api
 from dasksolve.batch.options import refuse_unknown, refusing
-from dasksolve.solution import Solution
+from dasksolve.solution import Regression, Solution
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -148,6 +150,240 @@ def solve_ex(
     name = "solution" if "x" in x.dims or "x" in x.coords else "x"
     found = zip(Solution._fields[1:], numbers, strict=True)
     return _xarray().Dataset({name: x, **dict(found)})
+
+
+def regress(
+    y: "xr.DataArray",
+    design: "xr.DataArray",
+    dim: Hashable = "time",
+    *,
+    weights: "xr.DataArray | None" = None,
+    ridge: Any = None,
+    rcond: float | None = None,
+    min_count: int | None = None,
+    on_deficient: str = "nan",
+    covariance: bool = False,
+    workers: int = 1,
+) -> "xr.Dataset":
+    """Fit the coefficients of one design to many series whose dimensions have names.
+
+    Parameters
+    ----------
+    y : xarray.DataArray with dimension dim
+        The series; NaN is missing.
+    design : xarray.DataArray with dimensions (dim, coefficient), in any order
+        The name of the other dimension, and its coordinates, label the coefficients.
+    dim : str, default "time"
+        Of the observations.
+    weights : xarray.DataArray, optional
+        Inverse variances, over dim, or over any dimensions of y.
+    ridge, rcond, min_count, on_deficient, workers
+        As in `dasksolve.regress`.
+    covariance : bool, default False
+        Whether the covariances of the coefficients are wanted too.
+
+    Returns
+    -------
+    fit : xarray.Dataset
+        The fields of `dasksolve.Regression`, with the coordinates of y save those along dim.
+        ``coef`` and ``stderr`` have the coefficients in place of dim; ``covariance`` has them twice
+        at the end, the second time as ``coefficient_2``. Lazy where y or weights holds a dask
+        array: one task a block.
+
+    Raises
+    ------
+    ValueError
+        A dimension is missing, coordinates along dim differ, and what `dasksolve.regress` refuses.
+    TypeError
+        y, design or weights is not a DataArray.
+    ImportError
+        xarray is not installed: ``pip install "dasksolve[xarray]"``.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from dasksolve import labelled
+    >>> year = xr.DataArray(np.arange(4.0), dims="time")
+    >>> terms = xr.DataArray(["mean", "trend"], dims="term", name="term")
+    >>> design = xr.concat([xr.ones_like(year), year], dim=terms)
+    >>> y = 3 + 2 * year * xr.DataArray([1, 2], {"pixel": [7, 9]}, "pixel")
+    >>> labelled.regress(y, design).coef.sel(term="trend").values.round(6)
+    array([2., 4.])
+    """
+    _check_dimensions(y, design, weights, dim)
+    _, design, *others = _xarray().align(
+        y,
+        design,
+        *([] if weights is None else [weights]),
+        join="exact",
+        exclude=set(y.dims) - {dim},
+    )
+    (term,) = (name for name in design.dims if name != dim)
+    found = api.regress(
+        y.data,
+        design.transpose(dim, term).values,
+        axis=y.get_axis_num(dim),
+        weights=_weights(others[0], y, dim) if others else None,
+        ridge=ridge,
+        rcond=rcond,
+        min_count=min_count,
+        on_deficient=on_deficient,
+        covariance=covariance,
+        workers=workers,
+    )
+    return _fit(found, y, design, dim, term)
+
+
+def polyfit(
+    y: "xr.DataArray",
+    dim: Hashable,
+    deg: int,
+    *,
+    skipna: bool | None = None,
+    weights: "xr.DataArray | None" = None,
+    cov: bool | str = False,
+    full: bool = False,
+    workers: int = 1,
+) -> "xr.Dataset":
+    """Fit polynomials along a dimension, as `xarray.DataArray.polyfit` does, with right errors.
+
+    Parameters
+    ----------
+    y : xarray.DataArray with dimension dim
+        The series.
+    dim : str
+        Whose coordinate is the variable of the polynomials; times count in nanoseconds since 1970,
+        as in xarray.
+    deg : int
+        The degree of the polynomials.
+    skipna : bool, optional
+        False: a series with a gap is NaN. Otherwise it is fitted to the observations that it has.
+    weights : xarray.DataArray, optional
+        Inverse variances, over dim, or over any dimensions of y: the squares of the ``w`` of
+        `xarray.DataArray.polyfit`.
+    cov : bool or "unscaled", default False
+        Whether the covariances of the coefficients are wanted; "unscaled": those for observations
+        of variance 1 / weights.
+    full : bool, default False
+        Whether residuals, matrix rank and singular values are wanted.
+    workers : int, default 1
+        As in `dasksolve.regress`.
+
+    Returns
+    -------
+    fit : xarray.Dataset
+        ``polyfit_coefficients`` along ``degree``, the highest first; if asked for,
+        ``polyfit_covariance``, ``polyfit_residuals`` (the weighted sum of squares),
+        ``[dim]_matrix_rank`` and ``[dim]_singular_values`` of the design without gaps. Covariances
+        are those of each series' own observations, where xarray takes those of a series without
+        gaps. Series with fewer observations than coefficients are NaN.
+
+    Raises
+    ------
+    ValueError, TypeError, ImportError
+        As in `regress`.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from dasksolve import labelled
+    >>> x = xr.DataArray(np.arange(5.0), {"x": np.arange(5.0)}, "x")
+    >>> y = (1 + 2 * x * xr.DataArray([1, 3], dims="pixel")).where(x != 2)
+    >>> labelled.polyfit(y, "x", 1).polyfit_coefficients.values.round(6)
+    array([[2., 6.],
+           [1., 1.]])
+    """
+    array = _xarray().DataArray
+    if not isinstance(y, array) or dim not in y.dims:
+        _check_dimensions(y, y, None, dim)
+    numbers = _numeric(y[dim])
+    degrees = np.arange(deg + 1)[::-1]
+    design = array(
+        numbers[:, None] ** degrees, {dim: y[dim], "degree": degrees}, dims=(dim, "degree")
+    )
+    options: dict[str, Any] = {"weights": weights, "covariance": bool(cov), "workers": workers}
+    if skipna is not None and not skipna:
+        options["min_count"] = y.sizes[dim]
+    fit = regress(y, design, dim, **options)
+    others = [name for name in y.dims if name != dim]
+    found = {"polyfit_coefficients": fit.coef.transpose("degree", *others)}
+    if full:
+        scaled = design.values / np.sqrt((design.values**2).sum(axis=0))
+        found[f"{dim}_matrix_rank"] = array(np.linalg.matrix_rank(scaled))
+        values = np.linalg.svd(scaled, compute_uv=False)
+        found[f"{dim}_singular_values"] = array(values, dims="degree")
+    if full or cov is True:
+        found["polyfit_residuals"] = fit.rss
+    if cov:
+        both = fit.covariance.rename(degree="cov_i", degree_2="cov_j").transpose(
+            "cov_i", "cov_j", *others
+        )
+        both = both.drop_vars("cov_i")
+        noise = fit.rss / (fit["count"] - (deg + 1)) if cov == "unscaled" else 1
+        found["polyfit_covariance"] = both / noise
+    return _xarray().Dataset(found)
+
+
+def _numeric(x: "xr.DataArray") -> Any:
+    """A coordinate as numbers; times in nanoseconds since 1970."""
+    values = x.values
+    if values.dtype.kind == "M":
+        return (values - np.datetime64("1970-01-01", "ns")) / np.timedelta64(1, "ns")
+    if values.dtype.kind == "m":
+        return values / np.timedelta64(1, "ns")
+    if values.dtype.kind not in "biuf":
+        raise TypeError(
+            f"the coordinate {x.name!r} has dtype {values.dtype}, where numbers or times "
+            f"(datetime64) are needed: y.assign_coords({x.name}=...) with numbers"
+        )
+    return values.astype(np.float64)
+
+
+def _check_dimensions(y: Any, design: Any, weights: Any, dim: Hashable) -> None:
+    array = _xarray().DataArray
+    for name, values in (("y", y), ("design", design), ("weights", weights)):
+        if values is None:
+            continue
+        if not isinstance(values, array):
+            raise TypeError(
+                f"{name} is {type(values).__name__}, where an xarray.DataArray is needed"
+            )
+        if name != "weights" and dim not in values.dims:
+            raise ValueError(
+                f"{name} has no dimension {dim!r}: its dimensions are {values.dims}; dim= names "
+                "that of the observations"
+            )
+    others = [name for name in design.dims if name != dim]
+    if design is not y and (len(others) != 1 or others[0] in y.dims):
+        raise ValueError(
+            f"design must have the dimensions {dim!r} and one that y does not have, of the "
+            f"coefficients: its dimensions are {design.dims}, those of y {y.dims}"
+        )
+    if weights is not None and not set(weights.dims) <= set(y.dims):
+        raise ValueError(f"weights has dimensions {weights.dims}, y only {y.dims}")
+
+
+def _weights(weights: "xr.DataArray", y: "xr.DataArray", dim: Hashable) -> Any:
+    if weights.dims == (dim,):
+        return weights.data
+    return weights.broadcast_like(y).transpose(*y.dims).data
+
+
+def _fit(
+    found: Regression, y: "xr.DataArray", design: "xr.DataArray", dim: Hashable, term: Hashable
+) -> "xr.Dataset":
+    """A dataset of what was found."""
+    batch = tuple(name for name in y.dims if name != dim)
+    terms = tuple(term if name == dim else name for name in y.dims)
+    dims = {"coef": terms, "stderr": terms, "covariance": (*batch, term, f"{term}_2")}
+    coords = {name: c for name, c in y.coords.items() if dim not in c.dims}
+    coords |= {name: c for name, c in design.coords.items() if c.dims == (term,)}
+    values = {
+        name: (dims.get(name, batch), array)
+        for name, array in found._asdict().items()
+        if array is not None
+    }
+    return _xarray().Dataset(values, coords)
 
 
 def _apply(

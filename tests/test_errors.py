@@ -112,4 +112,6 @@ def test_status_values_are_those_that_are_stored():
         "ILL_CONDITIONED": 2,
         "NONFINITE": 3,
         "NOT_POSITIVE_DEFINITE": 4,
+        "RANK_DEFICIENT": 5,
+        "TOO_FEW": 6,
     }

@@ -167,3 +167,108 @@ def test_right_hand_sides_of_one_matrix_stay_in_chunks():
     s = labelled.solve_ex(a, y.chunk(y=5, x=10))
     assert (s.status.shape, int(s.status)) == ((), 0)
     assert (s.solution.values == y.values / 2).all()
+
+
+# Regressions
+
+
+def images(dtype=np.float64):
+    """A stack of images with gaps, of a known trend."""
+    rng = np.random.default_rng(0)
+    time = np.datetime64("2001-01-01", "ns") + np.arange(60) * np.timedelta64(30, "D")
+    shape = (4, 60, 5)
+    values = 10 + 0.01 * np.arange(60)[None, :, None] + rng.standard_normal(shape)
+    values[rng.random(shape) < 0.3] = np.nan
+    coordinates = {"time": time, "y": np.arange(4) * 10, "area": ("y", list("abcd"))}
+    return xr.DataArray(values.astype(dtype), coordinates, ("y", "time", "x"), attrs={"units": "K"})
+
+
+def trend(stack):
+    month = xr.DataArray(np.arange(60.0), {"time": stack.time}, "time")
+    return xr.concat(
+        [xr.ones_like(month), month], dim=xr.DataArray(["mean", "trend"], dims="term", name="term")
+    )
+
+
+@pytest.mark.parametrize("chunks", [None, {"y": 2}], ids=["NumPy", "dask"])
+def test_a_regression_keeps_coordinates_and_labels_its_coefficients(chunks):
+    stack = images()
+    design = trend(stack)
+    wanted = dasksolve.regress(stack.values, design.values.T, axis=1, covariance=True)
+    lazy = stack.chunk(chunks) if chunks else stack
+    fit = labelled.regress(lazy, design, covariance=True)
+    assert fit.coef.dims == fit.stderr.dims == ("y", "term", "x")
+    assert fit.covariance.dims == ("y", "x", "term", "term_2")
+    assert fit.rss.dims == ("y", "x")
+    assert fit.term.values.tolist() == ["mean", "trend"]
+    assert set(fit.coords) == {"y", "area", "term"}
+    for name, values in wanted._asdict().items():
+        assert (fit[name].chunks is None) == (chunks is None)
+        np.testing.assert_array_equal(fit[name].values, values)
+
+
+def test_weights_are_matched_by_name():
+    stack = images()
+    weights = xr.DataArray(np.random.default_rng(1).random((60, 4)), dims=("time", "y"))
+    weights = weights.assign_coords(time=stack.time, y=stack.y)
+    fit = labelled.regress(stack, trend(stack), weights=weights)
+    full = np.broadcast_to(weights.values.T[..., None], stack.shape)
+    wanted = dasksolve.regress(stack.values, trend(stack).values.T, axis=1, weights=full)
+    np.testing.assert_array_equal(fit.coef.values, wanted.coef)
+
+
+POLYFITS = {
+    "coefficients": {},
+    "covariance": {"cov": True},
+    "unscaled": {"cov": "unscaled"},
+    "everything": {"cov": True, "full": True},
+    "gaps are not skipped": {"skipna": False},
+}
+
+
+@pytest.mark.parametrize("options", POLYFITS.values(), ids=POLYFITS)
+@pytest.mark.parametrize("gaps", [False, True])
+def test_polyfit_is_that_of_xarray(options, gaps):
+    stack = images() if gaps else images().fillna(11)
+    found, wanted = (
+        labelled.polyfit(stack, "time", 2, **options),
+        stack.polyfit("time", 2, **options),
+    )
+    assert set(found) == set(wanted)
+    assert found.attrs == wanted.attrs
+    np.testing.assert_array_equal(found.degree, wanted.degree)
+    for name in set(wanted) - ({"polyfit_covariance"} if gaps else set()):
+        one, other = xr.broadcast(found[name].drop_vars("area", errors="ignore"), wanted[name])
+        scale = abs(other).max([dim for dim in other.dims if dim in "xy"])
+        xr.testing.assert_allclose(one / scale, other / scale, rtol=1e-7, atol=1e-7)
+    if "polyfit_covariance" in wanted:
+        assert found.polyfit_covariance.dims == ("cov_i", "cov_j", "y", "x")
+
+
+def test_standard_errors_of_a_polyfit_are_those_of_the_observations_that_are_there():
+    stack = images()
+    fit = labelled.polyfit(stack, "time", 1, cov=True)
+    one = stack[1, :, 2].dropna("time")
+    wanted = one.polyfit("time", 1, cov=True).polyfit_covariance
+    np.testing.assert_allclose(fit.polyfit_covariance.isel(y=1, x=2).values, wanted, rtol=1e-6)
+
+
+def test_a_polynomial_of_words_is_refused():
+    stack = images()[:2].rename(time="t").isel(t=slice(3)).assign_coords(t=list("abc"))
+    with pytest.raises(TypeError, match=r"'t' has dtype <U1.*assign_coords"):
+        labelled.polyfit(stack, "t", 1)
+
+
+UNFIT = {
+    "not labelled": (lambda y, x: (y.values, x), TypeError, "y is ndarray"),
+    "no time": (lambda y, x: (y.rename(time="t"), x), ValueError, "y has no dimension 'time'"),
+    "other times": (lambda y, x: (y, x.assign_coords(time=np.arange(60))), ValueError, "time"),
+    "three": (lambda y, x: (y, x.expand_dims("k")), ValueError, "design must have the dimensions"),
+}
+
+
+@pytest.mark.parametrize(("change", "error", "text"), UNFIT.values(), ids=UNFIT)
+def test_a_regression_that_makes_no_sense_is_refused(change, error, text):
+    stack = images()
+    with pytest.raises(error, match=text):
+        labelled.regress(*change(stack, trend(stack)))
