@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     solve = command("solve", run_solve, "solve a batch, block by block, into a zarr group")
+    solve.set_defaults(solved=False)
     _inputs(solve, "the zarr group to create")
     solve.add_argument(
         "--assume-a",
@@ -257,6 +258,9 @@ def _one_line(error: Exception) -> str:
 def _how_to_resume(options: argparse.Namespace) -> str:
     if options.run is not run_solve:
         return "interrupted"
+    if options.overwrite and not options.solved:  # what is there may be the old output still
+        command = shlex.join(["dasksolve", *options.words])
+        return f"interrupted; nothing is solved yet, begin again with: {command}"
     words = [word for word in options.words if word not in ("--resume", "--overwrite")]
     command = shlex.join(["dasksolve", *words, "--resume"])
     return f"interrupted; the blocks that are done are kept, go on with: {command}"
@@ -305,6 +309,12 @@ def run_solve(options: argparse.Namespace) -> int:
                 )
             return 0 if said else FAILED
         watch = _watch(options, "solving", stack)
+
+        def follow(report: Report) -> None:
+            options.solved = True
+            if watch is not None:
+                watch(report)
+
         return _finish(
             options,
             watch,
@@ -312,7 +322,7 @@ def run_solve(options: argparse.Namespace) -> int:
                 *arrays,
                 **{**how, **job},
                 strict=options.strict,
-                progress=watch,
+                progress=follow,
             ),
         )
 

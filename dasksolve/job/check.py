@@ -91,8 +91,8 @@ def check_zarr(
     store, location = stores.open_store(out)
     if stores.is_empty(store):
         raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
+    old = journal.read(store, location)
     group = stores.open_group(store, location, mode="r")
-    old = journal.read(group, location)
     options = journal.options(old, location)
     inputs = Inputs.open(a, b, mask_and_scale)
     new = journal.identity(inputs.a, inputs.b, options)

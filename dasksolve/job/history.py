@@ -6,10 +6,9 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import zarr
-
+from dasksolve.job.output import Output
 from dasksolve.job.report import Report
-from dasksolve.storage import stores
+from dasksolve.storage import documents
 
 ATTRIBUTE = "dasksolve_history"
 _RUNS = 10
@@ -57,7 +56,7 @@ def _sample(report: Report) -> tuple[float, int]:
 
 
 @contextmanager
-def kept(store: Any, progress: Progress | None) -> Iterator[Progress]:
+def kept(output: Output, progress: Progress | None) -> Iterator[Progress]:
     """Give a `progress` that follows the job, and at its end add what it saw to the output."""
     run = Run()
 
@@ -71,16 +70,18 @@ def kept(store: Any, progress: Progress | None) -> Iterator[Progress]:
     finally:
         if run.last is not None:
             with suppress(Exception):  # a full disk, say: no reason to call the job failed
-                group = zarr.open_group(store, mode="r+", use_consolidated=False)
-                kept = [old for old in _parsed(group) if _odd(old) is None]
+                output.refuse_another()
+                group = documents.read(output.store) or {}
+                attributes = group["attributes"]
+                kept = [old for old in _parsed(attributes) if _odd(old) is None]
                 runs = [*kept, run.record()][-_RUNS:]
-                group.attrs[ATTRIBUTE] = json.dumps(runs)
-                stores.consolidate(store)
+                attributes[ATTRIBUTE] = json.dumps(runs)
+                documents.write(output.store, "", group)
 
 
 def read(group: Any) -> list[dict[str, Any]]:
     """Return what is known of the runs that wrote an output, the first one first."""
-    runs = _parsed(group)
+    runs = _parsed(group.attrs)
     for number, run in enumerate(runs, 1):
         odd = _odd(run)
         if odd is not None:
@@ -92,9 +93,9 @@ def read(group: Any) -> list[dict[str, Any]]:
     return runs
 
 
-def _parsed(group: Any) -> list[Any]:
+def _parsed(attributes: Any) -> list[Any]:
     try:
-        runs = json.loads(group.attrs.get(ATTRIBUTE, "[]"))
+        runs = json.loads(attributes.get(ATTRIBUTE, "[]"))
     except (TypeError, ValueError, RecursionError):  # a person edited it
         return []
     return runs if isinstance(runs, list) else []

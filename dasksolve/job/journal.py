@@ -1,7 +1,8 @@
 """The record that a zarr job leaves in its output, by which a later run knows it again."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from dasksolve import kernels
 from dasksolve.batch.options import Options
+from dasksolve.job.inputs import ARRAYS
 from dasksolve.status import Status
+from dasksolve.storage import documents, stores
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
-from dasksolve.storage.stores import holds_chunk
 
 ATTRIBUTE = "dasksolve"
 _VERSION = 1
@@ -50,38 +52,114 @@ def _identity(source: Source) -> Record:
         "dtype": str(array.dtype),
         "fill_value": str(array.fill_value),
         "packing": str(source.packing) if source.packing else None,
-        "location": source.location,
+        "location": source.location if stores.has_address(array.store) else None,
     }
 
 
-def attributes(job: Record, block_shape: tuple[int, ...]) -> dict[str, str]:
-    """The attributes of the output group: text, which xarray can write to any format."""
-    return {ATTRIBUTE: json.dumps({**job, "block_shape": list(block_shape)})}
+def record(job: Record, block_shape: tuple[int, ...], run: str, members: Iterable[str]) -> Record:
+    """What an output says of the job that writes it.
+
+    run: what no other output has, so that none is taken for this one.
+    members: the names of the arrays that are the job's own, and may be deleted.
+    """
+    return {**job, "block_shape": list(block_shape), "run": run, "members": sorted(members)}
 
 
-def note_arithmetic(group: Any, location: str) -> None:
-    """Take back what the record says of the arithmetic, where another goes on with the job."""
-    record = read(group, location)
-    if record.get("arithmetic") != kernels.ARITHMETIC:
-        group.attrs[ATTRIBUTE] = json.dumps({**record, "arithmetic": "several"})
+def continued(record: Record) -> Record:
+    """The record of a job that is gone on with: perhaps with another arithmetic than it began."""
+    if record.get("arithmetic") == kernels.ARITHMETIC:
+        return record
+    return {**record, "arithmetic": "several"}
 
 
-def read(group: Any, location: str) -> Record:
-    """Return the record of an output group, or refuse a group that is not the output of a job."""
-    text = group.attrs.get(ATTRIBUTE)
-    try:
-        journal = json.loads(text)
-        version = journal["version"]
-    except (TypeError, ValueError, KeyError, RecursionError):
+def unfinished(record: Record, members: Iterable[str]) -> Record:
+    """What it says while it is created, or what was there is deleted: that nothing in it counts."""
+    return {**record, "members": sorted(members), "creating": True}
+
+
+def is_unfinished(record: Record) -> bool:
+    """Whether a job was stopped while it created its output, or deleted an earlier one."""
+    return bool(record.get("creating"))
+
+
+def attributes(record: Record) -> dict[str, Any]:
+    """A record as attributes: text, which xarray can write to any format."""
+    return {ATTRIBUTE: json.dumps(record)}
+
+
+def members(record: Record) -> list[str]:
+    """The names that a record states of what is the job's own, if they can be names."""
+    options = record.get("options")
+    diagnostics = isinstance(options, dict) and options.get("diagnostics")
+    names = record.get("members", ARRAYS if diagnostics else ARRAYS[:2])
+    if not isinstance(names, list | tuple):
+        names = ARRAYS[:2]
+    return [
+        name
+        for name in names
+        if isinstance(name, str)
+        and re.fullmatch(r"[^/\\\0]+", name)
+        and name not in (".", "..", documents.NAME)
+    ]
+
+
+def read(store: Any, location: str) -> Record:
+    """Return the record of an output, or refuse what is not the output of a job."""
+    found = find(store, location)
+    if is_unfinished(found):
         raise ValueError(
-            f"{location} holds a zarr group that dasksolve did not write; choose another output"
-        ) from None
-    if version != _VERSION:
-        raise ValueError(
-            f"{location} was written by another version of dasksolve (journal version {version}, "
-            f"this one writes {_VERSION}); finish it with that version, or choose another output"
+            f"{location} is the output of a job that was stopped while it created it: nothing is "
+            "solved yet; resume=True (--resume) begins anew"
         )
-    return dict(journal)
+    return found
+
+
+def find(store: Any, location: str) -> Record:
+    """The same, of an output that is not created yet, too."""
+    found = glance(store)
+    if found is None:
+        foreign = (documents.read(store) or {}).get("node_type") == "group"
+        what = (
+            "holds a zarr group that dasksolve did not write"
+            if foreign
+            else "exists and is not the output of a job"
+        )
+        raise ValueError(f"{location} {what}; choose another output")
+    if found["version"] != _VERSION:
+        raise ValueError(
+            f"{location} was written by another version of dasksolve (journal version "
+            f"{found['version']}, this one writes {_VERSION}); finish it with that version, or "
+            "choose another output"
+        )
+    return found
+
+
+def glance(store: Any) -> Record | None:
+    """The record of an output, if there is one."""
+    return _parsed(documents.read(store)) or stated(store, "status")
+
+
+def stated(store: Any, member: str) -> Record | None:
+    """What an array states of the job: attributes of the group are wiped by who appends to it."""
+    return _parsed(documents.read(store, member))
+
+
+def _parsed(document: Record | None) -> Record | None:
+    try:
+        found = json.loads((document or {})["attributes"][ATTRIBUTE])
+        return {"version": found["version"], **found}
+    except (TypeError, ValueError, KeyError, RecursionError):
+        return None
+
+
+def refuse_mixture(record: Record, store: Any, location: str) -> None:
+    """Refuse an output whose status is that of another run: somebody has put it there."""
+    other = stated(store, "status")
+    if other is not None and other.get("run") != record.get("run"):
+        raise ValueError(
+            f"the status of {location} was written by another run than its journal; start again "
+            "with overwrite=True (--overwrite)"
+        )
 
 
 def options(journal: Record, location: str) -> Options:
@@ -126,6 +204,7 @@ def refuse_changes(old: Record, new: Record, location: str) -> None:
             f"{part}.{name} was {was.get(name)!r}, is now {new[part].get(name)!r}"
             for name in {**was, **new[part]}
             if new[part].get(name) != was.get(name)
+            and (name != "location" or new[part].get(name) is not None)
         ]
     if changes:
         raise ValueError(
@@ -165,6 +244,6 @@ def finished(status: Any, others: Sequence[Any], block: Block) -> list[np.ndarra
         return None
     place = tuple(start // c for (start, _), c in zip(block, status.chunks, strict=True))
     for array in others:
-        if not holds_chunk(array, place + (0,) * (array.ndim - len(place))):
+        if not stores.holds_chunk(array, place + (0,) * (array.ndim - len(place))):
             return None
     return found

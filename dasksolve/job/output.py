@@ -2,20 +2,25 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import MemoryStore
+from zarr.storage import LocalStore, MemoryStore
 
 from dasksolve.job import coordinates, journal
+from dasksolve.job.coordinates import Coordinate
+from dasksolve.job.plan import Plan
 from dasksolve.job.prepare import Prepared
 from dasksolve.status import Status
-from dasksolve.storage import stores
+from dasksolve.storage import documents, stores
+from dasksolve.storage.documents import Document
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +31,8 @@ FLAGS = {
     "flag_meanings": " ".join(status.name.lower() for status in Status),
 }
 """Attributes of status, by which other programs know what its numbers mean (CF, section 3.5)."""
+_LOOKS = 20
+"""Blocks that are asked for at the end of a job, where each is a request."""
 
 
 @contextmanager
@@ -59,66 +66,215 @@ def _lock(folder: int, location: str) -> None:
         logger.debug("%s cannot be locked: %s", location, error)
 
 
-def create(prepared: Prepared, compressors: Any) -> tuple[Any, ...]:
-    """Create the output, or complete that of an earlier run.
+@dataclass(frozen=True)
+class Output:
+    """The group that a job writes, as it is in its store."""
 
-    Return x and status, and rcond and backward_error if they are wanted.
-    """
-    store, location, group = prepared.store, prepared.location, prepared.earlier
-    inputs, plan = prepared.inputs, prepared.plan
-    problem = inputs.problem
-    core = problem.x_shape[len(problem.batch_shape) :]
-    wanted: dict[str, Any] = {
-        "shape": problem.x_shape,
-        "chunks": (*plan.block_shape, *(max(n, 1) for n in core)),
-        "dtype": problem.dtype,
-        "fill_value": np.nan,
-        "compressors": [Crc32cCodec()] if compressors is None else compressors,
-        "dimension_names": inputs.names,
-    }
-    try:  # zarr says what is a codec only once it makes an array: first one that nobody sees
-        zarr.create_array(MemoryStore(), zarr_format=3, **wanted)
-    except Exception as error:
-        raise ValueError(
-            f"compressors={compressors!r} are not bytes-to-bytes codecs of zarr, such as "
-            f"[zarr.codecs.ZstdCodec(checksum=True)]: {type(error).__name__}: {error}"
-        ) from error
-    if prepared.overwrite:
-        stores.delete(store)
-    stores.sweep(store)
-    if group is None:
-        attributes = journal.attributes(prepared.identity, plan.block_shape)
-        group = zarr.create_group(store, zarr_format=3, attributes=attributes)
+    store: Any
+    location: str
+    record: journal.Record
+    documents: dict[str, Document]
+    """The metadata of its arrays, by name."""
+    arrays: tuple[Any, ...]
+    """x, status, and rcond and backward_error if they are wanted."""
+
+    def refuse_another(self) -> None:
+        """Refuse to go on where another job has replaced the output, or has begun to."""
+        found = journal.glance(self.store)
+        if found is not None and found.get("run") != self.record.get("run"):
+            raise BlockingIOError(
+                f"another job has begun to write to {self.location}: wait for it, or choose "
+                "another output"
+            )
+
+    def confirm(self, plan: Plan, done: NDArray[np.bool_]) -> None:
+        """Make sure that all is there that was written; write the metadata again if they are not.
+
+        done: which blocks are said to be.
+        """
+        try:
+            self.refuse_another()
+        except BlockingIOError:
+            if done.all():
+                raise
+            return  # the blocks that are not done say it
+        lost = [name for name in self.documents if documents.read(self.store, name) is None]
+        if documents.read(self.store) is None:
+            lost.append("the journal")
+        numbers = np.flatnonzero(done)
+        if not isinstance(self.store, LocalStore):  # each is a request
+            numbers = numbers[
+                np.linspace(0, len(numbers) - 1, min(len(numbers), _LOOKS), dtype=int)
+            ]
+        chunks = sum(not self._holds(plan, int(number)) for number in numbers)
+        if not lost and not chunks:
+            return
+        if not stores.is_empty(self.store):
+            _mend(self.store, self.record, self.documents)
+        what = [*lost, *([f"chunks of {chunks:,} blocks"] if chunks else [])]
+        raise FileNotFoundError(
+            f"{self.location} was deleted while the job ran, or parts of it: {', '.join(what)}. "
+            "resume=True (--resume) writes again what is gone"
+        )
+
+    def _holds(self, plan: Plan, number: int) -> bool:
+        steps = zip(plan.block(number), plan.block_shape, strict=True)
+        place = tuple(start // step for (start, _), step in steps)
+        return all(
+            stores.holds_chunk(array, place + (0,) * (array.ndim - len(place)))
+            for array in self.arrays
+            if array.size
+        )
+
+
+def create(prepared: Prepared, compressors: Any, run: str) -> Output:
+    """Create the output, or complete that of an earlier run."""
+    store, location, found = prepared.store, prepared.location, prepared.found
+    if journal.glance(store) != found:
+        raise BlockingIOError(
+            f"another job has written to {location} since this one looked; look at what it wrote, "
+            "and run this one again"
+        )
+    fields, beside = _fields(prepared, compressors), prepared.inputs.coordinates
+    if found is not None and prepared.resumed:
+        record = journal.continued(found)
+        drafts = _drafts(fields, record)
+        for name in journal.members(record):
+            stores.refuse_link(store, name, location)
+        beside = tuple(c for c in beside if c.name in journal.members(record))
+        drafts = _mend(store, record, drafts, beside)
     else:
-        journal.note_arithmetic(group, location)
-    x = stores.require_array(group, "x", location, **wanted)
+        names = [*fields, *(coordinate.name for coordinate in beside)]
+        record = journal.record(prepared.identity, prepared.plan.block_shape, run, names)
+        drafts = _drafts(fields, record)
+        old = journal.members(found) if found is not None else []
+        _begin(store, location, record, old, drafts, beside)
+    stores.sweep(store)
+    group = stores.open_group(store, location, mode="r+")
+    arrays = tuple(
+        stores.required_fields(
+            stores.required_array(group, name, location),
+            name,
+            location,
+            **{field: wanted[field] for field in ("shape", "chunks", "dtype", "fill_value")},
+        )
+        for name, wanted in fields.items()
+    )
+    return Output(store, location, record, drafts, arrays)
+
+
+def _begin(
+    store: Any,
+    location: str,
+    record: journal.Record,
+    old: Iterable[str],
+    drafts: dict[str, Document],
+    beside: tuple[Coordinate, ...],
+) -> None:
+    """Create an output; what is left of an earlier one was the job's own, and goes.
+
+    In whatever order files are deleted, and wherever it stops: what says that nothing in it counts
+    is there before the first of them goes, and until the last array is there.
+    """
+    members = {*old, *record["members"]}
+    documents.write(store, "", _group(journal.unfinished(record, members)))
+    stores.delete(store, sorted(members))
+    for name, draft in drafts.items():
+        documents.write(store, name, draft)
+    coordinates.write(stores.open_group(store, location, "r+"), beside)
+    stores.publish(store, _group(record))
+
+
+def _mend(
+    store: Any,
+    record: journal.Record,
+    drafts: dict[str, Document],
+    beside: tuple[Coordinate, ...] = (),
+) -> dict[str, Document]:
+    """Write what is missing of an output's metadata, and return those of its arrays."""
+    group = documents.read(store) or {}
+    kept = documents.consolidation(group)
+    arrays = {name: documents.read(store, name) for name in drafts}
+    complete = {
+        name: found or (kept[name] if _alike(kept.get(name, {}), drafts[name]) else drafts[name])
+        for name, found in arrays.items()
+    }
+    complete["status"] = _stating(record, complete["status"])
+    for name, found in arrays.items():
+        if found != complete[name]:
+            documents.write(store, name, complete[name])
+    if beside:
+        if not group:
+            documents.write(store, "", _group(record))
+        coordinates.write(zarr.open_group(store, mode="r+", use_consolidated=False), beside)
+    stores.publish(store, _stating(record, {**group, "zarr_format": 3, "node_type": "group"}))
+    return complete
+
+
+def _stating(record: journal.Record, document: Document) -> Document:
+    """The metadata of an array with the record among its attributes."""
+    attributes = document.get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    return {**document, "attributes": {**attributes, **journal.attributes(record)}}
+
+
+def _alike(one: Document, other: Document) -> bool:
+    """Whether two arrays are, but for how their chunks are encoded."""
+    fields = ("node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value")
+    return all(one.get(field) == other[field] for field in fields)
+
+
+def _group(record: journal.Record) -> Document:
+    return _stating(record, {"zarr_format": 3, "node_type": "group"})
+
+
+def _drafts(fields: dict[str, Any], record: journal.Record) -> dict[str, Document]:
+    """The metadata of the arrays of an output, as zarr writes them."""
+    store = MemoryStore()
+    group = zarr.create_group(store, zarr_format=3)
+    for name, wanted in fields.items():
+        attributes = {**FLAGS, **journal.attributes(record)} if name == "status" else {}
+        try:
+            group.create_array(name, attributes=attributes, **wanted)
+        except Exception as error:  # zarr says what is a codec only once it makes an array
+            raise ValueError(
+                f"compressors={wanted['compressors']!r} are not bytes-to-bytes codecs of zarr, "
+                f"such as [zarr.codecs.ZstdCodec(checksum=True)]: {type(error).__name__}: {error}"
+            ) from error
+    return documents.members(store)
+
+
+def _fields(prepared: Prepared, compressors: Any) -> dict[str, dict[str, Any]]:
+    """The arrays of an output, by name."""
+    plan, problem, names = prepared.plan, prepared.inputs.problem, prepared.inputs.names
+    batch = len(problem.batch_shape)
+    core = problem.x_shape[batch:]
     along_the_batch: dict[str, Any] = {
         "shape": problem.batch_shape,
         "chunks": plan.block_shape,
-        "dimension_names": inputs.names[: len(problem.batch_shape)],
+        "dimension_names": names[:batch],
     }
-    status = stores.require_array(
-        group,
-        "status",
-        location,
-        dtype=np.dtype(np.int8),
-        fill_value=int(Status.PENDING),
-        compressors=[ZstdCodec(), Crc32cCodec()],
-        attributes=FLAGS,
-        **along_the_batch,
-    )
-    diagnostics = [
-        stores.require_array(
-            group,
-            name,
-            location,
-            dtype=np.dtype(np.float64),
-            fill_value=np.nan,
-            compressors=[Crc32cCodec()],
+    fields: dict[str, dict[str, Any]] = {
+        "x": {
+            "shape": problem.x_shape,
+            "chunks": (*plan.block_shape, *(max(n, 1) for n in core)),
+            "dtype": problem.dtype,
+            "fill_value": np.nan,
+            "compressors": [Crc32cCodec()] if compressors is None else compressors,
+            "dimension_names": names,
+        },
+        "status": {
+            "dtype": np.dtype(np.int8),
+            "fill_value": int(Status.PENDING),
+            "compressors": [ZstdCodec(), Crc32cCodec()],
             **along_the_batch,
-        )
-        for name in (DIAGNOSTICS if prepared.options.diagnostics else ())
-    ]
-    coordinates.write(group, inputs.coordinates)
-    stores.consolidate(store)
-    return x, status, *diagnostics
+        },
+    }
+    for name in DIAGNOSTICS if prepared.options.diagnostics else ():
+        fields[name] = {
+            "dtype": np.dtype(np.float64),
+            "fill_value": np.nan,
+            "compressors": [Crc32cCodec()],
+            **along_the_batch,
+        }
+    return fields

@@ -27,10 +27,10 @@ class Prepared:
     store: Any
     location: str
     identity: journal.Record
-    earlier: Any
-    """The output group of the run to resume; None: start anew."""
-    overwrite: bool
-    """What is there is the output of an earlier job, and is to be deleted."""
+    found: journal.Record | None
+    """The record of the output that is there."""
+    resumed: bool
+    """It is gone on with; False: what is there of it is deleted."""
 
 
 def prepare(
@@ -54,27 +54,27 @@ def prepare(
     store, location = stores.open_store(out)
     scheduler.refuse_private((inputs.a.location, inputs.b.location))
     _refuse_overlap(location, inputs, overwrite)
-    earlier = _find(store, location, resume, overwrite)
-    if overwrite:
-        earlier = None
+    found = _find(store, location, resume, overwrite)
+    resumed = found is not None and not overwrite and not journal.is_unfinished(found)
     identity = journal.identity(inputs.a, inputs.b, options)
     block_shape = None
-    if earlier is not None:
-        old = journal.read(earlier, location)
-        journal.refuse_changes(old, identity, location)
-        block_shape = journal.block_shape(old, inputs.problem.batch_shape, location)
+    if found is not None and resumed:
+        journal.refuse_changes(found, identity, location)
+        journal.refuse_mixture(found, store, location)
+        block_shape = journal.block_shape(found, inputs.problem.batch_shape, location)
+    elif found is not None:
+        stores.refuse_others(store, location, journal.members(found))
     plan = plan_job(inputs, scheduler, store, memory_limit, block_shape)
     _warn_of_chunked_systems(inputs.a, plan)
-    return Prepared(options, inputs, scheduler, plan, store, location, identity, earlier, overwrite)
+    return Prepared(options, inputs, scheduler, plan, store, location, identity, found, resumed)
 
 
-def _find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
-    """Return the group of an earlier job; None: there is nothing."""
+def _find(store: Any, location: str, resume: bool, overwrite: bool) -> journal.Record | None:
+    """Return the record of an earlier job; None: there is nothing."""
     if stores.is_empty(store):
         return None
     try:
-        group = stores.open_group(store, location, mode="r+" if resume or overwrite else "r")
-        journal.read(group, location)
+        found = journal.find(store, location)
     except ValueError as error:  # nothing but the output of a job is resumed or replaced
         if resume or overwrite:
             raise
@@ -84,7 +84,7 @@ def _find(store: Any, location: str, resume: bool, overwrite: bool) -> Any:
             f"{location} exists; resume=True (--resume) goes on with it, "
             "overwrite=True (--overwrite) replaces it"
         )
-    return group
+    return found
 
 
 def _refuse_overlap(location: str, inputs: Inputs, overwrite: bool) -> None:

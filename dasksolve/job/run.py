@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dasksolve.batch.options import Options
 from dasksolve.errors import BlockErrors
 from dasksolve.job.inputs import Inputs
@@ -75,14 +78,20 @@ def run_job(
     location: str,
     progress: Progress | None,
     advice: str,
+    confirm: Callable[[Plan, NDArray[np.bool_]], None] | None = None,
 ) -> Report:
-    """Carry out `task` for every block; raise `BlockErrors` at the end if some failed."""
+    """Carry out `task` for every block; raise `BlockErrors` at the end if some failed.
+
+    confirm: looks, at the end, at what is there of the blocks that are done.
+    """
     tally = Tally(job.token, location, job.inputs.problem, job.plan)
+    done = np.zeros(job.plan.blocks, np.bool_)
     how = "resumed" if job.resume else "begun"
     logger.info("%s %s: %s; %s", location, how, scheduler, "; ".join(str(job.plan).splitlines()))
 
     def on_result(result: BlockResult) -> None:
         tally.add(result)
+        done[result.number] = result.failure is None
         if result.failure is not None:
             logger.warning("%s: %s", location, tally.failures[-1])
         elif tally.done % WINDOW == 0:
@@ -93,6 +102,8 @@ def run_job(
     plan = job.plan
     scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.in_hand, on_result)
     scheduler.in_each_process(buffers.free_all)
+    if confirm is not None:
+        confirm(plan, done)
     report = tally.report()
     logger.info("%s finished: %s", location, "; ".join(" ".join(row) for row in report.rows()))
     if tally.failures:

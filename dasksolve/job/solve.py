@@ -88,7 +88,8 @@ def solve_zarr(
         Go on with an output that exists: blocks that are done stay, half-written files are swept.
         Refused where the inputs or the options are not those of the first run.
     overwrite : bool, default False
-        Replace an output that an earlier job wrote. Nothing else is ever replaced.
+        Replace an output that an earlier job wrote. Nothing else is ever replaced: refused where
+        somebody has put other arrays beside x, and other files stay.
     strict : bool, default True
         A chunk of a or b that is not stored is an error. False takes it as the array's fill value
         and counts it in the report; zarr by default does not store a chunk of zeros.
@@ -115,7 +116,7 @@ def solve_zarr(
     FileExistsError
         There is something at `out`, and neither `resume` nor `overwrite` says what to do with it.
     FileNotFoundError
-        There is no zarr array at `a` or `b`.
+        There is no zarr array at `a` or `b`; or what was written was deleted while the job ran.
     ValueError
         The inputs do not fit, or by their dimensions' names not in this order, the memory limit is
         too small, or the inputs or options are not those of the run that is to be resumed. Nothing
@@ -176,12 +177,13 @@ def _solve(
     arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
     with scheduler.marking(store, token) as mark:
         scheduler.everywhere(stores.look, arrays, store, mark)
-    x, status, *diagnostics = output.create(prepared, compressors)
+    created = output.create(prepared, compressors, uuid.uuid4().hex)
+    x, status, *diagnostics = created.arrays
     advice = (
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
     )
-    with history.kept(store, progress) as follow, scheduler.marking(store, token) as mark:
+    with history.kept(created, progress) as follow, scheduler.marking(store, token) as mark:
         job = Job(
             token=token,
             inputs=prepared.inputs,
@@ -190,21 +192,19 @@ def _solve(
             status=status,
             options=prepared.options,
             strict=strict,
-            resume=prepared.earlier is not None,
+            resume=prepared.resumed,
             diagnostics=tuple(diagnostics),
             mark=mark,
         )
         try:
-            report = run_job(solve_block, job, scheduler, prepared.location, follow, advice)
+            report = run_job(
+                solve_block, job, scheduler, prepared.location, follow, advice, created.confirm
+            )
         finally:
             if isinstance(scheduler, Cluster):  # a worker that was killed left what it was writing
                 with suppress(BlockingIOError):  # what another job writes by now is not ours
                     job.refuse_late()
                     stores.sweep(store)
-    if not stores.is_there(status):
-        raise FileNotFoundError(
-            f"{prepared.location} was deleted while the job ran, and blocks with it; run it again"
-        )
     return job, report
 
 

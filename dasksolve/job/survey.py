@@ -134,8 +134,8 @@ def survey(out: Location) -> Survey:
     store, location = stores.open_store(out)
     if stores.is_empty(store):
         raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
+    record = journal.read(store, location)
     group = stores.open_group(store, location, mode="r")
-    record = journal.read(group, location)
     x, status = (stores.required_array(group, name, location) for name in ("x", "status"))
     arrays = {"status": status}
     arrays |= {name: group[name] for name in ("rcond", "backward_error") if name in group}

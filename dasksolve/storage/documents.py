@@ -53,6 +53,14 @@ def inserted(outer: Document, path: str, found: dict[str, Document]) -> Document
     return consolidated(outer, {**found, **others})
 
 
+def consolidation(group: Document) -> dict[str, Document]:
+    """The documents of the members that the document of a group has in it."""
+    found = group.get("consolidated_metadata")
+    inside = found.get("metadata") if isinstance(found, dict) else None
+    documents = inside.items() if isinstance(inside, dict) else ()
+    return {path: document for path, document in documents if isinstance(document, dict)}
+
+
 def _consolidation(inside: dict[str, Document], group: Document) -> Document:
     found = {"kind": "inline", "must_understand": False, "metadata": inside}
     return {**group, "consolidated_metadata": found}
@@ -63,9 +71,11 @@ def _key(member: str) -> str:
 
 
 async def _read(store: Any, member: str) -> Document | None:
-    stored = await store.get(_key(member), default_buffer_prototype())
     try:
+        stored = await store.get(_key(member), default_buffer_prototype())
         document = json.loads(stored.to_bytes()) if stored is not None else None
+    except (FileExistsError, NotADirectoryError):  # the store itself is a file
+        return None
     except (ValueError, RecursionError):  # what a power cut left of it
         return None
     return document if isinstance(document, dict) else None

@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import shutil
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import fsspec.config
 import zarr
 from zarr.codecs import Crc32cCodec
@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 Location = str | Path
 CONNECTIONS = 128
 """Requests to S3 that may be on their way at once: two for each of the blocks in hand."""
+_CUT_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/([^/].*)")
+PARTS = ("c",)
+"""The folders of an array of ours: chunks."""
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
 
 
@@ -117,6 +120,11 @@ def _above(store: Any) -> tuple[Any, str] | None:
     return None
 
 
+def has_address(store: Any) -> bool:
+    """Whether a store is called the same in every process; others are by where in memory it is."""
+    return isinstance(store, LocalStore | ZipStore | FsspecStore)
+
+
 def layout(array: Any, location: str, core: int) -> Layout:
     """How an open input lies in its store, if its last `core` axes are within a system."""
     local = isinstance(array.store, LocalStore)
@@ -198,9 +206,18 @@ def _target(name: str, where: Location) -> str | Path:
     text = str(where)
     if not text:
         raise ValueError(f"{name} is an empty path; give the path or URL of zarr data")
-    if text.startswith("file://"):
-        text = _path_of(text, windows=os.name == "nt")
-    return text if "://" in text or "::" in text else Path(text).expanduser().resolve()
+    if match := _CUT_URL.match(text):
+        raise ValueError(
+            f"{name}: {text} is a URL that lost a slash, as pathlib.Path makes of one; give it as "
+            f"text: {match[1]}//{match[2]}"
+        )
+    if not isinstance(where, os.PathLike):
+        if text.startswith("file://"):
+            text = _path_of(text, windows=os.name == "nt")
+        first, chain, _ = text.partition("::")  # which a name of a folder may have in it, too
+        if "://" in text or (chain and first in fsspec.available_protocols()):
+            return text
+    return Path(text).expanduser().resolve()
 
 
 def _path_of(url: str, windows: bool) -> str:
@@ -242,14 +259,19 @@ def open_group(store: Any, location: str, mode: Any) -> Any:
         ) from error
 
 
-def output_array(group: Any, name: str, location: str) -> Any:
-    """An array of a job's output; None: there is none of this name."""
-    root = group.store.root if isinstance(group.store, LocalStore) else None
+def refuse_link(store: Any, name: str, location: str) -> None:
+    """Refuse an array of an output that is elsewhere."""
+    root = store.root if isinstance(store, LocalStore) else None
     if root is not None and not (root / name).resolve().is_relative_to(root.resolve()):
         raise ValueError(
             f"{location}/{name} is a link that leads to {(root / name).resolve()}, which is no "
             "part of the output; choose another output"
         )
+
+
+def output_array(group: Any, name: str, location: str) -> Any:
+    """An array of a job's output; None: there is none of this name."""
+    refuse_link(group.store, name, location)
     try:
         found = group.get(name)
     except Exception as error:  # zarr raises whatever its reading of the metadata runs into
@@ -330,37 +352,51 @@ def refuse_unmarked(store: Any, mark: str) -> None:
 
 def is_empty(store: Any) -> bool:
     """Whether a store holds nothing but, perhaps, files that a killed process left half written."""
-    if not isinstance(store, LocalStore):
-        return not internals.names(store)  # zarr's is_empty lists every chunk
+    if not isinstance(store, LocalStore):  # zarr's is_empty lists every chunk
+        return all(map(_PARTIAL.search, internals.names(store)))
     root = Path(store.root)
     if not root.is_dir():
         return not root.exists()
     return all(p.is_dir() or _PARTIAL.search(p.name) for p in root.rglob("*"))
 
 
-def require_array(group: Any, name: str, location: str, **wanted: Any) -> Any:
-    """Create an array of a group, or open it and make sure that it is the one that is wanted."""
-    found = output_array(group, name, location)
-    if found is None:
-        # Written even where they hold nothing but the fill value: a block is done when it is there.
-        return group.create_array(name, config={"write_empty_chunks": True}, **wanted)
-    for field in ("shape", "chunks", "dtype", "fill_value"):
-        value = getattr(found, field)
-        if value != wanted[field] and (value == value or field != "fill_value"):
-            raise _damaged(location, name, f"its {field} is {value}, not {wanted[field]}")
-    return internals.storing_all(found)
+def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:
+    """Refuse to replace a group in which somebody else keeps arrays, or has put them."""
+    members = {path.partition("/")[0] for path in documents.members(store)}
+    if others := sorted(members - {*ours}):
+        raise ValueError(
+            f"{location} holds {', '.join(others[:5])}, which the job did not write that wrote the "
+            "rest; nothing of it is overwritten: move or delete that yourself, or choose another "
+            "output"
+        )
 
 
-def delete(store: Any) -> None:
-    """Delete all that a store holds, but not the folder, which may be locked."""
-    if not isinstance(store, LocalStore):
-        internals.run(store.delete_dir(""))
-        return
-    for path in Path(store.root).iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def required_fields(array: Any, name: str, location: str, **wanted: Any) -> Any:
+    """Make sure that an array of an output is the one that is wanted; return it for writing."""
+    for field, value in wanted.items():
+        found = getattr(array, field)
+        if found != value and (found == found or field != "fill_value"):
+            raise _damaged(location, name, f"its {field} is {found}, not {value}")
+    # Written even where they hold nothing but the fill value: a block is done when it is there.
+    return internals.storing_all(array)
+
+
+def delete(store: Any, members: Iterable[str]) -> None:
+    """Delete what a job wrote into arrays; of what else is there, nothing."""
+    for name in members:
+        if isinstance(store, LocalStore):
+            folder = Path(store.root, name)
+            if folder.is_symlink():
+                folder.unlink()
+                continue
+        for part in PARTS:
+            internals.run(store.delete_dir(f"{name}/{part}"))
+        internals.run(store.delete(f"{name}/{documents.NAME}"))
+        if isinstance(store, LocalStore):
+            for orphan in folder.glob("*.partial"):
+                orphan.unlink()
+            with suppress(OSError):  # it is not there, or somebody keeps something in it
+                folder.rmdir()
 
 
 def sweep(store: Any) -> int:
@@ -376,17 +412,14 @@ def sweep(store: Any) -> int:
     return len(found)
 
 
-def consolidate(store: Any) -> None:
-    """Write consolidated metadata, so that xarray opens the group without a warning.
+def publish(store: Any, group: documents.Document) -> None:
+    """Write the document of a group with consolidated metadata, as xarray wants to find them.
 
     Groups above that have them are told of this one, which is not seen there otherwise.
 
     zarr's own function warns; to silence that for a moment would silence all threads, and two that
     do it at once leave the filter behind.
     """
-    group = documents.read(store)
-    if group is None:
-        return
     members = documents.members(store)
     documents.write(store, "", documents.consolidated(group, members))
     _tell_above(store, {"": group, **members})

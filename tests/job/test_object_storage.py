@@ -123,6 +123,17 @@ def test_more_requests_are_on_their_way_than_botocore_has_connections(
     assert same_bits(local.x, dasksolve.solve(a, b))
 
 
+@pytest.mark.parametrize("option", ["", "resume", "overwrite"])
+def test_a_job_that_was_killed_before_it_created_anything(
+    bucket: Stored, s3: Server, option: str
+) -> None:
+    s3fs.S3FileSystem().touch(f"{bucket.out}/0123abcd.{'0' * 32}.partial")  # its mark
+    options = {option: True} if option else {}
+    report = solve_zarr(bucket.a_path, bucket.b_path, bucket.out, **options)
+    assert report.blocks_done == report.blocks
+    assert not [key for key in s3fs.S3FileSystem().find(bucket.out) if key.endswith(".partial")]
+
+
 def test_a_chunk_that_somebody_else_deleted_is_solved_again(bucket: Stored, s3: Server) -> None:
     solve_zarr(bucket.a_path, bucket.b_path, bucket.out)
     solve_zarr(bucket.a_path, bucket.b_path, bucket.out, resume=True)  # everything was listed

@@ -139,14 +139,20 @@ def test_metadata_of_an_output(tiny: Stored, name: str, data: st.DataObject) -> 
         assert re.search(r"--overwrite|choose another output|resume", text)
 
 
+@pytest.mark.parametrize(
+    ("members", "refused"), [([""], 0), (["", "status"], 2)], ids=["group", "group and status"]
+)
 @pytest.mark.parametrize("attribute", ["[" * 100_000, "{}", '{"version": 1', "\ud800", "1e999"])
-def test_a_journal_that_is_no_json(tiny: Stored, attribute: str) -> None:
+def test_a_journal_that_is_no_json(
+    tiny: Stored, attribute: str, members: list[str], refused: int
+) -> None:
     solve_zarr(tiny.a_path, tiny.b_path, tiny.out)
-    document = Path(tiny.out, "zarr.json")
-    metadata = json.loads(document.read_text())
-    metadata["attributes"]["dasksolve"] = attribute
-    document.write_text(json.dumps(metadata))
-    assert len(go_on(tiny)) == 2
+    for member in members:
+        document = Path(tiny.out, member, "zarr.json")
+        metadata = json.loads(document.read_text())
+        metadata["attributes"]["dasksolve"] = attribute
+        document.write_text(json.dumps(metadata))
+    assert len(go_on(tiny)) == refused
 
 
 def test_an_array_that_leads_out_of_the_output_is_refused(tiny: Stored, tmp_path: Path) -> None:

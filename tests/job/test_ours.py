@@ -1,0 +1,165 @@
+"""What of an output is the job's own: nothing else is deleted, and what is lost is noticed."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from families import same_bits
+from stored import Stored, files
+from zarr.storage import MemoryStore
+
+import dasksolve
+from dasksolve import Report, check_zarr, solve_zarr
+
+ZARR_WARNS = pytest.mark.filterwarnings("ignore:Consolidated metadata")  # when xarray writes
+
+
+def test_an_array_that_somebody_put_into_the_output_is_not_overwritten(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    zarr.create_array(batch.out + "/lat", data=np.arange(1000.0))
+    before = files(batch.out)
+    with pytest.raises(ValueError, match=r"out\.zarr holds lat, which the job did not write"):
+        solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True)
+    assert files(batch.out) == before
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed
+
+
+@ZARR_WARNS
+def test_a_dataset_that_was_made_from_the_output_is_not_overwritten(
+    batch: Stored, tmp_path: Path
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    derived = xr.open_zarr(batch.out)[["status"]].assign(mine=("batch", np.arange(1000.0)))
+    derived.to_zarr(tmp_path / "derived")  # with the attributes of the output
+    before = files(tmp_path / "derived")
+    with pytest.raises(ValueError, match="holds mine, which"):
+        solve_zarr(batch.a_path, batch.b_path, tmp_path / "derived", overwrite=True)
+    assert files(tmp_path / "derived") == before
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "x/notes.txt", "status/c.txt"])
+def test_a_file_in_the_output_outlives_it(batch: Stored, place: str) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
+    note = Path(batch.out, place)
+    note.write_text("mine")
+    solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True)
+    assert note.read_text() == "mine"
+    assert sorted(p.name for p in Path(batch.out).iterdir() if p != note) == [
+        "status",
+        "x",
+        "zarr.json",
+    ]
+
+
+def test_two_colons_in_a_path_are_part_of_a_name(batch: Stored, tmp_path: Path) -> None:
+    solve_zarr(batch.a_path, batch.b_path, tmp_path / "run")
+    before = files(tmp_path / "run")
+    for out in (tmp_path / "run::2", f"{tmp_path}/run::3"):
+        solve_zarr(batch.a_path, batch.b_path, out)
+        assert files(out) == before
+    assert files(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("given", [Path, str])
+def test_a_url_that_lost_a_slash_is_refused(
+    batch: Stored, tmp_path: Path, given: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"lost a slash.*give it as text: s3://bucket/out\.zarr"):
+        solve_zarr(batch.a_path, batch.b_path, given("s3:/bucket/out.zarr"))
+    assert not Path("s3:").exists()
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda document: document.write_bytes(b""),
+    "half": lambda document: document.write_bytes(document.read_bytes()[:900]),
+    "gone": lambda document: document.unlink(),
+}
+
+
+@pytest.mark.parametrize("option", ["resume", "overwrite"])
+@pytest.mark.parametrize("member", ["", "x", "status"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_metadata_that_are_lost_are_written_again(
+    batch: Stored, loss: str, member: str, option: str
+) -> None:
+    codec = zarr.codecs.ZstdCodec(checksum=True)
+    solve_zarr(batch.a_path, batch.b_path, batch.out, compressors=[codec])
+    before = files(batch.out)
+    LOSSES[loss](Path(batch.out, member, "zarr.json"))
+    options = {"compressors": [codec]} if option == "overwrite" else {}
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, **{option: True}, **options)
+    assert report.blocks_resumed == (report.blocks if option == "resume" else 0)
+    assert files(batch.out) == before
+
+
+@ZARR_WARNS
+def test_what_xarray_appends_does_not_orphan_an_output(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    added = xr.Dataset(coords={"batch": np.arange(1000)})
+    added.to_zarr(batch.out, mode="a")  # writes the attributes of the group anew
+    assert "dasksolve" not in zarr.open_group(batch.out).attrs
+    assert check_zarr(batch.a_path, batch.b_path, batch.out).blocks_done
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
+    assert report.blocks_resumed == report.blocks
+    assert "dasksolve" in zarr.open_group(batch.out).attrs
+    assert list(xr.open_zarr(batch.out).coords) == ["batch"]
+
+
+DELETIONS: dict[str, Callable[[Path], object]] = {
+    "x": lambda out: shutil.rmtree(out / "x"),
+    "chunks of x": lambda out: shutil.rmtree(out / "x/c"),
+    "chunks of status": lambda out: shutil.rmtree(out / "status/c"),
+    "journal": lambda out: (out / "zarr.json").unlink(),
+    "all": lambda out: shutil.rmtree(out),
+    "moved": lambda out: out.rename(out.with_name("moved")),
+}
+
+
+@pytest.mark.parametrize("what", DELETIONS)
+@pytest.mark.usefixtures("many_blocks", "small_windows")
+def test_what_is_deleted_while_the_job_runs_is_noticed(batch: Stored, what: str) -> None:
+    def disturb(report: Report) -> None:
+        if report.blocks_done == 3:
+            DELETIONS[what](Path(batch.out))
+
+    with pytest.raises(FileNotFoundError, match=r"was deleted while the job ran.*resume=True"):
+        solve_zarr(batch.a_path, batch.b_path, batch.out, workers=1, progress=disturb)
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
+    assert report.blocks_resumed > 0
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
+def test_where_in_memory_an_input_was_is_not_compared(batch: Stored) -> None:
+    def job(**options: bool) -> Report:  # as a store that another process opens again
+        group = zarr.create_group(MemoryStore())
+        arrays = (group.create_array(n, data=v) for n, v in (("a", batch.a), ("b", batch.b)))
+        return solve_zarr(*arrays, batch.out, **options)
+
+    job()
+    assert job(resume=True).blocks_resumed
+
+
+def test_a_status_of_another_run_is_refused(batch: Stored, tmp_path: Path) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    solve_zarr(batch.a_path, batch.b_path, tmp_path / "other")
+    shutil.rmtree(batch.out + "/status")
+    shutil.copytree(tmp_path / "other/status", batch.out + "/status")
+    with pytest.raises(ValueError, match="was written by another run than its journal"):
+        solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
+
+
+def test_a_job_that_was_stopped_amid_an_overwrite_has_no_answers(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    document = Path(batch.out, "zarr.json")
+    text = document.read_text().replace(r"\"version\"", r"\"creating\": true, \"version\"")
+    document.write_text(text)
+    with pytest.raises(ValueError, match="stopped while it created it: nothing is solved yet"):
+        check_zarr(batch.a_path, batch.b_path, batch.out)
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed == 0
+    assert check_zarr(batch.a_path, batch.b_path, batch.out).blocks_done
