@@ -39,86 +39,90 @@ def parser() -> argparse.ArgumentParser:
     """The words that the command line understands."""
     top = argparse.ArgumentParser(
         prog="dasksolve",
+        usage="dasksolve COMMAND …",
         description="Solve huge batches of dense linear systems a[i] x[i] = b[i] stored in zarr.",
-        epilog="Exit status: 0 finished, nothing flagged; 3 finished, some systems flagged; "
-        "1 failed; 2 usage; 130 interrupted.",
+        epilog="dasksolve COMMAND --help says more. Exit status: 0 finished, nothing flagged; "
+        "3 finished, some systems flagged; 1 failed; 2 wrong usage; 130 after Ctrl-C; 143 after "
+        "SIGTERM.",
     )
     top.add_argument("--version", action="version", version=f"dasksolve {dasksolve.__version__}")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
-        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, words: str, *examples: str
+    ) -> Any:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            usage=f"dasksolve {name} {words}",
+            epilog="\n  ".join(["examples:" if len(examples) > 1 else "example:", *examples]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         added.set_defaults(run=run)
-        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return added
 
-    solve = command("solve", run_solve, "solve a batch, block by block, into a zarr group")
+    solve = command(
+        "solve",
+        run_solve,
+        "solve a batch, block by block, into a zarr group",
+        "[options] A B OUT",
+        "dasksolve solve data.zarr/a data.zarr/b solved.zarr --memory 2GiB",
+        "dasksolve solve s3://bucket/a.zarr s3://bucket/b.zarr s3://bucket/x.zarr",
+        "dasksolve solve data.zarr/a data.zarr/b solved.zarr --resume",
+    )
     solve.set_defaults(solved=False)
-    _inputs(solve, "the zarr group to create")
-    solve.add_argument(
-        "--assume-a",
-        default="gen",
-        choices=STRUCTURES,
-        metavar="W",
-        help=f"structure of a, in SciPy's words: {', '.join(STRUCTURES)} (default: gen)",
-    )
-    solve.add_argument(
-        "--lower",
-        action="store_true",
-        help="read the lower triangle where W is pos, sym or her (default: the upper)",
-    )
-    solve.add_argument(
-        "--on-singular",
-        default="nan",
-        choices=ON_SINGULAR,
-        metavar="W",
-        help=f"what becomes of a singular system: {', '.join(ON_SINGULAR)} (default: nan)",
-    )
-    solve.add_argument(
-        "--diagnostics",
-        action="store_true",
-        help="store rcond and backward error of each system, too",
-    )
-    solve.add_argument(
-        "--refine",
-        action="store_true",
-        help="refine the answers whose backward error exceeds 4 eps",
-    )
-    solve.add_argument(
-        "--rcond",
-        type=_rcond,
-        metavar="R",
-        help="count systems as singular whose reciprocal condition number is below R, say 1e-12 "
-        "(default: only those with a pivot of zero)",
-    )
-    _resources(solve)
-    again = solve.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="continue an interrupted job")
-    again.add_argument("--overwrite", action="store_true", help="replace an earlier output")
-    solve.add_argument(
+    _inputs(solve, "the zarr group to create: path or URL")
+    _mathematics(solve)
+    _data(solve).add_argument(
         "--no-strict",
         dest="strict",
         action="store_false",
         help="take a chunk that is not stored as the fill value (default: an error)",
     )
-    solve.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    _output(solve)
+    output = solve.add_argument_group("an output that exists (default: an error)")
+    again = output.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="continue an interrupted job")
+    again.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    _resources(solve)
+    _printed(solve, lines=True).add_argument(
+        "--dry-run", action="store_true", help="print the plan and stop"
+    )
 
-    check = command("check", run_check, "re-read everything, solve again and compare every bit")
+    check = command(
+        "check",
+        run_check,
+        "re-read everything and recompute the backward errors",
+        "[options] A B OUT",
+        "dasksolve check data.zarr/a data.zarr/b solved.zarr",
+    )
     _inputs(check, "the zarr group that solve wrote")
+    _data(check)
     _resources(check)
-    _output(check)
+    _printed(check, lines=True)
 
-    summary = command("report", run_report, "print what an output says of itself")
+    summary = command(
+        "report",
+        run_report,
+        "print what an output says of itself, finished or not",
+        "[options] OUT",
+        "dasksolve report solved.zarr --html solved.html",
+    )
     summary.add_argument("out", metavar="OUT", help="the zarr group that solve wrote")
     summary.add_argument(
         "--html",
         metavar="FILE",
         help="write a page with a map, histograms and the throughput, too, and print where",
     )
-    summary.add_argument("--json", action="store_true", help="print it as JSON")
+    _printed(summary, quiet=False)
 
-    show = command("demo", run_demo, "write a batch larger than memory_limit, solve and check it")
+    show = command(
+        "demo",
+        run_demo,
+        "write a batch larger than the memory limit, solve and check it",
+        "[options]",
+        "dasksolve demo --size 4GiB --memory 512MiB",
+    )
     show.add_argument(
         "--size",
         type=_size,
@@ -135,46 +139,117 @@ def parser() -> argparse.ArgumentParser:
     )
     show.add_argument("--keep", metavar="DIR", help="write there, and leave it")
     show.add_argument("--quiet", action="store_true", help="no progress bar")
+    _debug(show)
 
-    measure = command("bench", run_bench, "time the kernels against NumPy on this machine")
+    measure = command(
+        "bench",
+        run_bench,
+        "time the kernels against NumPy on this machine",
+        "[options]",
+        "dasksolve bench --n 3 8 64 --dtype float64",
+        "dasksolve bench --plot speed.png",
+    )
     bench.add_arguments(measure)
+    _debug(measure)
     return top
 
 
 def _inputs(command: argparse.ArgumentParser, out: str) -> None:
     command.add_argument("a", metavar="A", help="zarr array of matrices (..., N, N): path or URL")
-    command.add_argument("b", metavar="B", help="zarr array of right-hand sides")
-    command.add_argument("out", metavar="OUT", help=out)
     command.add_argument(
+        "b", metavar="B", help="zarr array of right-hand sides: (..., N) or (..., N, K)"
+    )
+    command.add_argument("out", metavar="OUT", help=out)
+
+
+def _mathematics(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("mathematics")
+    group.add_argument(
+        "--assume-a",
+        default="gen",
+        choices=STRUCTURES,
+        metavar="WORD",
+        help=f"structure of a, in SciPy's words: {', '.join(STRUCTURES)} (default: gen)",
+    )
+    group.add_argument(
+        "--lower",
+        action="store_true",
+        help="read the lower triangle where a is pos, sym or her (default: the upper)",
+    )
+    group.add_argument(
+        "--on-singular",
+        default="nan",
+        choices=ON_SINGULAR,
+        metavar="WORD",
+        help="x of a singular system. nan: NaN, of it alone; lstsq: its least-squares solution; "
+        "raise: an error, once all is written (default: nan)",
+    )
+    group.add_argument(
+        "--rcond",
+        type=_rcond,
+        metavar="R",
+        help="count systems as singular whose reciprocal condition number is below R, say 1e-12 "
+        "(default: only those with a pivot of zero)",
+    )
+    group.add_argument(
+        "--diagnostics",
+        action="store_true",
+        help="store rcond and backward error of each system, too",
+    )
+    group.add_argument(
+        "--refine",
+        action="store_true",
+        help="refine the answers whose backward error exceeds 4 eps",
+    )
+
+
+def _data(command: argparse.ArgumentParser) -> Any:
+    group = command.add_argument_group("data")
+    group.add_argument(
         "--no-mask-and-scale",
         dest="mask_and_scale",
         action="store_false",
         help="take the numbers of A and B as they are stored (default: as their attributes say, "
         "_FillValue, scale_factor, …)",
     )
+    return group
 
 
 def _resources(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+    group = command.add_argument_group("resources")
+    group.add_argument(
         "--memory",
         type=_size,
         metavar="SIZE",
         help="memory to add to a process, such as 2GiB (default: half of what is free)",
     )
-    command.add_argument(
+    group.add_argument(
         "--workers", type=_threads, metavar="N", help="threads (default: -1, all cores)"
     )
-    command.add_argument("--scheduler", metavar="ADDRESS", help="of a dask cluster to run on")
-
-
-def _output(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print the report as JSON")
-    command.add_argument(
-        "--json-lines",
-        action="store_true",
-        help="print progress once a second, and the report last, each as JSON on one line",
+    group.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="run on the dask cluster of this scheduler, such as tcp://host:8786",
     )
-    command.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _printed(command: argparse.ArgumentParser, lines: bool = False, quiet: bool = True) -> Any:
+    group = command.add_argument_group("what is printed")
+    group.add_argument("--json", action="store_true", help="print the report as JSON")
+    if lines:
+        group.add_argument(
+            "--json-lines",
+            action="store_true",
+            help="print progress once a second, and the report last, each as JSON on one line",
+        )
+    if quiet:
+        group.add_argument("--quiet", action="store_true", help="print errors only")
+    _debug(group)
+    return group
+
+
+def _debug(command: Any) -> None:
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _threads(word: str) -> int:
@@ -203,10 +278,10 @@ def _size(word: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return its exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser().parse_args(words)
-    options.words = words
     if isinstance(sys.stdout, io.TextIOWrapper):  # the report of a finished job must not fail
         sys.stdout.reconfigure(errors="backslashreplace")
+    options = parser().parse_args(words)
+    options.words = words
     signal.signal(signal.SIGTERM, _terminate)
     if interrupt.importing():
         signal.signal(signal.SIGINT, signal.default_int_handler)

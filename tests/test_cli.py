@@ -181,6 +181,10 @@ def test_help_fits_80_columns(
         parser().parse_args([*command, "--help"])
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
+    usage, nothing, *_ = printed.splitlines()
+    assert usage.startswith(" ".join(["usage: dasksolve", *command]))
+    assert nothing == ""
+    assert ("example" in printed) is bool(command)
 
 
 def test_a_scheduler_by_its_address(batch: Stored, two_processes: Client) -> None:
@@ -258,6 +262,18 @@ def test_a_poor_terminal_sees_the_report(batch: Stored, words: str, shown: str) 
     run = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
     assert run.returncode == 3, run.stderr
     assert re.search(shown, run.stdout)
+
+
+def test_a_poor_terminal_sees_the_help() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "dasksolve.cli", "solve", "--help"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "scale_factor, \\u2026" in run.stdout
 
 
 def test_demo_cleans_up_and_prints_what_it_did(tmp_path: Path) -> None:

@@ -71,15 +71,26 @@ def columns(word: str) -> int | None:
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The words that `dasksolve bench` understands."""
-    command.epilog = (
-        "Times are in nanoseconds a system. Of limit: for N up to 8, the share of the rate at "
-        "which one thread reads memory; from N = 64 on, of the rate of numpy.dot."
+    command.description = (
+        f"{command.description} Times are in nanoseconds a\nsystem. Of limit: for N up to 8, the "
+        "share of the rate at which one thread\nreads memory; from N = 64 on, of the rate of "
+        "numpy.dot."
     )
     command.add_argument(
-        "--n", type=count, nargs="+", default=ORDERS, metavar="N", help="orders (default: 2 to 512)"
+        "--n",
+        type=count,
+        nargs="+",
+        default=ORDERS,
+        metavar="N",
+        help="orders, one or several (default: 2 to 512)",
     )
     command.add_argument(
-        "--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="D", help="default: all four"
+        "--dtype",
+        nargs="+",
+        default=DTYPES,
+        choices=DTYPES,
+        metavar="D",
+        help=f"{', '.join(DTYPES)} (default: all four)",
     )
     command.add_argument(
         "--k",
@@ -92,17 +103,21 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--assume-a",
         default="gen",
         choices=STRUCTURES,
-        metavar="W",
-        help="compare this structure with dasksolve's own general kernel",
+        metavar="WORD",
+        help=f"compare this structure with dasksolve's own general kernel: {', '.join(STRUCTURES)}",
     )
     command.add_argument(
         "--systems", type=count, metavar="M", help="in the batch (default: 32 MiB of them)"
     )
     command.add_argument(
-        "--workers", type=count, default=1, metavar="W", help="compare W threads with one"
+        "--workers", type=count, default=1, metavar="N", help="compare N threads with one"
     )
     command.add_argument(
-        "--rounds", type=count, default=5, metavar="R", help="repetitions, whose median counts (5)"
+        "--rounds",
+        type=count,
+        default=5,
+        metavar="R",
+        help="runs, whose median counts (default: 5)",
     )
     command.add_argument("--json", action="store_true", help="print the rows as JSON")
     command.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
