@@ -3,6 +3,8 @@
 Robertson's reactions, A → B, B + B → B + C and B + C → A + C, have rates that differ by nine orders
 of magnitude, and each cell has rates of its own. A step of Rosenbrock's method ROS2 (Verwer et al.,
 1999) is two Newton iterations with one matrix, I - g dt J: factored once, solved with twice.
+
+Needs: pip install dasksolve
 """
 
 import numpy as np

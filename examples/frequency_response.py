@@ -1,4 +1,7 @@
-"""How a building answers to a shaking ground: (K - w² M + i w C) u = f at 10,000 frequencies."""
+"""How a building answers to a shaking ground: (K - w² M + i w C) u = f at 10,000 frequencies.
+
+Needs: pip install "dasksolve[plot]"
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""A batch in memory: the singular systems are named, the others are solved."""
+"""A batch in memory: the singular systems are named, the others are solved.
+
+Needs: pip install dasksolve
+"""
 
 import numpy as np
 

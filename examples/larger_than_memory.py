@@ -1,4 +1,7 @@
-"""A batch in zarr: solved block by block under a memory limit, into a group that xarray reads."""
+"""A batch in zarr: solved block by block under a memory limit, into a group that xarray reads.
+
+Needs: pip install dasksolve
+"""
 
 import tempfile
 from pathlib import Path

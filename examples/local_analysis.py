@@ -3,6 +3,8 @@
 At each of 14,400 points, the observations nearby weigh the members of an ensemble: the weights w of
 the new mean solve ((N - 1) I + Yᵀ R⁻¹ Y) w = Yᵀ R⁻¹ d (Hunt, Kostelich and Szunyogh, 2007), with R
 tapered by distance. The grid is chunked, and solved on a cluster.
+
+Needs: pip install dasksolve
 """
 
 import dask.array as da

@@ -2,6 +2,8 @@
 
 Each of 20,000 cells has a linear system du/dt = A u of its own. Backward Euler solves
 (I - dt A) u_new = u_old in every step, inside one compiled loop.
+
+Needs: pip install dasksolve
 """
 
 import time

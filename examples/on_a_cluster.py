@@ -1,4 +1,7 @@
-"""The same job on a cluster: python on_a_cluster.py [tcp://scheduler:8786]."""
+"""The same job on a cluster: python on_a_cluster.py [tcp://scheduler:8786].
+
+Needs: pip install dasksolve
+"""
 
 import sys
 import tempfile

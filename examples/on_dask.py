@@ -1,4 +1,7 @@
-"""A batch as a dask array: lazy, one task a block, solved on dask's threads."""
+"""A batch as a dask array: lazy, one task a block, solved on dask's threads.
+
+Needs: pip install dasksolve
+"""
 
 import dask.array as da
 

@@ -2,6 +2,8 @@
 
 Clouds leave gaps that differ from pixel to pixel, so each has normal equations of its own; a lake
 that no image shows has none that can be solved.
+
+Needs: pip install "dasksolve[plot,xarray]"
 """
 
 import sys

@@ -1,5 +1,6 @@
 """Every example runs, and prints what it promises."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,17 @@ def test_every_example_is_run() -> None:
 
 def test_every_example_is_short() -> None:
     assert all(len(path.read_text().splitlines()) < 80 for path in EXAMPLES.glob("*.py"))
+
+
+def test_every_example_says_what_to_install() -> None:
+    extras = {"matplotlib": "plot", "xarray": "xarray"}
+    for path in EXAMPLES.glob("*.py"):
+        text = path.read_text()
+        used = [
+            extras[name] for name in extras if re.search(rf"^(import|from) {name}\b", text, re.M)
+        ]
+        package = f'"dasksolve[{",".join(used)}]"' if used else "dasksolve"
+        assert text.split('"""')[1].endswith(f"\n\nNeeds: pip install {package}\n"), path.name
 
 
 def run(folder: Path, *words: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from dasksolve import kernels
-from dasksolve.batch import eager, lazy, pieces
+from dasksolve.batch import determinant, eager, lazy, pieces
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import describe, describe_inverses
@@ -219,6 +219,8 @@ class Factorization:
     def slogdet(self) -> tuple[Any, Any]:
         """Sign and logarithm of the absolute value of the determinants, as `numpy.linalg.slogdet`.
 
+        Computed in float64, with the same bits on every processor.
+
         Returns
         -------
         sign : (...,) of the dtype of a
@@ -357,22 +359,9 @@ def _slogdet_block(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     if order.size and not (order.min() >= 0 and order.max() < order.shape[-2]):
         raise ValueError(_DAMAGED)
-    status = status[..., 0, 0]
-    n = lu.shape[-1]
-    inverses = lu.reshape(*lu.shape[:-2], n * n)[..., kernels.pivots(n)]
-    sizes = np.abs(inverses)
-    with np.errstate(invalid="ignore"):  # NaN, where there are no factors
-        sign = np.prod(inverses.conj() / sizes, axis=-1) * _parity(order[..., 0]).astype(lu.dtype)
-    logabsdet = -np.log(sizes).sum(axis=-1)
+    status, n = status[..., 0, 0], lu.shape[-1]
+    flat = lu.reshape(status.size, n, n), order.reshape(status.size, n)
+    sign, logabsdet = (values.reshape(status.shape) for values in determinant.slogdet(*flat))
     singular = status == Status.SINGULAR
-    return np.where(singular, 0, sign), np.where(singular, -np.inf, logabsdet).astype(sizes.dtype)
-
-
-def _parity(order: NDArray[np.int32]) -> NDArray[np.int64]:
-    """1 for even permutations, -1 for odd ones: N minus the number of cycles is even or odd."""
-    rows = np.arange(order.shape[-1])
-    least, ahead = np.broadcast_to(rows, order.shape), order
-    for _ in range(len(rows).bit_length()):  # of 1, 2, 4, … elements of each cycle
-        least = np.minimum(least, np.take_along_axis(least, ahead, -1))
-        ahead = np.take_along_axis(ahead, ahead, -1)
-    return 1 - 2 * (np.count_nonzero(least != rows, axis=-1) % 2)
+    sign[singular], logabsdet[singular] = 0, -np.inf
+    return sign, logabsdet.astype(lu.real.dtype)
