@@ -4,14 +4,20 @@ A worker of dask gives every large buffer back to the system, to be faulted in a
 block: a job of zstd chunks took 1.6 times the processor time there that it took on threads.
 """
 
+import bz2
+import lzma
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numcodecs.blosc import Blosc
+from numcodecs.bz2 import BZ2
 from numcodecs.gzip import GZip
 from numcodecs.lz4 import LZ4
+from numcodecs.lzma import LZMA
+from numcodecs.zlib import Zlib
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
@@ -40,14 +46,42 @@ def refuse_false(array: Any, stored: Bytes) -> None:
     size = _SIZES.get(type(codecs[-1])) if codecs else None
     if size is None:
         return
-    most = math.prod(array.chunks) * array.dtype.itemsize
-    if array.filters or len(codecs) > 1:  # what a filter makes of it may be longer
-        most = 16 * most + 1024
+    most = _most(array)
     says = size(stored)
     if says is None and isinstance(codecs[-1], ZstdCodec | Zstd):
         Zstd().decode(stored, out=np.empty(most, np.uint8))  # more than that: an error
     elif says is not None and says > most:
         raise ValueError(f"it says that it holds {says:,} bytes, where a chunk has {most:,}")
+
+
+def _most(array: Any) -> int:
+    """Bytes that a chunk can have before it is compressed: more than its numbers by filters."""
+    exact = math.prod(array.chunks) * array.dtype.itemsize
+    last = [codec for codec in array.compressors if not isinstance(codec, Crc32cCodec)]
+    return 16 * exact + 1024 if array.filters or len(last) > 1 else exact
+
+
+def inflated(array: Any, stored: Bytes) -> Bytes | None:
+    """The bytes of a chunk whose codec does not say how many they are; None: it is another codec.
+
+    Never more than a chunk has: zarr would take what memory there is.
+    """
+    codecs = array.compressors
+    make = _STREAMS.get(type(codecs[0])) if len(codecs) == 1 else None
+    if make is None:
+        return None
+    most, rest = _most(array), stored.data
+    parts: list[bytes] = []
+    while rest:
+        stream = make(codecs[0])
+        left = most - sum(len(part) for part in parts)
+        parts.append(stream.decompress(rest, left + 1))
+        if len(parts[-1]) > left:
+            raise ValueError(f"it holds more than the {most:,} bytes that a chunk has")
+        if not stream.eof:
+            raise ValueError("it ends too early")
+        rest = stream.unused_data
+    return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
 
 
 def into(memory: Bytes, array: Any, stored: Bytes) -> NDArray[Any] | None:
@@ -85,23 +119,23 @@ def _blosc_size(stored: Bytes) -> int | None:
     return int.from_bytes(head[4:8], "little")
 
 
-def _gzip_size(stored: Bytes) -> int | None:
-    """Bytes that a member holds: RFC 1952, section 2.3.1."""
-    return int.from_bytes(stored[-4:].tobytes(), "little") if stored.size >= 18 else None
-
-
 def _lz4_size(stored: Bytes) -> int | None:
     """Bytes that a chunk holds: numcodecs puts them first."""
     return int.from_bytes(stored[:4].tobytes(), "little") if stored.size >= 4 else None
 
 
+_STREAMS: dict[type, Callable[[Any], Any]] = {
+    GzipCodec: lambda _: zlib.decompressobj(31),
+    GZip: lambda _: zlib.decompressobj(31),
+    Zlib: lambda _: zlib.decompressobj(),
+    BZ2: lambda _: bz2.BZ2Decompressor(),
+    LZMA: lambda codec: lzma.LZMADecompressor(codec.format, filters=codec.filters),
+}
 _SIZES: dict[type, Callable[[Bytes], int | None]] = {
     ZstdCodec: _zstd_size,
     Zstd: _zstd_size,
     BloscCodec: _blosc_size,
     Blosc: _blosc_size,
-    GzipCodec: _gzip_size,
-    GZip: _gzip_size,
     LZ4: _lz4_size,
 }
 _KNOWN: dict[type, tuple[Any, Callable[[Bytes], int | None]]] = {

@@ -170,6 +170,17 @@ def filled_otherwise(array: Any, fill: Any) -> Any:
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=place))
 
 
+def uncompressed(array: Any) -> Any:
+    """The same array, were its chunks stored without its compressors."""
+    metadata: Any = array.metadata.to_dict()
+    if array.metadata.zarr_format == 2:
+        metadata = {**metadata, "compressor": None}
+    else:
+        metadata = {**metadata, "codecs": metadata["codecs"][: -len(array.compressors)]}
+    place = StorePath(array.store, array.path)
+    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=place))
+
+
 def storing_all(array: Any) -> Any:
     """The same array, that writes chunks of nothing but the fill value, too."""
     return array.with_config({"write_empty_chunks": True})

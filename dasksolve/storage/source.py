@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -201,7 +202,14 @@ class Source:
 
     async def _decode(self, stored: NDArray[np.uint8]) -> NDArray[Any]:
         decode.refuse_false(self.array, stored)
-        return await internals.decode(self.array, stored)
+        inflated = decode.inflated(self.array, stored)
+        if inflated is None:
+            return await internals.decode(self.array, stored)
+        return await internals.decode(self._uncompressed, inflated)
+
+    @cached_property
+    def _uncompressed(self) -> Any:
+        return internals.uncompressed(self.array)
 
     async def _read_shards(
         self, part: Block, workspace: Workspace

@@ -16,7 +16,7 @@ from dasksolve.storage import internals
 
 PRIVATE = re.compile(
     r"zarr\.core|async_array|codec_pipeline|encode_chunk_key|ArraySpec|concurrent_map|store_path"
-    r"|with_config|data_type"
+    r"|with_config|metadata\.data_type"
 )
 
 
