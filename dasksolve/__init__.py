@@ -7,13 +7,13 @@ from dasksolve.command import interrupt  # noqa: F401  first: the others take a 
 
 # isort: split
 from dasksolve import labelled, nopython
-from dasksolve.api import inv, regress, solve, solve_ex, solve_tridiagonal
+from dasksolve.api import inv, lstsq, lstsq_ex, regress, solve, solve_ex, solve_tridiagonal
 from dasksolve.batch.factorization import Factorization, factor
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.job.check import check_zarr
 from dasksolve.job.report import Report
 from dasksolve.job.solve import solve_zarr
-from dasksolve.solution import Regression, Solution
+from dasksolve.solution import LeastSquares, Regression, Solution
 from dasksolve.status import Status
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # who wants the log says so
@@ -23,6 +23,7 @@ __version__ = version("dasksolve")
 __all__ = [
     "BlockErrors",
     "Factorization",
+    "LeastSquares",
     "PerformanceWarning",
     "Regression",
     "Report",
@@ -34,6 +35,8 @@ __all__ = [
     "factor",
     "inv",
     "labelled",
+    "lstsq",
+    "lstsq_ex",
     "nopython",
     "regress",
     "solve",

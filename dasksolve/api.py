@@ -8,11 +8,11 @@ import dask.array as da
 import numpy as np
 from dask.array.core import apply_infer_dtype
 
-from dasksolve.batch import bands, eager, lazy, lazy_regression, regression
+from dasksolve.batch import bands, eager, lazy, lazy_regression, least_squares, regression
 from dasksolve.batch.options import Options, refuse_unknown, refusing
 from dasksolve.batch.problem import describe_inverses
 from dasksolve.errors import SingularSystemError
-from dasksolve.solution import Regression, Solution
+from dasksolve.solution import LeastSquares, Regression, Solution
 
 
 @refusing
@@ -311,6 +311,119 @@ def solve_ex(
     if isinstance(a, da.Array) or isinstance(b, da.Array):
         return lazy.solve(a, b, options)
     return eager.solve(a, b, options, workers)
+
+
+def lstsq(
+    a: Any,
+    b: Any,
+    *,
+    weights: Any = None,
+    rcond: float | None = None,
+    on_deficient: str = "nan",
+    workers: int = 1,
+) -> Any:
+    """Solve a batch of least squares problems, each with a matrix of its own.
+
+    x minimises ``sum(weights * abs(a @ x - b)**2)``. For one design and many series see `regress`.
+
+    Parameters
+    ----------
+    a : (..., P, N) array_like or dask.array.Array
+        At least as many rows as columns. dtypes as in `solve`. A row with NaN in a or in any
+        column of b is missing: it is left out of that system.
+    b : (P,), (..., P) or (..., P, K) array_like or dask.array.Array
+        Right-hand sides, told apart by the number of dimensions alone, as in `solve`.
+    weights : (P,) or (..., P) array_like or dask.array.Array, optional
+        Inverse variances of the rows; 0 or NaN leaves a row out.
+    rcond : float, optional
+        A system whose reciprocal condition number is below it, columns scaled to one length, is
+        rank-deficient; the default is max(P, N) times the eps of x's dtype.
+    on_deficient : {"nan", "lstsq"}, default "nan"
+        What becomes of rank-deficient systems. "nan": NaN. "lstsq": the solution of the smallest
+        norm (`numpy.linalg.lstsq`).
+    workers : int, default 1
+        As in `solve`.
+
+    Returns
+    -------
+    x : (..., N) or (..., N, K) ndarray or dask.array.Array
+        NaN where a system holds Inf in a row that is not missing. Lazy if an argument is a dask
+        array, with chunks along the batch only.
+
+    Raises
+    ------
+    ValueError
+        The shapes do not fit, a weight is negative, an option is unknown.
+    TypeError
+        A dtype that `solve` does not take.
+
+    See Also
+    --------
+    lstsq_ex : says of every system how far to trust it.
+
+    Notes
+    -----
+    Modified Gram-Schmidt with b as further columns, in the dtype of x: as stable as Householder's
+    method (Björck, *BIT* 7, 1967). What over- or underflows is solved again, scaled by powers of
+    two. x of a system has the same bits wherever it stands in a batch.
+
+    Examples
+    --------
+    >>> import numpy as np, dasksolve
+    >>> a = np.array([[[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]]])
+    >>> dasksolve.lstsq(a, np.array([[1.0, 3.0, np.nan, 7.0]]))
+    array([[1., 2.]])
+    """
+    return lstsq_ex(
+        a, b, weights=weights, rcond=rcond, on_deficient=on_deficient, workers=workers
+    ).x
+
+
+def lstsq_ex(
+    a: Any,
+    b: Any,
+    *,
+    weights: Any = None,
+    rcond: float | None = None,
+    on_deficient: str = "nan",
+    workers: int = 1,
+) -> LeastSquares:
+    """Solve a batch of least squares problems, and say of every one how far to trust its answer.
+
+    Parameters
+    ----------
+    a : (..., P, N) array_like or dask.array.Array
+    b : (P,), (..., P) or (..., P, K) array_like or dask.array.Array
+    weights, rcond, on_deficient, workers
+        As in `lstsq`.
+
+    Returns
+    -------
+    LeastSquares
+        The named tuple ``(x, status, rcond, rss, rank, count)``. Six lazy arrays if an argument is
+        a dask array, computed by one task for each chunk.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `lstsq`.
+
+    Examples
+    --------
+    >>> import numpy as np, dasksolve
+    >>> a = np.array([[[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]], [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]])
+    >>> found = dasksolve.lstsq_ex(a, np.array([1.0, 3.0, 5.0]))
+    >>> [dasksolve.Status(s).name for s in found.status]
+    ['OK', 'RANK_DEFICIENT']
+    >>> found.rank
+    array([2, 1], dtype=int32)
+    """
+    if any(isinstance(values, da.Array) for values in (a, b, weights)):
+        wanted = least_squares.wanted(rcond, on_deficient)
+        return lazy.lstsq(a, b, weights, wanted)
+    return least_squares.lstsq(
+        a, b, weights=weights, rcond=rcond, on_deficient=on_deficient, workers=workers
+    )
 
 
 def regress(

@@ -59,3 +59,30 @@ class Regression(NamedTuple):
     rcond: Any
     status: Any
     covariance: Any
+
+
+class LeastSquares(NamedTuple):
+    """What `lstsq_ex` returns: NumPy arrays, or lazy dask arrays of the same chunks.
+
+    Attributes
+    ----------
+    x : (..., N) or (..., N, K) array
+        The solutions: the bits that `lstsq` gives.
+    status : (...) int8 array
+        `Status` of every system.
+    rcond : (...) float64 array
+        As that of `Regression`, of each system's own matrix. NaN where the status is NONFINITE.
+    rss : (...) or (..., K) array
+        The sum of the squared residuals, each times its weight.
+    rank : (...) int32 array
+        N where the status is OK; else that of `numpy.linalg.lstsq`.
+    count : (...) int32 array
+        How many rows are not missing.
+    """
+
+    x: Any
+    status: Any
+    rcond: Any
+    rss: Any
+    rank: Any
+    count: Any

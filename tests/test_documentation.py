@@ -23,7 +23,7 @@ FUNCTIONS = [value for value in PUBLIC.values() if inspect.isfunction(value)]
 FUNCTIONS += [labelled.solve, labelled.solve_ex, nopython.solve, nopython.solve_into]
 FUNCTIONS += [labelled.regress, labelled.polyfit, page.page]
 RECORDS = [dasksolve.Report, dasksolve.Solution, dasksolve.Status, dasksolve.Factorization]
-RECORDS += [dasksolve.Regression]
+RECORDS += [dasksolve.Regression, dasksolve.LeastSquares]
 
 
 @pytest.mark.parametrize("name", MODULES)

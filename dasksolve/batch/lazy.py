@@ -12,12 +12,12 @@ import numpy as np
 from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
-from dasksolve.batch import bands, eager
+from dasksolve.batch import bands, eager, least_squares
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe, describe_bands
 from dasksolve.errors import PerformanceWarning, SingularSystemError
-from dasksolve.solution import Solution
+from dasksolve.solution import LeastSquares, Solution
 from dasksolve.status import Status
 
 Chunks = tuple[int, ...]
@@ -111,6 +111,50 @@ def _solved(
         meta=_meta(len(batch_chunks) + 2, problem.dtype),
         **how,
     )
+
+
+def lstsq(a: Any, b: Any, weights: Any, wanted: least_squares.Wanted) -> LeastSquares:
+    """Solve least squares lazily; `dasksolve.lstsq_ex` documents it."""
+    a, b = checked("a", a), checked("b", b)
+    problem = least_squares.describe(a.shape, a.dtype, b.shape, b.dtype)
+    weights = np.ones(problem.rows) if weights is None else checked("weights", weights)
+    least_squares.check_weights(weights.shape, weights.dtype, problem)
+    weights = _matrices(weights, a.ndim)
+    if problem.vectors:
+        b = _matrices(b, a.ndim)
+    leading = sorted((a, b, weights), key=lambda values: not isinstance(values, da.Array))
+    batch_chunks = _batch_chunks(problem.batch_shape, *leading)
+    arrays = [_follow(values, batch_chunks) for values in (a, b, weights)]
+    blocks = da.map_blocks(
+        lstsq_block,
+        *arrays,
+        name="lstsq-" + dask.base.tokenize(arrays, wanted),
+        chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
+        dtype=problem.dtype,
+        meta=_meta(len(batch_chunks) + 2, problem.dtype),
+        wanted=wanted,
+    )
+    batch = tuple(range(len(batch_chunks)))
+    whole, real = (*batch, len(batch), len(batch) + 1), np.zeros((), problem.dtype).real.dtype
+
+    def of_blocks(item: int, axes: tuple[int, ...], dtype: DTypeLike) -> da.Array:
+        meta = _meta(len(axes), dtype)
+        return da.blockwise(_item, axes, blocks, whole, item=item, dtype=dtype, meta=meta)
+
+    x, rss = of_blocks(0, whole, problem.dtype), of_blocks(3, (*batch, whole[-1]), real)
+    dtypes: dict[int, DTypeLike] = {1: np.int8, 2: np.float64, 4: np.int32, 5: np.int32}
+    status, rcond, rank, count = (of_blocks(i, batch, dtype) for i, dtype in dtypes.items())
+    if problem.vectors:
+        x, rss = x[..., 0], rss[..., 0]
+    return LeastSquares._make([x, status, rcond, rss, rank, count])
+
+
+def lstsq_block(
+    a: NDArray[Any], b: NDArray[Any], weights: NDArray[Any], *, wanted: least_squares.Wanted
+) -> LeastSquares:
+    """Solve one block, b as matrices and the weights as matrices of one column."""
+    problem = least_squares.describe(a.shape, a.dtype, b.shape, b.dtype)
+    return least_squares.run(a, b, weights[..., 0], problem, wanted)
 
 
 def map_factored(

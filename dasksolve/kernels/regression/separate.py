@@ -7,11 +7,13 @@ on the diagonal, and to the right what the later columns have of it. Observation
 are rows of zeros.
 """
 
+import math
+
 import numpy as np
 
 from dasksolve.kernels.columns import read
 from dasksolve.kernels.compiling.jit import jit, part
-from dasksolve.kernels.diagnostics.verdicts import limits, weigh
+from dasksolve.kernels.diagnostics.verdicts import limits, undefined, weigh
 from dasksolve.kernels.language.lanes import (
     conjugate,
     fma,
@@ -36,6 +38,7 @@ from dasksolve.kernels.language.values import Variable, align_stack, loop, never
 from dasksolve.status import Status
 
 OK, PENDING = int(Status.OK), int(Status.PENDING)
+NONFINITE, RANK_DEFICIENT = int(Status.NONFINITE), int(Status.RANK_DEFICIENT)
 
 
 @operation(nothing)
@@ -178,14 +181,115 @@ def record(status, first, last, flaw, check, trust, threshold):
 
 
 @operation(nothing)
-def put_column(array, offset, stride, first, last, x):
-    """`write_number` of a real number."""
-    write_number(array, offset, stride, first, last, x)
-
-
-@operation(nothing)
 def put_real(array, first, last, x):
     put_numbers(array, first, last, x)
+
+
+@part
+def solve_tile(a, b, roots, own, threshold, found, first, last, t, s, z):
+    """Solve the systems of the tile that begins with `first`."""
+    x, rss, variances, rcond, count, status = found
+    _, observations, n = a.shape
+    k = b.shape[2]
+    columns = n + k + 1
+    for j in range(columns):
+        s[0, j] = splat(0, s)
+    known = read_tile(a, b, roots, own, first, last, t)
+    flaw = magnitude(splat(0, t))
+    check = flaw
+    for c in range(n + 1):
+        advance_all(t, s, observations, c, columns)
+        if c < n:
+            flaw = in_range(flaw, magnitude(s[c + 1, c + 1]))
+            divide(s, c + 1, columns)
+    invert(s, z, n)
+    mean = flaw - flaw
+    for j in range(1, n + 1):
+        mean = fma(magnitude(z[j, 0]), magnitude(z[0, j]), mean)
+        write_number(variances, j - 1, n, first, last, magnitude(z[j, 0]))
+        check = weigh(check, z[j, 0])
+    trust = splat(1, mean) / square_root(mean / splat(float(n), mean))
+    for c in range(n + 1, columns):
+        for j in range(n, 0, -1):
+            for i in range(j + 1, n + 1):
+                s[j, c] = fnma(s[j, i], s[i, c], s[j, c])
+            write_number(x, (j - 1) * k + c - n - 1, n * k, first, last, s[j, c])
+            check = weigh(check, s[j, c])
+        square = splat(0, t)
+        for i in range(observations):
+            square = fma(conjugate(t[i, c]), t[i, c], square)
+        write_number(rss, c - n - 1, k, first, last, magnitude(square))
+        check = weigh(check, square)
+    put_real(rcond, first, last, trust)
+    put_real(count, first, last, known)
+    record(status, first, last, flaw, check, trust, threshold)
+
+
+@part
+def size_of(x):
+    """The larger part of a number, which may be complex."""
+    return max(abs(x.real), abs(x.imag))
+
+
+@part
+def finite(a, b, roots):
+    """Whether the rows of a system that are not missing are."""
+    for i in range(len(a)):
+        total = roots[i].real
+        for x in a[i]:
+            total += x.real + x.imag
+        for x in b[i]:
+            total += x.real + x.imag
+        if total == total and roots[i] != 0 and abs(total) == np.inf:
+            return False
+    return True
+
+
+@part
+def exponent(values):
+    """That of the largest of some numbers which is not NaN; 0 where there is none."""
+    largest = 0.0
+    for x in values:
+        if size_of(x) > largest:
+            largest = size_of(x)
+    return math.frexp(largest)[1] if largest > 0 else 0
+
+
+@part
+def shifted(x, power):
+    """x times a power of two, which need not be a number itself."""
+    half = power // 2
+    return x * math.ldexp(1.0, half) * math.ldexp(1.0, power - half)
+
+
+@part
+def scale(a, b, roots, one_a, one_b, one_roots, powers):
+    """Copy a system, its columns, b and roots each times a power of two; their exponents."""
+    observations, n = a.shape
+    powers[n], powers[n + 1] = exponent(b.reshape(b.size)), exponent(roots)
+    for i in range(observations):
+        one_roots[0, i] = shifted(roots[i], -powers[n + 1])
+        for c in range(b.shape[1]):
+            one_b[0, i, c] = shifted(b[i, c], -powers[n])
+    for j in range(n):
+        powers[j] = exponent(a[:, j])
+        for i in range(observations):
+            one_a[0, i, j] = shifted(a[i, j], -powers[j])
+
+
+@part
+def unscale(one, powers, found, m):
+    """Write what was found of a scaled system; RANK_DEFICIENT where it is pending still."""
+    x, rss, variances, rcond, _, status = found
+    n, columns = x.shape[1:]
+    status[m] = OK if one[5][0] == OK else RANK_DEFICIENT
+    rcond[m] = one[3][0] if one[3][0] == one[3][0] else 0.0
+    for j in range(n):
+        for c in range(columns):
+            x[m, j, c] = shifted(one[0][0, j, c], powers[n] - powers[j])
+        variances[m, j] = shifted(one[2][0, j], -2 * (powers[j] + powers[n + 1]))
+    for c in range(columns):
+        rss[m, c] = shifted(one[1][0, c], 2 * (powers[n] + powers[n + 1]))
 
 
 def kernel(_):
@@ -194,40 +298,36 @@ def kernel(_):
     @jit
     def regress(a, b, roots, own, threshold, x, rss, variances, rcond, count, status):
         systems, observations, n = a.shape
-        k, lanes, last = b.shape[2], lane_count(a), systems - 1
+        k, lanes = b.shape[2], lane_count(a)
         columns = n + k + 1
         t = tile(np.empty((observations * columns + 1) * lanes, a.dtype), columns, a)
-        s = tile(np.zeros(((n + 2) * columns + 1) * lanes, a.dtype), columns, a)
-        z = tile(np.zeros(((n + 1) * (n + 1) + 1) * lanes, a.dtype), n + 1, a)
-        for first in range(0, systems, lanes):
-            known = read_tile(a, b, roots, own, first, last, t)
-            flaw = magnitude(splat(0, t))
-            check = flaw
-            for c in range(n + 1):
-                advance_all(t, s, observations, c, columns)
-                if c < n:
-                    flaw = in_range(flaw, magnitude(s[c + 1, c + 1]))
-                    divide(s, c + 1, columns)
-            invert(s, z, n)
-            mean = flaw - flaw
-            for j in range(1, n + 1):
-                mean = fma(magnitude(z[j, 0]), magnitude(z[0, j]), mean)
-                put_column(variances, j - 1, n, first, last, magnitude(z[j, 0]))
-                check = weigh(check, z[j, 0])
-            trust = splat(1, mean) / square_root(mean / splat(float(n), mean))
-            for c in range(n + 1, columns):
-                for j in range(n, 0, -1):
-                    for i in range(j + 1, n + 1):
-                        s[j, c] = fnma(s[j, i], s[i, c], s[j, c])
-                    write_number(x, (j - 1) * k + c - n - 1, n * k, first, last, s[j, c])
-                    check = weigh(check, s[j, c])
-                square = splat(0, t)
-                for i in range(observations):
-                    square = fma(conjugate(t[i, c]), t[i, c], square)
-                put_column(rss, c - n - 1, k, first, last, magnitude(square))
-                check = weigh(check, square)
-            put_real(rcond, first, last, trust)
-            put_real(count, first, last, known)
-            record(status, first, last, flaw, check, trust, threshold)
+        s = tile(np.empty(((n + 2) * columns + 1) * lanes, a.dtype), columns, a)
+        z = tile(np.empty(((n + 1) * (n + 1) + 1) * lanes, a.dtype), n + 1, a)
+        found = (x, rss, variances, rcond, count, status)
+        one_a, one_b, one_roots = np.empty_like(a[:1]), np.empty_like(b[:1]), roots[:1].copy()
+        one = (x[:1].copy(), rss[:1].copy(), variances[:1].copy(), rcond[:1].copy(),
+               count[:1].copy(), status[:1].copy())  # fmt: skip
+        powers = np.zeros(n + 2, np.int64)
+        tiles = -(-systems // lanes)
+        for place in range(tiles + systems):  # all tiles, then what is pending, system by system
+            m = place - tiles
+            row = m if own else 0
+            if m < 0:
+                of_a, of_b, of_roots, into = a, b, roots, found
+                first, last = place * lanes, systems - 1
+            elif status[m] == PENDING:
+                scale(a[m], b[m], roots[row], one_a, one_b, one_roots, powers)
+                of_a, of_b, of_roots, into = one_a, one_b, one_roots, one
+                first, last = 0, 0
+            else:
+                continue
+            solve_tile(of_a, of_b, of_roots, own, threshold, into, first, last, t, s, z)
+            if m < 0:
+                continue
+            unscale(one, powers, found, m)
+            if not finite(a[m], b[m], roots[row]):
+                status[m], rcond[m] = NONFINITE, np.nan
+            if status[m] != OK:
+                x[m], rss[m], variances[m] = undefined(x), np.nan, np.nan
 
     return regress

@@ -1,0 +1,182 @@
+"""Least squares of NumPy arrays, with a matrix for each system."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve import kernels
+from dasksolve.batch.arrays import as_array
+from dasksolve.batch.options import check_word
+from dasksolve.batch.pieces import LANES, PIECE, Given, call, thread_count
+from dasksolve.batch.problem import describe as describe_square
+from dasksolve.solution import LeastSquares
+from dasksolve.status import Status
+
+ON_DEFICIENT = ("nan", "lstsq")
+
+
+@dataclass(frozen=True)
+class Overdetermined:
+    """A batch of systems with more equations than unknowns, described by metadata alone."""
+
+    batch_shape: tuple[int, ...]
+    """Shape of the batch, after broadcasting."""
+    rows: int
+    """Equations of each system."""
+    n: int
+    """Unknowns of each system."""
+    k: int
+    """Right-hand sides of each system."""
+    dtype: np.dtype[Any]
+    """What x is computed in."""
+    vectors: bool
+    """b is a stack of vectors, so x has no axis for the right-hand sides."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How to solve them."""
+
+    rcond: float | None
+    """The reciprocal condition number below which a system is rank-deficient, if given."""
+    on_deficient: str
+    """What becomes of those."""
+
+
+def wanted(rcond: float | None, on_deficient: str) -> Wanted:
+    """Checked options."""
+    check_word("on_deficient", on_deficient, ON_DEFICIENT)
+    return Wanted(None if rcond is None else float(rcond), on_deficient)
+
+
+def describe(
+    a_shape: tuple[int, ...],
+    a_dtype: np.dtype[Any],
+    b_shape: tuple[int, ...],
+    b_dtype: np.dtype[Any],
+) -> Overdetermined:
+    """Return the problem that these arrays pose, or raise what tells a person why there is none."""
+    shapes = f"a has shape {a_shape}, b has shape {b_shape}"
+    if len(a_shape) < 2:
+        raise ValueError(f"a must be of shape (..., P, N): {shapes}")
+    *batch, rows, n = a_shape
+    if n == 0 or rows < n:
+        raise ValueError(
+            f"a must be of shape (..., P, N) with P ≥ N ≥ 1, at least as many equations as "
+            f"unknowns: {shapes}; for fewer equations use numpy.linalg.lstsq, system by system"
+        )
+    square = describe_square((*batch, rows, rows), a_dtype, b_shape, b_dtype)
+    return Overdetermined(square.batch_shape, rows, n, square.k, square.dtype, square.vectors)
+
+
+def lstsq(
+    a: Any,
+    b: Any,
+    *,
+    weights: Any = None,
+    rcond: float | None = None,
+    on_deficient: str = "nan",
+    workers: int = 1,
+) -> LeastSquares:
+    """Solve a batch held in memory; `dasksolve.lstsq_ex` documents it."""
+    options, threads = wanted(rcond, on_deficient), thread_count(workers)
+    a, b = as_array("a", a), as_array("b", b)
+    problem = describe(a.shape, a.dtype, b.shape, b.dtype)
+    weights = None if weights is None else as_array("weights", weights)
+    if weights is not None:
+        check_weights(weights.shape, weights.dtype, problem)
+        if (weights < 0).any():
+            raise ValueError("weights must not be negative: they are inverse variances")
+    return run(a, b, weights, problem, options, threads)
+
+
+def check_weights(shape: tuple[int, ...], dtype: np.dtype[Any], problem: Overdetermined) -> None:
+    """Refuse weights that are not one for each equation."""
+    whole = (*problem.batch_shape, problem.rows)
+    try:
+        fits = np.broadcast_shapes(shape, whole) == whole
+    except ValueError:
+        fits = False
+    if not fits or shape[-1:] != (problem.rows,):
+        raise ValueError(
+            f"weights must be of shape ({problem.rows},), one for each equation, or broadcast to "
+            f"{whole}: they have shape {shape}"
+        )
+    if dtype.kind not in "biuf":
+        raise TypeError(f"weights has dtype {dtype}; real numbers are needed")
+
+
+def run(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    weights: NDArray[Any] | None,
+    problem: Overdetermined,
+    options: Wanted,
+    threads: int = 1,
+) -> LeastSquares:
+    """Solve every system; raise nothing."""
+    n, k, batch, dtype = problem.n, problem.k, problem.batch_shape, problem.dtype
+    real = np.zeros((), dtype).real.dtype
+    threshold = options.rcond
+    if threshold is None:
+        threshold = max(problem.rows, n) * np.finfo(dtype).eps
+    columns = b[..., None] if problem.vectors else b
+    if k == 0:  # a may be deficient all the same
+        columns = np.zeros((*columns.shape[:-1], 1), columns.dtype)
+    width = max(k, 1)
+    x, rss = np.empty((*batch, n, width), dtype), np.empty((*batch, width), real)
+    variances, status = np.empty((*batch, n), real), np.zeros(batch, np.int8)
+    rcond, count = np.empty(batch), np.empty(batch)
+    roots = _roots(np.ones(problem.rows) if weights is None else weights, dtype)
+    kernel = kernels.least_squares(dtype) if status.size else None
+    found = (x, rss, variances, rcond, count, status)
+    given = [Given(a, 2, dtype), Given(columns, 2, dtype)]
+    own = roots.ndim > 1
+    if own:
+        given.append(Given(roots, 1, dtype))
+
+    def solve(a: NDArray[Any], b: NDArray[Any], *arrays: NDArray[Any]) -> None:
+        of_rows, *into = arrays if own else (roots[None], *arrays)
+        kernel(a, b, of_rows, own, threshold, *into)  # type: ignore[misc]
+
+    if status.size:
+        size = PIECE // (problem.rows * (n + width) * dtype.itemsize)
+        call(solve, batch, size // LANES * LANES or LANES, given, found, threads)
+    rank = np.where(status == Status.OK, n, 0).astype(np.int32)
+    for index in map(tuple, np.argwhere(status == Status.RANK_DEFICIENT)):
+        own_b, own_w = _of_batch(columns, 2, batch)[index], _of_batch(roots, 1, batch)[index]
+        left = _minimum_norm(_of_batch(a, 2, batch)[index], own_b, own_w, options, x.dtype)
+        rank[index] = left[2]
+        if options.on_deficient == "lstsq":
+            x[index], rss[index] = left[:2]
+    if k == 0:
+        x, rss = x[..., :0], rss[..., :0]
+    if problem.vectors:
+        x, rss = x[..., 0], rss[..., 0]
+    return LeastSquares(x, status, rcond, rss, rank, count.astype(np.int32))
+
+
+def _of_batch(values: NDArray[Any], core: int, batch: tuple[int, ...]) -> NDArray[Any]:
+    return np.broadcast_to(values, (*batch, *values.shape[values.ndim - core :]))
+
+
+def _roots(weights: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Roots of the weights; infinite for those that are negative, which is not finite either."""
+    with np.errstate(invalid="ignore"):
+        return np.where(weights < 0, np.inf, np.sqrt(weights)).astype(dtype)
+
+
+def _minimum_norm(
+    a: NDArray[Any], b: NDArray[Any], roots: NDArray[Any], options: Wanted, dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[Any], int]:
+    """The shortest solution of one system, the squares of its residuals, and the rank."""
+    wide = np.result_type(dtype, np.float64)
+    a, b, roots = (values.astype(wide) for values in (a, b, roots))
+    known = ~(np.isnan(a).any(axis=1) | np.isnan(b).any(axis=1) | np.isnan(roots) | (roots == 0))
+    a, b = a[known] * roots[known, None], b[known] * roots[known, None]
+    if not known.any():
+        return np.zeros((a.shape[1], b.shape[1])), np.zeros(b.shape[1]), 0
+    x, _, rank, _ = np.linalg.lstsq(a, b, rcond=options.rcond)
+    return x, (np.abs(b - a @ x) ** 2).sum(axis=0), int(rank)

@@ -1,0 +1,164 @@
+"""Least squares with a matrix for each system: against LAPACK, with gaps and weights."""
+
+import dask.array as da
+import mpmath
+import numpy as np
+import pytest
+from families import DTYPES, numbers
+
+import dasksolve
+from dasksolve import Status
+
+SHAPES = [(30, 3), (12, 8), (7, 7), (40, 20), (1, 1)]
+
+
+def problems(rows, n, dtype=np.float64, count=21, k=None):
+    rng = np.random.default_rng([rows, n])
+    a = numbers(rng, dtype, count, rows, n)
+    b = numbers(rng, dtype, *((count, rows) if k is None else (count, rows, k)))
+    return a, b
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("rows", "n"), SHAPES)
+@pytest.mark.parametrize("k", [None, 3])
+def test_answers_are_those_of_lapack(rows, n, k, dtype):
+    a, b = problems(rows, n, dtype, k=k)
+    found = dasksolve.lstsq_ex(a, b)
+    assert found.x.dtype == dtype
+    assert (set(found.status), set(found.rank), set(found.count)) == ({0}, {n}, {rows})
+    for m in range(len(a)):
+        wanted, _, _, values = np.linalg.lstsq(a[m], b[m], rcond=None)
+        size = abs(wanted).max() * values[0] / values[-1] * np.finfo(dtype).eps
+        assert abs(found.x[m] - wanted).max() <= 20 * size
+        rss = (abs(b[m] - a[m] @ wanted) ** 2).sum(axis=0)
+        tolerance = 300 * np.finfo(dtype).eps
+        np.testing.assert_allclose(found.rss[m], rss, rtol=tolerance, atol=tolerance)
+
+
+def test_hard_matrices_are_solved_as_well_as_by_lapack():
+    # Láuchli's, for which normal equations fail, and powers of decimal years.
+    small = np.concatenate([np.ones((1, 3)), 1e-9 * np.eye(3)])
+    powers = (2001 + np.arange(24) / 12)[:, None] ** np.arange(3)
+    for a in (small, powers):
+        b = np.random.default_rng(0).standard_normal(len(a))
+        x = dasksolve.lstsq(a, b)
+        with mpmath.workdps(60):
+            rows = mpmath.matrix(a.tolist())
+            exact = rows * mpmath.qr_solve(rows, mpmath.matrix(b.tolist()))[0]
+            ours, theirs = (
+                max(map(abs, rows * mpmath.matrix(coef.tolist()) - exact))
+                for coef in (x, np.linalg.lstsq(a, b, rcond=None)[0])
+            )
+        assert ours <= 10 * theirs + 1e-14
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_rows_with_nan_or_without_weight_are_left_out(dtype):
+    a, b = problems(20, 3, dtype)
+    rng = np.random.default_rng(0)
+    gone = rng.random((21, 20)) < 0.3
+    weights = rng.uniform(0.5, 2, (21, 20))
+    wanted = dasksolve.lstsq_ex(a, b, weights=np.where(gone, 0, weights))
+    np.testing.assert_array_equal(wanted.count, (~gone).sum(axis=1))
+    in_b, in_a = b.copy(), a.copy()
+    in_b[gone], in_a[gone, 1] = np.nan, np.nan
+    for left, right in ((a, in_b), (in_a, b)):
+        found = dasksolve.lstsq_ex(left, right, weights=weights)
+        for name, one, other in zip(found._fields, found, wanted, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=name)
+    for m in range(21):
+        root = np.sqrt(weights[m, ~gone[m]])
+        x = np.linalg.lstsq(a[m, ~gone[m]] * root[:, None], b[m, ~gone[m]] * root, rcond=None)[0]
+        np.testing.assert_allclose(wanted.x[m], x, atol=100 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("on_deficient", ["nan", "lstsq"])
+def test_each_status_at_its_place(on_deficient):
+    a, b = problems(9, 3, count=40)
+    a[3, :, 2] = 2 * a[3, :, 0]
+    a[4] = 0
+    a[5, 2:] = np.nan
+    a[6, 0, 0], b[7, 1] = np.inf, -np.inf
+    a[8], b[9] = a[8] * 1e200, b[9] * 1e-250
+    a[10, :, 1] *= 1e-300
+    b[11] = np.nan
+    found = dasksolve.lstsq_ex(a, b, on_deficient=on_deficient)
+    wanted = np.zeros(40, int)
+    wanted[[3, 4, 5, 11]], wanted[[6, 7]] = Status.RANK_DEFICIENT, Status.NONFINITE
+    np.testing.assert_array_equal(found.status, wanted)
+    assert found.rank[[3, 4, 5, 11]].tolist() == [2, 0, 2, 0]
+    shown = wanted == Status.NONFINITE if on_deficient == "lstsq" else wanted > 0
+    np.testing.assert_array_equal(np.isnan(found.x).any(axis=1), shown)
+    scales = np.ones((40, 3))
+    scales[8], scales[9], scales[10, 1] = 1e-200, 1e-250, 1e300
+    for m in (0, 8, 9, 10):
+        plain = problems(9, 3, count=40)
+        x = np.linalg.lstsq(plain[0][m], plain[1][m], rcond=None)[0]
+        np.testing.assert_allclose(found.x[m] / scales[m], x, rtol=1e-12)
+    if on_deficient == "lstsq":
+        np.testing.assert_allclose(found.x[3], np.linalg.lstsq(a[3], b[3], rcond=None)[0])
+        np.testing.assert_allclose(found.x[5], np.linalg.lstsq(a[5, :2], b[5, :2], rcond=None)[0])
+
+
+def test_bits_do_not_depend_on_the_batch():
+    a, b = problems(11, 4, count=50)
+    wanted = dasksolve.lstsq_ex(a, b)
+    for part in (slice(0, 1), slice(3, 20), slice(None, None, 2)):
+        found = dasksolve.lstsq_ex(a[part], b[part])
+        np.testing.assert_array_equal(found.x, wanted.x[part])
+        np.testing.assert_array_equal(found.rcond, wanted.rcond[part])
+    np.testing.assert_array_equal(dasksolve.lstsq(a, b, workers=2), wanted.x)
+    np.testing.assert_array_equal(dasksolve.lstsq(a[3], b[3]), wanted.x[3])
+
+
+@pytest.mark.parametrize("k", [None, 2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_dask_gives_the_same_bits_lazily(k, weighted, scheduler):
+    a, b = problems(11, 4, count=50, k=k)
+    w = np.random.default_rng(0).random((50, 11)) if weighted else None
+    wanted = dasksolve.lstsq_ex(a, b, weights=w)
+    lazy_a = da.from_array(a, chunks=(20, 11, 4))
+    lazy = dasksolve.lstsq_ex(lazy_a, b, weights=w)
+    assert scheduler.runs == 0
+    for name, one, other in zip(lazy._fields, lazy, wanted, strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        np.testing.assert_array_equal(one, other, err_msg=name)
+    scheduler.tasks = 0
+    dasksolve.lstsq(lazy_a, da.from_array(b, chunks=(20, -1, -1)[: b.ndim])).persist()
+    assert scheduler.tasks == 3
+
+
+def test_batches_broadcast_and_may_be_empty():
+    a, b = problems(6, 2)
+    np.testing.assert_array_equal(dasksolve.lstsq(a, b[0])[5], dasksolve.lstsq(a[5], b[0]))
+    np.testing.assert_array_equal(
+        dasksolve.lstsq(a[0], b[:, :, None])[5, :, 0], dasksolve.lstsq(a[0], b[5])
+    )
+    assert dasksolve.lstsq(a[:0], b[:0]).shape == (0, 2)
+    assert dasksolve.lstsq(a, b[..., None][..., :0]).shape == (21, 2, 0)
+    assert dasksolve.lstsq(a.astype(int), b.astype(np.float32)).dtype == np.float64
+
+
+A = np.ones((4, 5, 2))
+REFUSED = {
+    "wide": ((A.swapaxes(1, 2), np.ones((4, 2)), {}), ValueError, "at least as many equations"),
+    "vector": ((A[0, 0], np.ones(2), {}), ValueError, r"a must be of shape \(\.\.\., P, N\)"),
+    "rows": ((A, np.ones((4, 4)), {}), ValueError, r"b has shape \(4, 4\)"),
+    "weights": ((A, np.ones((4, 5)), {"weights": np.ones(4)}), ValueError, r"\(5,\), one for each"),
+    "negative": ((A, np.ones((4, 5)), {"weights": -np.ones(5)}), ValueError, "not be negative"),
+    "word": ((A, np.ones((4, 5)), {"on_deficient": "x"}), ValueError, "'nan', 'lstsq'"),
+    "dtype": ((A.astype(np.float16), np.ones((4, 5)), {}), TypeError, "float16"),
+}
+
+
+@pytest.mark.parametrize(("given", "error", "text"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_cannot_be_solved_is_refused(given, error, text, lazy):
+    a, b, options = given
+    if lazy and "negative" in text:
+        found = dasksolve.lstsq_ex(da.from_array(a), b, **options)
+        assert set(found.status.compute()) == {Status.NONFINITE}
+        return
+    with pytest.raises(error, match=text):
+        dasksolve.lstsq(da.from_array(a) if lazy else a, b, **options)
