@@ -98,8 +98,9 @@ def solve(
     the mirrored triangle; "pos" by Cholesky's method, as ``potrf``, in half the operations;
     "tridiagonal" with partial pivoting, as ``gtsv``; the triangular ones by substitution. x of a
     system has the same bits wherever it stands in a batch, in any chunking and with any number of
-    workers. A system with NaN or Inf in its b or in what is read of its a, or whose elimination
-    overflows, gives NaN in its own x and disturbs no other.
+    workers. NaN or Inf in what is read of a system's a gives NaN in its x, in a column of its b in
+    that column of x alone, and disturbs no other. A system whose elimination over- or underflows is
+    solved once more, scaled by powers of two; x is NaN in the columns where x itself overflows.
 
     float32 is solved in float32, as SciPy does: the error of x is up to about 1e-7 / rcond.
     `numpy.linalg.solve` computes in float64 and rounds once. To have that, give
@@ -279,9 +280,10 @@ def solve_ex(
           `rcond` given, where it is below that, too.
         - ``rcond``: 1 / (‖A‖₁ ‖A⁻¹‖₁), float64: exact for N ≤ 8, beyond it an estimate that
           is too large by a factor of 3 at times, and of 10 hardly ever. 0 for singular systems,
-          NaN for non-finite ones.
-        - ``backward_error``: ‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞), the largest over K. A few eps is as
-          good as it gets; 0 where b and x are 0, NaN where x is NaN.
+          NaN where no column of x is finite.
+        - ``backward_error``: ‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞), the largest over the columns of x
+          that are finite. A few eps is as good as it gets; 0 where b and x are 0, NaN where no
+          column is.
 
     Raises
     ------

@@ -63,7 +63,12 @@ def solve(a: Any, b: Any) -> NDArray[Any]:
     Notes
     -----
     The first call for an order compiles a kernel or loads it from disk, as `dasksolve.solve` does.
-    A system with NaN or Inf in its own a or b has an x of NaN. No SciPy is needed.
+    NaN and Inf, and what is out of range, are treated as in `dasksolve.solve`. No SciPy is needed.
+
+    b is read by the rule of `dasksolve.solve` inside compiled code: (M, N) is a stack of vectors,
+    also where M equals N. The same line in Python is NumPy's, which from version 2 on takes such a
+    b for one matrix, and returns (M, N, N): write ``dasksolve.nopython.solve`` for a function that
+    is to run in both, or ``b[..., None]``.
 
     Examples
     --------
@@ -89,7 +94,7 @@ def solve_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
         As in `solve`.
     x : (M, N) or (M, N, K) array
         The solutions; of the dtype that `solve` would return, and apart from a and b in memory.
-        NaN where the status is not OK.
+        NaN as in `dasksolve.solve` where the status is not OK.
     status : (M,) int8 array
         The `dasksolve.Status` of every system. PENDING, and NaN in x, for all of them where the
         shapes do not fit.

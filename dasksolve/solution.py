@@ -14,11 +14,11 @@ class Solution(NamedTuple):
         `Status` of every system.
     rcond : (...) float64 array
         Reciprocal condition number in the 1-norm. Exact up to rounding for N ≤ 8, beyond an
-        estimate that is seldom more than three times too large; 0 for singular systems, NaN for
-        non-finite ones.
+        estimate that is seldom more than three times too large; 0 for singular systems, NaN where
+        no column of x is finite.
     backward_error : (...) float64 array
-        ‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞), the largest over K. A few times the dtype's eps is as good as
-        it gets; 0 where b and x are 0, NaN where x is NaN.
+        ‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞), the largest over the columns of x that are finite. A few
+        times the dtype's eps is as good as it gets; 0 where b and x are 0, NaN where none is.
     """
 
     x: Any

@@ -18,7 +18,7 @@ class Status(IntEnum):
         x is the solution, but the reciprocal condition number is below eps; where it is below
         an `rcond` that was given, x is by `on_singular`.
     NONFINITE : 3
-        x is NaN: the input held NaN or Inf, or a pivot or x over- or underflowed.
+        x is NaN, since a held NaN or Inf; or those of its columns whose b did, or that overflowed.
     NOT_POSITIVE_DEFINITE : 4
         As `SINGULAR`, for `assume_a="pos"`.
     RANK_DEFICIENT : 5

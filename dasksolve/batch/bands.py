@@ -11,6 +11,7 @@ from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe_bands
 from dasksolve.errors import SingularSystemError
+from dasksolve.kernels.scaling import solve_lost
 
 
 def solve(
@@ -45,7 +46,13 @@ def _solve(
     size = pieces.PIECE // ((3 + 2 * k) * n * problem.dtype.itemsize)
     size = size // pieces.LANES * pieces.LANES or pieces.LANES
     kernel = kernels.tridiagonal_bands(problem.dtype)
-    pieces.call(kernel, batch_shape, size, given, (x, status), threads)
+
+    def run(*arrays: NDArray[Any]) -> None:
+        kernel(*arrays)
+        *bands, b, x, status = arrays
+        solve_lost(kernel, lambda lost: [band[lost] for band in bands], b, x, status)
+
+    pieces.call(run, batch_shape, size, given, (x, status), threads)
     return x, status
 
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.batch.pieces import PIECE, Given, call
+from dasksolve.kernels.scaling import exponents, largest, shifted
 
 
 def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
@@ -35,30 +36,20 @@ def _scaled_errors(
 ) -> NDArray[np.float64]:
     """The same of what has norms out of range: scaled by powers of two, which rounds nothing."""
     errors = np.empty(len(a))
-    of_a = _exponent(a, (-2, -1)) + (2 * a.shape[-1]).bit_length()  # ‖A‖∞ < 1 then
-    of_x = np.maximum(_exponent(x, -2), _exponent(b, -2) - of_a)
     with np.errstate(all="ignore"):
-        scaled = _times_two_to(a, -of_a), _times_two_to(b, -of_a - of_x), _times_two_to(x, -of_x)
-    kernel(*scaled, errors)
+        of_a = largest(exponents(a), (-2, -1)) + (2 * a.shape[-1]).bit_length()  # ‖A‖∞ < 1
+        of_x = largest(np.concatenate([exponents(x), exponents(b) - of_a], axis=-2), -2)
+        scaled = shifted(a, -of_a), shifted(b, -of_a - of_x), shifted(x, -of_x)
+    kernel(*map(np.ascontiguousarray, scaled), errors)
     zero = ~a.any(axis=(-2, -1)) & ~np.isnan(x).any(axis=(-2, -1))
-    errors[zero] = np.sign(_largest(b[zero], (-2, -1))).reshape(-1)
+    errors[zero] = b[zero].any(axis=(-2, -1))
     return errors
 
 
-def _largest(values: NDArray[Any], axes: Any) -> NDArray[np.float64]:
-    """The largest |re| and |im|: the modulus is not rounded the same on every machine."""
-    sizes = np.maximum(np.abs(values.real), np.abs(values.imag))
-    largest: NDArray[np.float64] = sizes.max(axis=axes, keepdims=True)
-    return largest
-
-
-def _exponent(values: NDArray[Any], axes: Any) -> NDArray[np.intc]:
-    return np.frexp(_largest(values, axes))[1]
-
-
-def _times_two_to(values: NDArray[Any], exponent: NDArray[np.intc]) -> NDArray[Any]:
-    scaled = np.empty_like(values)
-    scaled.real = np.ldexp(values.real, exponent)
-    if values.dtype.kind == "c":
-        scaled.imag = np.ldexp(values.imag, exponent)
-    return scaled
+def of_solved_columns(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
+    """`backward_errors` over the columns of x that are finite; NaN where there are none."""
+    solved = np.isfinite(x).all(axis=-2)
+    if solved.all():
+        return backward_errors(a, b, x)
+    b, x = (np.where(solved[..., None, :], values, values.dtype.type(0)) for values in (b, x))
+    return np.where(solved.any(axis=-1), backward_errors(a, b, x), np.nan)

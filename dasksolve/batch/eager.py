@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.batch.arrays import as_array
-from dasksolve.batch.diagnosis import backward_errors
+from dasksolve.batch.diagnosis import backward_errors, of_solved_columns
 from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import (
     PIECE,
@@ -22,6 +22,7 @@ from dasksolve.batch.problem import Problem, describe
 from dasksolve.batch.refinement import ENOUGH, refined
 from dasksolve.batch.structure import meant
 from dasksolve.errors import SingularSystemError
+from dasksolve.kernels.scaling import exponents, largest, shifted, solve_lost
 from dasksolve.solution import Solution
 from dasksolve.status import Status
 
@@ -77,7 +78,7 @@ def solve_and_diagnose(
     x, status = _solve(a, b, problem, options, threads, (rcond, error))
     solution = Solution(x, status, rcond, error)
     if rcond.size and np.isnan(rcond.max() + error.max()):  # half the time of sums
-        unknown = (status == Status.OK) & (np.isnan(rcond) | np.isnan(error))
+        unknown = _are_solved(x, status, problem) & (np.isnan(rcond) | np.isnan(error))
         if unknown.any():
             _diagnose_scaled(a, b, problem, options, unknown, solution)
     if np.count_nonzero(status) or options.rcond is not None:
@@ -99,9 +100,18 @@ def _settle_failed(
     status[poor] = Status.ILL_CONDITIONED
     if options.on_singular == "lstsq":
         _least_squares(a, b, x, failed, problem, options)
-        error[failed] = backward_errors(*_gathered(a, b, x, problem, options, failed))
+        error[failed] = of_solved_columns(*_gathered(a, b, x, problem, options, failed))
     else:
         x[poor], error[poor] = np.nan, np.nan
+
+
+def _are_solved(x: NDArray[Any], status: NDArray[np.int8], problem: Problem) -> NDArray[np.bool_]:
+    """Where x, or a column of it, is a solution."""
+    solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
+    if problem.k > 1 and not problem.vectors:
+        partly = status == Status.NONFINITE
+        solved[partly] = np.isfinite(x[partly]).all(axis=-2).any(axis=-1)
+    return solved
 
 
 def _refine(
@@ -170,9 +180,10 @@ def _diagnose_structure(
     columns = (b[..., None], x[..., None]) if problem.vectors else (b, x)
     given = [Given(values, 2, dtype) for values in (a, *columns)]
     call(diagnose, problem.batch_shape, _piece_size(problem), given, diagnostics, threads)
-    rcond, flat_status = diagnostics[0].reshape(-1), status.reshape(-1)
+    rcond, error = (values.reshape(-1) for values in diagnostics)
+    flat_status = status.reshape(-1)
     rcond[is_singular(flat_status)] = 0
-    rcond[flat_status == Status.NONFINITE] = np.nan
+    rcond[flat_status == Status.NONFINITE] = error[flat_status == Status.NONFINITE] = np.nan
     poor = (flat_status == Status.OK) & (rcond < np.finfo(dtype).eps)
     flat_status[poor] = Status.ILL_CONDITIONED
     return x, status
@@ -189,7 +200,7 @@ def _solve_direct(
     """Solve what the kernel can take as it is: no call wasted, since N = 2 is solved in 0.5 µs."""
     n, k = problem.n, problem.k
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, np.int8)
-    kernel = _kernel(problem, options, bool(diagnostics))
+    run = _runner(problem, options, bool(diagnostics))
     flat_x, flat_status, flat = x, status, len(problem.batch_shape) == 1
     if not flat:
         a, flat_status = a.reshape(-1, n, n), status.ravel()
@@ -198,9 +209,9 @@ def _solve_direct(
         b, flat_x = b.reshape(-1, n, k), x.reshape(-1, n, k)
     arrays = (a, b, flat_x, flat_status, *diagnostics)
     if threads == 1 and a.nbytes + b.nbytes <= PIECE:
-        kernel(*arrays)
+        run(*arrays)
     else:
-        call(kernel, (status.size,), _piece_size(problem), (), arrays, threads)
+        call(run, (status.size,), _piece_size(problem), (), arrays, threads)
     return x, status
 
 
@@ -220,18 +231,40 @@ def _solve_any(
         b = b[..., None]
     x, status = np.empty((*batch_shape, n, max(k, 1)), dtype), np.zeros(batch_shape, np.int8)
     if x.size:
-        kernel = _kernel(problem, options, bool(diagnostics))
+        run = _runner(problem, options, bool(diagnostics))
         given = Given(a, 2, dtype), Given(b, 2, dtype)
         found = (x, status, *diagnostics)
-        call(kernel, batch_shape, _piece_size(problem), given, found, threads)
+        call(run, batch_shape, _piece_size(problem), given, found, threads)
     if problem.vectors:
         x = x[..., 0]
     return x[..., :k] if k == 0 else x, status
 
 
-def _kernel(problem: Problem, options: Options, diagnostics: bool) -> kernels.Kernel:
+def _runner(problem: Problem, options: Options, diagnostics: bool) -> kernels.Kernel:
+    """The kernel, and then once more for what was out of range, which it does not diagnose."""
     n, k, systems, dtype = problem.n, problem.k, problem.together, problem.dtype
-    return kernels.pick(options.assume_a, n, k, systems, dtype, diagnostics, options.lower)
+    kernel = kernels.pick(options.assume_a, n, k, systems, dtype, diagnostics, options.lower)
+
+    def run(
+        a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8], *numbers: Any
+    ) -> None:
+        kernel(a, b, x, status, *numbers)
+        solve_lost(
+            again,
+            lambda lost: [meant(a[lost], options)],
+            b,
+            x,
+            status,
+            options.assume_a == "pos",
+        )
+
+    def again(*arrays: NDArray[Any]) -> None:
+        solve = kernel
+        if options.assume_a in ("sym", "her"):  # scaled, they are not symmetric any more
+            solve = kernels.pick("gen", n, k, systems, dtype)
+        solve(*arrays, *(np.empty((2, len(arrays[-1]))) if diagnostics else ()))
+
+    return run
 
 
 def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
@@ -272,7 +305,11 @@ def least_squares(
     """The solution of least norm of one system; rcond: of singular values, not less than N eps."""
     if rcond is not None:
         rcond = max(rcond, len(a) * float(np.finfo(dtype).eps))
-    return np.linalg.lstsq(a.astype(dtype), b.astype(dtype), rcond=rcond)[0]
+    b = b.astype(dtype)
+    finite = np.isfinite(b).all(axis=0)
+    x = np.full((len(a), len(finite)), np.nan * dtype.type(1), dtype)
+    x[:, finite] = np.linalg.lstsq(a.astype(dtype), b[:, finite], rcond=rcond)[0]
+    return x
 
 
 def _gathered(
@@ -301,16 +338,17 @@ def _diagnose_scaled(
     """Diagnose systems whose norms are out of the kernel's range: in float64, A scaled to 1."""
     x, status, rcond, error = solution
     a, b, x = _gathered(a, b, x, problem, options, where)
-    error[where] = backward_errors(a, b, x)
-    rcond[where] = scaled_rconds(a)
-    status[where & (rcond < np.finfo(problem.dtype).eps)] = Status.ILL_CONDITIONED
+    error[where] = of_solved_columns(a, b, x)
+    rcond[where] = np.where(np.isnan(rcond[where]), scaled_rconds(a), rcond[where])
+    poor = where & (status == Status.OK) & (rcond < np.finfo(problem.dtype).eps)
+    status[poor] = Status.ILL_CONDITIONED
 
 
 def scaled_rconds(a: NDArray[Any]) -> NDArray[np.float64]:
     """Reciprocal condition numbers of any general matrices (M, N, N)."""
     a = a.astype(np.result_type(a, np.float64))
-    size = np.maximum(np.abs(a.real), np.abs(a.imag)).max(axis=(-2, -1), keepdims=True)
-    a = np.ldexp(1.0, -np.frexp(size)[1]) * a
+    with np.errstate(all="ignore"):
+        a = np.ascontiguousarray(shifted(a, -largest(exponents(a), (-2, -1))))
     zeros = np.zeros((*a.shape[:-1], 1), a.dtype)
     problem = describe(a.shape, a.dtype, zeros.shape, zeros.dtype)
     found, error = np.empty((2, len(a)))

@@ -48,11 +48,16 @@ def solve(a: Any, b: Any, options: Options) -> Any:
     return Solution(x, status, rcond, backward_error)
 
 
-def member(blocks: da.Array, item: int, ndim: int, dtype: DTypeLike) -> da.Array:
-    """One item of blocks that are tuples, over the first `ndim` axes."""
+def member(
+    blocks: da.Array, item: int, ndim: int, dtype: DTypeLike, last: tuple[int, ...] | None = None
+) -> da.Array:
+    """One item of blocks that are tuples, over the first `ndim` axes; `last`: the last's chunks."""
     axes = range(blocks.ndim)
     meta = _meta(ndim, dtype)
-    return da.blockwise(_item, axes[:ndim], blocks, axes, item=item, dtype=dtype, meta=meta)
+    adjusted = {} if last is None else {"adjust_chunks": {axes[ndim - 1]: last}}
+    return da.blockwise(
+        _item, axes[:ndim], blocks, axes, item=item, dtype=dtype, meta=meta, **adjusted
+    )
 
 
 def _item(solution: Any, item: int) -> Any:
@@ -158,19 +163,17 @@ def lstsq_block(
 
 
 def map_factored(
-    function: Any, lu: Any, order: Any, b: Any, problem: Problem, transposed: bool
+    function: Any, factors: tuple[Any, ...], b: Any, problem: Problem, transposed: bool
 ) -> da.Array:
-    """One `map_blocks` of a function of factors and right-hand sides."""
+    """One `map_blocks` of a function of factors, of lu first, and right-hand sides."""
+    lu = factors[0]
     if problem.vectors:
         b = _matrices(b, lu.ndim)
     leading = (lu, b) if isinstance(lu, da.Array) else (b, lu)
     batch_chunks = _batch_chunks(problem.batch_shape, *leading)
-    lu, order, b = (_follow(values, batch_chunks) for values in (lu, order, b))
     return da.map_blocks(
         function,
-        lu,
-        order,
-        b,
+        *(_follow(values, batch_chunks) for values in (*factors, b)),
         problem.dtype,
         transposed,
         chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),

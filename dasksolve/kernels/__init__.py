@@ -3,7 +3,9 @@
 Every kernel is called as ``kernel(a, b, x, status)`` with C-contiguous, native arrays: a (M, N, N)
 and b (M, N, K) are read, x (M, N, K) and status (M,) int8 are written, N ≥ 1, M ≥ 0, K ≥ 1, all
 of one dtype. It runs serially without the GIL, never raises, and gives the same bits for a system
-wherever that stands in the batch. x is NaN where the status is not OK.
+wherever that stands in the batch. x is NaN where the status is not OK; but of a system that is
+NONFINITE for some columns of its b alone, the others are solved. The status `UNBOUNDED` asks the
+caller to try once more: `scaling` does.
 
 The arithmetic is fixed, so that every kernel for general matrices gives the same bits. Pivots are
 the first of the largest |re| + |im| in their column, and are taken in panels of 8 (the last panel
@@ -264,10 +266,10 @@ def _factoring(make: Callable[..., Any], dtype: np.dtype[Any]) -> Kernel:
     return _ready(make(0), (read, write, order, STATUS, rcond))
 
 
-def substituting(k: int, dtype: np.dtype[Any], transposed: bool) -> Callable[..., bool]:
+def substituting(k: int, dtype: np.dtype[Any], transposed: bool) -> Callable[..., int]:
     """The kernel ``solve(lu, order, b, x)`` for k columns, with what `factoring` gives.
 
-    It returns whether `order` has nothing but rows; else it does nothing.
+    It returns one of `reuse.DAMAGED`, `FINE` and `SPOILT`.
     """
     method = reuse if k < MANY else reuse_many
     return _substituting(method.kernel, dtype, transposed)
@@ -276,7 +278,7 @@ def substituting(k: int, dtype: np.dtype[Any], transposed: bool) -> Callable[...
 @cache
 def _substituting(
     make: Callable[..., Any], dtype: np.dtype[Any], transposed: bool
-) -> Callable[..., bool]:
+) -> Callable[..., int]:
     read, write = _arrays(dtype)
     order = types.Array(types.int32, 2, "C", readonly=True)
     return _ready(make(0, transposed), (read, order, read, write))

@@ -6,6 +6,8 @@ the GIL, which the threads of a `prange` may take too. No address outlives the p
 is left to link, so that the code may be cached on disk: it asks by name, and imports what it needs.
 """
 
+from ctypes import c_byte
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -16,13 +18,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 from numba.np.numpy_support import as_dtype
 
-from dasksolve.kernels import is_few, pick
+from dasksolve.kernels import is_few, pick, scaling
+from dasksolve.kernels.diagnostics.verdicts import NONFINITE, UNBOUNDED
 from dasksolve.kernels.language.lanes import width
 
 ORDERS = 256
 """N from which on the table tells no N from another: kernels for one N alone are for small ones."""
 
-INTERFACE = 2
+INTERFACE = 3
 """Counted up when a kernel's arguments or the slots change: code on disk may be of an older one."""
 
 _WORD = ir.IntType(64)
@@ -41,6 +44,21 @@ def address(interface: int, char: int, n: int, k: int, systems: int) -> int:
         kernel: Any = pick("gen", n, k, systems, np.dtype(chr(char)))
         _found[kernel.address] = kernel
         return int(kernel.address)
+
+
+def solve_again(begin: int, char: int, n: int, k: int, systems: int, *pointers: int) -> int:
+    """Solve once more what the kernel found to be out of range, in arrays at these addresses."""
+    kernel = _found[begin]
+    shapes = (systems, n, n), (systems, n, k), (systems, n, k), (systems,)
+    dtype = np.dtype(chr(char))
+    a, b, x, status = (
+        np.ndarray(shape, kind, (c_byte * (prod(shape) * kind.itemsize)).from_address(pointer))
+        for shape, kind, pointer in zip(
+            shapes, (dtype, dtype, dtype, np.dtype(np.int8)), pointers, strict=True
+        )
+    )
+    scaling.solve_lost(kernel, lambda lost: [a[lost]], b, x, status)
+    return 1
 
 
 register_jitable(is_few)
@@ -67,21 +85,21 @@ def _look_up(typing_context, place, n, k, systems, x):
         found = builder.load_atomic(entry, "acquire", 8)
         result = cgutils.alloca_once_value(builder, found)
         with cgutils.if_unlikely(builder, cgutils.is_null(builder, found)):
-            _ask(context, builder, [_WORD(INTERFACE), char, *numbers], result)
+            _ask(context, builder, address, [_WORD(INTERFACE), char, *numbers], result)
             builder.store_atomic(builder.load(result), entry, "release", 8)
         return builder.load(result)
 
     return types.intp(types.intp, types.intp, types.intp, types.intp, x), emit
 
 
-def _ask(context, builder, numbers, result):
-    """Put what `address` returns into `result`; an exception is printed."""
+def _ask(context, builder, function, numbers, result):
+    """Put what a function of this module returns into `result`; an exception is printed."""
     api = context.get_python_api(builder)
     state = api.gil_ensure()
     module = api.import_module(context.insert_const_string(builder.module, __name__))
     with cgutils.if_likely(builder, cgutils.is_not_null(builder, module)):
         objects = list(map(api.long_from_longlong, numbers))
-        answer = api.call_method(module, address.__name__, objects)
+        answer = api.call_method(module, function.__name__, objects)
         with cgutils.if_likely(builder, cgutils.is_not_null(builder, answer)):
             builder.store(api.long_as_longlong(answer), result)
             api.decref(answer)
@@ -107,6 +125,27 @@ def _call(typing_context, begin, a, b, x, status):
     return types.none(types.intp, *arrays), emit
 
 
+@intrinsic
+def _solve_again(typing_context, begin, a, b, x, status):
+    """Have Python solve once more what was out of range."""
+    char = _WORD(ord(as_dtype(x.dtype).char))
+
+    def emit(context, builder, signature, arguments):
+        begin, *values = arguments
+        arrays = [
+            context.make_array(kind)(context, builder, value=value)
+            for kind, value in zip(signature.args[1:], values, strict=True)
+        ]
+        systems, n, k = cgutils.unpack_tuple(builder, arrays[2].shape)
+        pointers = [builder.ptrtoint(array.data, _WORD) for array in arrays]
+        result = cgutils.alloca_once_value(builder, _WORD(0))
+        numbers = [begin, char, n, k, systems, *pointers]
+        _ask(context, builder, solve_again, numbers, result)
+        return context.get_dummy_value()
+
+    return types.none(types.intp, a, b, x, status), emit
+
+
 def kernel_for(n, k, systems, x):
     """Inside compiled code: the address of the kernel that suits so many systems of x's dtype."""
     raise NotImplementedError
@@ -127,3 +166,11 @@ def _kernel_for(n, k, systems, x):
 def call(begin, a, b, x, status):
     """Inside compiled code: call the kernel at `begin`; all arrays as `kernels` wants them."""
     _call(begin, a, b, x, status)  # type: ignore[call-arg]  # numba gives the first
+    lost = False
+    for verdict in status:
+        lost |= verdict == UNBOUNDED
+    if lost:
+        _solve_again(begin, a, b, x, status)
+        for m in range(len(status)):  # where that failed, too
+            if status[m] == UNBOUNDED:
+                status[m] = NONFINITE

@@ -18,7 +18,7 @@ from dasksolve.kernels.diagnostics.verdicts import (
     judge,
     record,
     reject_band,
-    undefined,
+    reject_system,
     weigh,
 )
 from dasksolve.kernels.language.lanes import (
@@ -34,7 +34,7 @@ from dasksolve.kernels.language.lanes import (
 from dasksolve.kernels.language.tiles import deal, lane_count, systems_of_lanes, tile
 from dasksolve.status import Status
 
-OK, NONFINITE = int(Status.OK), int(Status.NONFINITE)
+OK = int(Status.OK)
 # Right-hand sides solved at a time: the tile of an order of 10⁴ is large enough.
 CHUNK = 8
 
@@ -212,11 +212,9 @@ def band_kernel(_):
         if failed:
             for m in range(systems):
                 if status[m] != OK:
-                    x[m] = undefined(x)
-                    given = finite(diagonal[m]) and finite(b[m])
+                    given = finite(diagonal[m])
                     if n > 1:
                         given = given and finite(lower[m, 1:]) and finite(upper[m, :-1])
-                    if not given:
-                        status[m] = NONFINITE
+                    status[m] = reject_system(b, x, m, status[m], given)
 
     return solve

@@ -6,6 +6,7 @@ from families import DTYPES, numbers, same_bits
 
 from dasksolve import kernels
 from dasksolve.kernels import compiled, pick
+from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
 from dasksolve.kernels.language.lanes import width
 from dasksolve.kernels.lu import fixed, interleaved, single
 from dasksolve.status import Status
@@ -32,7 +33,10 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
     b[11, 1, 0] = np.inf
     a[13] *= np.finfo(dtype).tiny / 16
     x, status = solve(compiled(single.kernel, 0, dtype), a, b)
-    assert {Status.OK, Status.SINGULAR, Status.NONFINITE} == set(status.tolist())
+    assert {Status.OK, Status.SINGULAR, Status.NONFINITE, UNBOUNDED} == set(status.tolist())
+    assert status[[7, 11, 13]].tolist() == [Status.NONFINITE, Status.NONFINITE, UNBOUNDED]
+    assert np.isnan(x[7]).all()
+    assert np.isnan(x[11]).all(axis=0).tolist() == [True] + [False] * (k - 1)
     others = [compiled(interleaved.kernel, 0, dtype)] if n >= 8 else []
     others += [compiled(fixed.kernel, n, dtype)] if n <= 12 else []
     for other in others:

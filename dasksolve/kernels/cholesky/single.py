@@ -14,7 +14,13 @@ import numpy as np
 from llvmlite import ir
 
 from dasksolve.kernels.compiling.jit import jit, part
-from dasksolve.kernels.diagnostics.verdicts import judge_positive, reject_band, weigh
+from dasksolve.kernels.diagnostics.verdicts import (
+    OK,
+    UNBOUNDED,
+    judge_positive,
+    reject_band,
+    weigh,
+)
 from dasksolve.kernels.language.blocks import (
     ROWS,
     get,
@@ -57,9 +63,6 @@ from dasksolve.kernels.language.values import (
 )
 from dasksolve.kernels.lu.panel import every_lane
 from dasksolve.kernels.triangular.triangles import minus
-from dasksolve.status import Status
-
-OK, NONFINITE = int(Status.OK), int(Status.NONFINITE)
 
 
 def columns(rows):
@@ -302,7 +305,7 @@ def kernel(_, lower):
                     check = check + solve_matrix(b, x, m, j, u, last, inverses, count)
             verdict = int(lane(flaw, 0))
             if verdict == OK and any_lane(check != magnitude(splat(0, u))):
-                verdict = NONFINITE
+                verdict = UNBOUNDED
             status[m] = verdict
             failed |= verdict != OK
         if failed:

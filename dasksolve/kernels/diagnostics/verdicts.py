@@ -10,6 +10,8 @@ from dasksolve.status import Status
 
 OK, SINGULAR, NONFINITE = int(Status.OK), int(Status.SINGULAR), int(Status.NONFINITE)
 NOT_POSITIVE_DEFINITE = int(Status.NOT_POSITIVE_DEFINITE)
+UNBOUNDED = -2
+"""A kernel's own: A and a column of b are finite, but elimination or x over- or underflowed."""
 
 
 def limits(real):
@@ -48,7 +50,7 @@ def weigh(check, x):
 def record(status, first, last, flaw, check, full=False):
     """Write the status of each system of a tile, `full` or not; whether any of them is not OK."""
     unbounded = (flaw == flaw.fill(OK)) & (check != check.fill(0))
-    flaw = where(unbounded, flaw.fill(NONFINITE), flaw)
+    flaw = where(unbounded, flaw.fill(UNBOUNDED), flaw)
     if full:
         status.store(first, status.integers(flaw))
     else:
@@ -71,6 +73,47 @@ def finite(values):
 
 
 @part
+def finite_column(values, m, j):
+    """Whether all of values[m, :, j] is."""
+    total = 0.0
+    for i in range(values.shape[1]):
+        total += abs(values[m, i, j] - values[m, i, j])
+    return total == 0
+
+
+@part
+def spoil_column(x, m, j):
+    for i in range(x.shape[1]):
+        x[m, i, j] = undefined(x)
+
+
+@part
+def spoil_columns(x, m):
+    """Make NaN the columns of x[m] that are not finite."""
+    for j in range(x.shape[2]):
+        if not finite_column(x, m, j):
+            spoil_column(x, m, j)
+
+
+@part
+def reject_system(b, x, m, verdict, given):
+    """Leave no number in x[m] that is no answer, where `given` says whether A is finite.
+
+    Returns the status. The verdict UNBOUNDED says that elimination is sound: then columns of x that
+    are finite stay. A column of b that is not finite can blame nothing but itself, so that the
+    verdict on A stands if there is another.
+    """
+    lost = False
+    for j in range(b.shape[2]):
+        if not given or verdict != UNBOUNDED or not finite_column(x, m, j):
+            spoil_column(x, m, j)
+            lost |= finite_column(b, m, j)
+    if not given or not lost:
+        return NONFINITE
+    return UNBOUNDED if verdict == NONFINITE else verdict
+
+
+@part
 def finite_band(a, below, above, hermitian):
     """`finite` for so many diagonals below and above the main one, real if `hermitian`."""
     n = len(a)
@@ -87,12 +130,11 @@ def reject_band(a, b, x, status, below, above, hermitian):
     """`reject` where no other diagonals are read."""
     for m in range(len(status)):
         if status[m] != OK:
-            x[m] = undefined(x)
-            if not (finite_band(a[m], below, above, hermitian) and finite(b[m])):
-                status[m] = NONFINITE
+            given = finite_band(a[m], below, above, hermitian)
+            status[m] = reject_system(b, x, m, status[m], given)
 
 
 @part
 def reject(a, b, x, status):
-    """Give the systems that are not OK an x of NaN, and their own NaN or Inf the blame for it."""
+    """Give what is no answer the value NaN, and a system's own NaN or Inf the blame for it."""
     reject_band(a, b, x, status, len(a[0]), len(a[0]), False)

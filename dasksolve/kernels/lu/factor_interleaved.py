@@ -11,6 +11,7 @@ from dasksolve.kernels.diagnostics.verdicts import (
     NONFINITE,
     OK,
     SINGULAR,
+    UNBOUNDED,
     finite,
     record,
     undefined,
@@ -68,10 +69,11 @@ def conclude(a, lu, order, status, rcond):
             lu[m] = undefined(lu)
             for k in range(a.shape[1]):  # to assign an array takes 1 s more to compile
                 order[m, k] = k
-            if finite(a[m]):
-                rcond[m] = 0 if status[m] == SINGULAR else np.nan
-            else:
-                status[m], rcond[m] = NONFINITE, np.nan
+            if not finite(a[m]):
+                status[m] = NONFINITE
+            elif status[m] == NONFINITE:
+                status[m] = UNBOUNDED
+            rcond[m] = 0 if status[m] == SINGULAR else np.nan
 
 
 def factor(a, lu, order, status, rcond):

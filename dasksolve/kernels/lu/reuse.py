@@ -21,7 +21,7 @@ from numba import types
 
 from dasksolve.kernels.compiling.jit import jit, part
 from dasksolve.kernels.diagnostics.norms import totals
-from dasksolve.kernels.diagnostics.verdicts import undefined, weigh
+from dasksolve.kernels.diagnostics.verdicts import spoil_columns, weigh
 from dasksolve.kernels.language.blocks import (
     DOWN,
     UP,
@@ -51,6 +51,8 @@ from dasksolve.kernels.lu.panel import every_lane
 
 tile: Any = tiles_of(lambda dtype: PANEL)
 
+# What became of x.
+DAMAGED, FINE, SPOILT = range(3)
 # Right-hand sides that are solved at a time, since each waits for itself. They are of parts of the
 # batch that are far apart, so that each part is read in sequence.
 TOGETHER = 3
@@ -269,15 +271,16 @@ def are_rows(order):
 def kernel(_, across):
     """The kernel ``solve(lu, order, b, x)``; `across`: with the transposed matrices.
 
-    Row i of L U is row order[m, i] of a[m]. x is NaN where it is not finite. It returns whether
-    `order` has nothing but rows; else it does nothing.
+    Row i of L U is row order[m, i] of a[m]. A column of x that is not finite is NaN. It returns
+    DAMAGED, and does nothing, if `order` has anything but rows; SPOILT if there are such columns.
     """
 
     @jit
     def solve(lu, order, b, x):
         systems, n, columns = b.shape
         if not are_rows(order):
-            return False
+            return DAMAGED
+        fine = FINE
         panels, count = -(-n // PANEL), systems * columns
         groups = -(-count // TOGETHER)
         apart, step = (groups, 1) if columns == 1 else (1, TOGETHER)
@@ -288,7 +291,8 @@ def kernel(_, across):
             substitute(lu, order, b, x, spoilt, v, apart, count - 1, n, columns, t, across)
         for m in range(systems):
             if spoilt[m]:
-                x[m] = undefined(x)
-        return True
+                spoil_columns(x, m)
+                fine = SPOILT
+        return fine
 
     return solve

@@ -6,7 +6,7 @@ A system at a time is put where `blocked` would have it, whose columns are vecto
 import numpy as np
 
 from dasksolve.kernels.compiling.jit import jit, part
-from dasksolve.kernels.diagnostics.verdicts import undefined
+from dasksolve.kernels.diagnostics.verdicts import spoil_columns
 from dasksolve.kernels.language.blocks import (
     integer,
     lane_count,
@@ -90,7 +90,8 @@ def kernel(_, across):
     def solve(lu, rows, b, x):
         systems, n, _ = b.shape
         if not reuse.are_rows(rows):
-            return False
+            return reuse.DAMAGED
+        fine = reuse.FINE
         count = lane_count(lu)
         blocks = -(-n // count)
         last, span = blocks * count, blocks | 1
@@ -107,7 +108,8 @@ def kernel(_, across):
             else:
                 sound = solve_columns(b, x, m, f, order, u, inverses, y)
             if not sound:
-                x[m] = undefined(x)
-        return True
+                spoil_columns(x, m)
+                fine = reuse.SPOILT
+        return fine
 
     return solve

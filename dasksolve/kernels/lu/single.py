@@ -21,7 +21,7 @@ from dasksolve.kernels.diagnostics.condition import (
     trial_norm,
 )
 from dasksolve.kernels.diagnostics.norms import doubt, measure, workspace
-from dasksolve.kernels.diagnostics.verdicts import undefined
+from dasksolve.kernels.diagnostics.verdicts import NONFINITE, OK, UNBOUNDED, reject
 from dasksolve.kernels.language.blocks import (
     ROWS,
     get,
@@ -45,9 +45,6 @@ from dasksolve.kernels.language.blocks import (
 )
 from dasksolve.kernels.language.lanes import PANEL, any_lane, highest, lane, splat, unsigned_zero
 from dasksolve.kernels.lu.panel import factor_panel
-from dasksolve.status import Status
-
-OK, NONFINITE = int(Status.OK), int(Status.NONFINITE)
 
 
 @part
@@ -196,7 +193,7 @@ def inverse_norm(f, order, u, inverses, y, n, sizes):
 
 def solve(a, b, x, status, rcond=None, backward_error=None):
     """Solve a[m] x[m] = b[m] for every m; a (M, N, N), b and x (M, N, K), status (M,)."""
-    systems, n, columns = b.shape
+    systems, n, _ = b.shape
     count = lane_count(a)
     blocks = -(-n // count)
     last = blocks * count
@@ -211,23 +208,23 @@ def solve(a, b, x, status, rcond=None, backward_error=None):
     if rcond is not None:
         vectors, sums = workspace(a)
         sizes = np.empty(last, a.real.dtype)
+    failed = False
     for m in range(systems):
-        sound = read_system(a, m, f, order)
-        sound &= finite(b, m * n * columns, (m + 1) * n * columns, f)
-        verdict = OK if sound else NONFINITE
+        verdict = OK if read_system(a, m, f, order) else NONFINITE
         for j in range(blocks):
             if verdict == OK:
                 update(f, p, j, order, u, a, (m + 1) * n * n)
                 verdict = factor_panel(p, f, j, order, u, j * (last + count), inverses, blocks)
                 keep_multipliers(f, p, j, order)
         if verdict == OK and not solve_columns(b, x, m, f, order, u, inverses, y):
-            verdict = NONFINITE
-        if verdict != OK:
-            x[m] = undefined(x)
+            verdict = UNBOUNDED
         status[m] = verdict
+        failed |= verdict != OK
         if rcond is not None and verdict == OK:
             rcond[m] = inverse_norm(f, order, u, inverses, y, n, sizes)
             measure(a, b, x, m, m + 1, rcond, backward_error, vectors, sums)
+    if failed:
+        reject(a, b, x, status)
     if rcond is not None:
         doubt(a, status, rcond, backward_error)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dasksolve.kernels.compiling.jit import jit
-from dasksolve.kernels.diagnostics.verdicts import NONFINITE, OK, reject_band, weigh
+from dasksolve.kernels.diagnostics.verdicts import OK, UNBOUNDED, reject_band, weigh
 from dasksolve.kernels.language.blocks import lane_count, load_first, store_first, tile
 from dasksolve.kernels.language.lanes import any_lane, lane, magnitude, splat, unsigned_zero
 from dasksolve.kernels.triangular.interleaved import backward_rows, forward_rows
@@ -34,7 +34,7 @@ def kernel(_, lower):
                     store_first(x, at + i * columns, left, unsigned_zero(t[0, i]))
             status[m] = int(lane(flaw, 0))
             if status[m] == OK and any_lane(check != magnitude(splat(0, t))):
-                status[m] = NONFINITE
+                status[m] = UNBOUNDED
             failed |= status[m] != OK
         if failed:
             below, above = (n, 0) if lower else (0, n)
