@@ -49,8 +49,9 @@ def solve(a: Any, b: Any) -> NDArray[Any]:
     Raises
     ------
     numpy.linalg.LinAlgError
-        A system is singular, or a is not square. Numba loses what is raised inside a ``prange``:
-        call `solve_into` there.
+        A system is singular, or a is not square. Call `solve_into` inside a ``prange``: numba
+        loses what is raised there, and with it the turns of the loop that the thread had still to
+        do.
     ValueError
         The shapes do not fit.
     numba.core.errors.TypingError

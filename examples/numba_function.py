@@ -52,10 +52,17 @@ status = np.empty(CELLS, np.int8)
 a[123] = np.eye(N) / DT  # makes I - dt A exactly zero in one cell
 
 
-@numba.njit
+@numba.njit(parallel=True)
 def one_step(a, u, dt, x, status):
-    """Take one step, and note which cells have no solution instead of raising."""
-    dasksolve.nopython.solve_into(np.eye(a.shape[1]) - dt * a, u, x, status)
+    """Take one step, and note which cells have no solution.
+
+    In a prange nothing may be raised: numba loses it, and with it the rest of the thread's cells.
+    """
+    size = 1000
+    for part in numba.prange(-(-len(u) // size)):
+        cells = slice(part * size, (part + 1) * size)
+        matrices = np.eye(a.shape[1]) - dt * a[cells]
+        dasksolve.nopython.solve_into(matrices, u[cells], x[cells], status[cells])
 
 
 one_step(a, u, DT, x, status)

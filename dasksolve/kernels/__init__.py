@@ -30,14 +30,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import from_dtype, types
-from numba.core.compiler_lock import global_compiler_lock
 from numpy.typing import NDArray
 
 from dasksolve.kernels import diagonal, fixed, tridiagonal
 from dasksolve.kernels.cholesky import interleaved as cholesky_interleaved
 from dasksolve.kernels.cholesky import single as cholesky_single
+from dasksolve.kernels.compiling import forking
 from dasksolve.kernels.compiling.child import compile_apart, compiling_apart
-from dasksolve.kernels.compiling.jit import collecting_only_new, has_cache, warn_without_fma
+from dasksolve.kernels.compiling.jit import compilation, has_cache, warn_without_fma
 from dasksolve.kernels.diagnostics import errors
 from dasksolve.kernels.diagnostics import residuals as extended_residuals
 from dasksolve.kernels.language.lanes import PANEL, width
@@ -67,8 +67,9 @@ __all__ = [
 ]
 
 Kernel = Callable[..., None]
-ARITHMETIC = "1" if FMA else "1 without fma"
+ARITHMETIC = "2" if FMA else "2 without fma"
 """Counted up when any answer changes by a bit: `check_zarr` then compares within bounds."""
+forking.register()
 STATUS = types.Array(types.int8, 1, "C")
 
 
@@ -368,7 +369,7 @@ def _arrays(dtype: np.dtype[Any]) -> tuple[Any, Any]:
 
 def _ready(dispatcher: Any, signature: tuple[Any, ...]) -> Any:
     warn_without_fma()
-    with collecting_only_new(), global_compiler_lock:
+    with compilation():
         dispatcher.compile(signature)
         # Now: processes that compile apart give their kernels the same name, and asked for it later
         # numba finds the one that was loaded last.

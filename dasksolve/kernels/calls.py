@@ -8,13 +8,13 @@ is left to link, so that the code may be cached on disk: it asks by name, and im
 
 from ctypes import c_byte
 from math import prod
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, overload, register_jitable
 from numba.np.numpy_support import as_dtype
 
@@ -29,7 +29,6 @@ INTERFACE = 3
 """Counted up when a kernel's arguments or the slots change: code on disk may be of an older one."""
 
 _WORD = ir.IntType(64)
-_lock = Lock()
 _found: dict[int, Any] = {}  # keeps the code at an address from being freed
 
 
@@ -40,7 +39,7 @@ def address(interface: int, char: int, n: int, k: int, systems: int) -> int:
             "a function that numba cached on disk was compiled with another version of dasksolve; "
             "delete its __pycache__, or save its source again"
         )
-    with _lock:
+    with global_compiler_lock:
         kernel: Any = pick("gen", n, k, systems, np.dtype(chr(char)))
         _found[kernel.address] = kernel
         return int(kernel.address)

@@ -217,3 +217,61 @@ def test_a_full_disk(package):
     """
     assert run(package, before=before) == (True, 0)
     assert run(package)[0]
+
+
+def python(program, **environment):
+    """Run a program in a new process."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_kernels_are_compiled_where_functions_are_left_to_python():
+    program = """
+        import numba, numpy as np, dasksolve
+
+        @numba.njit
+        def solved(a, b):
+            return dasksolve.nopython.solve(a, b)
+
+        x, status = np.empty((1, 2)), np.empty(1, np.int8)
+        dasksolve.nopython.solve_into(2 * np.eye(2)[None], np.ones((1, 2)), x, status)
+        print(type(solved).__name__, solved(2 * np.eye(2)[None], np.ones((1, 2))), x, status)
+    """
+    result = python(program, NUMBA_DISABLE_JIT="1")
+    assert (result.stdout, result.stderr) == ("function [[0.5 0.5]] [[0.5 0.5]] [0]\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_forks_when_nothing_is_being_compiled():
+    program = """
+        import os, signal, threading, warnings
+        import numpy as np, dasksolve
+        from numba.core.compiler_lock import global_compiler_lock
+
+        warnings.simplefilter("ignore")  # forked while there are threads
+        compiles, forked = threading.Event(), threading.Event()
+
+        def compile():
+            with global_compiler_lock:
+                compiles.set()
+                forked.wait(1)
+
+        thread = threading.Thread(target=compile)
+        thread.start()
+        compiles.wait()
+        child = os.fork()
+        forked.set()
+        if child == 0:
+            signal.alarm(60)
+            dasksolve.solve(np.eye(2), np.ones(2))
+            os._exit(0)
+        thread.join()
+        print(os.waitpid(child, 0)[1])
+    """
+    result = python(program)
+    assert (result.stdout, result.stderr) == ("0\n", "")

@@ -11,16 +11,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numba
 from numba import types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 from numba.core.runtime.nrt import rtsys
 
 from dasksolve.errors import PerformanceWarning
-from dasksolve.kernels.language.target import FMA, VECTOR_BYTES
+from dasksolve.kernels.language.target import FMA, VECTOR_BYTES, config
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def part(function: Callable[..., Any]) -> Any:
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a kernel when it is first needed, unless an earlier process did."""
-    dispatcher = numba.njit(**_OPTIONS)(function)
+    dispatcher: Any = CPUDispatcher(function, targetoptions={**_OPTIONS, "nopython": True})
     try:
         dispatcher._cache = _Cache(function)
     except RuntimeError:  # numba found no place that it may write to
@@ -207,6 +207,20 @@ def warn_without_fma() -> None:
             PerformanceWarning,
             stacklevel=4,
         )
+
+
+@contextmanager
+def compilation() -> Iterator[None]:
+    """Within: compile, alone, and even where NUMBA_DISABLE_JIT leaves functions to Python.
+
+    What kernels are made of is no Python: they run compiled beside a user's functions that do not.
+    """
+    with collecting_only_new(), global_compiler_lock:
+        disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0
+        try:
+            yield
+        finally:
+            config.DISABLE_JIT = disabled
 
 
 @contextmanager
