@@ -4,9 +4,7 @@ from typing import Any
 
 import numpy as np
 from numba import from_dtype, types
-from numba.core.errors import NumbaTypeError
 from numba.extending import overload, register_jitable
-from numba.np.numpy_support import as_dtype
 from numpy.typing import NDArray
 
 from dasksolve.batch import eager
@@ -15,6 +13,7 @@ from dasksolve.batch.pieces import piece_size
 from dasksolve.batch.problem import describe
 from dasksolve.kernels.calls import call, kernel_for
 from dasksolve.kernels.compiling.jit import jit
+from dasksolve.kernels.language.backend import NumbaTypeError, as_dtype
 from dasksolve.status import Status
 
 PENDING, OK, SINGULAR = int(Status.PENDING), int(Status.OK), int(Status.SINGULAR)
@@ -54,7 +53,7 @@ def solve(a: Any, b: Any) -> NDArray[Any]:
         do.
     ValueError
         The shapes do not fit.
-    numba.core.errors.TypingError
+    numba.TypingError
         While compiling: a dtype or a number of dimensions that is none of the above.
 
     See Also
@@ -102,7 +101,7 @@ def solve_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
 
     Raises
     ------
-    numba.core.errors.TypingError
+    numba.TypingError
         While compiling: a dtype or a number of dimensions that does not fit.
 
     Examples

@@ -145,7 +145,7 @@ def _factor_scaled(
 
 
 _DAMAGED = (
-    "the factors are damaged or incomplete: there are rows in their order that are none; factor "
+    "the factors are damaged or incomplete: they name rows that a matrix does not have; factor "
     "and write them again"
 )
 

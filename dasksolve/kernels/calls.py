@@ -11,15 +11,12 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, overload, register_jitable
-from numba.np.numpy_support import as_dtype
 
 from dasksolve.kernels import is_few, pick, scaling
 from dasksolve.kernels.diagnostics.verdicts import NONFINITE, UNBOUNDED
+from dasksolve.kernels.language.backend import as_dtype, cgutils, global_compiler_lock, ir
 from dasksolve.kernels.language.lanes import width
 
 ORDERS = 256

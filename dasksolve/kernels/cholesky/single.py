@@ -11,7 +11,6 @@ diagonal block are factored. The columns of b come last, and become those of y =
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 
 from dasksolve.kernels.compiling.jit import jit, part
 from dasksolve.kernels.diagnostics.verdicts import (
@@ -52,15 +51,7 @@ from dasksolve.kernels.language.lanes import (
     where,
 )
 from dasksolve.kernels.language.tiles import transpose
-from dasksolve.kernels.language.values import (
-    INDEX,
-    Index,
-    Pair,
-    Variable,
-    Vector,
-    index_value,
-    loop,
-)
+from dasksolve.kernels.language.values import Pair, Variable, lane_numbers, loop
 from dasksolve.kernels.lu.panel import every_lane
 from dasksolve.kernels.triangular.triangles import minus
 
@@ -73,10 +64,9 @@ def columns(rows):
 @operation(nothing)
 def load_columns(u, to, a, start, i, j, n):
     """Rows j … of U in block column i / lanes: the conjugates of columns j … of rows i … of a."""
-    builder, count, rows = u.builder, u.lanes.count, []
+    count, rows = u.lanes.count, []
     for r in range(count):
-        inside = builder.icmp_signed("<", index_value(i + r), index_value(n))
-        valid = Index(builder, builder.select(inside, (n + j * -1).value, INDEX(0)))
+        valid = (i + r < n).choose(n + j * -1, 0)
         rows.append(load_first(a, start + (i + r) * n + j, valid, u))
     for c, x in enumerate(columns(rows)):
         u[to + c, 0] = conjugate(x)
@@ -196,16 +186,11 @@ def retreat(u, last, inverses, count):
         put(u, rows_from(y + i), 0, solved_last_first(block, u, rows, i % count, inverses, i))
 
 
-def lane_numbers(u):
-    """0, 1, 2 … as integers."""
-    kind = ir.VectorType(INDEX, u.lanes.count)
-    return Vector(u.builder, ir.Constant(kind, list(range(u.lanes.count))))
-
-
 @operation(nothing)
 def advance_vector(u, y, i, first, last, inverses, blocks):
     """Solve for block i of the vector y = U⁻ᴴ b, and take it out of those after it."""
-    count, lanes = u.lanes.count, lane_numbers(u)
+    count = u.lanes.count
+    lanes = lane_numbers(u.builder, count)
     x, known = y[0, i], []
     for k in range(count):
         number = every_lane(x, k)
@@ -223,7 +208,8 @@ def advance_vector(u, y, i, first, last, inverses, blocks):
 @operation(nothing)
 def retreat_vector(u, y, i, first, inverses):
     """Solve for block i of the vector x = U⁻¹ y, and take it out of those before it."""
-    count, lanes = u.lanes.count, lane_numbers(u)
+    count = u.lanes.count
+    lanes = lane_numbers(u.builder, count)
 
     def block(j):
         return columns([u[first + j * count + r, 0] for r in range(count)])

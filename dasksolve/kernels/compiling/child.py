@@ -8,9 +8,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
-from numba.core.compiler_lock import global_compiler_lock
-
 from dasksolve.kernels.compiling.jit import is_cached
+from dasksolve.kernels.language.backend import global_compiler_lock
 
 _wanted = ContextVar("compile apart", default=False)
 _CHILD = """

@@ -2,7 +2,7 @@
 
 import os
 
-from numba.core.compiler_lock import global_compiler_lock
+from dasksolve.kernels.language.backend import global_compiler_lock
 
 
 def register() -> None:

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from numba import types
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import CPUDispatcher
-from numba.core.runtime.nrt import rtsys
 
 from dasksolve.errors import PerformanceWarning
+from dasksolve.kernels.language.backend import (
+    Compiler,
+    CompileResultCacheImpl,
+    CPUDispatcher,
+    FunctionCache,
+    IndexDataCacheFile,
+    JITCodeLibrary,
+    global_compiler_lock,
+    rtsys,
+)
 from dasksolve.kernels.language.target import FMA, VECTOR_BYTES, config
 
 logger = logging.getLogger(__name__)

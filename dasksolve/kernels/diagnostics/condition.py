@@ -18,7 +18,11 @@ SLANT = 0.7071
 
 @part
 def trial(i, c, n):
-    """Element i of the vectors to begin with: all ones, and gecon's last resort."""
+    """Element i of the vectors to begin with.
+
+    The first is of ones. The second has alternating signs and grows from 1 to 2: LAPACK's gecon
+    tries it last, against matrices that were made to mislead the other steps.
+    """
     return (1 + i / max(n - 1, 1)) * (1 - 2 * (i & 1)) if c else 1.0
 
 

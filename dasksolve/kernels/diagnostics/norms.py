@@ -7,7 +7,6 @@ of Numerical Algorithms*, section 7.1). What is out of range here is left NaN, f
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 
 from dasksolve.kernels.compiling.jit import part
@@ -16,7 +15,7 @@ from dasksolve.kernels.diagnostics.verdicts import OK, SINGULAR
 from dasksolve.kernels.language.blocks import ROWS, load_first, put_number, put_numbers
 from dasksolve.kernels.language.lanes import fma, fnma, highest, nothing, operation, splat, width
 from dasksolve.kernels.language.tiles import tiles_of
-from dasksolve.kernels.language.values import INDEX, Emitted, Index, Pair, Variable, loop
+from dasksolve.kernels.language.values import INDEX, Index, Pair, Variable, loop, real
 from dasksolve.status import Status
 
 ILL_CONDITIONED = int(Status.ILL_CONDITIONED)
@@ -44,8 +43,9 @@ def quick_modulus(x):
     return fma(x.real, x.real, x.imag * x.imag).call("sqrt")
 
 
-# Less half of the bits of a number: the reciprocal of its root, to 3.5 %.
-MAGIC = {"float": 0x5F3759DF, "double": 0x5FE6EB50C7B537A9}
+# The bits of a positive number, taken as an integer and halved (which halves its exponent), then
+# subtracted from one of these, are those of the reciprocal of its root, to 3.5 %.
+MAGIC_SINGLE, MAGIC_DOUBLE = 0x5F3759DF, 0x5FE6EB50C7B537A9
 
 
 def near_modulus(x):
@@ -55,12 +55,10 @@ def near_modulus(x):
     """
     if not isinstance(x, Pair):
         return abs(x)
-    square, builder = fma(x.real, x.real, x.imag * x.imag), x.builder
-    number = str(square.value.type.element)
-    bits = ir.VectorType(ir.IntType(32 if number == "float" else 64), square.count)
-    half = builder.lshr(builder.bitcast(square.value, bits), bits([1] * square.count))
-    guess = builder.sub(bits([MAGIC[number]] * square.count), half)
-    inverse = square.new(builder.bitcast(guess, square.value.type))
+    square = fma(x.real, x.real, x.imag * x.imag)
+    bits = square.bits
+    magic = bits.fill(MAGIC_SINGLE if square.single else MAGIC_DOUBLE)
+    inverse = (magic - (bits >> 1)).numbers(square)
     root = square * inverse
     one = root * inverse
     step = [square.fill(0.99989 * c / 8) for c in (15, 10, 3)]
@@ -78,7 +76,7 @@ def limits(lanes):
 @operation(lambda a: types.UniTuple(types.float64, 2))
 def measurable(a):
     """The limits for the dtype of a."""
-    return tuple(Emitted(a.builder, ir.Constant(ir.DoubleType(), x)) for x in limits(a.lanes))
+    return tuple(real(a.builder, x) for x in limits(a.lanes))
 
 
 def totals(rows):

@@ -1,7 +1,6 @@
 """Residuals in twice the working precision, for iterative refinement."""
 
 import numpy as np
-from llvmlite import ir
 
 from dasksolve.kernels.compiling.jit import jit
 from dasksolve.kernels.diagnostics.norms import gather, lane_count, tile
@@ -20,8 +19,7 @@ def two_sum(x, y):
 
 def split(x):
     """x in two halves, whose products are exact (Veltkamp; Higham, problem 2.22)."""
-    float32 = isinstance(x.value.type.element, ir.FloatType)
-    scaled = x * x.fill((1 << (12 if float32 else 27)) + 1)
+    scaled = x * x.fill((1 << (12 if x.single else 27)) + 1)
     high = scaled - (scaled - x)
     return high, x - high
 

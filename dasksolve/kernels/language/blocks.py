@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
+from dasksolve.kernels.language.backend import cgutils, ir
 from dasksolve.kernels.language.lanes import (
     PANEL,
     fma,

@@ -10,11 +10,10 @@ import operator
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model
 
+from dasksolve.kernels.language.backend import AbstractTemplate, infer_global, ir, signature
 from dasksolve.kernels.language.target import VECTOR_BYTES
 from dasksolve.kernels.language.values import (
     INDEX,

@@ -7,9 +7,8 @@ import os
 import re
 from typing import Any
 
-from llvmlite import binding
-from numba.core import config as settings
-from numba.core.codegen import get_host_cpu_features, initialize_llvm
+from dasksolve.kernels.language.backend import binding, get_host_cpu_features, initialize_llvm
+from dasksolve.kernels.language.backend import config as settings
 
 config: Any = settings  # numba sets its members from the environment
 VARIABLE = "DASKSOLVE_VECTOR_BYTES"

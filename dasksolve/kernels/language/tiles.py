@@ -3,11 +3,10 @@
 import operator
 from typing import Any
 
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+from dasksolve.kernels.language.backend import cgutils, ir
 from dasksolve.kernels.language.lanes import (
     LIFT,
     Lanes,

@@ -4,9 +4,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils
-
+from dasksolve.kernels.language.backend import cgutils, ir
 from dasksolve.kernels.language.target import FMA
 
 INDEX = ir.IntType(64)
@@ -94,10 +92,30 @@ class Vector(Emitted):
     def new(self, value):
         return Vector(self.builder, value)
 
+    @property
+    def single(self):
+        """Whether these are real numbers of single precision."""
+        return isinstance(self.value.type.element, ir.FloatType)
+
+    @property
+    def bits(self):
+        """The bits of real numbers, as integers: of those without sign in the same order."""
+        kind = ir.VectorType(ir.IntType(32 if self.single else 64), self.count)
+        return self.new(self.builder.bitcast(self.value, kind))
+
+    def numbers(self, like):
+        """The real numbers of the type of `like` that have these `bits`."""
+        return self.new(self.builder.bitcast(self.value, like.value.type))
+
+    @property
+    def ramp(self):
+        """0, 1, 2 … in a vector of this type."""
+        return self.new(ir.Constant(self.value.type, list(range(self.count))))
+
     def call(self, name, *others):
         """The LLVM intrinsic `name` of this vector and `others`."""
         vector = self.value.type
-        suffix = "f32" if isinstance(vector.element, ir.FloatType) else "f64"
+        suffix = "f32" if self.single else "f64"
         kind = ir.FunctionType(vector, [vector] * (1 + len(others)))
         name = f"llvm.{name}.v{vector.count}{suffix}"
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
@@ -156,6 +174,10 @@ class Vector(Emitted):
 
     def __truediv__(self, other):
         return self._arithmetic("div", other)
+
+    def __rshift__(self, places):
+        """Integers moved by so many binary places, zeros from the left."""
+        return self.new(self.builder.lshr(self.value, self.fill(places).value))
 
     def __neg__(self):
         negative = self.builder.neg if self.integer else self.builder.fneg
@@ -239,6 +261,26 @@ class Pair:
 
     def __ne__(self, other):
         return (self.real != other.real) | (self.imag != other.imag)
+
+
+def lane_numbers(builder, count):
+    """0, 1, 2 … as indices."""
+    return Vector(builder, ir.VectorType(INDEX, count)([0] * count)).ramp
+
+
+def mask_of(builder, flags):
+    """The mask of these truth values."""
+    return Bits(builder, ir.VectorType(ir.IntType(1), len(flags))(list(flags)))
+
+
+def byte(builder, value):
+    """A vector of one integer of eight bits."""
+    return Vector(builder, ir.VectorType(ir.IntType(8), 1)([value]))
+
+
+def real(builder, value):
+    """A number in double precision."""
+    return Emitted(builder, ir.DoubleType()(value))
 
 
 @contextmanager

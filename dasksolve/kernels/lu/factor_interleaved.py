@@ -1,4 +1,4 @@
-"""LU factors to keep, as `kept` wants them, computed one system a lane."""
+"""LU factors to keep, in the order in which `reuse` reads them, computed one system a lane."""
 
 import numpy as np
 from numba import types
@@ -40,7 +40,7 @@ def finish_rows(t, swaps, n):
 
 @part
 def write_factors(lu, order, first, last, t, swaps):
-    """Write the blocks of `kept`, and where their rows are in a."""
+    """Write the blocks as `reuse` reads them, and where their rows are in a."""
     n = lu.shape[1]
     panels = -(-n // PANEL)
     for s in range(panels):

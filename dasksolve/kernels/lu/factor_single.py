@@ -1,7 +1,6 @@
-"""LU factors to keep, as `kept` wants them, of larger matrices: one at a time."""
+"""LU factors to keep, in the order in which `reuse` reads them, one larger matrix at a time."""
 
 import numpy as np
-from llvmlite import ir
 
 from dasksolve.kernels.compiling.jit import jit, part
 from dasksolve.kernels.diagnostics.norms import measurable, norms, workspace
@@ -21,7 +20,7 @@ from dasksolve.kernels.language.blocks import (
 )
 from dasksolve.kernels.language.lanes import PANEL, nothing, operation, where
 from dasksolve.kernels.language.tiles import transpose
-from dasksolve.kernels.language.values import INDEX, Bits, Pair, Vector
+from dasksolve.kernels.language.values import Pair, lane_numbers
 from dasksolve.kernels.lu.factor_interleaved import conclude
 from dasksolve.kernels.lu.panel import factor_panel
 from dasksolve.kernels.lu.reuse import place, size
@@ -32,11 +31,9 @@ def merged_row(left, right, inverses, i, start):
     """Row i of L, of U, and 1 / its diagonal: of each what belongs in the columns from `start`."""
     builder = left.builder
     count = left.real.count if isinstance(left, Pair) else left.count
-    indices = ir.VectorType(INDEX, count)
-    ramp = ir.Constant(indices, list(range(count)))
-    here = Vector(builder, ir.Constant(indices, ir.Undefined)).fill(i + start * -1)
-    below = Bits(builder, builder.icmp_signed("<", ramp, here.value))
-    diagonal = Bits(builder, builder.icmp_signed("==", ramp, here.value))
+    column = lane_numbers(builder, count)
+    here = column.fill(i + start * -1)
+    below, diagonal = column < here, column == here
     return where(below, left, where(diagonal, spread(inverses, 0, i), right))
 
 
@@ -63,7 +60,7 @@ def tiles(a):
 
 @operation(nothing)
 def store_columns(lu, at, n, i, j, rows):
-    """Store the rows i … and the columns j … of a system as `kept` has them."""
+    """Store the rows i … and the columns j … of a system where `reuse` reads them."""
     parts = [transpose(plane) for plane in planes(rows)]
     panel = i // PANEL
     high = size(n, panel)

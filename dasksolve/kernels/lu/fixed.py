@@ -112,7 +112,8 @@ def read_rest(a, t, systems, swaps, n):
 def apart_from(first, systems, n, columns, j, full):
     """Where the elements of column j of b or x stand: for each row, in each system.
 
-    What they are computed from is hidden, or LLVM would do so in every tile with one column too.
+    Each begins at an opaque number, from which LLVM cannot foresee the addresses. Else it would
+    compute all of them ahead of the branch for one column, which does not need them.
     """
     if not full:
         columns = opaque(columns)

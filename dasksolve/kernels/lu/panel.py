@@ -8,7 +8,6 @@
 """
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 
 from dasksolve.kernels.language.blocks import integer, place, put_number, spread
@@ -23,14 +22,6 @@ from dasksolve.kernels.language.lanes import (
 )
 from dasksolve.kernels.language.values import INDEX, Index, Pair, Variable, Vector, loop
 from dasksolve.status import Status
-
-
-def ordered(size):
-    """Numbers without sign as integers, which have the same order and put NaN above all."""
-    vector = size.value.type
-    width = 32 if isinstance(vector.element, ir.FloatType) else 64
-    kind = ir.VectorType(ir.IntType(width), vector.count)
-    return size.new(size.builder.bitcast(size.value, kind))
 
 
 def index_of_largest(size, index):
@@ -61,9 +52,8 @@ def minus_products(x, left, right):
 
 def search(p, q, above, inverse, k, first, last):
     """Bring column q up to date, scale the one before it; return where to find pivot k."""
-    zero = ordered(magnitude(p.fill(0)))
-    ramp = zero.new(ir.Constant(zero.value.type, list(range(zero.count))))
-    index, top = Variable(ramp + zero.fill(first * zero.count)), zero.fill(k)
+    zero = magnitude(p.fill(0)).bits
+    index, top = Variable(zero.ramp + zero.fill(first * zero.count)), zero.fill(k)
     largest, chosen = Variable(zero.fill(-1)), Variable(zero)
     with loop(p.builder, first, last) as i:
         x = p[q, i]
@@ -71,7 +61,7 @@ def search(p, q, above, inverse, k, first, last):
             # The multipliers of the last pivot wait for this pass, which loads them anyway.
             p[q - 1, i] = p[q - 1, i] * inverse
             x = p[q, i] = minus_products(x, [p[s, i] for s in range(q)], above)
-        size, here = ordered(magnitude(x)), index.get()
+        size, here = magnitude(x).bits, index.get()  # as integers NaN stands above all numbers
         larger = (size > largest.get()) & (here >= top)
         largest.set(where(larger, size, largest.get()))
         chosen.set(where(larger, here, chosen.get()))

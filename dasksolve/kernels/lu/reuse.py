@@ -16,7 +16,6 @@ Transposed systems are solved from the last panel of all this to the first.
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 
 from dasksolve.kernels.compiling.jit import jit, part
@@ -46,7 +45,7 @@ from dasksolve.kernels.language.lanes import (
     where,
 )
 from dasksolve.kernels.language.tiles import FIRST, load, prefetch, store, tiles_of, transpose
-from dasksolve.kernels.language.values import Bits, Variable, Vector, loop
+from dasksolve.kernels.language.values import Variable, byte, loop, mask_of
 from dasksolve.kernels.lu.panel import every_lane
 
 tile: Any = tiles_of(lambda dtype: PANEL)
@@ -96,7 +95,10 @@ def place(n, i, s):
 
 
 def block(lu, at, n, i, s, t, rest):
-    """The columns of block (i, s), which begins `at`; where numbers are missing, `rest`, zeros."""
+    """The columns of block (i, s), which begins `at`.
+
+    At the lower or right edge of a matrix (`rest`) a block is smaller: zeros fill it up.
+    """
     if not rest:
         return [load(lu, at + k * PANEL, PANEL) for k in range(PANEL)]
     high, wide = size(n, i), size(n, s)
@@ -111,8 +113,7 @@ def transposed(columns):
 
 def marked(like, lanes):
     """The mask of these lanes."""
-    bits = [lane in lanes for lane in range(PANEL)]
-    return Bits(like.builder, ir.Constant(ir.VectorType(ir.IntType(1), PANEL), bits))
+    return mask_of(like.builder, [lane in lanes for lane in range(PANEL)])
 
 
 def solved(x, columns, order, unit):
@@ -191,7 +192,7 @@ class Substitution:
             self.t[r, s] = self.t[r, s] - totals([total.get() for total in sums[r]])
 
     def panel(self, s, upper, rest):
-        """Go on by a panel, where numbers are missing if `rest`."""
+        """Go on by a panel; by the last one, which is smaller, if `rest`."""
         others = [(0, s, rest)] if upper else []
         if not upper and not rest:
             others = [(s + 1, self.whole, False), (self.whole, self.panels, True)]
@@ -256,7 +257,7 @@ def substitute(lu, order, b, x, spoilt, v, apart, last, n, columns, t, across):
             check.set(weigh(check.get(), t[r, p]))
         unbounded = any_lane(check.get() != check.get().fill(0))
         with lu.builder.if_then(unbounded.value):
-            spoilt.store(m, Vector(lu.builder, ir.VectorType(ir.IntType(8), 1)([1])))
+            spoilt.store(m, byte(lu.builder, 1))
 
 
 @part

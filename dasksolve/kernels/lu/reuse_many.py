@@ -1,6 +1,7 @@
-"""Substitution with LU factors that are kept, as `kept` has them, for many right-hand sides.
+"""Substitution with LU factors that are kept, as `reuse` has them, for many right-hand sides.
 
-A system at a time is put where `blocked` would have it, whose columns are vectors.
+One system at a time: its factors are put where `single` would have left them, and its functions
+solve for as many columns at once as a vector has lanes.
 """
 
 import numpy as np
@@ -48,7 +49,7 @@ def put_inverse(lu, first, n, i, inverses):
 
 @part
 def read_factors(lu, rows, m, t, f, order, u, inverses):
-    """Put the factors of a system where `blocked` has L, U and the reciprocals on the diagonal."""
+    """Put L, U and the reciprocals of its diagonal where `single` would have left them."""
     n, count, last = lu.shape[1], lane_count(lu), len(order)
     panels = -(-n // PANEL)
     for i in range(last):

@@ -63,7 +63,7 @@ def subtracting(element):
 
     @part
     def subtract(t, start, stop, top, bottom, left, right):
-        """`update` for rows top … bottom of columns left … right; no pivots, no change."""
+        """`update` for rows top … bottom of columns left … right; nothing to do without pivots."""
         if start == stop:
             return
         for j in range(left, right - 3, 4):

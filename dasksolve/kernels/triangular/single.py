@@ -1,4 +1,4 @@
-"""Substitution in triangular systems as in `triangular`, one at a time: a lane is a column of b."""
+"""Substitution in triangular systems as `interleaved` has it, one at a time: a lane is a column."""
 
 import numpy as np
 
