@@ -273,12 +273,21 @@ def _too_small(
     start = f"memory_limit={format_bytes(memory_limit)} is too small: "
     if memory_limit < base:
         return start + f"a job needs {format_bytes(base)}, whatever its chunks"
-    return (
-        f"{start}a block of one stored chunk "
+    start += (
+        "a block of one stored chunk "
         f"({format_bytes(a.chunk_bytes)} of a, {format_bytes(b.chunk_bytes)} of b) needs "
         f"{format_bytes(each)}, {workers} at a time, and the job itself "
         f"{format_bytes(base)}, its kernel included: {format_bytes(need)} in all. "
-        f"Raise the limit, or store {name} in smaller chunks: "
+        "Raise the limit, or "
+    )
+    if problem.systems == 1 and problem.k > problem.n:
+        k, n = problem.k, problem.n
+        return start + (
+            f"store the {k:,} right-hand sides of the one matrix as vectors, b.T of shape ({k}, "
+            f"{n}) chunked along the first axis, and a[None] of shape (1, {n}, {n}) beside them"
+        )
+    return start + (
+        f"store {name} in smaller chunks: "
         f'dask.array.from_zarr("{large.location}").rechunk({tuple(smaller)}).to_zarr(…), which '
         "leaves out chunks of zeros (strict=False)"
     )
