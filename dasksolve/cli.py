@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
+            prog=f"dasksolve {name}",
             usage=f"dasksolve {name} {words}",
             epilog="\n  ".join(["examples:" if len(examples) > 1 else "example:", *examples]),
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -166,10 +166,14 @@ def test_failed_blocks_are_named_after_the_report(
         pytest.param(["bench", "--k", "M"], id="no columns"),
     ],
 )
-def test_usage_is_two(words: list[str]) -> None:
+def test_usage_is_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(words)
     assert exit_.value.code == 2
+    usage, error = capsys.readouterr().err.splitlines()
+    command = " ".join(["dasksolve", *words[:1]])
+    assert usage.startswith(f"usage: {command}")
+    assert error.startswith(f"{command}: error: ")
 
 
 @pytest.mark.parametrize("command", [[], ["solve"], ["check"], ["report"], ["demo"], ["bench"]])

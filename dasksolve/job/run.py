@@ -103,7 +103,11 @@ def run_job(
     scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.in_hand, on_result)
     scheduler.in_each_process(buffers.free_all)
     if confirm is not None:
-        confirm(plan, done)
+        try:
+            confirm(plan, done)
+        except Exception as error:  # blocks that failed tell of a store that is gone
+            if isinstance(error, FileNotFoundError) or not tally.failures:
+                raise
     report = tally.report()
     logger.info("%s finished: %s", location, "; ".join(" ".join(row) for row in report.rows()))
     if tally.failures:

@@ -202,7 +202,7 @@ def _solve(
             )
         finally:
             if isinstance(scheduler, Cluster):  # a worker that was killed left what it was writing
-                with suppress(BlockingIOError):  # what another job writes by now is not ours
+                with suppress(Exception):  # another job's is not ours; a lost store is told of
                     job.refuse_late()
                     stores.sweep(store)
     return job, report

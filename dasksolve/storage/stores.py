@@ -353,7 +353,11 @@ def refuse_unmarked(store: Any, mark: str) -> None:
 def is_empty(store: Any) -> bool:
     """Whether a store holds nothing but, perhaps, files that a killed process left half written."""
     if not isinstance(store, LocalStore):  # zarr's is_empty lists every chunk
-        return all(map(_PARTIAL.search, internals.names(store)))
+        try:
+            return all(map(_PARTIAL.search, internals.names(store)))
+        except Exception as error:
+            text = f"cannot look into {place_of(store)}: {type(error).__name__}: {error}"
+            raise OSError(secrets.shown(text)) from secrets.cause(error)
     root = Path(store.root)
     if not root.is_dir():
         return not root.exists()

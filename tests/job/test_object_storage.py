@@ -238,6 +238,17 @@ def test_a_killed_job_is_resumed_from_the_command_line(bucket: Stored, s3: Serve
 
 
 @pytest.mark.slow
+def test_a_place_that_cannot_be_looked_into_is_named(
+    batch: Stored, s3: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retries = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+    monkeypatch.setitem(fsspec.config.conf, "s3", retries)
+    s3.fail("GET /systems", 500, 1 << 30)
+    with pytest.raises(OSError, match=rf"cannot look into {BUCKET}/out.zarr: .* try again"):
+        solve_zarr(batch.a_path, batch.b_path, f"{BUCKET}/out.zarr")
+
+
+@pytest.mark.slow
 def test_a_server_that_is_gone_is_told_without_a_traceback(bucket: Stored) -> None:
     retries = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
     words = ["solve", bucket.a_path, bucket.b_path, bucket.out, "--workers", "8"]
