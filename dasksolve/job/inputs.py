@@ -58,6 +58,10 @@ class Inputs:
             parts = [source.read(block, strict, space) for source in sources]
         return [values for values, _ in parts], sum(missing for _, missing in parts)
 
+    def chunks_read(self, block: Block) -> int:
+        """Stored chunks of both that are read for a block."""
+        return self.a.layout.touched(block) + self.b.layout.touched(block)
+
     def bytes_needed(self, block: Block) -> int:
         """Bytes of what a block needs of both."""
         return self.a.layout.needed_bytes(block) + self.b.layout.needed_bytes(block)

@@ -48,6 +48,13 @@ class Report:
         The most bytes that the job added to a process.
     bytes_needed : int
         Bytes of a and b in the blocks that were solved: a chunk may be read for more than one.
+    chunks_read : int
+        Requests for a stored chunk of a or b, or a shard of one.
+    chunks_written : int
+        Requests to store a chunk: one of each array of the output for a block.
+    seconds_waiting : float
+        How long the threads that solve had nothing to solve, all together: most often they waited
+        for storage.
     worst_rcond : float
         Smallest reciprocal condition number; NaN without diagnostics.
     worst_backward_error : float
@@ -68,6 +75,9 @@ class Report:
     seconds: float
     peak_memory: int
     bytes_needed: int = 0
+    chunks_read: int = 0
+    chunks_written: int = 0
+    seconds_waiting: float = 0.0
     worst_rcond: float = math.nan
     worst_backward_error: float = math.nan
 
@@ -140,7 +150,9 @@ class Report:
                 "read, written",
                 f"{format_bytes(self.bytes_read)}, {format_bytes(self.bytes_written)}",
             ),
+            ("requests", f"{self.chunks_read:,} chunks read, {self.chunks_written:,} written"),
             ("time", f"{self.seconds:.1f} s, {format_bytes(int(rate))}/s"),
+            ("waiting", f"{self.seconds_waiting:.1f} s of threads with nothing to solve"),
             ("peak memory", format_bytes(self.peak_memory)),
         ]
 

@@ -1,7 +1,9 @@
 """Carries out a task for every block of a job, and counts what comes of it."""
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 _BEGUN: set[str] = set()
 """Jobs that this process has begun to work at."""
+_LOOKING = threading.Lock()
+_LOOKED: dict[str, float] = {}
+"""When this process last saw the mark of a job."""
 _TURNS: dict[str, threading.Semaphore] = {}
 """How many of a job's blocks this process may solve at once."""
 
@@ -52,16 +57,22 @@ class Job:
     def begin(self) -> None:
         """What a process does before it works on a block."""
         Gauge(self.token)
-        if self.token not in _BEGUN:
-            arrays = (self.inputs.a.array, self.inputs.b.array, self.x)
-            stores.look(arrays, self.x.store, self.mark)
-            _BEGUN.add(self.token)
+        with _LOOKING:  # once, not for each of the blocks in hand
+            if self.token not in _BEGUN:
+                arrays = (self.inputs.a.array, self.inputs.b.array, self.x)
+                stores.look(arrays, self.x.store, self.mark)
+                _BEGUN.add(self.token)
         self.refuse_late()
 
     def refuse_late(self) -> None:
         """Keep what a killed client left in the hands of a worker out of the output of another."""
-        if self.mark is not None:
-            stores.refuse_unmarked(self.x.store, self.mark)
+        if self.mark is None:
+            return
+        with _LOOKING:
+            now = time.monotonic()
+            if now - _LOOKED.get(self.token, -math.inf) >= stores.LOOK_EVERY:
+                stores.refuse_unmarked(self.x.store, self.mark)
+                _LOOKED[self.token] = now
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
@@ -84,7 +95,9 @@ def run_job(
 
     confirm: looks, at the end, at what is there of the blocks that are done.
     """
-    tally = Tally(job.token, location, job.inputs.problem, job.plan)
+    tally = Tally(
+        job.token, location, job.inputs.problem, job.plan, job.plan.workers * scheduler.processes
+    )
     done = np.zeros(job.plan.blocks, np.bool_)
     how = "resumed" if job.resume else "begun"
     logger.info("%s %s: %s; %s", location, how, scheduler, "; ".join(str(job.plan).splitlines()))

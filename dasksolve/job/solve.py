@@ -1,5 +1,6 @@
 """`solve_zarr`: describe, validate, create, run in windows, report."""
 
+import time
 import uuid
 from contextlib import suppress
 from typing import Any, Never
@@ -229,7 +230,9 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         (a, b), missing = inputs.read(block, job.strict, space)
         problem = describe(a.shape, a.dtype, b.shape, b.dtype)
         with job.solving(), kernels.compiling_apart(job.plan.compiles_apart):
+            began = time.perf_counter()
             x, status, *numbers = eager.answers(a, b, problem, job.options)
+            solving = time.perf_counter() - began
         del a, b  # before x is encoded
         arrays = (job.x, *job.diagnostics, job.status)
         written = (x, *numbers[: len(job.diagnostics)], status)
@@ -242,6 +245,9 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         status,
         numbers,
         missing=missing,
+        chunks_read=inputs.chunks_read(block),
+        chunks_written=len(written),
+        solving=solving,
         bytes_read=inputs.bytes_read(block),
         bytes_needed=inputs.bytes_needed(block),
         bytes_written=sum(values.nbytes for values in written),

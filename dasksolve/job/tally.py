@@ -35,6 +35,12 @@ class BlockResult(NamedTuple):
     """Of those, what is in the block."""
     bytes_written: int = 0
     """Of x and status."""
+    chunks_read: int = 0
+    """Requests for a stored chunk, or a shard."""
+    chunks_written: int = 0
+    """Requests to store one."""
+    solving: float = 0.0
+    """Seconds of a thread."""
     memory: int = 0
     """The most bytes that the process held above those when it met the job."""
     worst_rcond: float = math.nan
@@ -77,6 +83,8 @@ class Tally:
     out: str
     problem: Problem
     plan: Plan
+    threads: int
+    """That solve, in all processes."""
     counts: list[int] = field(default_factory=lambda: [0] * len(Status))
     flagged: list[int] = field(default_factory=list)
     failures: list[BlockFailure] = field(default_factory=list)
@@ -86,6 +94,9 @@ class Tally:
     bytes_read: int = 0
     bytes_needed: int = 0
     bytes_written: int = 0
+    chunks_read: int = 0
+    chunks_written: int = 0
+    solving: float = 0.0
     memory: int = 0
     worst_rcond: float = math.nan
     worst_backward_error: float = math.nan
@@ -104,6 +115,9 @@ class Tally:
         self.bytes_read += result.bytes_read
         self.bytes_needed += result.bytes_needed
         self.bytes_written += result.bytes_written
+        self.chunks_read += result.chunks_read
+        self.chunks_written += result.chunks_written
+        self.solving += result.solving
         self.counts = [a + b for a, b in zip(self.counts, result.counts, strict=True)]
         if result.flagged:  # blocks finish in any order; the report names the first of the batch
             self.flagged = sorted({*self.flagged, *result.flagged})[:FLAGGED]
@@ -113,6 +127,7 @@ class Tally:
     def report(self) -> Report:
         """The report as of now."""
         self.memory = max(self.memory, Gauge(self.job).highest())
+        seconds = time.perf_counter() - self.started
         counts = dict(zip(Status, self.counts, strict=True))
         counts[Status.PENDING] += self.problem.systems - sum(self.counts)
         return Report(
@@ -128,7 +143,10 @@ class Tally:
             bytes_read=self.bytes_read,
             bytes_needed=self.bytes_needed,
             bytes_written=self.bytes_written,
-            seconds=time.perf_counter() - self.started,
+            chunks_read=self.chunks_read,
+            chunks_written=self.chunks_written,
+            seconds=seconds,
+            seconds_waiting=max(0.0, self.threads * seconds - self.solving),
             peak_memory=self.memory,
             worst_rcond=float(self.worst_rcond),
             worst_backward_error=float(self.worst_backward_error),

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,8 @@ except ImportError:  # Windows
 logger = logging.getLogger(__name__)
 
 Location = str | Path
+LOOK_EVERY = 1.0
+"""Seconds after which who writes looks again whether it still may."""
 CONNECTIONS = 128
 """Requests to S3 that may be on their way at once: two for each of the blocks in hand."""
 _CUT_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/([^/].*)")
@@ -180,9 +183,12 @@ def _open_either(store: Any, path: str) -> Any:
 def _remote(url: str, read_only: bool = False) -> FsspecStore:
     # A listing that is kept does not see what other processes write and delete meanwhile.
     options: dict[str, Any] = {"use_listings_cache": False}
-    if url.startswith(("s3://", "s3a://")):  # botocore's ten connections would be the limit
-        given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
-        options["config_kwargs"] = {"max_pool_connections": CONNECTIONS, **given}
+    if url.startswith(("s3://", "s3a://")):
+        given = fsspec.config.conf.get("s3", {})
+        # botocore's ten connections would be the limit, and s3fs would ask for the size of a chunk
+        # first, to fetch parts of it at once: it is the chunks that are.
+        connections = {"max_pool_connections": CONNECTIONS, **given.get("config_kwargs", {})}
+        options |= {"max_concurrency": 1, **given, "config_kwargs": connections}
     return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
 
 
@@ -319,9 +325,11 @@ def marked(store: Any, token: str) -> Iterator[str]:
     """
     key = f"{token}.{uuid.uuid4().hex}.partial"  # what a killed job leaves of it is swept
     internals.put_empty(store, key)
-    for other in internals.names(store):
-        if _PARTIAL.search(other) and other != key:
-            internals.run(store.delete(other))
+    others = [name for name in internals.names(store) if _PARTIAL.search(name) and name != key]
+    for other in others:
+        internals.run(store.delete(other))
+    if others:
+        time.sleep(LOOK_EVERY)  # until everybody who wrote for them has looked for them
     try:
         yield key
     finally:

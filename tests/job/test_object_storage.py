@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -36,6 +37,7 @@ class Server:
         self.s3 = DomainDispatcherApplication(create_backend_app)
         self.failing = ""
         self.answer, self.left, self.failed = 503, 0, 0
+        self.requests: Counter[str] = Counter()
         self.gate: threading.Barrier | None = None
         self.http = make_server("127.0.0.1", 0, self, threaded=True)
         self.thread = threading.Thread(target=self.http.serve_forever)
@@ -47,6 +49,7 @@ class Server:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        self.requests[environ["REQUEST_METHOD"]] += 1
         if self.gate is not None and "/a/c/" in request:
             self.gate.wait(60)
         if self.left and request.startswith(self.failing):
@@ -132,6 +135,26 @@ def test_a_job_that_was_killed_before_it_created_anything(
     report = solve_zarr(bucket.a_path, bucket.b_path, bucket.out, **options)
     assert report.blocks_done == report.blocks
     assert not [key for key in s3fs.S3FileSystem().find(bucket.out) if key.endswith(".partial")]
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_block_takes_four_requests(store: Callable[..., Stored], s3: Server) -> None:
+    def counted(blocks: int) -> Counter[str]:
+        rng = np.random.default_rng(0)
+        group = zarr.create_group(f"{BUCKET}/{blocks}.zarr")
+        group.create_array("a", data=rng.standard_normal((blocks, 2, 2)), chunks=(1, 2, 2))
+        group.create_array("b", data=rng.standard_normal((blocks, 2)), chunks=(1, 2))
+        s3.requests.clear()
+        data = f"{BUCKET}/{blocks}.zarr"
+        report = solve_zarr(f"{data}/a", f"{data}/b", f"{BUCKET}/out{blocks}.zarr")
+        assert (report.chunks_read, report.chunks_written) == (2 * blocks, 2 * blocks)
+        return Counter(s3.requests)
+
+    few, many = counted(8), counted(72)
+    more = many - few
+    looks = more.pop("HEAD", 0)  # for the mark, once a second
+    assert dict(more) == {"GET": 2 * 64, "PUT": 2 * 64}
+    assert looks <= 40  # and at twenty blocks of x and status in the end, whatever their number
 
 
 def test_a_chunk_that_somebody_else_deleted_is_solved_again(bucket: Stored, s3: Server) -> None:
