@@ -81,10 +81,16 @@ def parser() -> argparse.ArgumentParser:
         action="store_false",
         help="take a chunk that is not stored as the fill value (default: an error)",
     )
-    output = solve.add_argument_group("an output that exists (default: an error)")
+    output = solve.add_argument_group("output (one that exists: an error, by default)")
     again = output.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue an interrupted job")
     again.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    output.add_argument(
+        "--no-durable",
+        dest="durable",
+        action="store_false",
+        help="do not wait for the disk: faster, and a power cut may cost blocks that were done",
+    )
     _resources(solve)
     _printed(solve, lines=True).add_argument(
         "--dry-run", action="store_true", help="print the plan and stop"
@@ -398,6 +404,7 @@ def run_solve(options: argparse.Namespace) -> int:
                 *arrays,
                 **{**how, **job},
                 strict=options.strict,
+                durable=options.durable,
                 progress=follow,
             ),
         )

@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--signal", default="SIGKILL")
     options = parser.parse_args()
     sent = signal.Signals[options.signal]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
     # Blocks of one chunk each, however small.
     plan._SMALL, plan._BLOCKS_A_WORKER = 0, 1 << 30
     folder, out = options.folder, options.folder / "out"

@@ -77,6 +77,7 @@ def kept(output: Output, progress: Progress | None) -> Iterator[Progress]:
                 runs = [*kept, run.record()][-_RUNS:]
                 attributes[ATTRIBUTE] = json.dumps(runs)
                 documents.write(output.store, "", group)
+                output.secure()
 
 
 def read(group: Any) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +13,7 @@ from dasksolve import kernels
 from dasksolve.batch.options import Options
 from dasksolve.job.inputs import ARRAYS
 from dasksolve.status import Status
-from dasksolve.storage import documents, stores
+from dasksolve.storage import documents, internals, stores
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
 
@@ -229,10 +230,27 @@ def unsolved(status: np.ndarray) -> int:
     return int(np.count_nonzero((status < 0) | (status > max(Status))))
 
 
-def finished(status: Any, others: Sequence[Any], block: Block) -> list[np.ndarray] | None:
+def checksum(x: np.ndarray) -> bytes:
+    """What is kept of the numbers of a block whose chunk has no checksum of its own."""
+    return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8)).to_bytes(4, "big")
+
+
+def checksum_file(block: Block, status: Any) -> str:
+    """Where it stands, in the array status."""
+    return "sums/" + ".".join(map(str, place(block, status)))
+
+
+def place(block: Block, status: Any) -> tuple[int, ...]:
+    """Of a block, in the grid of chunks of status."""
+    return tuple(start // c for (start, _), c in zip(block, status.chunks, strict=True))
+
+
+def finished(
+    status: Any, others: Sequence[Any], block: Block, summed: bool = False
+) -> list[np.ndarray] | None:
     """Return status and the rest of a block that an earlier run finished; None: solve it (again).
 
-    Others: x, and what was stored beside it.
+    Others: x, and what was stored beside it. summed: a checksum of x stands beside status.
     """
     region = tuple(slice(*r) for r in block)
     try:
@@ -242,8 +260,12 @@ def finished(status: Any, others: Sequence[Any], block: Block) -> list[np.ndarra
         return None
     if unsolved(found[0]):
         return None
-    place = tuple(start // c for (start, _), c in zip(block, status.chunks, strict=True))
+    chunk = place(block, status)
     for array in others:
-        if not stores.holds_chunk(array, place + (0,) * (array.ndim - len(place))):
+        if not stores.holds_chunk(array, chunk + (0,) * (array.ndim - len(chunk))):
+            return None
+    if summed:  # or a file of zeros, in the place of what did not reach the disk, is believed
+        kept = internals.run(internals.fetch(status, checksum_file(block, status)))
+        if kept is None or kept.tobytes() != checksum(found[1]):
             return None
     return found

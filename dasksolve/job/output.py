@@ -19,7 +19,7 @@ from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Plan
 from dasksolve.job.prepare import Prepared
 from dasksolve.status import Status
-from dasksolve.storage import documents, stores
+from dasksolve.storage import documents, durable, stores
 from dasksolve.storage.documents import Document
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,8 @@ class Output:
     """The metadata of its arrays, by name."""
     arrays: tuple[Any, ...]
     """x, status, and rcond and backward_error if they are wanted."""
+    durable: bool
+    """What is written is waited for, until a power cut would spare it."""
 
     def refuse_another(self) -> None:
         """Refuse to go on where another job has replaced the output, or has begun to."""
@@ -108,6 +110,9 @@ class Output:
             ]
         chunks = sum(not self._holds(plan, int(number)) for number in numbers)
         if not lost and not chunks:
+            if self.durable:  # status, and what an earlier run may not have waited for
+                for number in np.flatnonzero(done):
+                    durable.secure_chunks(self.arrays, self._place(plan, int(number)))
             return
         if not stores.is_empty(self.store):
             _mend(self.store, self.record, self.documents)
@@ -117,9 +122,18 @@ class Output:
             "resume=True (--resume) writes again what is gone"
         )
 
-    def _holds(self, plan: Plan, number: int) -> bool:
+    def secure(self) -> None:
+        """Wait for the document of the group, the last that a job writes."""
+        if self.durable:
+            durable.secure_document(self.store)
+
+    @staticmethod
+    def _place(plan: Plan, number: int) -> tuple[int, ...]:
         steps = zip(plan.block(number), plan.block_shape, strict=True)
-        place = tuple(start // step for (start, _), step in steps)
+        return tuple(start // step for (start, _), step in steps)
+
+    def _holds(self, plan: Plan, number: int) -> bool:
+        place = self._place(plan, number)
         return all(
             stores.holds_chunk(array, place + (0,) * (array.ndim - len(place)))
             for array in self.arrays
@@ -127,8 +141,11 @@ class Output:
         )
 
 
-def create(prepared: Prepared, compressors: Any, run: str) -> Output:
-    """Create the output, or complete that of an earlier run."""
+def create(prepared: Prepared, compressors: Any, run: str, wait: bool) -> Output:
+    """Create the output, or complete that of an earlier run.
+
+    wait: until a power cut would spare it.
+    """
     store, location, found = prepared.store, prepared.location, prepared.found
     if journal.glance(store) != found:
         raise BlockingIOError(
@@ -143,12 +160,16 @@ def create(prepared: Prepared, compressors: Any, run: str) -> Output:
             stores.refuse_link(store, name, location)
         beside = tuple(c for c in beside if c.name in journal.members(record))
         drafts = _mend(store, record, drafts, beside)
+        if wait:
+            _secure(store, drafts, beside)
     else:
         names = [*fields, *(coordinate.name for coordinate in beside)]
         record = journal.record(prepared.identity, prepared.plan.block_shape, run, names)
         drafts = _drafts(fields, record)
         old = journal.members(found) if found is not None else []
-        _begin(store, location, record, old, drafts, beside)
+        _begin(store, location, record, old, drafts, beside, wait)
+    if wait:
+        durable.secure_document(store)
     stores.sweep(store)
     group = stores.open_group(store, location, mode="r+")
     arrays = tuple(
@@ -160,7 +181,7 @@ def create(prepared: Prepared, compressors: Any, run: str) -> Output:
         )
         for name, wanted in fields.items()
     )
-    return Output(store, location, record, drafts, arrays)
+    return Output(store, location, record, drafts, arrays, wait)
 
 
 def _begin(
@@ -170,6 +191,7 @@ def _begin(
     old: Iterable[str],
     drafts: dict[str, Document],
     beside: tuple[Coordinate, ...],
+    wait: bool,
 ) -> None:
     """Create an output; what is left of an earlier one was the job's own, and goes.
 
@@ -178,11 +200,20 @@ def _begin(
     """
     members = {*old, *record["members"]}
     documents.write(store, "", _group(journal.unfinished(record, members)))
+    if wait:
+        durable.secure_document(store)
     stores.delete(store, sorted(members))
     for name, draft in drafts.items():
         documents.write(store, name, draft)
     coordinates.write(stores.open_group(store, location, "r+"), beside)
+    if wait:
+        _secure(store, drafts, beside)
     stores.publish(store, _group(record))
+
+
+def _secure(store: Any, drafts: Iterable[str], beside: tuple[Coordinate, ...]) -> None:
+    durable.secure_files(store, [f"{name}/{documents.NAME}" for name in drafts])
+    durable.secure_members(store, [coordinate.name for coordinate in beside])
 
 
 def _mend(

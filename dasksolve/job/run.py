@@ -47,6 +47,10 @@ class Job:
     resume: bool
     diagnostics: tuple[Any, ...] = ()
     """The arrays of rcond and backward errors, if they are wanted."""
+    durable: bool = False
+    """What status speaks of is waited for before it is written."""
+    summed: bool = False
+    """A checksum of x stands beside status: its chunks have none."""
     mark: str | None = None
     """Key in the output while this job is the one to write it; None: it is locked instead."""
 

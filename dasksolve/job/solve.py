@@ -23,6 +23,7 @@ from dasksolve.job.schedulers import Cluster
 from dasksolve.job.tally import BlockResult
 from dasksolve.status import Status
 from dasksolve.storage import buffers, internals, stores
+from dasksolve.storage import durable as disk
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
 
@@ -44,6 +45,7 @@ def solve_zarr(
     resume: bool = False,
     overwrite: bool = False,
     strict: bool = True,
+    durable: bool = True,
     mask_and_scale: bool = True,
     rcond: float | None = None,
     compressors: Any = None,
@@ -100,6 +102,11 @@ def solve_zarr(
         them as they are stored.
     rcond : float, optional
         As in `solve`: systems below it are ``ILL_CONDITIONED``, and their x is by `on_singular`.
+    durable : bool, default True
+        All that was written survives a power cut once this returns, and whenever it comes, no
+        answer is believed by `resume` that is not there: metadata wait for the disk before the
+        first block, and x before the status that speaks of it. False leaves that to the system,
+        which takes half a minute.
     compressors : sequence of zarr codecs, optional
         For x; default: crc32c alone, since solutions hardly compress. ``()``: none at all. A
         resumed run keeps those of the first.
@@ -160,7 +167,7 @@ def solve_zarr(
         mask_and_scale=mask_and_scale,
     )
     with closed(watch), output.claimed(prepared.store, prepared.location):
-        job, report = _solve(prepared, token, strict, compressors, watch)
+        job, report = _solve(prepared, token, strict, durable, compressors, watch)
     if options.on_singular == "raise":
         _raise_singular(job, report)
     return report
@@ -170,6 +177,7 @@ def _solve(
     prepared: Prepared,
     token: str,
     strict: bool,
+    durable: bool,
     compressors: Any,
     progress: Progress | None,
 ) -> tuple[Job, Report]:
@@ -178,7 +186,7 @@ def _solve(
     arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
     with scheduler.marking(store, token) as mark:
         scheduler.everywhere(stores.look, arrays, store, mark)
-    created = output.create(prepared, compressors, uuid.uuid4().hex)
+    created = output.create(prepared, compressors, uuid.uuid4().hex, durable)
     x, status, *diagnostics = created.arrays
     advice = (
         "the others are written, and resume=True (--resume) tries again what is not done or "
@@ -193,6 +201,8 @@ def _solve(
             status=status,
             options=prepared.options,
             strict=strict,
+            durable=durable,
+            summed=not stores.is_checked(x),
             resume=prepared.resumed,
             diagnostics=tuple(diagnostics),
             mark=mark,
@@ -215,7 +225,7 @@ def solve_block(job: Job, number: int) -> BlockResult:
     try:
         job.begin()
         if job.resume:
-            found = journal.finished(job.status, (job.x, *job.diagnostics), block)
+            found = journal.finished(job.status, (job.x, *job.diagnostics), block, job.summed)
             if found is not None:
                 status, _, *numbers = found
                 return result(job, number, status, numbers, resumed=True)
@@ -234,11 +244,17 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
             x, status, *numbers = eager.answers(a, b, problem, job.options)
             solving = time.perf_counter() - began
         del a, b  # before x is encoded
-        arrays = (job.x, *job.diagnostics, job.status)
-        written = (x, *numbers[: len(job.diagnostics)], status)
-        for array, values in zip(arrays, written, strict=True):
+        beside = tuple(zip(job.diagnostics, numbers, strict=False))
+
+        def write(array: Any, values: Any) -> None:
             job.refuse_late()
             space.run(array.store, internals.write(array, place, values))
+
+        for array, values in ((job.x, x), *beside):
+            write(array, values)
+        _vouch(job, block, x, space)
+        write(job.status, status)
+    written = (x, status, *(values for _, values in beside))
     return result(
         job,
         number,
@@ -252,6 +268,17 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
         bytes_needed=inputs.bytes_needed(block),
         bytes_written=sum(values.nbytes for values in written),
     )
+
+
+def _vouch(job: Job, block: Block, x: Any, space: buffers.Workspace) -> None:
+    """Make sure that a status which speaks of x is believed only where x is as it was solved."""
+    status, summed = job.status, journal.checksum_file(block, job.status)
+    if job.summed:
+        space.run(status.store, internals.put(status, summed, journal.checksum(x)))
+    if job.durable:
+        disk.secure_chunks((job.x, *job.diagnostics), journal.place(block, status))
+        if job.summed:
+            disk.secure_files(status.store, [internals.key(status, summed)])
 
 
 def _raise_singular(job: Job, report: Report) -> None:

@@ -131,6 +131,11 @@ def names(store: Any) -> list[str]:
     return sync(listed())
 
 
+async def put(array: Any, file: str, content: bytes) -> None:
+    """Write a file of an array, on the loop that runs."""
+    await array.store.set(key(array, file), default_buffer_prototype().buffer.from_bytes(content))
+
+
 def put_empty(store: Any, key: str) -> None:
     """Write a file of no bytes."""
     sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"")))

@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 import fsspec.config
 import zarr
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import BaseZarrError, ContainsGroupError, NodeTypeValidationError
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
@@ -35,8 +35,8 @@ LOOK_EVERY = 1.0
 CONNECTIONS = 128
 """Requests to S3 that may be on their way at once: two for each of the blocks in hand."""
 _CUT_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/([^/].*)")
-PARTS = ("c",)
-"""The folders of an array of ours: chunks."""
+PARTS = ("c", "sums")
+"""The folders of an array of ours: chunks, and checksums where chunks have none."""
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
 
 
@@ -121,6 +121,14 @@ def _above(store: Any) -> tuple[Any, str] | None:
         if parent and not parent.endswith("/"):  # "https://host" has nothing above it
             return FsspecStore(store.fs, read_only=store.read_only, path=parent), name
     return None
+
+
+def is_checked(array: Any) -> bool:
+    """Whether chunks of an array have a checksum, by which zarr knows them from others."""
+    return any(
+        isinstance(codec, Crc32cCodec) or (isinstance(codec, ZstdCodec) and codec.checksum)
+        for codec in array.compressors
+    )
 
 
 def has_address(store: Any) -> bool:

@@ -69,7 +69,12 @@ def floor(a_path: str, b_path: str, out: Path, workers: int) -> None:
 
 
 def job(a_path: str, b_path: str, out: Path, workers: int) -> None:
-    """What is measured."""
+    """What is measured: like the floor, it does not wait for the disk."""
+    dasksolve.solve_zarr(a_path, b_path, out, workers=workers, durable=False)
+
+
+def durable(a_path: str, b_path: str, out: Path, workers: int) -> None:
+    """The same, waiting until a power cut would spare what is written."""
     dasksolve.solve_zarr(a_path, b_path, out, workers=workers)
 
 
@@ -105,15 +110,26 @@ def measure(n: int, codec: str, options: Any) -> dict[str, Any]:
     """One cell of the table."""
     size = parse_bytes(options.size)
     ways = [floor, job] + [naive] * (options.naive and n == 8 and codec == "none")
+    ways += [durable] * options.durable
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="dasksolve-bench-") as name:
         rounds = seconds(ways, Path(name), write(Path(name) / "data", n, size, codec), options)
     return {
         "n": n,
         "codec": codec,
         "job_over_floor": median(times[0] / times[1] for times in rounds),
-        "job_over_naive": median(times[2] / times[1] for times in rounds) if ways[2:] else None,
+        "job_over_naive": _median_over(rounds, naive, ways),
+        "job_over_durable": _median_over(rounds, durable, ways),
         "floor_gib_per_second": size / 2**30 / median(times[0] for times in rounds),
     }
+
+
+def _median_over(
+    rounds: list[list[float]], way: Callable[..., None], ways: list[Callable[..., None]]
+) -> float | None:
+    """How many times faster the job is than another way, if that was measured."""
+    if way not in ways:
+        return None
+    return median(times[ways.index(way)] / times[1] for times in rounds)
 
 
 def main() -> None:
@@ -126,6 +142,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", help="where the data go; default: that of temporary files")
     parser.add_argument("--naive", action="store_true", help="da.map_blocks + da.store as well")
+    parser.add_argument("--durable", action="store_true", help="what waiting for the disk costs")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     cells = []
@@ -136,6 +153,8 @@ def main() -> None:
             if not options.json:
                 naive_ = cell["job_over_naive"]
                 more = f", {naive_:.2f} of da.map_blocks + da.store" if naive_ else ""
+                waiting = cell["job_over_durable"]
+                more += f"; durable takes {waiting:.2f} times as long" if waiting else ""
                 print(
                     f"N = {n:<3} {codec:<10} {cell['job_over_floor']:.2f} of the floor"
                     f" ({cell['floor_gib_per_second']:.2f} GiB/s){more}",

@@ -27,10 +27,19 @@ def command(stored: Stored, *options: str) -> list[str]:
     return [sys.executable, "-m", "dasksolve.cli", "solve", *paths, "--workers", "8", *options]
 
 
+def hear_ctrl_c() -> None:
+    """In a background job of a shell it is ignored, by all that the job starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def started(stored: Stored, blocks: int, *options: str) -> subprocess.Popen[str]:
     """Start a job and return once some blocks of it are done."""
     process = subprocess.Popen(
-        command(stored, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(stored, *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
     )
     chunks = Path(stored.out, "status/c")
     while process.poll() is None and done(chunks) < blocks:
@@ -73,7 +82,7 @@ def test_a_killed_job_resumes_to_the_same_bits(long: Stored, rounds: int) -> Non
 @pytest.mark.parametrize("start", [["-m", "dasksolve.cli"], [str(SCRIPT)]], ids=["-m", "script"])
 def test_ctrl_c_while_it_imports_is_one_line(start: list[str]) -> None:
     command = [sys.executable, "-v", *start, "demo"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("import 'numba'"):
