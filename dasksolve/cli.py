@@ -18,7 +18,7 @@ from typing import Any
 import dasksolve
 from dasksolve.batch.options import ON_SINGULAR, STRUCTURES, Options
 from dasksolve.batch.pieces import thread_count
-from dasksolve.command import bench, demo, interrupt
+from dasksolve.command import bench, bench_regress, demo, interrupt
 from dasksolve.command.speech import complain, say
 from dasksolve.job import page
 from dasksolve.job.memory import parse_size
@@ -155,6 +155,7 @@ def parser() -> argparse.ArgumentParser:
         "[options]",
         "dasksolve bench --n 3 8 64 --dtype float64",
         "dasksolve bench --plot speed.png",
+        "dasksolve bench --regress --n 2 6 16",
     )
     bench.add_arguments(measure)
     _debug(measure)
@@ -496,7 +497,7 @@ def run_demo(options: argparse.Namespace) -> int:
 
 def run_bench(options: argparse.Namespace) -> int:
     """Measure."""
-    return bench.run(options)
+    return (bench_regress if options.regress else bench).run(options)
 
 
 if __name__ == "__main__":

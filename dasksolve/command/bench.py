@@ -80,9 +80,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--n",
         type=count,
         nargs="+",
-        default=ORDERS,
         metavar="N",
-        help="orders, one or several (default: 2 to 512)",
+        help="orders, one or several (default: 2 to 512; with --regress 6)",
     )
     command.add_argument(
         "--dtype",
@@ -120,18 +119,40 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="runs, whose median counts (default: 5)",
     )
     command.add_argument("--json", action="store_true", help="print the rows as JSON")
+    command.add_argument(
+        "--regress",
+        action="store_true",
+        help="measure regressions on N columns, of 100,000 series (--systems), against normal "
+        "equations by matrix products, a loop of numpy.linalg.lstsq, and xarray and torch if "
+        "they are installed; times are then in nanoseconds a series",
+    )
+    command.add_argument(
+        "--observations",
+        type=count,
+        default=120,
+        metavar="P",
+        help="of each series, of which a fifth is missing (default: 120)",
+    )
     command.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
+
+
+def one_thread(options: argparse.Namespace) -> int | None:
+    """Begin again in a process whose BLAS has one thread; None where this one's has."""
+    if all(os.environ.get(name) == "1" for name in ONE_THREAD):
+        return None
+    # BLAS reads these once, when NumPy is imported.
+    environment = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
+    again = [sys.executable, "-m", "dasksolve.cli", *options.words]
+    return subprocess.run(again, env=environment, check=False).returncode
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print the table, with one thread for BLAS too."""
     if options.plot:
         refuse_picture(Path(options.plot))  # before minutes of measuring
-    if any(os.environ.get(name) != "1" for name in ONE_THREAD):
-        # BLAS reads these once, when NumPy is imported: begin again in a process that has them.
-        environment = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
-        again = [sys.executable, "-m", "dasksolve.cli", *options.words]
-        return subprocess.run(again, env=environment, check=False).returncode
+    again = one_thread(options)
+    if again is not None:
+        return again
     rows = []
     if not options.json and not say(f"{machine()}\n{_head(_baseline(options))}"):
         return 1
@@ -205,7 +226,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     bandwidth = memory_bandwidth()
     for dtype in map(np.dtype, options.dtype):
         dot = dot_rate(dtype)
-        for n in options.n:
+        for n in options.n or ORDERS:
             a, b = batch(n, dtype, options.k or n, options.systems)
             if options.assume_a != "gen":  # definite, and no triangle that overflows
                 a = (a + a.swapaxes(-1, -2).conj()) / (2 * n) + 2 * np.eye(n, dtype=dtype)

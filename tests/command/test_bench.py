@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dasksolve import regress
 from dasksolve.cli import main
-from dasksolve.command import bench
+from dasksolve.command import bench, bench_regress
 
 
 def run(*words: str) -> str:
@@ -84,3 +85,25 @@ def test_a_batch_is_larger_than_a_cache_and_fills_the_lanes(dtype: str) -> None:
     assert a.nbytes > 31 << 20
     assert len(a) == len(b)
     assert len(a) % 16 == 0
+
+
+@pytest.mark.slow
+def test_regressions_are_compared_with_what_people_write() -> None:
+    words = ("--regress", "--n", "2", "--systems", "600", "--observations", "20")
+    _, columns, *rows = run(*words).splitlines()
+    assert columns.split()[:6] == ["dtype", "layout", "P", "N", "ns/series", "reading"]
+    assert [row.split()[:4] for row in rows] == [
+        [dtype, layout, "20", "2"]
+        for dtype in ("float64", "float32")
+        for layout in ("time-major", "series-major")
+    ]
+    assert max(map(len, [columns, *rows])) <= 80
+
+
+def test_normal_equations_and_the_loop_fit_the_same() -> None:
+    design, y = bench_regress.series(3, 30, 20, np.dtype(float))
+    wanted = regress(y, design).coef.T
+    np.testing.assert_allclose(bench_regress.one_by_one(y.T, design), wanted, atol=1e-10)
+    for axis, values in enumerate((y, y.T)):
+        found = bench_regress.normal_equations(values, design, axis)
+        np.testing.assert_allclose(found, wanted, atol=1e-10)
