@@ -290,11 +290,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     options = parser().parse_args(words)
     options.words = words
-    signal.signal(signal.SIGTERM, _terminate)
     if interrupt.importing():
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its six, one counts
-    with _waiting_is_told():
+    with _waiting_is_told(), _signals_and_warnings():
         return _run(options)
 
 
@@ -309,6 +307,18 @@ def _run(options: argparse.Namespace) -> int:
             complain(traceback.format_exc())
         complain(_one_line(error))
         return FAILED
+
+
+@contextmanager
+def _signals_and_warnings() -> Iterator[None]:
+    """End at SIGTERM as at Ctrl-C, and show warnings in a line, until `main` returns."""
+    terminate, show = signal.signal(signal.SIGTERM, _terminate), warnings.showwarning
+    warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its six, one counts
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+        warnings.showwarning = show
 
 
 @contextmanager
@@ -378,9 +388,11 @@ def run_solve(options: argparse.Namespace) -> int:
         "mask_and_scale": options.mask_and_scale,
     }
     arrays = options.a, options.b, options.out
-    if options.resume and not options.quiet and stores.is_empty(stores.open_store(options.out)[0]):
-        complain(f"there is no output at {options.out} yet: --resume begins one")
     with ExitStack() as stack:
+        watch = None if options.dry_run else _watch(options, "solving", stack)
+        store, location = stores.open_store(options.out)
+        if options.resume and not options.quiet and stores.is_empty(store):
+            complain(f"there is no output at {location} yet: --resume begins one")
         job["client"] = _client(options, stack)
         if options.dry_run:
             prepared = prepare(*arrays, Options.of(**how), **job)
@@ -391,7 +403,6 @@ def run_solve(options: argparse.Namespace) -> int:
                     f"{prepared.scheduler}\n{prepared.plan}\nnothing was written (--dry-run)"
                 )
             return 0 if said else FAILED
-        watch = _watch(options, "solving", stack)
 
         def follow(report: Report) -> None:
             options.solved = True
@@ -414,8 +425,8 @@ def run_solve(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     """Check."""
     with ExitStack() as stack:
-        client = _client(options, stack)
         watch = _watch(options, "checking", stack)
+        client = _client(options, stack)
         return _finish(
             options,
             watch,

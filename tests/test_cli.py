@@ -7,10 +7,12 @@ import os
 import pty
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import termios
 import threading
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -37,6 +39,19 @@ def test_solve_then_check(batch: Stored, capsys: pytest.CaptureFixture[str]) -> 
     assert printed.err == ""
     assert main(["check", *arguments(batch)]) == 3
     assert re.search(r"^worst backward error +\d", capsys.readouterr().out, re.M)
+
+
+def test_who_calls_it_keeps_their_own_signals_and_warnings(batch: Stored) -> None:
+    def mine(*_: object) -> None:
+        raise AssertionError("not sent")
+
+    before, show = signal.signal(signal.SIGTERM, mine), warnings.showwarning
+    try:
+        main(["solve", *arguments(batch, "--quiet")])
+        assert signal.getsignal(signal.SIGTERM) is mine
+        assert warnings.showwarning is show
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_nothing_flagged_is_zero(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
