@@ -53,7 +53,7 @@ a[123] = np.eye(N) / DT  # makes I - dt A exactly zero in one cell
 
 
 @numba.njit(parallel=True)
-def one_step(a, u, dt, x, status):
+def one_step(implicit, u, x, status):
     """Take one step, and note which cells have no solution.
 
     In a prange nothing may be raised: numba loses it, and with it the rest of the thread's cells.
@@ -61,9 +61,8 @@ def one_step(a, u, dt, x, status):
     size = 1000
     for part in numba.prange(-(-len(u) // size)):
         cells = slice(part * size, (part + 1) * size)
-        matrices = np.eye(a.shape[1]) - dt * a[cells]
-        dasksolve.nopython.solve_into(matrices, u[cells], x[cells], status[cells])
+        dasksolve.nopython.solve_into(implicit[cells], u[cells], x[cells], status[cells])
 
 
-one_step(a, u, DT, x, status)
+one_step(np.eye(N) - DT * a, u, x, status)
 print(f"cells without a solution: {np.flatnonzero(status)}")
