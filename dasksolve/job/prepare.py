@@ -52,9 +52,11 @@ def prepare(
     inputs = Inputs.open(a, b, mask_and_scale)
     scheduler = choose(client, workers)
     store, location = stores.open_store(out)
-    scheduler.refuse_private((inputs.a.location, inputs.b.location))
+    scheduler.refuse_private((inputs.a.location, inputs.b.location, location))
     _refuse_overlap(location, inputs, overwrite)
-    found = _find(store, location, resume, overwrite)
+    found = None
+    if not stores.is_new_group(out):
+        found = _find(store, location, resume, overwrite)
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
     identity = journal.identity(inputs.a, inputs.b, options)
     block_shape = None

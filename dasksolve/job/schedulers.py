@@ -17,7 +17,7 @@ from dask.utils import format_bytes, parse_timedelta
 from numpy.typing import NDArray
 
 from dasksolve.batch.pieces import thread_count
-from dasksolve.storage.stores import lockable, marked
+from dasksolve.storage.stores import has_one_writer, lockable, marked, place_of
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Threads:
 
     def marking(self, store: Any, token: str) -> AbstractContextManager[str | None]:
         """Keep a mark where no folder can be locked."""
-        return nullcontext() if lockable(store) else marked(store, token)
+        return nullcontext() if has_one_writer(store) else marked(store, token)
 
     def everywhere(self, _look: Callable[..., None], *_arguments: Any) -> None:
         """Threads see what this process sees."""
@@ -196,6 +196,11 @@ class Cluster:
 
     def marking(self, store: Any, token: str) -> AbstractContextManager[str | None]:
         """Keep a mark in a store by which the workers know it."""
+        if not lockable(store) and has_one_writer(store):
+            raise ValueError(
+                f"{place_of(store)} is written by the process that opened it alone: solve without "
+                "a client, or into a path or URL that all workers see"
+            )
         return marked(store, token)
 
     def everywhere(self, look: Callable[..., None], *arguments: Any) -> None:

@@ -62,8 +62,9 @@ def solve_zarr(
         plan says how often a byte is read.
     b : str, pathlib.Path or zarr.Array of shape (N,), (..., N) or (..., N, K)
         Right-hand sides; which of them is told by the number of dimensions, as in `solve`.
-    out : str or pathlib.Path
-        Path or URL of the zarr group to create. It holds ``x``, ``status`` (`Status` of every
+    out : str, pathlib.Path, zarr.Group or zarr.abc.store.Store
+        Path, URL or store of the zarr group to create (a session of icechunk is yours to commit).
+        It holds ``x``, ``status`` (`Status` of every
         system, int8 over the batch shape; -1 is not solved yet), both with dimension names and
         crc32c checksums: ``xarray.open_zarr(out)`` reads it. The names are those of a and b, save
         that a dimension ``x`` becomes ``x_``, lest xarray take the solution for its coordinate. The

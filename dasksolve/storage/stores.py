@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 import fsspec.config
 import zarr
+from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import BaseZarrError, ContainsGroupError, NodeTypeValidationError
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
@@ -82,7 +83,7 @@ def place_of(store: Any) -> str:
     """What a store is called in messages, and in the journal: without the secrets of its URL."""
     if isinstance(store, FsspecStore):
         return secrets.shown(store.fs.unstrip_protocol(store.path))
-    return secrets.shown(store)
+    return secrets.shown(str(store).partition("\n")[0])
 
 
 def dimension_names(array: Any) -> tuple[str, ...] | None:
@@ -214,7 +215,7 @@ def _target(name: str, where: Location) -> str | Path:
     if not isinstance(where, str | os.PathLike):
         raise TypeError(
             f"{name} must be the path or URL of zarr data"
-            + (", or an open zarr.Array" if name != "out" else "")
+            + (", or an open zarr.Group or store" if name == "out" else ", or an open zarr.Array")
             + f", not {type(where).__module__}.{type(where).__name__}"
         )
     text = str(where)
@@ -245,13 +246,21 @@ def lockable(store: Any) -> bool:
     return flock is not None and isinstance(store, LocalStore)
 
 
+def has_one_writer(store: Any) -> bool:
+    """Whether a store keeps others away by itself: a folder to lock, or a session of icechunk."""
+    return lockable(store) or type(store).__module__.partition(".")[0] == "icechunk"
+
+
 def lock(folder: int) -> None:
     """Lock an open folder, or raise BlockingIOError; a process that is killed lets go of it."""
     flock(folder, LOCK_EX | LOCK_NB)
 
 
 def open_store(where: Location) -> tuple[Any, str]:
-    """Return the store of a group that is to be written, and its URL or absolute path."""
+    """Return the store of a group that is to be written, and what it is called."""
+    if isinstance(where, zarr.Group | Store):
+        store = _given_store(where)
+        return store, str(store.root) if isinstance(store, LocalStore) else place_of(store)
     target = _target("out", where)
     if isinstance(target, Path):
         return LocalStore(target), str(target)
@@ -261,6 +270,23 @@ def open_store(where: Location) -> tuple[Any, str]:
         shown = secrets.shown(target), secrets.shown(error)
         text = f"out: cannot open {shown[0]}: {type(error).__name__}: {shown[1]}"
         raise OSError(text) from secrets.cause(error)
+
+
+def _given_store(where: Any) -> Any:
+    """The store whose top is the group that is given."""
+    store, path = (where.store, where.path) if isinstance(where, zarr.Group) else (where, "")
+    if store.read_only:
+        raise ValueError(f"out: {place_of(store)} is open for reading alone; open it for writing")
+    if isinstance(store, LocalStore):  # a relative path would be another's elsewhere
+        return LocalStore(Path(store.root).resolve() / path)
+    if path and isinstance(store, FsspecStore):
+        return FsspecStore(store.fs, path=f"{store.path}/{path}")
+    if path:
+        raise ValueError(
+            f"out: the group {path} lies within {place_of(store)}, where it cannot be told from "
+            "what stands beside it; give the store of a group of its own"
+        )
+    return store
 
 
 def open_group(store: Any, location: str, mode: Any) -> Any:
@@ -378,6 +404,11 @@ def is_empty(store: Any) -> bool:
     if not root.is_dir():
         return not root.exists()
     return all(p.is_dir() or _PARTIAL.search(p.name) for p in root.rglob("*"))
+
+
+def is_new_group(where: Any) -> bool:
+    """Whether somebody opened a group to be written, which has nothing in it yet."""
+    return isinstance(where, zarr.Group) and not where.attrs and not [*where.members()]
 
 
 def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:

@@ -12,10 +12,11 @@ import pytest
 import zarr
 from families import same_bits
 from stored import Stored
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import LocalStore, MemoryStore, WrapperStore
+from zarr.testing.store import LatencyStore
 
 import dasksolve
-from dasksolve import BlockErrors, solve_zarr
+from dasksolve import BlockErrors, check_zarr, solve_zarr
 from dasksolve.batch.problem import describe
 from dasksolve.job.plan import COMPILING, OVERHEAD, make_plan
 from dasksolve.storage.layout import Layout
@@ -78,6 +79,35 @@ def test_a_block_that_cannot_be_fetched_disturbs_no_other(batch: Stored) -> None
     status = zarr.open_array(batch.out + "/status")[:]
     assert (status[300:400] == -1).all()
     assert (np.delete(status, np.s_[300:400]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        pytest.param(lambda _: MemoryStore(), id="in memory"),
+        pytest.param(lambda path: LocalStore(path / "out"), id="on a disk"),
+        pytest.param(lambda path: zarr.create_group(path / "g").create_group("out"), id="a group"),
+        pytest.param(lambda path: LatencyStore(LocalStore(path / "out")), id="wrapped"),
+    ],
+)
+def test_any_store_takes_an_output(
+    batch: Stored, tmp_path: Path, opened: Callable[[Path], Any]
+) -> None:
+    out = opened(tmp_path)
+    report = solve_zarr(batch.a_path, batch.b_path, out)
+    assert report.flagged == (123, 456, 789)
+    assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed == report.blocks
+    group = out if isinstance(out, zarr.Group) else zarr.open_group(out, mode="r")
+    assert same_bits(group["x"][:], dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+    assert check_zarr(batch.a_path, batch.b_path, out).flagged == report.flagged
+
+
+def test_an_output_that_cannot_be_written_is_refused(batch: Stored, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="open for reading alone"):
+        solve_zarr(batch.a_path, batch.b_path, LocalStore(tmp_path, read_only=True))
+    inside = zarr.create_group(MemoryStore()).create_group("inside")
+    with pytest.raises(ValueError, match="give the store of a group of its own"):
+        solve_zarr(batch.a_path, batch.b_path, inside)
 
 
 def planned(limit: int, **options: Any) -> Any:
