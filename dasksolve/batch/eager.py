@@ -1,5 +1,7 @@
 """Solving NumPy arrays: problem, kernel, status, error."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -240,31 +242,39 @@ def _solve_any(
     return x[..., :k] if k == 0 else x, status
 
 
-def _runner(problem: Problem, options: Options, diagnostics: bool) -> kernels.Kernel:
+def _runner(problem: Problem, options: Options, diagnostics: bool) -> Callable[..., None]:
     """The kernel, and then once more for what was out of range, which it does not diagnose."""
     n, k, systems, dtype = problem.n, problem.k, problem.together, problem.dtype
     kernel = kernels.pick(options.assume_a, n, k, systems, dtype, diagnostics, options.lower)
+    return partial(_run, kernel, problem, options, diagnostics)
 
-    def run(
-        a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8], *numbers: Any
-    ) -> None:
-        kernel(a, b, x, status, *numbers)
-        solve_lost(
-            again,
-            lambda lost: [meant(a[lost], options)],
-            b,
-            x,
-            status,
-            options.assume_a == "pos",
-        )
 
-    def again(*arrays: NDArray[Any]) -> None:
-        solve = kernel
-        if options.assume_a in ("sym", "her"):  # scaled, they are not symmetric any more
-            solve = kernels.pick("gen", n, k, systems, dtype)
+# Not a function within `_runner`: to define one takes several times as long as to solve N = 2.
+def _run(
+    kernel: kernels.Kernel,
+    problem: Problem,
+    options: Options,
+    diagnostics: bool,
+    a: NDArray[Any],
+    b: NDArray[Any],
+    x: NDArray[Any],
+    status: NDArray[np.int8],
+    *numbers: NDArray[Any],
+) -> None:
+    kernel(a, b, x, status, *numbers)
+    if np.count_nonzero(status) == 0:  # a tenth of the time of what follows
+        return
+    solve = kernel
+    if options.assume_a in ("sym", "her"):  # scaled, they are not symmetric any more
+        solve = kernels.pick("gen", problem.n, problem.k, problem.together, problem.dtype)
+
+    def again(*arrays: Any) -> None:
         solve(*arrays, *(np.empty((2, len(arrays[-1]))) if diagnostics else ()))
 
-    return run
+    def matrices(lost: NDArray[np.intp]) -> list[NDArray[Any]]:
+        return [meant(a[lost], options)]
+
+    solve_lost(again, matrices, b, x, status, options.assume_a == "pos")
 
 
 def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
