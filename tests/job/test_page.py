@@ -234,7 +234,8 @@ def test_a_report_names_places_in_a_batch_of_several_dimensions(solved, capsys):
 
 def test_one_block_at_a_time_is_in_memory(tmp_path):
     out, shape, block = tmp_path / "out", (20_000_000,), (500_000,)
-    group = zarr.create_group(out, attributes=journal.attributes({"version": 1}, block))
+    record = journal.record({"version": 1}, block, "run", ())
+    group = zarr.create_group(out, attributes=journal.attributes(record))
     group.create_array("x", shape=(*shape, 2), chunks=(*block, 2), dtype="f8")
     group.create_array("status", shape=shape, chunks=block, dtype="i1", fill_value=-1)
     tracemalloc.start()
