@@ -7,17 +7,19 @@ from numba import from_dtype, types
 from numba.extending import overload, register_jitable
 from numpy.typing import NDArray
 
-from dasksolve.batch import eager
+from dasksolve.batch import eager, least_squares
 from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import piece_size
 from dasksolve.batch.problem import describe
 from dasksolve.kernels.calls import call, kernel_for
 from dasksolve.kernels.compiling.jit import jit
 from dasksolve.kernels.language.backend import NumbaTypeError, as_dtype
+from dasksolve.kernels.regression import separate
 from dasksolve.status import Status
 
 PENDING, OK, SINGULAR = int(Status.PENDING), int(Status.OK), int(Status.SINGULAR)
 register_jitable(piece_size)
+_least_squares = separate.kernel(0)
 
 _NAN = Options(on_singular="nan")
 
@@ -127,6 +129,53 @@ def solve_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
         x[...], status[...] = eager.solve_with_status(a, b, problem, _NAN)
 
 
+def lstsq_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> None:
+    """Solve least squares inside a function that numba compiles, into arrays that are there.
+
+    What `dasksolve.lstsq` does for the other side of ``@njit``: the same kernel, the same bits; it
+    never raises.
+
+    Parameters
+    ----------
+    a : (M, P, N) array
+        At least as many rows as columns; dtypes as in `solve`. Rows with NaN in a or b are missing.
+    b : (P,), (M, P) or (M, P, K) array
+        As in `solve`.
+    x : (M, N) or (M, N, K) array
+        The solutions; of the dtype that `solve` would return, and apart from a and b in memory.
+        NaN where the status is not OK.
+    status : (M,) int8 array
+        The `dasksolve.Status` of every system: OK, RANK_DEFICIENT or NONFINITE. PENDING, and NaN in
+        x, for all of them where the shapes do not fit.
+
+    Raises
+    ------
+    numba.TypingError
+        While compiling: a dtype or a number of dimensions that does not fit.
+
+    Examples
+    --------
+    >>> import numba, numpy as np
+    >>> from dasksolve.nopython import lstsq_into
+    >>> @numba.njit
+    ... def fitted(a, b):
+    ...     x, status = np.empty((len(a), a.shape[2])), np.empty(len(a), np.int8)
+    ...     lstsq_into(a, b, x, status)
+    ...     return x, status
+    >>> a = np.array([[[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]]])
+    >>> fitted(a, np.array([[1.0, 3.0, np.nan, 7.0]]))
+    (array([[1., 2.]]), array([0], dtype=int8))
+    """
+    x[...], status[...] = np.nan, Status.PENDING
+    try:
+        problem = least_squares.describe(a.shape, a.dtype, b.shape, b.dtype)
+    except ValueError:
+        return
+    core = (problem.n,) if problem.vectors else (problem.n, problem.k)
+    if (*problem.batch_shape, *core) == x.shape and problem.batch_shape == status.shape:
+        x[...], status[...] = least_squares.lstsq(a, b)[:2]
+
+
 def _problem(a: Any, b: Any) -> Any:
     """What arrays of these types pose, in systems of order 1; a typing error where nothing does."""
     for name, array, most in (("a", a, 3), ("b", b, getattr(a, "ndim", 3))):
@@ -161,6 +210,20 @@ def _solve_into(a, b, x, status):
     problem = _problem(a, b)
     if a.ndim != 3:
         raise NumbaTypeError(f"a must be of (M, N, N), is {a}")
+    _check_outputs(x, status, problem)
+    return lambda a, b, x, status: _solve_stack_into(a, b, x, status)
+
+
+@overload(lstsq_into)
+def _lstsq_into(a, b, x, status):
+    problem = _problem(a, b)
+    if a.ndim != 3:
+        raise NumbaTypeError(f"a must be of (M, P, N), is {a}")
+    _check_outputs(x, status, problem)
+    return lambda a, b, x, status: _lstsq_stack_into(a, b, x, status)
+
+
+def _check_outputs(x, status, problem):
     of_x = from_dtype(problem.dtype), 2 if problem.vectors else 3
     for name, array, wanted in (("x", x, of_x), ("status", status, (types.int8, 1))):
         found = (getattr(array, "dtype", None), getattr(array, "ndim", None))
@@ -169,7 +232,6 @@ def _solve_into(a, b, x, status):
                 f"{name} is {array}; a writable array of {wanted[0]} and {wanted[1]} dimensions "
                 "is needed"
             )
-    return lambda a, b, x, status: _solve_stack_into(a, b, x, status)
 
 
 # Compiled once, and on disk: else each function that solves would take a second more to compile.
@@ -248,6 +310,41 @@ def _fill(a, b, x, status):
     else:
         _run(begin, a, b, x, status)
     return True
+
+
+@jit
+def _lstsq_stack_into(a, b, x, status):
+    b_columns, x_columns = _columns(b), _columns(x)
+    systems, rows, n = _systems(a, b_columns), a.shape[1], a.shape[2]
+    fits = (
+        0 < n <= rows
+        and rows == b_columns.shape[1]
+        and (len(a) == len(b_columns) or len(a) == 1 or len(b_columns) == 1)
+        and len(x) == len(status) == systems
+        and x_columns.shape[1] == n
+        and x_columns.shape[2] == b_columns.shape[2]
+    )
+    if not fits:
+        x_columns[...] = np.nan
+        status[...] = PENDING
+        return
+    own_x, own_status = _own(x_columns), _own(status)
+    k, dtype = own_x.shape[2], own_x.dtype
+    size = min(systems, piece_size(rows, max(n, k), own_x.itemsize))
+    own_a, own_b = np.empty((size, rows, n), dtype), np.empty((size, rows, k), dtype)
+    rss, variances = np.empty((size, k), own_x.real.dtype), np.empty((size, n), own_x.real.dtype)
+    rcond, count = np.empty(size), np.empty(size)
+    threshold, ones = rows * np.finfo(own_x.real.dtype).eps, np.ones((1, rows), dtype)
+    for start in range(0, systems, max(size, 1)):
+        stop = min(start + size, systems)
+        ready_a, ready_b = _ready(a, start, stop, own_a), _ready(b_columns, start, stop, own_b)
+        some = stop - start
+        _least_squares(
+            ready_a, ready_b, ones, 0, threshold, own_x[start:stop], rss[:some], variances[:some],
+            rcond[:some], count[:some], own_status[start:stop],
+        )  # fmt: skip
+    _give_back(own_x, x_columns)
+    _give_back(own_status, status)
 
 
 def _run(begin, a, b, x, status):

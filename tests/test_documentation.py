@@ -21,7 +21,7 @@ MODULES = [
 PUBLIC = {name: getattr(dasksolve, name) for name in dasksolve.__all__ if name[0] != "_"}
 FUNCTIONS = [value for value in PUBLIC.values() if inspect.isfunction(value)]
 FUNCTIONS += [labelled.solve, labelled.solve_ex, nopython.solve, nopython.solve_into]
-FUNCTIONS += [labelled.regress, labelled.polyfit, page.page]
+FUNCTIONS += [nopython.lstsq_into, labelled.regress, labelled.polyfit, page.page]
 RECORDS = [dasksolve.Report, dasksolve.Solution, dasksolve.Status, dasksolve.Factorization]
 RECORDS += [dasksolve.Regression, dasksolve.LeastSquares]
 

@@ -33,6 +33,11 @@ def into(a, b, x, status):
     nopython.solve_into(a, b, x, status)
 
 
+@numba.njit
+def fitted(a, b, x, status):
+    nopython.lstsq_into(a, b, x, status)
+
+
 @numba.njit(parallel=True)
 def in_prange(a, b, x, status):
     for i in numba.prange(len(a)):
@@ -341,3 +346,35 @@ def test_without_scipy(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def overdetermined(*b_shape, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((9, 7, 3)), rng.standard_normal(b_shape)
+    a[2, :, 1], a[3, 0, 0], b[..., 1] = a[2, :, 0], np.inf, b[..., 1]
+    a[4, 5, 2] = np.nan
+    return a.astype(dtype), b.astype(dtype)
+
+
+@pytest.mark.parametrize("function", [fitted, nopython.lstsq_into], ids=["compiled", "Python"])
+@pytest.mark.parametrize("layout", ["C", "F"])
+@pytest.mark.parametrize("b_shape", [(7,), (9, 7), (9, 7, 2)], ids=str)
+def test_least_squares_have_the_bits_of_lstsq(b_shape, layout, function):
+    a, b = overdetermined(*b_shape)
+    wanted = dasksolve.lstsq_ex(a, b)
+    x, status = np.empty_like(wanted.x), np.empty(9, np.int8)
+    function(np.asarray(a, order=layout), np.asarray(b, order=layout), x, status)
+    np.testing.assert_array_equal(x, wanted.x)
+    np.testing.assert_array_equal(status, wanted.status)
+    assert status.tolist() == [0, 0, Status.RANK_DEFICIENT, Status.NONFINITE, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("function", [fitted, nopython.lstsq_into], ids=["compiled", "Python"])
+@pytest.mark.parametrize(
+    "shapes", [((9, 7, 3), (9, 6)), ((9, 2, 3), (9, 2)), ((9, 7, 4), (9, 7))], ids=str
+)
+def test_least_squares_that_do_not_fit_stay_pending(shapes, function):
+    x, status = np.zeros((9, 3)), np.zeros(9, np.int8)
+    function(np.ones(shapes[0]), np.ones(shapes[1]), x, status)
+    assert np.isnan(x).all()
+    assert set(status) == {Status.PENDING}
