@@ -110,6 +110,8 @@ class Gauge:
 
     _baseline: ClassVar[dict[str, tuple[int, int]]] = {}
     """What was resident then, and the peak, which not every system lets us reset."""
+    _most: ClassVar[dict[str, int]] = {}
+    """What was resident at most when somebody asked."""
 
     def __init__(self, job: str) -> None:
         self.job = job
@@ -120,5 +122,6 @@ class Gauge:
     def highest(self) -> int:
         """The most bytes more than at first."""
         at_first, peak_then = self._baseline[self.job]
+        self._most[self.job] = max(self._most.get(self.job, 0), resident())
         peak_now = peak()
-        return (peak_now if peak_now > peak_then else resident()) - at_first
+        return (peak_now if peak_now > peak_then else self._most[self.job]) - at_first

@@ -124,6 +124,8 @@ assert before.highest() > 75 << 20, before.highest()
 del first
 late = memory.Gauge("late")
 second = bytearray(20 << 20)
+assert late.highest() > 18 << 20
+del second
 print(late.highest() >> 20)
 """
 

@@ -5,6 +5,7 @@ That is the one that this runs on, unless NUMBA_CPU_NAME and NUMBA_CPU_FEATURES 
 
 import os
 import re
+from contextlib import suppress
 from typing import Any
 
 from dasksolve.kernels.language.backend import binding, get_host_cpu_features, initialize_llvm
@@ -43,9 +44,10 @@ def target() -> tuple[int, bool]:
     """The same of what numba compiles for."""
     features = config.CPU_FEATURES
     if config.CPU_NAME is None and features is None and config.ENABLE_AVX:
-        known = binding.get_host_cpu_features()
-        if known.get("fma"):  # else it may be no x86
-            return 64 if known.get("avx512f") else 32 if known.get("avx2") else 16, True
+        with suppress(RuntimeError):  # it does not know this machine
+            known = binding.get_host_cpu_features()
+            if known.get("fma"):  # else it may be no x86
+                return 64 if known.get("avx512f") else 32 if known.get("avx2") else 16, True
     if features is None:
         features = get_host_cpu_features()
     return probed(processor(), features)
