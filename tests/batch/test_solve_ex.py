@@ -216,8 +216,10 @@ def test_a_structure_is_diagnosed_from_the_triangle_that_is_meant(lower):
 
 @pytest.mark.parametrize("n", [3, 12, 40])
 @pytest.mark.parametrize("systems", [1, 30])
-def test_a_pivot_whose_reciprocal_overflows_is_not_finite_in_any_kernel(n, systems):
-    for pivot, status in ((5e-324, Status.NONFINITE), (6e-309, Status.OK)):
+def test_a_pivot_whose_reciprocal_overflows_is_solved_scaled_by_any_kernel(n, systems):
+    for pivot in (5e-324, 6e-309):
         a = np.stack([np.eye(n) * pivot] * systems)
         s = dasksolve.solve_ex(a, np.full((systems, n), pivot))
-        assert set(s.status.tolist()) == {status}
+        assert (s.status == Status.OK).all()
+        assert (s.x == 1).all()
+        assert (s.rcond == 1).all()
