@@ -1,6 +1,5 @@
 """Solving NumPy arrays: problem, kernel, status, error."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -202,7 +201,7 @@ def _solve_direct(
     """Solve what the kernel can take as it is: no call wasted, since N = 2 is solved in 0.5 µs."""
     n, k = problem.n, problem.k
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, np.int8)
-    run = _runner(problem, options, bool(diagnostics))
+    kernel = _kernel(problem, options, bool(diagnostics))
     flat_x, flat_status, flat = x, status, len(problem.batch_shape) == 1
     if not flat:
         a, flat_status = a.reshape(-1, n, n), status.ravel()
@@ -211,8 +210,11 @@ def _solve_direct(
         b, flat_x = b.reshape(-1, n, k), x.reshape(-1, n, k)
     arrays = (a, b, flat_x, flat_status, *diagnostics)
     if threads == 1 and a.nbytes + b.nbytes <= PIECE:
-        run(*arrays)
+        kernel(*arrays)
+        if np.count_nonzero(flat_status):
+            _solve_lost(kernel, problem, options, *arrays)
     else:
+        run = partial(_run, kernel, problem, options)
         call(run, (status.size,), _piece_size(problem), (), arrays, threads)
     return x, status
 
@@ -233,7 +235,7 @@ def _solve_any(
         b = b[..., None]
     x, status = np.empty((*batch_shape, n, max(k, 1)), dtype), np.zeros(batch_shape, np.int8)
     if x.size:
-        run = _runner(problem, options, bool(diagnostics))
+        run = partial(_run, _kernel(problem, options, bool(diagnostics)), problem, options)
         given = Given(a, 2, dtype), Given(b, 2, dtype)
         found = (x, status, *diagnostics)
         call(run, batch_shape, _piece_size(problem), given, found, threads)
@@ -242,39 +244,38 @@ def _solve_any(
     return x[..., :k] if k == 0 else x, status
 
 
-def _runner(problem: Problem, options: Options, diagnostics: bool) -> Callable[..., None]:
-    """The kernel, and then once more for what was out of range, which it does not diagnose."""
+def _kernel(problem: Problem, options: Options, diagnostics: bool) -> kernels.Kernel:
     n, k, systems, dtype = problem.n, problem.k, problem.together, problem.dtype
-    kernel = kernels.pick(options.assume_a, n, k, systems, dtype, diagnostics, options.lower)
-    return partial(_run, kernel, problem, options, diagnostics)
+    return kernels.pick(options.assume_a, n, k, systems, dtype, diagnostics, options.lower)
 
 
-# Not a function within `_runner`: to define one takes several times as long as to solve N = 2.
-def _run(
+def _run(kernel: kernels.Kernel, problem: Problem, options: Options, *arrays: NDArray[Any]) -> None:
+    """Call the kernel, and once more for what was out of range, which it does not diagnose."""
+    kernel(*arrays)
+    if np.count_nonzero(arrays[3]):
+        _solve_lost(kernel, problem, options, *arrays)
+
+
+def _solve_lost(
     kernel: kernels.Kernel,
     problem: Problem,
     options: Options,
-    diagnostics: bool,
     a: NDArray[Any],
     b: NDArray[Any],
     x: NDArray[Any],
     status: NDArray[np.int8],
-    *numbers: NDArray[Any],
+    *diagnostics: NDArray[np.float64],
 ) -> None:
-    kernel(a, b, x, status, *numbers)
-    if np.count_nonzero(status) == 0:  # a tenth of the time of what follows
-        return
-    solve = kernel
-    if options.assume_a in ("sym", "her"):  # scaled, they are not symmetric any more
-        solve = kernels.pick("gen", problem.n, problem.k, problem.together, problem.dtype)
+    n, k, systems, dtype = problem.n, problem.k, problem.together, problem.dtype
 
-    def again(*arrays: Any) -> None:
-        solve(*arrays, *(np.empty((2, len(arrays[-1]))) if diagnostics else ()))
+    def again(*arrays: NDArray[Any]) -> None:
+        solve = kernel
+        if options.assume_a in ("sym", "her"):  # scaled, they are not symmetric any more
+            solve = kernels.pick("gen", n, k, systems, dtype)
+        solve(*arrays, *np.empty((len(diagnostics), len(arrays[-1]))))
 
-    def matrices(lost: NDArray[np.intp]) -> list[NDArray[Any]]:
-        return [meant(a[lost], options)]
-
-    solve_lost(again, matrices, b, x, status, options.assume_a == "pos")
+    definite = options.assume_a == "pos"
+    solve_lost(again, lambda lost: [meant(a[lost], options)], b, x, status, definite)
 
 
 def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
