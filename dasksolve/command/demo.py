@@ -135,11 +135,11 @@ def _run(
         f"all of them in {report.seconds:.1f} s: {report.systems / report.seconds:,.0f} systems/s,",
         f"{format_bytes(int(rate))}/s read and written",
     )
-    size_of_a_limit = f"{size / limit:.1f} times the limit" if size > limit else "less than that"
+    though = f", though the batch is {size / limit:.1f} times as large" if size > limit else ""
     _tell(
         "peak memory",
         f"{format_bytes(report.peak_memory)} above the start, of a limit of {format_bytes(limit)}:",
-        f"the limit is kept, though the batch is {size_of_a_limit}",
+        f"the limit is kept{though}",
     )
     right = list(report.flagged) == unseen
     _tell(
