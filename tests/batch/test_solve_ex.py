@@ -222,4 +222,4 @@ def test_a_pivot_whose_reciprocal_overflows_is_solved_scaled_by_any_kernel(n, sy
         s = dasksolve.solve_ex(a, np.full((systems, n), pivot))
         assert (s.status == Status.OK).all()
         assert (s.x == 1).all()
-        assert (s.rcond == 1).all()
+        np.testing.assert_allclose(s.rcond, 1)
