@@ -73,11 +73,17 @@ def _scaled(series: Series) -> Scaled:
 
 
 def _rows(scaled: Scaled, fit: "Fit") -> tuple[Floats, Floats, Floats]:
-    """Design, observations and roots of the weights, with rows for the ridge."""
-    design = np.ldexp(fit.design, -fit.basis.exponents)
-    y, roots = scaled.y, scaled.roots
+    """Design, observations and roots of the weights of each series, with rows for the ridge.
+
+    Only as many rows as the longest series has: those that are missing would add zeros to all sums.
+    """
+    known = scaled.roots > 0
+    kept = np.argsort(~known, axis=1, kind="stable")[:, : max(1, known.sum(axis=1).max())]
+    y, roots = (np.take_along_axis(v, kept, axis=1) for v in (scaled.y, scaled.roots))
+    design = np.ldexp(fit.design, -fit.basis.exponents)[kept]
     if fit.basis.ridge.any():
-        design = np.concatenate([design, np.diag(fit.basis.ridge)])
+        ridge = np.broadcast_to(np.diag(fit.basis.ridge), (len(y), fit.n, fit.n))
+        design = np.concatenate([design, ridge], axis=1)
         y = np.pad(y, ((0, 0), (0, fit.n)))
         ones = np.ldexp(np.ones((len(y), fit.n)), -scaled.weight)
         roots = np.concatenate([roots, ones], axis=1)
@@ -92,7 +98,7 @@ def _solved(scaled: Scaled, fit: "Fit") -> Answer:
     rcond, _ = np.empty((2, series))
     status = np.empty(series, np.int8)
     kernels.least_squares(np.dtype(np.float64))(
-        np.tile(design, (series, 1, 1)),
+        design,
         y[..., None],
         roots,
         True,
@@ -137,7 +143,9 @@ def _solved(scaled: Scaled, fit: "Fit") -> Answer:
 def _covariance(
     design: Floats, roots: Floats, noise: Floats, exponents: NDArray[np.intp]
 ) -> Floats:
-    n = design.shape[1]
+    n = design.shape[2]
+    if design.shape[1] < n:
+        return np.full((len(design), n, n), np.nan)
     r = np.linalg.qr(roots[..., None] * design, mode="r")
     r = np.where(np.isfinite(r).all(axis=(1, 2), keepdims=True), r, np.eye(n))
     singular = (np.diagonal(r, axis1=1, axis2=2) == 0).any(axis=1)

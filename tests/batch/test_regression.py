@@ -299,9 +299,11 @@ def test_any_number_of_columns(n, dtype):
 def test_few_observations(observations):
     y, design = np.ones((observations, 3)), np.ones((observations, 2))
     design[:, 1] = np.arange(observations)
-    found = dasksolve.regress(y, design)
-    assert set(found.status) == {Status.TOO_FEW if observations < 2 else Status.OK}
-    assert found.coef.shape == (2, 3)
+    for on_deficient in ("nan", "lstsq"):
+        found = dasksolve.regress(y, design, covariance=True, on_deficient=on_deficient)
+        assert set(found.status) == {Status.TOO_FEW if observations < 2 else Status.OK}
+        assert found.coef.shape == (2, 3)
+        assert np.isnan(found.covariance).all() == (observations < 3)
     assert dasksolve.regress(y[:, :0], design).coef.shape == (2, 0)
 
 
@@ -417,3 +419,22 @@ def test_chunked_observations_are_merged():
     large = da.zeros((P, 1 << 20), chunks=(1, 1 << 20))
     with pytest.warns(PerformanceWarning, match="chunks of \\(1, 1048576\\)"):
         dasksolve.regress(large, DESIGN)
+
+
+def test_masked_blocks_are_missing_where_they_are_masked():
+    y = series()
+    missing = np.isnan(y)
+    masked = np.ma.MaskedArray(np.where(missing, 7, y), missing)
+    lazy = dasksolve.regress(da.from_array(masked, chunks=(P, 20)), DESIGN)
+    wanted = dasksolve.regress(y, DESIGN)
+    np.testing.assert_array_equal(lazy.coef.compute(), wanted.coef)
+    np.testing.assert_array_equal(lazy.status.compute(), wanted.status)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_bits(two_processes):
+    y = series()
+    wanted = dasksolve.regress(y, DESIGN)
+    lazy = dasksolve.regress(da.from_array(y, chunks=(P, 7)), DESIGN)
+    for one, other in zip(two_processes.compute(lazy[:6], sync=True), wanted, strict=False):
+        np.testing.assert_array_equal(one, other)
