@@ -28,7 +28,7 @@ from dasksolve.kernels.language.lanes import (
 )
 from dasksolve.kernels.language.target import VECTOR_BYTES
 from dasksolve.kernels.language.tiles import FIRST, collect, lane_count, prefetch, tile
-from dasksolve.kernels.language.values import Variable, align_stack, loop
+from dasksolve.kernels.language.values import Index, Variable, align_stack, loop
 from dasksolve.kernels.regression.observations import (
     STRIP,
     copy_lines,
@@ -94,7 +94,7 @@ def accumulate(table, basis, t, observations, n, ask):
                 total.set(fma(x, product if len(place) == 1 else w, total.get()))
             if start == 0:
                 count.set(count.get() + where(w != zero, w.fill(1), zero))
-                ask(i)
+                ask()
         found.update({place: total.get() for place, total in sums.items()})
     return found, count.get()
 
@@ -226,12 +226,21 @@ def shrink(basis, x, n):
 
 
 def asking(ahead, lanes):
-    """A function of i that asks for the i-th cache line of what is read next."""
-    y, start, step, wide = ahead
+    """A function that asks for one cache line after the other of what is read next.
 
-    def ask(i):
-        row = i // wide
-        prefetch(y, start + row * step + (i - row * wide) * lanes, FIRST)
+    They stand `wide` in a row, and the rows `step` apart; the first is the one in `column`.
+    """
+    y, start, column, step, wide = ahead
+    builder = start.builder
+    place, column = Variable(start), Variable(column)
+
+    def ask():
+        here, following = (Index(builder, v.get().value) for v in (place, column))
+        prefetch(y, here, FIRST)
+        following = following + 1
+        last = following == wide
+        place.set(last.choose(here + step - (wide - 1) * lanes, here + lanes))
+        column.set(last.choose(0, following))
 
     return ask
 
@@ -337,7 +346,7 @@ def kernel(n):
         found = (coef, stderr, rss, count, rcond, status)
         t = tile(np.empty((2 * observations + 1) * lanes, rss.dtype), 2, rss)
         s = tile(np.empty(((n + 2) * n + 1) * lanes, rss.dtype), n, rss)
-        most = 1 if along else max(4, min(32, STRIP // (observations * lanes * rss.itemsize)))
+        most = 1 if along else max(8, min(32, STRIP // (observations * lanes * rss.itemsize)))
         room = 1 if along else observations * (most + 1) * lanes
         kept_y, kept_w = np.empty(2 * room, rss.dtype), np.empty(2 * room if own else 1, rss.dtype)
         tiles, left = strip(start, stop, most, lanes)
@@ -353,7 +362,7 @@ def kernel(n):
                 first = left + number * lanes
                 if along:
                     stage_along(y, w, own, first, observations, t)
-                    ahead = (y, beyond * observations, lanes, 1)
+                    ahead = (y, beyond * observations, 0, lanes, 1)
                 else:
                     begin, end = lines * number // tiles, lines * (number + 1) // tiles
                     copy_lines(y, beyond, series, following, begin, end, t, kept_y, room - base)
@@ -362,7 +371,8 @@ def kernel(n):
                     at = base + number * lanes
                     stage_across(kept_y, kept_w if own else w, own, at, tiles, observations, t)
                     row, column = divmod(end, wide)
-                    ahead = (y, beyond + row * series + column * lanes, series, wide)
+                    place = beyond + row * series + column * lanes
+                    ahead = (y, place, column, series, wide)
                 fit(design, t, s, ahead, sizes, n, along, wanted, found, first)
                 if len(covariance):
                     put_covariance(s, basis, covariance, first, n)
