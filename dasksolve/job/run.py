@@ -139,5 +139,6 @@ def result(
     origin = tuple(start for start, _ in job.plan.block(number))
     counts, flagged = count(status, origin, job.plan.batch_shape)
     if diagnostics:
-        numbers |= worst(status, *diagnostics)
+        rcond, backward_error = diagnostics
+        numbers |= worst(status, rcond, backward_error, job.options.rcond)
     return BlockResult(number, counts, flagged, memory=Gauge(job.token).highest(), **numbers)

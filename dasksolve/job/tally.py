@@ -63,10 +63,18 @@ def count(
 
 
 def worst(
-    status: NDArray[np.int8], rcond: NDArray[np.float64], backward_error: NDArray[np.float64]
+    status: NDArray[np.int8],
+    rcond: NDArray[np.float64],
+    backward_error: NDArray[np.float64],
+    least: float | None = None,
 ) -> dict[str, float]:
-    """The diagnostics of a block's worst systems, of those that have a solution."""
+    """The diagnostics of a block's worst systems, of those that have a solution.
+
+    least: the rcond below which a system counts as singular, if one was given.
+    """
     solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
+    if least is not None:
+        solved &= rcond >= least
     if not solved.any():
         return {}
     return {

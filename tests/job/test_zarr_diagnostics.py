@@ -38,6 +38,15 @@ def test_what_is_stored_is_what_solve_ex_returns(batch: Stored) -> None:
         assert found["rcond"].dims == found["status"].dims == found["x"].dims[:1]
 
 
+def test_the_worst_are_those_that_rcond_leaves_a_solution(batch: Stored) -> None:
+    options = {"on_singular": "lstsq", "diagnostics": True}
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, rcond=1e-10, **options)
+    expected = dasksolve.solve_ex(batch.a, batch.b, rcond=1e-10, on_singular="lstsq")
+    solved = expected.status == Status.OK
+    assert report.worst_rcond == expected.rcond[solved].min() > 1e-10
+    assert report.worst_backward_error == expected.backward_error[solved].max() < 1e-14
+
+
 def test_two_processes_store_the_same_bytes(batch: Stored, two_processes) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
     there = batch.out + ".cluster"
