@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.batch.arrays import as_array
-from dasksolve.batch.options import check_word
+from dasksolve.batch.options import check_word, checked_rcond
 from dasksolve.batch.pieces import LANES, PIECE, Given, call, thread_count
 from dasksolve.batch.problem import describe as describe_square
 from dasksolve.solution import LeastSquares
@@ -48,7 +48,7 @@ class Wanted:
 def wanted(rcond: float | None, on_deficient: str) -> Wanted:
     """Checked options."""
     check_word("on_deficient", on_deficient, ON_DEFICIENT)
-    return Wanted(None if rcond is None else float(rcond), on_deficient)
+    return Wanted(checked_rcond(rcond), on_deficient)
 
 
 def describe(

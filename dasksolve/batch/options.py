@@ -89,7 +89,7 @@ def _checked(
 ) -> Options:
     word = _structure(assume_a)
     check_word("on_singular", on_singular, ON_SINGULAR)
-    threshold = None if rcond is None else _threshold(rcond)
+    threshold = checked_rcond(rcond)
     return Options(word, bool(lower), on_singular, bool(diagnostics), bool(refine), threshold)
 
 
@@ -110,7 +110,10 @@ def _structure(assume_a: Any) -> str:
     return word
 
 
-def _threshold(rcond: Any) -> float:
+def checked_rcond(rcond: Any) -> float | None:
+    """The threshold as a number, if there is one."""
+    if rcond is None:
+        return None
     number = isinstance(rcond, int | float | np.number) and not isinstance(rcond, bool)
     if number and 0 <= rcond <= 1:
         return float(rcond)

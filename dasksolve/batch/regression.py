@@ -12,7 +12,7 @@ from dasksolve import kernels
 from dasksolve.batch import basis
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.careful import Series, solve_carefully
-from dasksolve.batch.options import check_word
+from dasksolve.batch.options import check_word, checked_rcond
 from dasksolve.batch.pieces import LANES, PIECE, in_threads, is_plain, pieces, thread_count
 from dasksolve.solution import Regression
 from dasksolve.status import Status
@@ -113,6 +113,7 @@ def describe(
 ) -> Fit:
     """Return what is to be fitted, or raise what tells a person why nothing can be."""
     check_word("on_deficient", on_deficient, ON_DEFICIENT)
+    rcond = checked_rcond(rcond)
     dtype = _dtype("y", dtype)
     design = as_array("design", design)
     _dtype("design", design.dtype)
@@ -146,7 +147,7 @@ def describe(
         dtype=dtype,
         design=rows,
         basis=basis.orthogonalized(rows, _ridge(ridge, n)),
-        threshold=max(observations, n) * np.finfo(dtype).eps if rcond is None else float(rcond),
+        threshold=max(observations, n) * np.finfo(dtype).eps if rcond is None else rcond,
         rcond=rcond,
         min_count=n if min_count is None else int(min_count),
         on_deficient=on_deficient,

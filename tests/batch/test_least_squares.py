@@ -147,6 +147,7 @@ REFUSED = {
     "rows": ((A, np.ones((4, 4)), {}), ValueError, r"b has shape \(4, 4\)"),
     "weights": ((A, np.ones((4, 5)), {"weights": np.ones(4)}), ValueError, r"\(5,\), one for each"),
     "negative": ((A, np.ones((4, 5)), {"weights": -np.ones(5)}), ValueError, "not be negative"),
+    "rcond": ((A, np.ones((4, 5)), {"rcond": "x"}), ValueError, "rcond='x' must be None"),
     "word": ((A, np.ones((4, 5)), {"on_deficient": "x"}), ValueError, "'nan', 'lstsq'"),
     "dtype": ((A.astype(np.float16), np.ones((4, 5)), {}), TypeError, "float16"),
 }

@@ -273,6 +273,7 @@ def test_a_design_without_full_rank_has_no_answers_but_the_shortest():
     design = rng.standard_normal((20, 3))[:, [0, 1, 2, 1]]
     y = rng.standard_normal((20, 5))
     assert set(dasksolve.regress(y, design).status) == {Status.RANK_DEFICIENT}
+    assert set(dasksolve.regress(y, 0 * design, rcond=0).status) == {Status.RANK_DEFICIENT}
     found = dasksolve.regress(y, design, on_deficient="lstsq")
     np.testing.assert_allclose(found.coef, np.linalg.lstsq(design, y, rcond=None)[0], atol=1e-13)
 
@@ -328,6 +329,7 @@ REFUSED = {
     ),
     "axis": ({"axis": 2}, ValueError, "axis=2 is not an axis of y"),
     "word": ({"on_deficient": "raise"}, ValueError, "'raise' is not one of 'nan', 'lstsq'"),
+    "rcond": ({"rcond": -1}, ValueError, "rcond=-1 must be None, or a number from 0 to 1"),
     "ridge": ({"ridge": [1, 2]}, ValueError, r"ridge must be a number or \(6,\)"),
     "negative ridge": ({"ridge": -1}, ValueError, "not negative"),
     "weights": ({"weights": np.ones(7)}, ValueError, r"shape \(120,\).*\(7,\)"),
