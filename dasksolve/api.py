@@ -428,6 +428,7 @@ def lstsq_ex(
     )
 
 
+@refusing
 def regress(
     y: Any,
     design: Any,
@@ -440,6 +441,7 @@ def regress(
     on_deficient: str = "nan",
     covariance: bool = False,
     workers: int = 1,
+    **unknown: Never,
 ) -> Regression:
     """Fit the coefficients of one design to many series, each on the observations that it has.
 
@@ -515,6 +517,8 @@ def regress(
     >>> fit.stderr[:, 1].round(3)
     array([0.085, 0.035])
     """
+    if unknown:
+        refuse_unknown("regress", unknown)
     options = {
         "axis": axis,
         "weights": weights,

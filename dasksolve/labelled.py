@@ -152,6 +152,7 @@ def solve_ex(
     return _xarray().Dataset({name: x, **dict(found)})
 
 
+@refusing
 def regress(
     y: "xr.DataArray",
     design: "xr.DataArray",
@@ -164,6 +165,7 @@ def regress(
     on_deficient: str = "nan",
     covariance: bool = False,
     workers: int = 1,
+    **unknown: Never,
 ) -> "xr.Dataset":
     """Fit the coefficients of one design to many series whose dimensions have names.
 
@@ -210,6 +212,8 @@ def regress(
     >>> labelled.regress(y, design).coef.sel(term="trend").values.round(6)
     array([2., 4.])
     """
+    if unknown:
+        refuse_unknown("regress", unknown)
     _check_dimensions(y, design, weights, dim)
     _, design, *others = _xarray().align(
         y,
@@ -234,6 +238,7 @@ def regress(
     return _fit(found, y, design, dim, term)
 
 
+@refusing
 def polyfit(
     y: "xr.DataArray",
     dim: Hashable,
@@ -244,6 +249,7 @@ def polyfit(
     cov: bool | str = False,
     full: bool = False,
     workers: int = 1,
+    **unknown: Never,
 ) -> "xr.Dataset":
     """Fit polynomials along a dimension, as `xarray.DataArray.polyfit` does, with right errors.
 
@@ -293,6 +299,8 @@ def polyfit(
     array([[2., 6.],
            [1., 1.]])
     """
+    if unknown:
+        refuse_unknown("polyfit", unknown)
     array = _xarray().DataArray
     if not isinstance(y, array) or dim not in y.dims:
         _check_dimensions(y, y, None, dim)

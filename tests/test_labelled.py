@@ -253,6 +253,11 @@ def test_standard_errors_of_a_polyfit_are_those_of_the_observations_that_are_the
     np.testing.assert_allclose(fit.polyfit_covariance.isel(y=1, x=2).values, wanted, rtol=1e-6)
 
 
+def test_the_keyword_of_xarray_for_weights_is_refused():
+    with pytest.raises(TypeError, match=r"polyfit\(\) has no keyword 'w'; .*weights=w\*\*2"):
+        labelled.polyfit(images(), "time", 1, w=np.ones(60))
+
+
 def test_a_polynomial_of_words_is_refused():
     stack = images()[:2].rename(time="t").isel(t=slice(3)).assign_coords(t=list("abc"))
     with pytest.raises(TypeError, match=r"'t' has dtype <U1.*assign_coords"):

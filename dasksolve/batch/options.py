@@ -41,6 +41,8 @@ _INSTEAD = {
         "transposed=True)"
     ),
     "sym_pos": 'write assume_a="pos"',
+    "w": "weights= are inverse variances, the squares of numpy.polyfit's w: give weights=w**2",
+    "skipna": "NaN is always left out; min_count=P makes NaN of a series with a gap",
 }
 
 

@@ -329,6 +329,7 @@ REFUSED = {
     ),
     "axis": ({"axis": 2}, ValueError, "axis=2 is not an axis of y"),
     "word": ({"on_deficient": "raise"}, ValueError, "'raise' is not one of 'nan', 'lstsq'"),
+    "w": ({"w": np.ones(P)}, TypeError, r"no keyword 'w'; .*give weights=w\*\*2"),
     "rcond": ({"rcond": -1}, ValueError, "rcond=-1 must be None, or a number from 0 to 1"),
     "ridge": ({"ridge": [1, 2]}, ValueError, r"ridge must be a number or \(6,\)"),
     "negative ridge": ({"ridge": -1}, ValueError, "not negative"),
