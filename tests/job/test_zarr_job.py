@@ -272,14 +272,14 @@ def test_a_graph_has_one_task_a_block_and_holds_no_more_than_a_window(
         pytest.param(
             {"out": None},
             TypeError,
-            "out must be the path or URL of zarr data, not",
+            "out must be the path or URL of zarr data, or an open zarr.Group or store, not",
             id="out is None",
         ),
         pytest.param(
-            {"out": zarr.storage.MemoryStore()},
-            TypeError,
-            "out must be .*MemoryStore",
-            id="out is a store",
+            {"out": zarr.storage.MemoryStore(read_only=True)},
+            ValueError,
+            "out: memory://.* is open for reading alone",
+            id="out is read-only",
         ),
         pytest.param({"out": ""}, ValueError, "out is an empty path", id="out is empty"),
         pytest.param(
