@@ -11,7 +11,14 @@ import numpy as np
 from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
-from dasksolve.batch.regression import Fit, as_observations, checked_weights, describe, run
+from dasksolve.batch.regression import (
+    Fit,
+    as_observations,
+    checked_weights,
+    describe,
+    run,
+    without_mask,
+)
 from dasksolve.errors import PerformanceWarning
 from dasksolve.solution import Regression
 
@@ -33,16 +40,17 @@ def regress(
     fit = describe(
         y.shape, y.dtype, design, axis, ridge, rcond, min_count, on_deficient, covariance
     )
-    weights = checked_weights(_checked("weights", weights), fit)
+    weights = _checked("weights", weights)
+    if isinstance(weights, da.Array):
+        weights = da.map_blocks(without_mask, weights, dtype=weights.dtype)
+    weights = checked_weights(weights, fit)
     y = _whole(da.asanyarray(y), fit)
     axes = tuple(range(y.ndim))
     arrays: list[Any] = [y, axes]
-    if isinstance(weights, da.Array) and weights.ndim == 1 < y.ndim:
-        arrays += [weights.rechunk(-1), (fit.axis,)]
-    elif isinstance(weights, da.Array) or weights.ndim > 1:
-        arrays += [da.broadcast_to(da.asanyarray(weights), y.shape).rechunk(y.chunks), axes]
-    else:
+    if weights.ndim == 1:
         arrays += [weights, None]
+    else:
+        arrays += [da.asanyarray(weights).rechunk(y.chunks), axes]
     blocks = da.blockwise(
         fit_block,
         axes,

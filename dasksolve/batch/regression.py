@@ -187,26 +187,32 @@ def _ridge(ridge: Any, n: int) -> NDArray[np.float64]:
 
 
 def checked_weights(weights: Any, fit: Fit) -> Any:
-    """Weights (P,), of the observations, or of y's shape; none are ones."""
+    """Weights (P,), of the observations, or else of y's shape; none are ones."""
     observations = fit.shape[fit.axis]
     if weights is None:
         return np.ones(observations, fit.dtype)
     _dtype("weights", weights.dtype)
-    if weights.shape == (observations,):
-        weights = filled(np.asanyarray(weights), np.dtype(float))
+    if weights.shape != (observations,):
+        try:
+            same = np.broadcast_shapes(weights.shape, fit.shape) == fit.shape
+        except ValueError:
+            same = False
+        if not same:
+            raise ValueError(
+                f"weights must be of shape ({observations},), one for each observation, or "
+                f"broadcast to y's {fit.shape}: they have shape {weights.shape}"
+            )
+        weights = np.broadcast_to(without_mask(weights), fit.shape)
+    if weights.ndim == 1:
+        weights = without_mask(np.asanyarray(weights))
         if np.any(weights < 0):
             raise ValueError(_negative(weights, np.flatnonzero(weights < 0)[:1]))
-        return weights
-    try:
-        same = np.broadcast_shapes(weights.shape, fit.shape) == fit.shape
-    except ValueError:
-        same = False
-    if not same:
-        raise ValueError(
-            f"weights must be of shape ({observations},), one for each observation, or broadcast "
-            f"to y's {fit.shape}: they have shape {weights.shape}"
-        )
     return weights
+
+
+def without_mask(weights: Any) -> Any:
+    """Weights that are 0 where they were masked, as `numpy.broadcast_to` drops masks."""
+    return weights.filled(0) if isinstance(weights, np.ma.MaskedArray) else weights
 
 
 def _negative(weights: NDArray[Any], place: Any) -> str:
@@ -249,17 +255,15 @@ def _empty(coef_shape: tuple[int, ...], batch: tuple[int, ...], n: int, fit: Fit
 def run(
     y: NDArray[Any], weights: NDArray[Any], fit: Fit, threads: int = 1, strict: bool = False
 ) -> Regression:
-    """Fit every series; strict: refuse weights that are negative."""
+    """Fit every series; weights of (P,) or y's shape; strict: refuse those that are negative."""
+    weights = without_mask(weights)
     if y.ndim > 1 and y.flags.f_contiguous and not y.flags.c_contiguous:
         turned = replace(fit, shape=fit.shape[::-1], axis=y.ndim - 1 - fit.axis)
-        lying = weights if weights.ndim == 1 else np.broadcast_to(weights, y.shape).T
-        return _turned(run(y.T, lying, turned, threads, strict))
+        return _turned(run(y.T, weights.T, turned, threads, strict))
     if fit.shape[fit.axis] == 0:  # one that is missing is as good as none
         shape = (*fit.shape[: fit.axis], 1, *fit.shape[fit.axis + 1 :])
         y, weights = np.full(shape, np.nan, fit.dtype), np.ones(1)
         fit = replace(fit, shape=shape)
-    if weights.ndim > 1:
-        weights = np.broadcast_to(weights, fit.shape)
     found = _empty(fit.coef_shape, fit.batch_shape, fit.n, fit)
     if fit.series and fit.fast:
         _run_fast(y, weights, fit, found, threads)
@@ -282,11 +286,10 @@ def _run_fast(y: NDArray[Any], weights: NDArray[Any], fit: Fit, found: Found, th
     def call(
         y: NDArray[Any], w: NDArray[Any], along: bool, into: Found, start: int, stop: int
     ) -> None:
-        own = w.size != fit.shape[fit.axis] or w.ndim > 1
         kernel(
             y.reshape(-1),
             w.reshape(-1),
-            own,
+            w.ndim > 1,
             along,
             *constants,
             float(fit.min_count),
@@ -411,7 +414,7 @@ def _run_carefully(
     coef, stderr = (np.moveaxis(v, fit.axis, -1) for v in (found.coef, found.stderr))
 
     def work(places: NDArray[np.intp]) -> None:
-        index = np.unravel_index(places, fit.batch_shape)
+        index = np.unravel_index(places, fit.batch_shape) if fit.batch_shape else (None,)
         w = weights if own is None else own[index]
         series = Series(filled(source[index], np.dtype(float)), filled(w, np.dtype(float)))
         if strict and own is not None and np.any(series.weights < 0):

@@ -251,6 +251,15 @@ def test_each_status_at_its_place(dtype, on_deficient):
         assert not found.coef[:, 1].any()
 
 
+@pytest.mark.parametrize("m", [1, 3, 5, 9])
+def test_a_single_series_is_one_of_many(m):
+    y = series()
+    wanted = dasksolve.regress(y[:, [m]], DESIGN, on_deficient="lstsq", covariance=True)
+    found = dasksolve.regress(y[:, m], DESIGN, on_deficient="lstsq", covariance=True)
+    for name, one, other in zip(found._fields, found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other.reshape(one.shape), err_msg=name)
+
+
 def test_deficient_rows_of_a_good_design_are_found_and_solved():
     y, design = np.full((8, 2), np.nan), np.ones((8, 2))
     design[:, 1] = [1, 1, 1, 1, 2, 3, 4, 5]
@@ -334,6 +343,7 @@ REFUSED = {
     "ridge": ({"ridge": [1, 2]}, ValueError, r"ridge must be a number or \(6,\)"),
     "negative ridge": ({"ridge": -1}, ValueError, "not negative"),
     "weights": ({"weights": np.ones(7)}, ValueError, r"shape \(120,\).*\(7,\)"),
+    "weight": ({"y": np.ones(P), "weights": [-1]}, ValueError, r"weights\[0\] is -1"),
     "negative": ({"weights": -np.ones(P)}, ValueError, r"weights\[0\] is -1.0"),
     "one negative": (
         {"weights": np.where(np.arange(P * 3).reshape(P, 3) == 100, -2.0, 1)},
@@ -405,6 +415,41 @@ def test_weights_in_blocks(given, lazy_y):
     wanted = dasksolve.regress(y, DESIGN, weights=np.asarray(given(w)))
     np.testing.assert_array_equal(lazy.coef, wanted.coef)
     np.testing.assert_array_equal(lazy.stderr, wanted.stderr)
+
+
+FULL = np.random.default_rng(5).uniform(0.5, 2, (P, 60))
+BROADCAST = {
+    "one for each series": FULL[0],
+    "one for all": np.array([2.0]),
+    "a number": np.array(3.0),
+    "a row": FULL[:1],
+    "a column": FULL[:, :1],
+    "masked, of observations": np.ma.MaskedArray(FULL[:, 0], FULL[:, 0] < 1),
+    "masked, a row": np.ma.MaskedArray(FULL[:1], FULL[:1] < 1),
+    "masked, a column": np.ma.MaskedArray(FULL[:, :1], FULL[:, :1] < 1),
+    "masked, of all": np.ma.MaskedArray(FULL, FULL < 1),
+    "masked integers": np.ma.MaskedArray((4 * FULL).astype(int), FULL < 1),
+}
+
+
+@pytest.mark.parametrize("weights", BROADCAST.values(), ids=BROADCAST)
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_weights_broadcast_and_those_that_are_masked_are_zero(weights, order, lazy):
+    y = np.asarray(series(), order=order)
+    column = weights.shape == (P,)
+    whole = np.ma.filled(weights, 0)
+    whole = np.array(np.broadcast_to(whole[:, None] if column else whole, y.shape), float)
+    wanted = dasksolve.regress(y, DESIGN, weights=whole)
+    found = dasksolve.regress(y, DESIGN, weights=da.from_array(weights) if lazy else weights)
+    assert_same(found, wanted)
+
+
+@pytest.mark.parametrize("weights", [[2.0], 2.0, np.float32(2), da.full(1, 2.0), da.full((), 2.0)])
+def test_a_weight_for_a_single_series_is_one_for_each_observation(weights):
+    y = series()[:, 20]
+    wanted = dasksolve.regress(y, DESIGN, weights=np.full(P, 2))
+    assert_same(dasksolve.regress(y, DESIGN, weights=weights), wanted)
 
 
 def test_lazy_weights_that_are_negative_are_not_finite():
