@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     check = command(
         "check",
         run_check,
-        "re-read everything and recompute the backward errors",
+        "solve everything again and compare every bit of the output",
         "[options] A B OUT",
         "dasksolve check data.zarr/a data.zarr/b solved.zarr",
     )

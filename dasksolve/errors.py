@@ -18,6 +18,13 @@ class PerformanceWarning(UserWarning):
     """The result is right, but the layout of the input, or the processor, makes it slow to get."""
 
 
+_KINDS = {
+    Status.SINGULAR: "singular",
+    Status.NOT_POSITIVE_DEFINITE: "not positive definite",
+    Status.ILL_CONDITIONED: "of a reciprocal condition number below rcond",
+}
+
+
 class SingularSystemError(np.linalg.LinAlgError):
     """Some systems of a batch have no unique solution, or none that `rcond` lets count.
 
@@ -51,9 +58,8 @@ class SingularSystemError(np.linalg.LinAlgError):
         named = ", ".join(str(i) for i in indices[:_NAMED])
         more = ", …" if len(indices) > _NAMED else ""
         count = f"{len(indices)} system{'s' if len(indices) != 1 else ''}"
-        kind = "singular"
-        if np.any(status == Status.ILL_CONDITIONED):
-            kind += " or of a reciprocal condition number below rcond"
+        kinds = [words for flaw, words in _KINDS.items() if np.any(status == flaw)]
+        kind = " or ".join(kinds or ["singular"])
         super().__init__(
             f"{count} of a batch of shape {batch_shape} "
             f"{'are' if len(indices) != 1 else 'is'} {kind}, at flat index {named}{more}; "

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dasksolve import api
 from dasksolve.batch.options import refuse_unknown, refusing
@@ -278,7 +279,7 @@ def polyfit(
     Returns
     -------
     fit : xarray.Dataset
-        ``polyfit_coefficients`` along ``degree``, the highest first; if asked for,
+        ``polyfit_coefficients`` along ``degree``, the highest first, in float64; if asked for,
         ``polyfit_covariance``, ``polyfit_residuals`` (the weighted sum of squares),
         ``[dim]_matrix_rank`` and ``[dim]_singular_values`` of the design without gaps. Covariances
         are those of each series' own observations, where xarray takes those of a series without
@@ -304,32 +305,51 @@ def polyfit(
     array = _xarray().DataArray
     if not isinstance(y, array) or dim not in y.dims:
         _check_dimensions(y, y, None, dim)
+    if not isinstance(deg, int | np.integer) or deg < 0:
+        raise ValueError(f"deg={deg!r} must be a degree: 0, 1, 2, ...")
     numbers = _numeric(y[dim])
     degrees = np.arange(deg + 1)[::-1]
-    design = array(
-        numbers[:, None] ** degrees, {dim: y[dim], "degree": degrees}, dims=(dim, "degree")
-    )
+    centred, back = _centred(numbers, degrees)
+    design = array(centred, {dim: y[dim], "degree": degrees}, dims=(dim, "degree"))
     options: dict[str, Any] = {"weights": weights, "covariance": bool(cov), "workers": workers}
     if skipna is not None and not skipna:
         options["min_count"] = y.sizes[dim]
     fit = regress(y, design, dim, **options)
     others = [name for name in y.dims if name != dim]
-    found = {"polyfit_coefficients": fit.coef.transpose("degree", *others)}
+    back = array(back, {"degree": degrees}, dims=("degree", "power"))
+    coef = _xarray().dot(back, fit.coef.rename(degree="power").drop_vars("power"), dim="power")
+    found = {"polyfit_coefficients": coef.transpose("degree", *others)}
     if full:
-        scaled = design.values / np.sqrt((design.values**2).sum(axis=0))
+        raw = numbers[:, None] ** degrees
+        scaled = raw / np.sqrt((raw**2).sum(axis=0))
         found[f"{dim}_matrix_rank"] = array(np.linalg.matrix_rank(scaled))
         values = np.linalg.svd(scaled, compute_uv=False)
         found[f"{dim}_singular_values"] = array(values, dims="degree")
     if full or cov is True:
         found["polyfit_residuals"] = fit.rss
     if cov:
-        both = fit.covariance.rename(degree="cov_i", degree_2="cov_j").transpose(
-            "cov_i", "cov_j", *others
-        )
-        both = both.drop_vars("cov_i")
+        both = fit.covariance.rename(degree="power", degree_2="other").drop_vars("power")
+        left = back.rename(degree="cov_i").drop_vars("cov_i")
+        right = back.rename(degree="cov_j", power="other").drop_vars("cov_j")
+        both = _xarray().dot(left, both, right, dim=("power", "other"))
+        both = both.transpose("cov_i", "cov_j", *others)
         noise = fit.rss / (fit["count"] - (deg + 1)) if cov == "unscaled" else 1
         found["polyfit_covariance"] = both / noise
     return _xarray().Dataset(found)
+
+
+def _centred(x: NDArray[Any], degrees: NDArray[np.int_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Powers of x moved and scaled to -1 … 1, and what makes coefficients in x of theirs.
+
+    Powers of decimal years or nanoseconds can hardly be told apart.
+    """
+    middle = (x.min(initial=np.inf) + x.max(initial=-np.inf)) / 2 if x.size else 0.0
+    length = np.abs(x - middle).max(initial=0) or 1.0
+    back = np.array(
+        [[math.comb(k, j) * (-middle / length) ** max(k - j, 0) for k in degrees] for j in degrees]
+    )
+    scales = length ** -degrees.astype(float)
+    return ((x - middle) / length)[:, None] ** degrees, back * scales[:, None]
 
 
 def _numeric(x: "xr.DataArray") -> Any:
@@ -427,6 +447,8 @@ def _apply(
 
 def _columns(a: Any, b: Any, dims: tuple[Hashable, Hashable]) -> list[Hashable]:
     """Return the dimensions of b that number right-hand sides, or refuse what cannot be solved."""
+    if isinstance(dims, str) or not isinstance(dims, tuple | list) or len(dims) != 2:
+        raise ValueError(f'dims={dims!r} must be two names, such as ("row", "col")')
     row, col = dims
     array = _xarray().DataArray
     for name, values, core in (("a", a, (row, col)), ("b", b, (row,))):

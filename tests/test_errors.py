@@ -115,3 +115,8 @@ def test_status_values_are_those_that_are_stored():
         "RANK_DEFICIENT": 5,
         "TOO_FEW": 6,
     }
+
+
+def test_the_error_says_what_is_wrong_with_a_system():
+    status = np.array([Status.NOT_POSITIVE_DEFINITE], np.int8)
+    assert "is not positive definite, at flat" in str(SingularSystemError([0], (1,), status))

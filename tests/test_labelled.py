@@ -277,3 +277,34 @@ def test_a_regression_that_makes_no_sense_is_refused(change, error, text):
     stack = images()
     with pytest.raises(error, match=text):
         labelled.regress(*change(stack, trend(stack)))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(
+    ("coordinate", "deg"),
+    [
+        pytest.param(np.arange("2000", "2020", dtype="M8[M]").astype("M8[ns]"), 3, id="times"),
+        pytest.param(2000 + np.arange(240) / 12, 2, id="decimal years"),
+        pytest.param(2000 + np.arange(240) / 12, 4, id="decimal years to the fourth"),
+    ],
+)
+def test_polyfit_of_coordinates_far_from_zero_fits_as_well_as_near_it(dtype, coordinate, deg):
+    values = np.random.default_rng(0).standard_normal((240, 2)).astype(dtype)
+    y = xr.DataArray(values, {"t": coordinate}, ("t", "pixel"))
+    fit = labelled.polyfit(y, "t", deg, cov=True)
+    near = np.arange(240.0)
+    expected = np.stack(
+        [np.polynomial.Polynomial.fit(near, v, deg)(near) for v in values.T.astype(float)], axis=1
+    )
+    found = xr.polyval(y["t"], fit["polyfit_coefficients"]).transpose("t", "pixel")
+    if coordinate.dtype.kind == "M":  # months are not equally long
+        expected = xr.polyval(y["t"], y.astype(float).polyfit("t", deg).polyfit_coefficients)
+    np.testing.assert_allclose(found, expected, atol=3e-5 if dtype == "f4" else 1e-5)
+    assert found.dtype == np.float64
+    assert (np.diagonal(fit["polyfit_covariance"]) > 0).all()
+
+
+def test_polyfit_refuses_what_is_no_degree():
+    y = xr.DataArray(np.ones(5), {"t": np.arange(5)}, ("t",))
+    with pytest.raises(ValueError, match="deg=-1 must be a degree"):
+        labelled.polyfit(y, "t", -1)

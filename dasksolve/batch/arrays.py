@@ -28,16 +28,17 @@ _DOORS = {
     "unyt": _UNITS.format(numbers="{name}.value"),
     "zarr": _STORED.format(
         name="{name}",
-        lazily="dask.array.from_zarr({name}) is solved lazily, dasksolve.solve_zarr from zarr to "
-        "zarr",
+        lazily="xarray.open_zarr and dasksolve.labelled read it lazily and as its attributes say, "
+        "as dasksolve.solve_zarr does from zarr to zarr; dask.array.from_zarr({name}) takes the "
+        "numbers as they are stored",
     ),
     "h5py": _STORED.format(name="{name}", lazily="dask.array.from_array({name}) is solved lazily"),
     "netCDF4": _STORED.format(
         name="{name}", lazily="dask.array.from_array({name}) is solved lazily"
     ),
     "dask": _LAZY.format(
-        door="dasksolve.solve takes a dask.array.Array; make one with dask.array.stack, or "
-        "{name}.to_dask_array(lengths=True) of a table"
+        door="give {name}.compute(), or, where a dask.array.Array is taken, one that is made with "
+        "dask.array.stack or, of a table, {name}.to_dask_array(lengths=True)"
     ),
 }
 """By the package that an object comes from: what it is, and what to do. Others are NumPy's."""
@@ -57,8 +58,8 @@ def _refuse(name: str, values: Any) -> None:
         return
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} is a masked array; fill it first, say with {name}.filled(np.nan): a system "
-            "that is missing is then NaN, and its status NONFINITE"
+            f"{name} is a masked array; fill it first, with {name}.filled(np.nan) if what is "
+            "missing is to be NaN"
         )
     if isinstance(values, list | tuple):
         for i, value in enumerate(values):

@@ -108,7 +108,7 @@ def _settle_failed(
 
 def _are_solved(x: NDArray[Any], status: NDArray[np.int8], problem: Problem) -> NDArray[np.bool_]:
     """Where x, or a column of it, is a solution."""
-    solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
+    solved = np.asarray((status == Status.OK) | (status == Status.ILL_CONDITIONED))
     if problem.k > 1 and not problem.vectors:
         partly = status == Status.NONFINITE
         solved[partly] = np.isfinite(x[partly]).all(axis=-2).any(axis=-1)

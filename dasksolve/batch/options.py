@@ -92,6 +92,7 @@ def _checked(
     word = _structure(assume_a)
     check_word("on_singular", on_singular, ON_SINGULAR)
     threshold = checked_rcond(rcond)
+    check_flags(lower=lower, diagnostics=diagnostics, refine=refine)
     return Options(word, bool(lower), on_singular, bool(diagnostics), bool(refine), threshold)
 
 
@@ -123,6 +124,13 @@ def checked_rcond(rcond: Any) -> float | None:
         f"rcond={rcond!r} must be None, or a number from 0 to 1 such as 1e-10: systems whose "
         "reciprocal condition number is below it count as singular"
     )
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuse what is neither True nor False: "no" would count as true."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"{name}={flag!r} must be True or False")
 
 
 def check_word(name: str, word: Any, words: tuple[str, ...]) -> None:

@@ -27,11 +27,11 @@ class Given(NamedTuple):
 
 def thread_count(workers: int) -> int:
     """Return how many threads `workers` asks for."""
-    if workers == 1:
+    if workers == 1 and workers is not True:
         return 1
     if workers == -1:
         return CPU_COUNT
-    if not isinstance(workers, int | np.integer) or workers < 1:
+    if not isinstance(workers, int | np.integer) or isinstance(workers, bool) or workers < 1:
         raise ValueError(f"workers={workers!r} must be a positive integer, or -1 for all cores")
     return int(workers)
 

@@ -116,7 +116,10 @@ def check_zarr(
             for name in (DIAGNOSTICS if options.diagnostics else ())
         ),
     )
-    advice = "nothing was changed; resume the job for blocks that are not solved yet"
+    advice = (
+        "nothing was changed: overwrite=True (--overwrite) solves anew what is not right, "
+        "resume=True (--resume) what is not solved yet"
+    )
     written = old.get("arithmetic")
     if written != kernels.ARITHMETIC:
         warnings.warn(

@@ -97,10 +97,10 @@ def _given_back(cgroup: Path, hierarchy: _Hierarchy) -> int:
 def parse_size(name: str, size: int | str) -> int:
     """Return a number of bytes, given as a number or as text."""
     try:
-        parsed = int(parse_bytes(size) if isinstance(size, str) else size)
+        parsed = int(parse_bytes(size) if isinstance(size, str) and size.strip() else size)
     except (ValueError, TypeError, OverflowError):
         parsed = 0
-    if parsed <= 0:
+    if parsed <= 0 or isinstance(size, bool):
         raise ValueError(f'{name}={size!r} is not a positive size, such as "2GiB" or 2**31')
     return parsed
 

@@ -43,7 +43,10 @@ def claimed(store: Any, location: str) -> Iterator[None]:
         return
     root = Path(store.root)
     made = [path for path in (root, *root.parents) if not path.exists()]
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the output {location} cannot be created: {error}") from error
     folder = os.open(root, os.O_RDONLY)
     try:
         _lock(folder, location)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dasksolve import kernels
-from dasksolve.batch.options import Options
+from dasksolve.batch.options import Options, check_flags
 from dasksolve.errors import PerformanceWarning
 from dasksolve.job import journal, memory
 from dasksolve.job.inputs import Inputs
@@ -47,6 +47,7 @@ def prepare(
     mask_and_scale: bool = True,
 ) -> Prepared:
     """Look at everything and plan the job, or refuse it; write nothing."""
+    check_flags(resume=resume, overwrite=overwrite, mask_and_scale=mask_and_scale)
     if resume and overwrite:
         raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
     inputs = Inputs.open(a, b, mask_and_scale)

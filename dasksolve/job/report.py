@@ -144,15 +144,21 @@ class Report:
             rows.append(("worst rcond", f"{self.worst_rcond:.2g}"))
         if not math.isnan(self.worst_backward_error):
             rows.append(("worst backward error", f"{self.worst_backward_error:.2g}"))
+        requests = []
+        if self.chunks_read:
+            waited = f"{self.seconds_waiting:.1f} s, all threads together"
+            requests = [
+                ("requests", f"{self.chunks_read:,} chunks read, {self.chunks_written:,} written"),
+                ("not solving", f"{waited}: they waited for storage, most often"),
+            ]
         return [
             *rows,
             (
                 "read, written",
                 f"{format_bytes(self.bytes_read)}, {format_bytes(self.bytes_written)}",
             ),
-            ("requests", f"{self.chunks_read:,} chunks read, {self.chunks_written:,} written"),
+            *requests,
             ("time", f"{self.seconds:.1f} s, {format_bytes(int(rate))}/s"),
-            ("waiting", f"{self.seconds_waiting:.1f} s of threads with nothing to solve"),
             ("peak memory", format_bytes(self.peak_memory)),
         ]
 

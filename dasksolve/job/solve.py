@@ -10,7 +10,7 @@ import zarr
 
 from dasksolve import kernels
 from dasksolve.batch import eager
-from dasksolve.batch.options import Options, refuse_unknown, refusing
+from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.batch.problem import describe
 from dasksolve.errors import SingularSystemError, flat_indices
 from dasksolve.job import history, journal, output
@@ -152,6 +152,7 @@ def solve_zarr(
     if unknown:
         refuse_unknown("solve_zarr", unknown)
     options = Options.of(assume_a, lower, on_singular, diagnostics, refine, rcond)
+    check_flags(strict=strict, durable=durable)
     watch = watcher(progress, "solving")
     token = uuid.uuid4().hex[:8]
     Gauge(token)

@@ -277,6 +277,11 @@ def _given_store(where: Any) -> Any:
     store, path = (where.store, where.path) if isinstance(where, zarr.Group) else (where, "")
     if store.read_only:
         raise ValueError(f"out: {place_of(store)} is open for reading alone; open it for writing")
+    if not store.supports_deletes:
+        raise ValueError(
+            f"out: {place_of(store)} cannot replace what it holds, as a job does; write to a "
+            "folder, and pack that afterwards"
+        )
     if isinstance(store, LocalStore):  # a relative path would be another's elsewhere
         return LocalStore(Path(store.root).resolve() / path)
     if path and isinstance(store, FsspecStore):
@@ -408,7 +413,9 @@ def is_empty(store: Any) -> bool:
 
 def is_new_group(where: Any) -> bool:
     """Whether somebody opened a group to be written, which has nothing in it yet."""
-    return isinstance(where, zarr.Group) and not where.attrs and not [*where.members()]
+    if not isinstance(where, zarr.Group) or where.metadata.zarr_format != 3:
+        return False
+    return not where.attrs and not [*where.members()]
 
 
 def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:

@@ -223,3 +223,11 @@ def test_a_pivot_whose_reciprocal_overflows_is_solved_scaled_by_any_kernel(n, sy
         assert (s.status == Status.OK).all()
         assert (s.x == 1).all()
         np.testing.assert_allclose(s.rcond, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"refine": True}, {"rcond": 1e-10}], ids=str)
+def test_one_matrix_with_a_column_that_is_not_finite(options):
+    b = np.array([[1, np.nan], [1, 2.0]])
+    s = dasksolve.solve_ex(np.eye(2), b, **options)
+    np.testing.assert_array_equal(s.x, [[1, np.nan], [1, np.nan]])
+    assert (s.status, s.rcond, s.backward_error) == (Status.NONFINITE, 1, 0)
