@@ -56,7 +56,9 @@ GIVEN = [
     pytest.param(pint_quantity, r"has units.*b\.magnitude", id="pint"),
     pytest.param(astropy_quantity, r"has units.*b\.value", id="astropy"),
     pytest.param(
-        stored, r"zarr\.Array .*at once: xarray\.open_zarr and .*solve_zarr.*from_zarr\(b\).*b\[", id="zarr"
+        stored,
+        r"zarr\.Array .*at once: xarray\.open_zarr and .*solve_zarr.*from_zarr\(b\).*b\[",
+        id="zarr",
     ),
     pytest.param(
         lambda: list(da.from_array(B)), r"b\[0\] is a dask\.Array .*array\.stack", id="dask in list"
