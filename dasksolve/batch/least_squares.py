@@ -151,6 +151,9 @@ def run(
         rank[index] = left[2]
         if options.on_deficient == "lstsq":
             x[index], rss[index] = left[:2]
+            if not np.isfinite(left[0]).all():
+                x[index], rss[index], rcond[index], rank[index] = np.nan, np.nan, np.nan, 0
+                status[index] = Status.NONFINITE
     if k == 0:
         x, rss = x[..., :0], rss[..., :0]
     if problem.vectors:
@@ -175,8 +178,25 @@ def _minimum_norm(
     wide = np.result_type(dtype, np.float64)
     a, b, roots = (values.astype(wide) for values in (a, b, roots))
     known = ~(np.isnan(a).any(axis=1) | np.isnan(b).any(axis=1) | np.isnan(roots) | (roots == 0))
-    a, b = a[known] * roots[known, None], b[known] * roots[known, None]
     if not known.any():
         return np.zeros((a.shape[1], b.shape[1])), np.zeros(b.shape[1]), 0
+    (a, of_a), (b, of_b), (roots, of_roots) = map(_scaled, (a[known], b[known], roots[known].real))
+    a, b = a * roots[:, None], b * roots[:, None]
     x, _, rank, _ = np.linalg.lstsq(a, b, rcond=options.rcond)
-    return x, (np.abs(b - a @ x) ** 2).sum(axis=0), int(rank)
+    rss = (np.abs(b - a @ x) ** 2).sum(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = _shifted(x, of_b - of_a).astype(dtype)
+        return x, np.ldexp(rss, 2 * (of_b + of_roots)), int(rank)
+
+
+def _scaled(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Numbers times the power of two that brings the largest below 1, and its exponent."""
+    exponent = int(np.frexp(np.fmax(abs(values.real), abs(values.imag)).max(initial=0))[1])
+    return _shifted(values, -exponent), exponent
+
+
+def _shifted(values: NDArray[Any], power: int) -> NDArray[Any]:
+    """Numbers, which may be complex, times a power of two."""
+    if values.dtype.kind != "c":
+        return np.ldexp(values, power)
+    return np.ldexp(values.real, power) + 1j * np.ldexp(values.imag, power)

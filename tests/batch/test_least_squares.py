@@ -101,6 +101,70 @@ def test_each_status_at_its_place(on_deficient):
         np.testing.assert_allclose(found.x[5], np.linalg.lstsq(a[5, :2], b[5, :2], rcond=None)[0])
 
 
+BIG = np.finfo(float).max / 2
+EXTREME = {
+    "x overflows": (np.full((3, 1), 1e-200), np.full(3, 1e200), None, Status.NONFINITE),
+    "x of single precision does": (
+        np.full((3, 1), 1e-30, np.float32),
+        np.full(3, 1e30, np.float32),
+        None,
+        Status.NONFINITE,
+    ),
+    "complex x does": (np.full((3, 1), 1e-200j), np.full(3, 1e200), None, Status.NONFINITE),
+    "Inf and -Inf in a": ([[np.inf, -np.inf], [1, 2], [3, 5]], np.ones(3), None, Status.NONFINITE),
+    "in a and b": ([[np.inf], [1], [1]], [-np.inf, 1, 1], None, Status.NONFINITE),
+    "in complex a": ([[complex(np.inf, -np.inf)], [1], [1]], np.ones(3), None, Status.NONFINITE),
+    "rows overflow": ([[BIG, BIG], [BIG, -BIG], [BIG, BIG / 8]], [BIG, 1, 1], None, Status.OK),
+    "as do deficient ones": (np.full((3, 2), BIG), np.full(3, BIG), None, Status.RANK_DEFICIENT),
+    "and with weights": (
+        np.full((3, 2), 1e200),
+        np.ones(3),
+        np.full(3, 1e300),
+        Status.RANK_DEFICIENT,
+    ),
+    "complex ones": (np.full((3, 2), BIG * 1j), np.full(3, BIG), None, Status.RANK_DEFICIENT),
+    "x of deficient ones does": (
+        np.full((3, 2), 1e-200),
+        np.full(3, 1e200),
+        None,
+        (Status.RANK_DEFICIENT, Status.NONFINITE),
+    ),
+}
+
+
+@pytest.mark.parametrize(("a", "b", "weights", "status"), EXTREME.values(), ids=EXTREME)
+@pytest.mark.parametrize("on_deficient", ["nan", "lstsq"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_extreme_numbers_are_a_matter_of_their_own_system(
+    a, b, weights, status, on_deficient, lazy
+):
+    a, b = np.array(a), np.array(b)
+    batch = np.random.default_rng(0).standard_normal((3, *a.shape)).astype(a.dtype)
+    batch[1] = a
+    right = np.stack([np.ones_like(b), b, np.ones_like(b)])
+    given = da.from_array(batch) if lazy else batch
+    found = dasksolve.lstsq_ex(given, right, weights=weights, on_deficient=on_deficient)
+    found = type(found)._make(map(np.asarray, found))
+    wanted = status[on_deficient == "lstsq"] if isinstance(status, tuple) else status
+    assert found.status.tolist() == [Status.OK, wanted, Status.OK]
+    assert np.isfinite(found.x[[0, 2]]).all()
+    solved = wanted == Status.OK or (wanted == Status.RANK_DEFICIENT and on_deficient == "lstsq")
+    assert np.isnan(found.x[1]).all() != solved
+    assert np.isnan(found.rss[1]) == (not solved)
+    assert np.isnan(found.rcond[1]) == (wanted == Status.NONFINITE)
+    if solved:
+        scale_a, scale_b = abs(a).max(), abs(b).max()
+        x = np.linalg.lstsq(a / scale_a, b / scale_b, rcond=None)[0] / (scale_a / scale_b)
+        np.testing.assert_allclose(found.x[1], x, rtol=1e-13)
+
+
+def test_nothing_times_a_power_that_overflows_is_nothing():
+    found = dasksolve.lstsq_ex(np.diag([1e-310, 1]), [0, 1e308])
+    np.testing.assert_array_equal(found.x, [0, 1e308])
+    found = dasksolve.lstsq_ex([[1e300]], [1e300], weights=[1e300])
+    assert (found.x.item(), found.rss, found.status) == (1, 0, Status.OK)
+
+
 def test_bits_do_not_depend_on_the_batch():
     a, b = problems(11, 4, count=50)
     wanted = dasksolve.lstsq_ex(a, b)

@@ -37,6 +37,8 @@ from dasksolve.kernels.language.tiles import (
 from dasksolve.kernels.language.values import Variable, align_stack, loop, never_inline
 from dasksolve.status import Status
 
+SMALL = 2.0**-64
+"""A row of numbers, each times it, has no sum that overflows, nor Inf - Inf among their sizes."""
 OK, PENDING = int(Status.OK), int(Status.PENDING)
 NONFINITE, RANK_DEFICIENT = int(Status.NONFINITE), int(Status.RANK_DEFICIENT)
 
@@ -235,12 +237,12 @@ def size_of(x):
 def finite(a, b, roots):
     """Whether the rows of a system that are not missing are."""
     for i in range(len(a)):
-        total = roots[i].real
+        total = SMALL * abs(roots[i].real)
         for x in a[i]:
-            total += x.real + x.imag
+            total += SMALL * abs(x.real) + SMALL * abs(x.imag)
         for x in b[i]:
-            total += x.real + x.imag
-        if total == total and roots[i] != 0 and abs(total) == np.inf:
+            total += SMALL * abs(x.real) + SMALL * abs(x.imag)
+        if total == np.inf and roots[i] != 0:
             return False
     return True
 
@@ -258,6 +260,8 @@ def exponent(values):
 @part
 def shifted(x, power):
     """x times a power of two, which need not be a number itself."""
+    if x == 0:  # a power that overflows would make NaN of it
+        return x
     half = power // 2
     return x * math.ldexp(1.0, half) * math.ldexp(1.0, power - half)
 
@@ -279,7 +283,10 @@ def scale(a, b, roots, one_a, one_b, one_roots, powers):
 
 @part
 def unscale(one, powers, found, m):
-    """Write what was found of a scaled system; RANK_DEFICIENT where it is pending still."""
+    """Write what was found of a scaled system: NONFINITE where x overflows.
+
+    It is RANK_DEFICIENT where it is pending still.
+    """
     x, rss, variances, rcond, _, status = found
     n, columns = x.shape[1:]
     status[m] = OK if one[5][0] == OK else RANK_DEFICIENT
@@ -287,6 +294,9 @@ def unscale(one, powers, found, m):
     for j in range(n):
         for c in range(columns):
             x[m, j, c] = shifted(one[0][0, j, c], powers[n] - powers[j])
+            fits = abs(x[m, j, c].real) < np.inf and abs(x[m, j, c].imag) < np.inf
+            if status[m] == OK and not fits:
+                status[m], rcond[m] = NONFINITE, np.nan
         variances[m, j] = shifted(one[2][0, j], -2 * (powers[j] + powers[n + 1]))
     for c in range(columns):
         rss[m, c] = shifted(one[1][0, c], 2 * (powers[n] + powers[n + 1]))
