@@ -68,8 +68,8 @@ def table(basis: Basis, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def packed(basis: Basis) -> Floats:
     """R, R⁻¹, the shrinkage, the units of the coefficients and the reciprocals of R's diagonal."""
-    units = np.ldexp(1.0, -basis.exponents)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
+        units = np.ldexp(1.0, -basis.exponents)
         reciprocals = 1 / np.diag(basis.r)
     parts = (basis.r, basis.inverse, basis.shrinkage, units, reciprocals)
     return np.concatenate([part.reshape(-1) for part in parts])

@@ -124,8 +124,16 @@ def describe(
         )
     if not shape:
         raise ValueError("y must have an axis of observations: it is a single number")
-    if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"axis={axis} is not an axis of y, which has shape {shape}")
+    if not _is_integer(axis) or not -len(shape) <= axis < len(shape):
+        raise ValueError(
+            f"axis={axis!r} is not an axis of y, which has shape {shape}: it must be an integer "
+            f"from {-len(shape)} to {len(shape) - 1}"
+        )
+    if min_count is not None and not (_is_integer(min_count) and min_count >= 0):
+        raise ValueError(
+            f"min_count={min_count!r} must be None, or an integer from 0: series with fewer "
+            "observations have too few"
+        )
     axis %= len(shape)
     if shape[axis] != len(design):
         raise ValueError(
@@ -155,6 +163,10 @@ def describe(
     )
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind in "biu":
         return np.dtype(np.float64)
@@ -178,7 +190,10 @@ def as_observations(name: str, values: Any) -> Any:
 
 
 def _ridge(ridge: Any, n: int) -> NDArray[np.float64]:
-    values = np.asarray(0.0 if ridge is None else ridge, np.float64)
+    values = as_array("ridge", 0.0 if ridge is None else ridge)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"ridge must be real numbers: {ridge!r} has dtype {values.dtype}")
+    values = values.astype(np.float64)
     if values.shape not in ((), (n,)):
         raise ValueError(f"ridge must be a number or ({n},) numbers: it has shape {values.shape}")
     if not (np.isfinite(values) & (values >= 0)).all():
@@ -191,7 +206,8 @@ def checked_weights(weights: Any, fit: Fit) -> Any:
     observations = fit.shape[fit.axis]
     if weights is None:
         return np.ones(observations, fit.dtype)
-    _dtype("weights", weights.dtype)
+    if weights.dtype.kind not in "biuf":
+        raise TypeError(f"weights has dtype {weights.dtype}; real numbers are needed")
     if weights.shape != (observations,):
         try:
             same = np.broadcast_shapes(weights.shape, fit.shape) == fit.shape
@@ -331,7 +347,7 @@ def _in_place(
     along = below == 1
     above, series = (1, fit.series) if along else (fit.series // below, below)
     y = y.reshape(above, -1)
-    w = weights.astype(fit.dtype) if weights.ndim == 1 else weights.reshape(above, -1)
+    w = _narrowed(weights, fit.dtype) if weights.ndim == 1 else weights.reshape(above, -1)
     coef, stderr = (values.reshape(above, n * series) for values in (found.coef, found.stderr))
     others = [
         values.reshape(above, series)
@@ -364,8 +380,8 @@ def _in_copies(
         shape = source[index].shape[:-1]
         series = math.prod(shape)
         given = _padded(source[index], fit.dtype, along)
-        w = weights.astype(fit.dtype)
-        w = w if weights.ndim == 1 else _padded(own[index], fit.dtype, along)
+        w = _narrowed(own if weights.ndim == 1 else own[index], fit.dtype)
+        w = w if weights.ndim == 1 else _padded(w, fit.dtype, along)
         count = given.shape[0 if along else 1]
         into = _empty((count, fit.n) if along else (fit.n, count), (count,), fit.n, fit)
         call(given, w, along, into, 0, count)
@@ -391,6 +407,15 @@ def _padded(values: NDArray[Any], dtype: np.dtype[Any], along: bool) -> NDArray[
     missing = max(0, LANES - flat.shape[0 if along else 1])
     wider = ((0, missing), (0, 0)) if along else ((0, 0), (0, missing))
     return np.pad(flat, wider, constant_values=np.nan) if missing else flat
+
+
+def _narrowed(weights: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Weights in the kernel's precision; Inf, which it leaves alone, for those out of range."""
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = weights.astype(dtype)
+    if weights.dtype.kind == "f" and weights.dtype.itemsize > dtype.itemsize:
+        narrow[(abs(narrow) < np.finfo(dtype).tiny) & (weights != 0)] = np.inf
+    return narrow
 
 
 def filled(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -205,6 +205,17 @@ def test_a_row_that_is_left_out_is_missing():
     np.testing.assert_allclose(found.stderr, wanted.stderr, rtol=1e-11)
 
 
+def test_a_design_of_subnormal_numbers_has_answers_that_are_in_range():
+    y = series(0.1)[:, 11:]
+    found = dasksolve.regress(y * 2.0**-1000, DESIGN * 2.0**-1030)
+    lost = dasksolve.regress(y, DESIGN * 2.0**-1070)
+    rounded = dasksolve.regress(y, np.ldexp(DESIGN * 2.0**-1030, 1030))
+    np.testing.assert_allclose(found.coef, rounded.coef * 2.0**30, rtol=1e-6)
+    assert set(found.status) == {Status.OK}
+    assert set(lost.status) == {Status.NONFINITE}
+    assert np.isnan(lost.coef).all()
+
+
 @pytest.mark.parametrize("gap", [0.2, 0.8])
 def test_scaling_and_order_change_what_they_must(gap):
     y = series(gap)[:, 11:]
@@ -336,6 +347,19 @@ REFUSED = {
         ValueError,
         r"design\[0, 0\] is nan",
     ),
+    "no axis": ({"axis": None}, ValueError, "axis=None is not an axis of y.*from -2 to 1"),
+    "word for axis": ({"axis": "0"}, ValueError, "axis='0' is not"),
+    "axes": ({"axis": (0,)}, ValueError, r"axis=\(0,\) is not"),
+    "float for axis": ({"axis": 1.0}, ValueError, "axis=1.0 is not"),
+    "bool for axis": ({"axis": True}, ValueError, "axis=True is not"),
+    "half a count": ({"min_count": 2.5}, ValueError, "min_count=2.5 must be None, or an integer"),
+    "word for count": ({"min_count": "3"}, ValueError, "min_count='3' must"),
+    "bool for count": ({"min_count": True}, ValueError, "min_count=True must"),
+    "negative count": ({"min_count": -1}, ValueError, "min_count=-1 must"),
+    "no count": ({"min_count": np.nan}, ValueError, "min_count=nan must"),
+    "word for ridge": ({"ridge": "x"}, TypeError, "ridge must be real numbers: 'x' has dtype"),
+    "complex ridge": ({"ridge": 1j}, TypeError, "ridge must be real numbers: 1j has dtype"),
+    "complex weights": ({"weights": np.ones(P, complex)}, TypeError, "weights has dtype complex"),
     "axis": ({"axis": 2}, ValueError, "axis=2 is not an axis of y"),
     "word": ({"on_deficient": "raise"}, ValueError, "'raise' is not one of 'nan', 'lstsq'"),
     "w": ({"w": np.ones(P)}, TypeError, r"no keyword 'w'; .*give weights=w\*\*2"),
@@ -450,6 +474,32 @@ def test_a_weight_for_a_single_series_is_one_for_each_observation(weights):
     y = series()[:, 20]
     wanted = dasksolve.regress(y, DESIGN, weights=np.full(P, 2))
     assert_same(dasksolve.regress(y, DESIGN, weights=weights), wanted)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("full", [False, True], ids=["observations", "all"])
+@pytest.mark.parametrize("small", [1e-50, 1e-42, 1e40])
+def test_weights_beyond_single_precision_count(small, full, axis):
+    y = np.moveaxis(series(dtype=np.float32)[:, 11:], 0, axis)
+    y = np.ascontiguousarray(y)
+    w = np.random.default_rng(3).uniform(0.5, 2, P)
+    w[20:40] *= small
+    w[50] = 0
+    if full:
+        w = np.broadcast_to(w[:, None] if axis == 0 else w, y.shape).copy()
+    found = dasksolve.regress(y, DESIGN, weights=w, axis=axis)
+    wanted = dasksolve.regress(y.astype(float), DESIGN, weights=w, axis=axis)
+    np.testing.assert_array_equal(found.count, wanted.count)
+    np.testing.assert_array_equal(found.status, wanted.status)
+    size = abs(wanted.coef).max()
+    np.testing.assert_allclose(found.coef, wanted.coef, atol=1e-5 * size)
+    np.testing.assert_allclose(found.stderr, wanted.stderr, rtol=1e-4)
+
+
+def test_weights_of_half_precision_are_numbers_like_others():
+    w = np.random.default_rng(3).uniform(0.5, 2, P).astype(np.float16)
+    wanted = dasksolve.regress(series(), DESIGN, weights=w.astype(float))
+    assert_same(dasksolve.regress(series(), DESIGN, weights=w), wanted)
 
 
 def test_lazy_weights_that_are_negative_are_not_finite():
