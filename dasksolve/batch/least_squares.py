@@ -129,7 +129,7 @@ def run(
     x, rss = np.empty((*batch, n, width), dtype), np.empty((*batch, width), real)
     variances, status = np.empty((*batch, n), real), np.zeros(batch, np.int8)
     rcond, count = np.empty(batch), np.empty(batch)
-    roots = _roots(np.ones(problem.rows) if weights is None else weights, dtype)
+    roots, powers = _roots(np.ones(problem.rows) if weights is None else weights, dtype)
     kernel = kernels.least_squares(dtype) if status.size else None
     found = (x, rss, variances, rcond, count, status)
     given = [Given(a, 2, dtype), Given(columns, 2, dtype)]
@@ -154,6 +154,9 @@ def run(
             if not np.isfinite(left[0]).all():
                 x[index], rss[index], rcond[index], rank[index] = np.nan, np.nan, np.nan, 0
                 status[index] = Status.NONFINITE
+    if powers.any():
+        with np.errstate(over="ignore"):
+            rss = np.ldexp(rss, 2 * powers[..., None])
     if k == 0:
         x, rss = x[..., :0], rss[..., :0]
     if problem.vectors:
@@ -165,10 +168,22 @@ def _of_batch(values: NDArray[Any], core: int, batch: tuple[int, ...]) -> NDArra
     return np.broadcast_to(values, (*batch, *values.shape[values.ndim - core :]))
 
 
-def _roots(weights: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Roots of the weights; infinite for those that are negative, which is not finite either."""
+def _roots(weights: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.intc]]:
+    """Roots of the weights, and the powers of two taken out where they are out of dtype's range.
+
+    They are infinite for weights that are negative, which is not finite either.
+    """
+    info = np.finfo(dtype)
     with np.errstate(invalid="ignore"):
-        return np.where(weights < 0, np.inf, np.sqrt(weights)).astype(dtype)
+        roots = np.where(weights < 0, np.inf, np.sqrt(weights, dtype=np.float64))
+    known = np.isfinite(roots) & (roots != 0)
+    beyond = (known & ((roots < info.tiny) | (roots > info.max))).any(axis=-1)
+    powers = np.zeros(beyond.shape, np.intc)
+    if beyond.any():
+        size = np.where(known, roots, 0).max(axis=-1)
+        powers = np.where(beyond, np.frexp(size)[1], 0).astype(np.intc)
+        roots = np.ldexp(roots, -powers[..., None])
+    return roots.astype(dtype), powers
 
 
 def _minimum_norm(

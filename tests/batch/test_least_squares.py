@@ -165,6 +165,32 @@ def test_nothing_times_a_power_that_overflows_is_nothing():
     assert (found.x.item(), found.rss, found.status) == (1, 0, Status.OK)
 
 
+@pytest.mark.parametrize("power", [-400, 350])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_weights_beyond_single_precision_count(power, lazy):
+    a, b = problems(12, 3, np.float32)
+    weights = np.random.default_rng(0).uniform(0.5, 2, (21, 12))
+    weights[:, 4] = 0
+    wanted = dasksolve.lstsq_ex(a, b, weights=weights)
+    weights[7] *= 2.0**power
+    found = dasksolve.lstsq_ex(da.from_array(a) if lazy else a, b, weights=weights)
+    rss = wanted.rss.copy()
+    rss[7] = np.inf if power > 0 else 0
+    for name, one, other in zip(found._fields, found, wanted._replace(rss=rss), strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+    shared = dasksolve.lstsq_ex(a, b, weights=weights[7])
+    np.testing.assert_array_equal(shared.x[7], wanted.x[7])
+    assert set(shared.count) == {11}
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64, np.float16, np.float32, np.longdouble])
+def test_roots_of_weights_are_taken_in_double_precision(dtype):
+    a, b = problems(12, 3)
+    weights = np.arange(1, 13).astype(dtype)
+    wanted = dasksolve.lstsq(a, b, weights=weights.astype(float))
+    np.testing.assert_array_equal(dasksolve.lstsq(a, b, weights=weights), wanted)
+
+
 def test_bits_do_not_depend_on_the_batch():
     a, b = problems(11, 4, count=50)
     wanted = dasksolve.lstsq_ex(a, b)
