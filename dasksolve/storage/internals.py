@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from zarr.buffer import default_buffer_prototype
 from zarr.core.array_spec import ArraySpec
 from zarr.core.sync import sync
-from zarr.storage import StorePath
+from zarr.storage import LocalStore, StorePath
 
 Place = tuple[int, ...]
 """Of a chunk, in the grid of chunks."""
@@ -119,6 +119,8 @@ def key(array: Any, file: str) -> str:
 
 def exists(array: Any, file: str) -> bool:
     """Whether a file of an array is in its store."""
+    if isinstance(array.store, LocalStore):  # a hundredth of the time, at the end of each job
+        return bool((array.store.root / key(array, file)).is_file())
     return bool(sync(array.store.exists(key(array, file))))
 
 
