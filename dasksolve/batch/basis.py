@@ -39,7 +39,7 @@ def orthogonalized(design: Floats, ridge: Floats) -> Basis:
 @lru_cache(maxsize=16)  # 2 ms: the blocks of an array come one after the other
 def _orthogonalized(numbers: bytes, shape: tuple[int, int], of_ridge: bytes) -> Basis:
     design, ridge = np.frombuffer(numbers).reshape(shape), np.frombuffer(of_ridge)
-    size = np.abs(design).max(axis=0, initial=0.0)
+    size = np.maximum(np.abs(design).max(axis=0, initial=0.0), np.sqrt(ridge))
     exponents = np.where(size > 0, np.frexp(size)[1], 0)
     scaled, roots = np.ldexp(design, -exponents), np.ldexp(np.sqrt(ridge), -exponents)
     q, r = _factored(np.concatenate([scaled, np.diag(roots)]))

@@ -87,7 +87,7 @@ def _rows(scaled: Scaled, fit: "Fit") -> tuple[Floats, Floats, Floats]:
         y = np.pad(y, ((0, 0), (0, fit.n)))
         ones = np.ldexp(np.ones((len(y), fit.n)), -scaled.weight)
         roots = np.concatenate([roots, ones], axis=1)
-    return design, y, roots
+    return np.ascontiguousarray(design), np.ascontiguousarray(y), np.ascontiguousarray(roots)
 
 
 def _solved(scaled: Scaled, fit: "Fit") -> Answer:

@@ -216,6 +216,32 @@ def test_a_design_of_subnormal_numbers_has_answers_that_are_in_range():
     assert np.isnan(lost.coef).all()
 
 
+@pytest.mark.parametrize("power", [-1000, -500, 0])
+def test_a_ridge_may_be_large_beside_any_design(power):
+    y = series(0)[:, 11:]
+    found = dasksolve.regress(y, DESIGN * 2.0**-1030, ridge=2.0**power)
+    assert set(found.status) == {Status.OK}
+    wanted = np.ldexp(DESIGN.T @ y, -1030 - power)
+    np.testing.assert_allclose(found.coef, wanted, rtol=1e-9, atol=1e-321 + abs(wanted).max() / 1e9)
+
+
+@pytest.mark.parametrize("observations", [1, 2, 3, 9])
+def test_a_ridge_on_the_careful_path(observations):
+    y, design = np.ones((observations, 4)), np.ones((observations, 2))
+    design[:, 1] = np.arange(observations)
+    y[0, 1], y[0, 2] = np.inf, np.nan
+    y[:, 3] = 1e200
+    found = dasksolve.regress(y, design, ridge=1, min_count=0, covariance=True)
+    assert found.status.tolist() == [Status.OK, Status.NONFINITE, Status.OK, Status.OK]
+    for m in (0, 2, 3):
+        known = ~np.isnan(y[:, m])
+        gram = design[known].T @ design[known] + np.eye(2)
+        scale = 1e200 if m == 3 else 1
+        wanted = np.linalg.solve(gram, design[known].T @ (y[known, m] / scale))
+        np.testing.assert_allclose(found.coef[:, m] / scale, wanted, atol=1e-14)
+    assert np.isnan(found.covariance[0]).all() == (observations < 3)
+
+
 @pytest.mark.parametrize("gap", [0.2, 0.8])
 def test_scaling_and_order_change_what_they_must(gap):
     y = series(gap)[:, 11:]
