@@ -44,9 +44,9 @@ def cases() -> Iterator[Case]:
     """Every case: of the default tests, kernels that others compile as well."""
     for dtype in DTYPES:
         for n in (2, 3, 8, 17, 33, 150):
-            yield Case("gen", dtype, n, n not in (3, 17, 150))
+            yield Case("gen", dtype, n, n not in (3, 17))
         for n in (3, 17, 33, 150):
-            yield Case("factor", dtype, n, n not in (17, 150))
+            yield Case("factor", dtype, n, n != 17)
         for n in (3, 6) if dtype.startswith("float") else ():
             yield Case("regress", dtype, n, n != 3)
         for n in (3, 17, 150):
