@@ -1,14 +1,17 @@
 """What a zarr job survives on a cluster of separate programs: dead workers, a dead scheduler."""
 
 import gzip
+import io
 import logging
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import google_crc32c
 import pytest
 import zarr
 from programs import Programs, kill
@@ -133,12 +136,17 @@ def test_the_command_line_says_in_one_line_that_the_scheduler_is_gone(
 
 @pytest.fixture
 def bomb(batch: Stored, tmp_path: Path) -> Stored:
-    """The batch with a chunk of a that unpacks to 2 GiB, and so kills who reads it."""
-    path = tmp_path / "packed"
-    zarr.create_array(path, data=batch.a, chunks=(100, 5, 5), compressors=[GzipCodec(level=1)])
-    with gzip.open(path / "c/6/0/0", "wb", compresslevel=1) as chunk:
+    """The batch with a chunk of a that unpacks to 2 GiB, in a shard, and so kills who reads it."""
+    path, whole = tmp_path / "packed", (100, 5, 5)
+    codecs = [GzipCodec(level=1)]
+    zarr.create_array(path, data=batch.a, chunks=whole, shards=whole, compressors=codecs)
+    packed = io.BytesIO()
+    with gzip.open(packed, "wb", compresslevel=1) as chunk:
         for _ in range(128):
             chunk.write(bytes(16 << 20))
+    index = struct.pack("<QQ", 0, packed.tell())
+    check = struct.pack("<I", google_crc32c.value(index))
+    (path / "c/6/0/0").write_bytes(packed.getvalue() + index + check)
     return batch._replace(a_path=str(path))
 
 
