@@ -37,7 +37,7 @@ PROGRAM = """
         ("haswell", "-fma", (32, False)),
         ("x86-64", "+avx2,+fma", (32, True)),
         ("skylake-avx512", "", (64, True)),
-        ("znver4", "", (64, True)),
+        ("icelake-server", "", (64, True)),
     ],
 )
 def test_names_and_features_are_what_llvm_takes_them_for(
