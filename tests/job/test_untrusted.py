@@ -111,6 +111,7 @@ def go_on(tiny: Stored) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* was written with another arithmetic")
 @given(data=st.data())
 @settings(FUZZ, max_examples=100)
 def test_journal(tiny: Stored, data: st.DataObject) -> None:
@@ -227,7 +228,7 @@ def test_a_codec_that_is_not_installed(tiny: Stored, tmp_path: Path, zarr_format
     else:
         metadata["codecs"].append({"name": "of_my_lab", "configuration": {}})
     document.write_text(json.dumps(metadata))
-    with pytest.raises(OSError, match=r"a: cannot open .*UnknownCodecError: .*of_my_lab"):
+    with pytest.raises(OSError, match=r"a: cannot open .*of_my_lab"):
         solve_zarr(tmp_path / "a", tiny.b_path, tiny.out)
 
 
