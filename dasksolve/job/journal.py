@@ -137,7 +137,12 @@ def find(store: Any, location: str) -> Record:
 
 def glance(store: Any) -> Record | None:
     """The record of an output, if there is one."""
-    return _parsed(documents.read(store)) or stated(store, "status")
+    return first_stated(internals.run(documents.found(store, ("", "status"))))
+
+
+def first_stated(found: Iterable[Record | None]) -> Record | None:
+    """The record that the first of some documents states which states one."""
+    return next(filter(None, map(_parsed, found)), None)
 
 
 def stated(store: Any, member: str) -> Record | None:

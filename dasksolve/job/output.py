@@ -1,10 +1,12 @@
 """The group that a zarr job writes: claimed, created, completed."""
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Plan
 from dasksolve.job.prepare import Prepared
 from dasksolve.status import Status
-from dasksolve.storage import documents, durable, stores
+from dasksolve.storage import documents, durable, internals, stores
 from dasksolve.storage.documents import Document
 
 logger = logging.getLogger(__name__)
@@ -31,8 +33,6 @@ FLAGS = {
     "flag_meanings": " ".join(status.name.lower() for status in Status),
 }
 """Attributes of status, by which other programs know what its numbers mean (CF, section 3.5)."""
-_LOOKS = 20
-"""Blocks that are asked for at the end of a job, where each is a request."""
 
 
 @contextmanager
@@ -83,9 +83,9 @@ class Output:
     durable: bool
     """What is written is waited for, until a power cut would spare it."""
 
-    def refuse_another(self) -> None:
-        """Refuse to go on where another job has replaced the output, or has begun to."""
-        found = journal.glance(self.store)
+    def refuse_another(self, documents: Iterable[Document | None]) -> None:
+        """Refuse to go on where these, of the output, say that another job has replaced it."""
+        found = journal.first_stated(documents)
         if found is not None and found.get("run") != self.record.get("run"):
             raise BlockingIOError(
                 f"another job has begun to write to {self.location}: wait for it, or choose "
@@ -97,24 +97,25 @@ class Output:
 
         done: which blocks are said to be.
         """
+        numbers = np.flatnonzero(done)
+        if isinstance(self.store, LocalStore):
+            found = internals.run(documents.found(self.store, ("", *self.documents)))
+            kept = [self._holds(plan, int(number)) for number in numbers]
+        else:  # each look is a request
+            looks = numbers[[0, -1]] if len(numbers) > 1 else numbers
+            found, kept = internals.run(self._looked(plan, looks))
         try:
-            self.refuse_another()
+            self.refuse_another((found[0], found[1 + [*self.documents].index("status")]))
         except BlockingIOError:
             if done.all():
                 raise
             return  # the blocks that are not done say it
-        lost = [name for name in self.documents if documents.read(self.store, name) is None]
-        if documents.read(self.store) is None:
-            lost.append("the journal")
-        numbers = np.flatnonzero(done)
-        if not isinstance(self.store, LocalStore):  # each is a request
-            numbers = numbers[
-                np.linspace(0, len(numbers) - 1, min(len(numbers), _LOOKS), dtype=int)
-            ]
-        chunks = sum(not self._holds(plan, int(number)) for number in numbers)
+        names = ("the journal", *self.documents)
+        lost = [name for name, document in zip(names, found, strict=True) if document is None]
+        chunks = len(kept) - sum(kept)
         if not lost and not chunks:
             if self.durable:  # status, and what an earlier run may not have waited for
-                for number in np.flatnonzero(done):
+                for number in numbers:
                     durable.secure_chunks(self.arrays, self._place(plan, int(number)))
             return
         if not stores.is_empty(self.store):
@@ -124,6 +125,18 @@ class Output:
             f"{self.location} was deleted while the job ran, or parts of it: {', '.join(what)}. "
             "resume=True (--resume) writes again what is gone"
         )
+
+    async def _looked(
+        self, plan: Plan, numbers: NDArray[Any]
+    ) -> tuple[list[Document | None], list[bool]]:
+        """The documents, and whether all of some blocks is there, in the time of one request."""
+        keys = [self._keys(plan, int(number)) for number in numbers]
+        places = [(self.store, key) for block in keys for key in block]
+        found, there = await asyncio.gather(
+            documents.found(self.store, ("", *self.documents)), internals.stored(places)
+        )
+        kept = iter(there)
+        return found, [all([*islice(kept, len(block))]) for block in keys]
 
     def secure(self) -> None:
         """Wait for the document of the group, the last that a job writes."""
@@ -136,21 +149,26 @@ class Output:
         return tuple(start // step for (start, _), step in steps)
 
     def _holds(self, plan: Plan, number: int) -> bool:
+        return all((self.store.root / key).is_file() for key in self._keys(plan, number))
+
+    def _keys(self, plan: Plan, number: int) -> list[str]:
+        """Of the chunks of a block in its store."""
         place = self._place(plan, number)
-        return all(
-            stores.holds_chunk(array, place + (0,) * (array.ndim - len(place)))
+        return [
+            internals.key(array, internals.name(array, place + (0,) * (array.ndim - len(place))))
             for array in self.arrays
             if array.size
-        )
+        ]
 
 
-def create(prepared: Prepared, compressors: Any, run: str, wait: bool) -> Output:
+def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str | None) -> Output:
     """Create the output, or complete that of an earlier run.
 
     wait: until a power cut would spare it.
     """
     store, location, found = prepared.store, prepared.location, prepared.found
-    if journal.glance(store) != found:
+    empty = stores.is_empty(store)
+    if (None if empty else journal.glance(store)) != found:
         raise BlockingIOError(
             f"another job has written to {location} since this one looked; look at what it wrote, "
             "and run this one again"
@@ -169,15 +187,16 @@ def create(prepared: Prepared, compressors: Any, run: str, wait: bool) -> Output
         names = [*fields, *(coordinate.name for coordinate in beside)]
         record = journal.record(prepared.identity, prepared.plan.block_shape, run, names)
         drafts = _drafts(fields, record)
-        old = journal.members(found) if found is not None else []
+        old = [*journal.members(found or {}), *names]
+        if empty and not isinstance(store, LocalStore):  # where there may be links, and is a lock
+            old = []
         _begin(store, location, record, old, drafts, beside, wait)
     if wait:
         durable.secure_document(store)
-    stores.sweep(store)
-    group = stores.open_group(store, location, mode="r+")
+    stores.sweep(store, mark)
     arrays = tuple(
         stores.required_fields(
-            stores.required_array(group, name, location),
+            stores.described_array(store, name, drafts[name], location),
             name,
             location,
             **{field: wanted[field] for field in ("shape", "chunks", "dtype", "fill_value")},
@@ -205,13 +224,14 @@ def _begin(
     documents.write(store, "", _group(journal.unfinished(record, members)))
     if wait:
         durable.secure_document(store)
-    stores.delete(store, sorted(members))
-    for name, draft in drafts.items():
-        documents.write(store, name, draft)
-    coordinates.write(stores.open_group(store, location, "r+"), beside)
+    if old:
+        stores.delete(store, sorted({*old}))
+    documents.write_all(store, drafts)
+    if beside:
+        coordinates.write(stores.open_group(store, location, "r+"), beside)
     if wait:
         _secure(store, drafts, beside)
-    stores.publish(store, _group(record))
+    stores.publish(store, _group(record), None if beside else drafts)
 
 
 def _secure(store: Any, drafts: Iterable[str], beside: tuple[Coordinate, ...]) -> None:
@@ -226,9 +246,10 @@ def _mend(
     beside: tuple[Coordinate, ...] = (),
 ) -> dict[str, Document]:
     """Write what is missing of an output's metadata, and return those of its arrays."""
-    group = documents.read(store) or {}
+    top, *found_all = internals.run(documents.found(store, ("", *drafts)))
+    group = top or {}
     kept = documents.consolidation(group)
-    arrays = {name: documents.read(store, name) for name in drafts}
+    arrays = dict(zip(drafts, found_all, strict=True))
     complete = {
         name: found or (kept[name] if _alike(kept.get(name, {}), drafts[name]) else drafts[name])
         for name, found in arrays.items()

@@ -179,9 +179,10 @@ def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int,
     systems = math.prod(block_shape)
     x = systems * problem.n * problem.k * problem.dtype.itemsize
     solving = sum(v.solving for v in inputs) + max(x, *(v.reading for v in inputs))
-    # x is written as solved, as encoded and as checked, once the inputs are gone.
+    beside = _BESIDE_X * systems
+    # Answers are written as solved, as encoded and as checked, once the inputs are gone.
     buffers = sum(v.lasting for v in inputs) + max(v.shared for v in inputs)
-    return buffers + max(solving, 3 * x) + _BESIDE_X * systems
+    return buffers + max(solving + beside, 3 * (x + beside))
 
 
 def _count(problem: Problem, block_shape: tuple[int, ...]) -> int:

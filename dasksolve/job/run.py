@@ -61,11 +61,8 @@ class Job:
     def begin(self) -> None:
         """What a process does before it works on a block."""
         Gauge(self.token)
-        with _LOOKING:  # once, not for each of the blocks in hand
-            if self.token not in _BEGUN:
-                arrays = (self.inputs.a.array, self.inputs.b.array, self.x)
-                stores.look(arrays, self.x.store, self.mark)
-                _BEGUN.add(self.token)
+        arrays = (self.inputs.a.array, self.inputs.b.array, self.x)
+        meet(self.token, arrays, self.x.store, self.mark)
         self.refuse_late()
 
     def refuse_late(self) -> None:
@@ -86,6 +83,15 @@ class Job:
         )
 
 
+def meet(token: str, arrays: Sequence[Any], store: Any, mark: str | None) -> None:
+    """Make sure, once, that this process sees what the one sees that started the job."""
+    with _LOOKING:
+        if token not in _BEGUN:
+            stores.look(arrays, store, mark)
+            _BEGUN.add(token)
+            _LOOKED[token] = time.monotonic()
+
+
 def run_job(
     task: Callable[[Job, int], BlockResult],
     job: Job,
@@ -103,6 +109,8 @@ def run_job(
         job.token, location, job.inputs.problem, job.plan, job.plan.workers * scheduler.processes
     )
     done = np.zeros(job.plan.blocks, np.bool_)
+    _BEGUN.add(job.token)  # this process has opened all that it works on, and put the mark there
+    _LOOKED[job.token] = time.monotonic()
     how = "resumed" if job.resume else "begun"
     logger.info("%s %s: %s; %s", location, how, scheduler, "; ".join(str(job.plan).splitlines()))
 

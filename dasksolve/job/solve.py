@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, Never
 
@@ -18,7 +19,7 @@ from dasksolve.job.memory import Gauge
 from dasksolve.job.prepare import Prepared, prepare
 from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
-from dasksolve.job.run import Job, result, run_job
+from dasksolve.job.run import Job, meet, result, run_job
 from dasksolve.job.schedulers import Cluster
 from dasksolve.job.tally import BlockResult
 from dasksolve.status import Status
@@ -186,15 +187,14 @@ def _solve(
     """Create the output and carry out the job."""
     scheduler, store = prepared.scheduler, prepared.store
     arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
-    with scheduler.marking(store, token) as mark:
-        scheduler.everywhere(stores.look, arrays, store, mark)
-    created = output.create(prepared, compressors, uuid.uuid4().hex, durable)
-    x, status, *diagnostics = created.arrays
     advice = (
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
     )
-    with history.kept(created, progress) as follow, scheduler.marking(store, token) as mark:
+    with scheduler.marking(store, token) as mark:
+        scheduler.everywhere(meet, token, arrays, store, mark)
+        created = output.create(prepared, compressors, uuid.uuid4().hex, durable, mark)
+        x, status, *diagnostics = created.arrays
         job = Job(
             token=token,
             inputs=prepared.inputs,
@@ -209,15 +209,16 @@ def _solve(
             diagnostics=tuple(diagnostics),
             mark=mark,
         )
-        try:
-            report = run_job(
-                solve_block, job, scheduler, prepared.location, follow, advice, created.confirm
-            )
-        finally:
-            if isinstance(scheduler, Cluster):  # a worker that was killed left what it was writing
-                with suppress(Exception):  # another job's is not ours; a lost store is told of
-                    job.refuse_late()
-                    stores.sweep(store)
+        with history.kept(created, progress) as follow:
+            try:
+                report = run_job(
+                    solve_block, job, scheduler, prepared.location, follow, advice, created.confirm
+                )
+            finally:
+                if isinstance(scheduler, Cluster):  # a killed worker left what it was writing
+                    with suppress(Exception):  # another job's is not ours; a lost store is told of
+                        job.refuse_late()
+                        stores.sweep(store, mark)
     return job, report
 
 
@@ -246,17 +247,14 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
             x, status, *numbers = eager.answers(a, b, problem, job.options)
             solving = time.perf_counter() - began
         del a, b  # before x is encoded
-        beside = tuple(zip(job.diagnostics, numbers, strict=False))
-
-        def write(array: Any, values: Any) -> None:
-            job.refuse_late()
-            space.run(array.store, internals.write(array, place, values))
-
-        for array, values in ((job.x, x), *beside):
-            write(array, values)
-        _vouch(job, block, x, space)
-        write(job.status, status)
-    written = (x, status, *(values for _, values in beside))
+        answers = ((job.x, x), *zip(job.diagnostics, numbers, strict=False))
+        job.refuse_late()
+        writes = [internals.write(array, place, values) for array, values in answers]
+        space.run(job.x.store, internals.together(*writes, *_checksum(job, block, x)))
+        _secure(job, block)
+        job.refuse_late()
+        space.run(job.status.store, internals.write(job.status, place, status))
+    written = (status, *(values for _, values in answers))
     return result(
         job,
         number,
@@ -272,15 +270,20 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
     )
 
 
-def _vouch(job: Job, block: Block, x: Any, space: buffers.Workspace) -> None:
-    """Make sure that a status which speaks of x is believed only where x is as it was solved."""
-    status, summed = job.status, journal.checksum_file(block, job.status)
+def _checksum(job: Job, block: Block, x: Any) -> Iterator[Coroutine[Any, Any, None]]:
+    """Write a checksum of x, by which it is known again, where its chunks have none."""
     if job.summed:
-        space.run(status.store, internals.put(status, summed, journal.checksum(x)))
+        file = journal.checksum_file(block, job.status)
+        yield internals.put(job.status, file, journal.checksum(x))
+
+
+def _secure(job: Job, block: Block) -> None:
+    """Wait for what the status of a block speaks of."""
     if job.durable:
-        disk.secure_chunks((job.x, *job.diagnostics), journal.place(block, status))
+        disk.secure_chunks((job.x, *job.diagnostics), journal.place(block, job.status))
         if job.summed:
-            disk.secure_files(status.store, [internals.key(status, summed)])
+            file = internals.key(job.status, journal.checksum_file(block, job.status))
+            disk.secure_files(job.status.store, [file])
 
 
 def _raise_singular(job: Job, report: Report) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from zarr.buffer import default_buffer_prototype
@@ -19,10 +20,20 @@ def read(store: Any, member: str = "") -> Document | None:
     return internals.run(_read(store, member))
 
 
+async def found(store: Any, members: Iterable[str]) -> list[Document | None]:
+    """The documents of several members, all asked for at once."""
+    return await internals.together(*(_read(store, member) for member in members))
+
+
 def write(store: Any, member: str, document: Document) -> None:
     """Put a document in the place of what was there: at once, where the store can."""
-    text = json.dumps(document, indent=2).encode()
-    internals.run(store.set(_key(member), default_buffer_prototype().buffer.from_bytes(text)))
+    internals.run(_write(store, member, document))
+
+
+def write_all(store: Any, documents: dict[str, Document]) -> None:
+    """The same of several members, in any order."""
+    writes = (_write(store, member, document) for member, document in documents.items())
+    internals.run(internals.together(*writes))
 
 
 def members(store: Any) -> dict[str, Document]:
@@ -70,6 +81,11 @@ def _key(member: str) -> str:
     return f"{member}/{NAME}" if member else NAME
 
 
+async def _write(store: Any, member: str, document: Document) -> None:
+    text = json.dumps(document, indent=2).encode()
+    await store.set(_key(member), default_buffer_prototype().buffer.from_bytes(text))
+
+
 async def _read(store: Any, member: str) -> Document | None:
     try:
         stored = await store.get(_key(member), default_buffer_prototype())
@@ -83,7 +99,11 @@ async def _read(store: Any, member: str) -> Document | None:
 
 async def _members(store: Any, group: str) -> dict[str, Document]:
     prefix = f"{group}/" if group else ""
-    names = [f"{prefix}{name}" async for name in store.list_dir(group) if name != NAME]
+    names = [
+        f"{prefix}{name}"
+        async for name in store.list_dir(group)
+        if name != NAME and not name.endswith(".partial")  # a mark
+    ]
     documents = await asyncio.gather(*(_read(store, name) for name in names))
     found = {name: d for name, d in zip(names, documents, strict=True) if d is not None}
     for name, document in list(found.items()):

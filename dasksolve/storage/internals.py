@@ -124,6 +124,11 @@ def exists(array: Any, file: str) -> bool:
     return bool(sync(array.store.exists(key(array, file))))
 
 
+async def stored(places: Iterable[tuple[Any, str]]) -> list[bool]:
+    """Whether there are files of these keys in these stores, all asked for at once."""
+    return await together(*(store.exists(key) for store, key in places))
+
+
 def names(store: Any) -> list[str]:
     """What stands at the top of a store."""
 
@@ -169,12 +174,16 @@ async def write(array: Any, region: Region, values: NDArray[Any]) -> None:
     await array.async_array.setitem(region, values)
 
 
+def described(store: Any, path: str, metadata: Any) -> Any:
+    """The array of a store that has these metadata, without reading them there."""
+    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(store, path)))
+
+
 def filled_otherwise(array: Any, fill: Any) -> Any:
     """The same array, were its metadata to say that its fill value is another: of format 3."""
     scalar = array.metadata.data_type.to_json_scalar(fill, zarr_format=3)
-    metadata: Any = {**array.metadata.to_dict(), "fill_value": scalar}
-    place = StorePath(array.store, array.path)
-    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=place))
+    metadata = {**array.metadata.to_dict(), "fill_value": scalar}
+    return described(array.store, array.path, metadata)
 
 
 def uncompressed(array: Any) -> Any:
@@ -184,8 +193,7 @@ def uncompressed(array: Any) -> Any:
         metadata = {**metadata, "compressor": None}
     else:
         metadata = {**metadata, "codecs": metadata["codecs"][: -len(array.compressors)]}
-    place = StorePath(array.store, array.path)
-    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=place))
+    return described(array.store, array.path, metadata)
 
 
 def storing_all(array: Any) -> Any:

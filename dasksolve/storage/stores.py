@@ -6,7 +6,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -326,6 +326,17 @@ def output_array(group: Any, name: str, location: str) -> Any:
     return found
 
 
+def described_array(store: Any, name: str, document: documents.Document, location: str) -> Any:
+    """The array of a job's output whose metadata were read already, or written."""
+    refuse_link(store, name, location)
+    if document.get("node_type") != "array":
+        raise _damaged(location, name, f"it is a {document.get('node_type')}, not an array")
+    try:
+        return internals.described(store, name, document)
+    except Exception as error:
+        raise _damaged(location, name, f"{type(error).__name__}: {error}") from error
+
+
 def required_array(group: Any, name: str, location: str) -> Any:
     """An array of a job's output, which must be there."""
     found = output_array(group, name, location)
@@ -351,9 +362,9 @@ def is_far(store: Any) -> bool:
     return not isinstance(store, LocalStore | MemoryStore | ZipStore)
 
 
-def is_there(array: Any) -> bool:
-    """Whether this process sees the array that another has opened."""
-    return internals.exists(array, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
+def _document(array: Any) -> str:
+    """The key of the metadata of an array."""
+    return internals.key(array, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
 
 
 @contextmanager
@@ -378,9 +389,11 @@ def marked(store: Any, token: str) -> Iterator[str]:
 
 def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
     """Refuse to work where something is not seen: zarr would read NaN, and write to nowhere."""
-    blind = [address(array) for array in arrays if not is_there(array)]
-    if mark is not None and not internals.run(store.exists(mark)):
-        blind.append(place_of(store))
+    wanted = {address(array): (array.store, _document(array)) for array in arrays}
+    if mark is not None:
+        wanted[place_of(store)] = (store, mark)
+    seen = internals.run(internals.stored(wanted.values()))
+    blind = [name for name, there in zip(wanted, seen, strict=True) if not there]
     if blind:
         raise FileNotFoundError(
             f"process {os.getpid()} on {socket.gethostname()} does not see {', '.join(blind)} "
@@ -439,46 +452,53 @@ def required_fields(array: Any, name: str, location: str, **wanted: Any) -> Any:
     return internals.storing_all(array)
 
 
-def delete(store: Any, members: Iterable[str]) -> None:
+def delete(store: Any, members: Sequence[str]) -> None:
     """Delete what a job wrote into arrays; of what else is there, nothing."""
+    if not isinstance(store, LocalStore):
+        folders = (f"{name}/{part}" for name in members for part in PARTS)
+        deletions = [store.delete_dir(folder) for folder in folders]
+        deletions += [store.delete(f"{name}/{documents.NAME}") for name in members]
+        internals.run(internals.together(*deletions))
+        return
     for name in members:
-        if isinstance(store, LocalStore):
-            folder = Path(store.root, name)
-            if folder.is_symlink():
-                folder.unlink()
-                continue
+        folder = Path(store.root, name)
+        if folder.is_symlink():
+            folder.unlink()
+            continue
         for part in PARTS:
             internals.run(store.delete_dir(f"{name}/{part}"))
         internals.run(store.delete(f"{name}/{documents.NAME}"))
-        if isinstance(store, LocalStore):
-            for orphan in folder.glob("*.partial"):
-                orphan.unlink()
-            with suppress(OSError):  # it is not there, or somebody keeps something in it
-                folder.rmdir()
+        for orphan in folder.glob("*.partial"):
+            orphan.unlink()
+        with suppress(OSError):  # it is not there, or somebody keeps something in it
+            folder.rmdir()
 
 
-def sweep(store: Any) -> int:
-    """Delete what a killed process left half written; return how many files."""
-    if not isinstance(store, LocalStore):
-        orphans = [key for key in internals.names(store) if _PARTIAL.search(key)]
-        for key in orphans:
-            internals.run(store.delete(key))
-        return len(orphans)
-    found = [p for p in Path(store.root).rglob("*.partial") if _PARTIAL.search(p.name)]
-    for orphan in found:
-        orphan.unlink(missing_ok=True)
-    return len(found)
+def sweep(store: Any, mark: str | None) -> None:
+    """Delete what a killed process left half written, save the mark of this job."""
+    if isinstance(store, LocalStore):
+        for orphan in Path(store.root).rglob("*.partial"):
+            if _PARTIAL.search(orphan.name) and orphan.name != mark:
+                orphan.unlink(missing_ok=True)
+    elif mark is None:  # or the other marks are gone already, and there is nothing else
+        for name in filter(_PARTIAL.search, internals.names(store)):
+            internals.run(store.delete(name))
 
 
-def publish(store: Any, group: documents.Document) -> None:
+def publish(
+    store: Any, group: documents.Document, members: dict[str, documents.Document] | None = None
+) -> None:
     """Write the document of a group with consolidated metadata, as xarray wants to find them.
 
     Groups above that have them are told of this one, which is not seen there otherwise.
 
+    members: the documents of all that is in it, if they are known.
+
     zarr's own function warns; to silence that for a moment would silence all threads, and two that
     do it at once leave the filter behind.
     """
-    members = documents.members(store)
+    if members is None:
+        members = documents.members(store)
     documents.write(store, "", documents.consolidated(group, members))
     _tell_above(store, {"": group, **members})
 
