@@ -122,6 +122,7 @@ class Gauge:
     def highest(self) -> int:
         """The most bytes more than at first."""
         at_first, peak_then = self._baseline[self.job]
-        self._most[self.job] = max(self._most.get(self.job, 0), resident())
-        peak_now = peak()
-        return (peak_now if peak_now > peak_then else self._most[self.job]) - at_first
+        most = peak()
+        if most <= peak_then:  # that of earlier, which could not be reset
+            most = self._most[self.job] = max(self._most.get(self.job, 0), resident())
+        return most - at_first

@@ -17,7 +17,7 @@ from dask.utils import format_bytes, parse_timedelta
 from numpy.typing import NDArray
 
 from dasksolve.batch.pieces import thread_count
-from dasksolve.storage.stores import has_one_writer, lockable, marked, place_of
+from dasksolve.storage.stores import end_others, has_one_writer, lockable, marked, place_of
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +89,12 @@ class Threads:
         """Threads see what this process sees."""
 
     def marking(self, store: Any, token: str) -> AbstractContextManager[str | None]:
-        """Keep a mark where no folder can be locked."""
-        return nullcontext() if has_one_writer(store) else marked(store, token)
+        """Keep a mark where no folder can be locked; end what workers have of a killed client."""
+        if not has_one_writer(store):
+            return marked(store, token)
+        if lockable(store):
+            end_others(store)
+        return nullcontext()
 
     def everywhere(self, _look: Callable[..., None], *_arguments: Any) -> None:
         """Threads see what this process sees."""

@@ -369,22 +369,24 @@ def _document(array: Any) -> str:
 
 @contextmanager
 def marked(store: Any, token: str) -> Iterator[str]:
-    """Keep a file in a store by which another process knows that it sees this very one.
-
-    That of an earlier job is deleted: what it has still in hand, it does not write any more.
-    """
+    """Keep a file in a store by which another process knows that it sees this very one."""
     key = f"{token}.{uuid.uuid4().hex}.partial"  # what a killed job leaves of it is swept
     internals.put_empty(store, key)
-    others = [name for name in internals.names(store) if _PARTIAL.search(name) and name != key]
-    for other in others:
-        internals.run(store.delete(other))
-    if others:
-        time.sleep(LOOK_EVERY)  # until everybody who wrote for them has looked for them
+    end_others(store, key)
     try:
         yield key
     finally:
         with suppress(Exception):  # a store that is gone: what failed for it is the error to see
             internals.run(store.delete(key))
+
+
+def end_others(store: Any, own: str | None = None) -> None:
+    """Delete the marks of earlier jobs; wait until all who write for them have missed them."""
+    others = [name for name in internals.names(store) if _PARTIAL.search(name) and name != own]
+    for other in others:
+        internals.run(store.delete(other))
+    if others:
+        time.sleep(LOOK_EVERY)
 
 
 def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:

@@ -3,8 +3,6 @@
 import gzip
 import io
 import logging
-import os
-import signal
 import struct
 import subprocess
 import sys
@@ -192,33 +190,56 @@ def test_a_job_all_of_whose_blocks_kill_their_workers_is_stopped(
         assert programs.client.submit(sum, (1, 2)).result(timeout=60) == 3
 
 
-JOB = """
+HELD = """
 import dask.distributed, dasksolve, dasksolve.job.plan, sys
+
+def hold(gate):
+    import os
+    from dasksolve.batch import eager
+    from dasksolve.storage import stores
+
+    stores.LOOK_EVERY = 5.0
+    answers = eager.answers
+
+    def held(*problem):
+        found = answers(*problem)
+        while os.path.exists(gate):
+            open(gate + ".reached", "w").close()
+        return found
+
+    eager.answers = held
+
 dasksolve.job.plan._together = lambda *_: 32
 client = dask.distributed.Client(sys.argv[1])
-dasksolve.solve_zarr(*sys.argv[2:], client=client)
+client.run(hold, sys.argv[2])
+dasksolve.solve_zarr(*sys.argv[3:], client=client)
 """
+"""A job whose workers wait, while there is a gate, between solving a block and writing it."""
 
 
 @pytest.mark.slow
 def test_what_a_worker_has_in_hand_of_a_killed_client_stays_out_of_another_job(
-    long: Stored, tmp_path: Path
+    long: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dasksolve.storage.stores.LOOK_EVERY", 5.0)  # longer than the job takes
     long.a[::5] = 0
     zarr.open_array(long.a_path)[...] = long.a
+    gate = tmp_path / "gate"
     (tmp_path / "cluster").mkdir()
     with Programs(tmp_path / "cluster") as programs:
-        worker = programs.worker()
-        words = [programs.address, long.a_path, long.b_path, long.out]
-        client = subprocess.Popen([sys.executable, "-c", JOB, *words])
+        programs.worker()
+        words = [programs.address, str(gate), long.a_path, long.b_path, long.out]
+        client = subprocess.Popen([sys.executable, "-c", HELD, *words])
         while not Path(long.out, "status/c/3").exists():
             assert client.poll() is None
-        os.killpg(worker.pid, signal.SIGSTOP)
+        gate.touch()
+        while not Path(f"{gate}.reached").exists():
+            assert client.poll() is None
         client.kill()
         client.wait()
         solve_zarr(long.a_path, long.b_path, long.out, on_singular="lstsq", overwrite=True)
         written = files(long.out)
-        os.killpg(worker.pid, signal.SIGCONT)
+        gate.unlink()
         programs.client.submit(sum, (1, 2)).result(timeout=60)  # after what is in hand
     assert files(long.out) == written
 
