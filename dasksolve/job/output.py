@@ -155,7 +155,7 @@ class Output:
         """Of the chunks of a block in its store."""
         place = self._place(plan, number)
         return [
-            internals.key(array, internals.name(array, place + (0,) * (array.ndim - len(place))))
+            internals.key(array, internals.name(array, place))
             for array in self.arrays
             if array.size
         ]

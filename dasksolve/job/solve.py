@@ -1,5 +1,6 @@
 """`solve_zarr`: describe, validate, create, run in windows, report."""
 
+import itertools
 import time
 import uuid
 from collections.abc import Coroutine, Iterator
@@ -238,7 +239,7 @@ def solve_block(job: Job, number: int) -> BlockResult:
 
 
 def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
-    inputs, place = job.inputs, tuple(slice(*r) for r in block)
+    inputs, place = job.inputs, journal.place(block, job.status)
     with buffers.lent() as space:
         (a, b), missing = inputs.read(block, job.strict, space)
         problem = describe(a.shape, a.dtype, b.shape, b.dtype)
@@ -247,14 +248,17 @@ def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
             x, status, *numbers = eager.answers(a, b, problem, job.options)
             solving = time.perf_counter() - began
         del a, b  # before x is encoded
-        answers = ((job.x, x), *zip(job.diagnostics, numbers, strict=False))
+        beside = zip(job.diagnostics, numbers, strict=False)
+        pairs = ((job.x, x), *beside, (job.status, status))
+        arrays, written = zip(*(pair for pair in pairs if pair[1].size), strict=True)
+        encoding = map(internals.encode, arrays, written)
+        *chunks, last = space.here(internals.together(*encoding))
         job.refuse_late()
-        writes = [internals.write(array, place, values) for array, values in answers]
+        writes = map(internals.put_chunk, arrays, itertools.repeat(place), chunks)
         space.run(job.x.store, internals.together(*writes, *_checksum(job, block, x)))
         _secure(job, block)
         job.refuse_late()
-        space.run(job.status.store, internals.write(job.status, place, status))
-    written = (status, *(values for _, values in answers))
+        space.run(job.status.store, internals.put_chunk(job.status, place, last))
     return result(
         job,
         number,

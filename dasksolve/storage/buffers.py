@@ -52,12 +52,16 @@ class Workspace:
     def run(self, store: Any, work: Coroutine[Any, Any, T]) -> T:
         """Run what works on a store: on a disk, in this thread; far away, where zarr does."""
         if isinstance(store, LocalStore):
-            try:
-                return self._loop.run_until_complete(work)
-            except BaseException:
-                self._end_all()
-                raise
+            return self.here(work)
         return internals.run(work)  # a connection belongs to the loop that opened it
+
+    def here(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run what asks no store, or a disk, in this thread."""
+        try:
+            return self._loop.run_until_complete(work)
+        except BaseException:
+            self._end_all()
+            raise
 
     def _end_all(self) -> None:
         """End what a read that failed left waiting; its end would be told on standard error."""

@@ -26,7 +26,7 @@ def secure_chunks(arrays: Iterable[Any], place: tuple[int, ...]) -> None:
     """
     for array in arrays:
         if isinstance(array.store, LocalStore) and array.size:
-            name = internals.name(array, place + (0,) * (array.ndim - len(place)))
+            name = internals.name(array, place)
             folder = Path(array.store.root, array.path)
             _secure(folder / name, folder)
 

@@ -6,10 +6,10 @@ whether a chunk is stored. What that takes, and what would make it needless:
 ==============================  ===================================================================
 `zarr.core.sync.sync`           Connections of a store belong to zarr's own event loop: a public way
                                 to run a coroutine there.
-`zarr.core.array_spec`          The codecs want to be told what a chunk is: a public function that
-`async_array.codec_pipeline`    decodes the bytes of one.
+`zarr.core.array_spec`          The codecs want to be told what a chunk is: public functions that
+`async_array.codec_pipeline`    decode the bytes of one, and encode its numbers.
 `async_array.config`
-`async_array.getitem`, …        To read or write on a loop of the caller's choice: documented, but
+`async_array.getitem`           To read on a loop of the caller's choice: documented, but
                                 `AsyncArray` is not promised to stay.
 `metadata.encode_chunk_key`     Name of a chunk in its store: a public function.
 `metadata.data_type`            The same array with another fill value: `Array.chunk_is_stored`, or
@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.buffer import Buffer
 from zarr.buffer import default_buffer_prototype
 from zarr.core.array_spec import ArraySpec
 from zarr.core.sync import sync
@@ -40,9 +41,9 @@ T = TypeVar("T")
 
 USED = (
     "async_array.codec_pipeline.decode",
+    "async_array.codec_pipeline.encode",
     "async_array.config.order",
     "async_array.getitem",
-    "async_array.setitem",
     "metadata.data_type.to_json_scalar",
     "metadata.dtype",
     "metadata.encode_chunk_key",
@@ -108,8 +109,8 @@ def at_once() -> int:
 
 
 def name(array: Any, place: Place) -> str:
-    """What a chunk, or a shard, is called within its array."""
-    return str(array.metadata.encode_chunk_key(place))
+    """What a chunk, or a shard, is called in its array: the first along axes that are left out."""
+    return str(array.metadata.encode_chunk_key(place + (0,) * (array.ndim - len(place))))
 
 
 def key(array: Any, file: str) -> str:
@@ -138,9 +139,16 @@ def names(store: Any) -> list[str]:
     return sync(listed())
 
 
-async def put(array: Any, file: str, content: bytes) -> None:
+async def put(array: Any, file: str, content: bytes | Buffer) -> None:
     """Write a file of an array, on the loop that runs."""
-    await array.store.set(key(array, file), default_buffer_prototype().buffer.from_bytes(content))
+    if isinstance(content, bytes):
+        content = default_buffer_prototype().buffer.from_bytes(content)
+    await array.store.set(key(array, file), content)
+
+
+async def put_chunk(array: Any, place: Place, content: Buffer) -> None:
+    """Write a chunk of an array that is encoded, on the loop that runs."""
+    await put(array, name(array, place), content)
 
 
 def put_empty(store: Any, key: str) -> None:
@@ -156,22 +164,32 @@ async def fetch(array: Any, file: str) -> NDArray[np.uint8] | None:
 
 async def decode(array: Any, stored: NDArray[np.uint8]) -> NDArray[Any]:
     """A chunk as zarr decodes it."""
+    buffer = default_buffer_prototype().buffer.from_array_like(stored)
+    [decoded] = await array.async_array.codec_pipeline.decode([(buffer, _chunk(array))])
+    return np.asarray(decoded.as_numpy_array())
+
+
+async def encode(array: Any, values: NDArray[Any]) -> Buffer:
+    """The numbers of a chunk as zarr stores them; where the array ends within it, its first."""
+    if values.shape != array.chunks:
+        whole = np.full(array.chunks, array.fill_value, array.dtype)
+        whole[tuple(map(slice, values.shape))] = values
+        values = whole
+    buffer = default_buffer_prototype().nd_buffer.from_numpy_array(values)
+    [encoded] = await array.async_array.codec_pipeline.encode([(buffer, _chunk(array))])
+    return encoded
+
+
+def _chunk(array: Any) -> ArraySpec:
+    """What the codecs want to know of a chunk."""
     prototype, metadata = default_buffer_prototype(), array.metadata
     config = replace(array.async_array.config, order=array.order)  # format 2 has its own
-    chunk = ArraySpec(tuple(array.chunks), metadata.dtype, metadata.fill_value, config, prototype)
-    buffer = prototype.buffer.from_array_like(stored)
-    [decoded] = await array.async_array.codec_pipeline.decode([(buffer, chunk)])
-    return np.asarray(decoded.as_numpy_array())
+    return ArraySpec(tuple(array.chunks), metadata.dtype, metadata.fill_value, config, prototype)
 
 
 async def read(array: Any, region: Region) -> NDArray[Any]:
     """A region of an array, on the loop that runs."""
     return np.asarray(await array.async_array.getitem(region))
-
-
-async def write(array: Any, region: Region, values: NDArray[Any]) -> None:
-    """Write a region of an array, on the loop that runs."""
-    await array.async_array.setitem(region, values)
 
 
 def described(store: Any, path: str, metadata: Any) -> Any:

@@ -76,15 +76,21 @@ class Basis:
         return self._number(3 * self.n + 1, i)
 
 
-def accumulate(table, basis, t, observations, n, ask):
-    """G and b over the observations, and their number."""
+def accumulate(table, basis, t, observations, n, ask, begun=None):
+    """G and b over the observations, and their number; or on with those that are begun."""
     zero = t.fill(0)
     columns = n + n * (n + 1) // 2
     places: list[Any] = [(k,) for k in range(n)] + pairs(n)
-    found, count = {}, Variable(zero)
+    found, count = {}, Variable(zero if begun is None else begun["count"])
+
+    def start_of(place):
+        if begun is not None:
+            return begun[place]
+        return zero if len(place) == 1 else t.fill(basis.ridge(*place))
+
     for start in range(0, columns, TOGETHER):
         group = places[start : start + TOGETHER]
-        sums = {p: Variable(zero if len(p) == 1 else t.fill(basis.ridge(*p))) for p in group}
+        sums = {place: Variable(start_of(place)) for place in group}
         with loop(t.builder, 0, observations) as i:
             w = t[i, 1]
             if start < n:
@@ -163,11 +169,12 @@ def solved(factors, b, n):
     return x
 
 
-def residuals(table, t, observations, c, n):
-    """Σ w r² and Σ w q r."""
+def residuals(table, t, observations, c, n, begun=None):
+    """Σ w r² and Σ w q r; or on with those that are begun."""
     zero = t.fill(0)
     columns = n + n * (n + 1) // 2
-    rss, sums = Variable(zero), [Variable(zero) for _ in range(n)]
+    first, others = begun or (zero, [zero] * n)
+    rss, sums = Variable(first), [Variable(other) for other in others]
     with loop(t.builder, 0, observations) as i:
         q = [t.fill(table.load(i * columns + k, 1).lane(0)) for k in range(n)]
         r = t[i, 0]
@@ -245,15 +252,13 @@ def asking(ahead, lanes):
     return ask
 
 
-def plausible(rss, t, observations):
-    """Where rss did not underflow: zero is right where all observations are."""
-    zero = t.fill(0)
-    largest = Variable(zero)
-    with t.builder.if_then(any_lane(rss == zero).value), loop(t.builder, 0, observations) as i:
+def largest_observation(t, observations, begun):
+    """max |y|; or on with what is begun."""
+    largest = Variable(begun)
+    with loop(t.builder, 0, observations) as i:
         size = abs(t[i, 0])
         largest.set(where(size > largest.get(), size, largest.get()))
-    info = limits(zero)
-    return (rss > zero.fill(info.tiny / info.eps)) | (largest.get() == zero)
+    return largest.get()
 
 
 def write(values, arrays, series, n, along, first):
@@ -275,11 +280,31 @@ def fit(design, t, s, ahead, sizes, n, along, wanted, found, first):
     builder = t.builder
     align_stack(builder)
     (table, basis), (series, observations) = design, sizes
-    basis, zero, nan = Basis(basis, n), t.fill(0), t.fill(np.nan)
+    basis, zero = Basis(basis, n), t.fill(0)
     g, count = accumulate(table, basis, t, observations, n, asking(ahead, zero.count))
     factors = factored(g, n)
     c = solved(factors, [g[(k,)] for k in range(n)], n)
-    rss, gradient = residuals(table, t, observations, c, n)
+    sums = residuals(table, t, observations, c, n)
+
+    def largest(wanted):
+        found = Variable(zero)
+        with builder.if_then(any_lane(wanted).value):
+            found.set(largest_observation(t, observations, zero))
+        return found.get()
+
+    place = series, along, first
+    answered(basis, s, factors, c, (*sums, count, largest), n, wanted, found, place)
+
+
+def answered(basis, s, factors, c, observed, n, wanted, found, place):
+    """Write what is found of the series of a tile.
+
+    observed: what `residuals` gives, the count, and a function of the lanes in which it is wanted
+    that gives max |y|.
+    """
+    rss, gradient, count, largest = observed
+    zero, nan = count.fill(0), count.fill(np.nan)
+    series, along, first = place
     shrunk = shrink(basis, c, n)
     step = solved(factors, [x - less for x, less in zip(gradient, shrunk, strict=True)], n)
     c = [x + more for x, more in zip(c, step, strict=True)]
@@ -288,17 +313,19 @@ def fit(design, t, s, ahead, sizes, n, along, wanted, found, first):
     rss = where(rss < zero, zero, rss)
     coef = transformed(basis, c, n)
     factors_x, variances, inflation = spread(basis, factors, n)
-    rcond = t.fill(np.sqrt(n)) / square_root(inflation)
-    freedom = count - t.fill(n)
+    rcond = zero.fill(np.sqrt(n)) / square_root(inflation)
+    freedom = count - zero.fill(n)
     noise = where(freedom > zero, rss / freedom, nan)
     stderr = [in_units(basis, square_root(v * noise), j, zero) for j, v in enumerate(variances)]
     check = zero
     for x in (*coef, *variances, rss):
         check = weigh(check, x)
     least, threshold = wanted
-    safe = factors.safe & (check == zero) & (rcond >= t.fill(threshold))
-    safe = safe & plausible(rss, t, observations)
-    few = count < t.fill(least)
+    safe = factors.safe & (check == zero) & (rcond >= zero.fill(threshold))
+    info = limits(zero)
+    normal = rss > zero.fill(info.tiny / info.eps)
+    safe = safe & (normal | (largest(~normal) == zero))  # zero is right where all observations are
+    few = count < zero.fill(least)
     for place, x in factors_x.items():
         s[place] = x
     for k in range(n):
