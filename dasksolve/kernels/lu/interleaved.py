@@ -30,7 +30,14 @@ from dasksolve.kernels.language.tiles import (
     tile,
 )
 from dasksolve.kernels.language.values import Variable, loop
-from dasksolve.kernels.lu.substitution import advance, exchange, substitute, subtract
+from dasksolve.kernels.lu.substitution import (
+    advance,
+    exchange,
+    exchange_columns,
+    substitute,
+    subtract,
+    together,
+)
 
 # Bytes of a tile up to which it pays to ask for the next one early, and to read rows in their
 # pivots' order: 1530 ns instead of 1740 at N = 32. Beyond, the two crowd the cache.
@@ -72,8 +79,9 @@ def eliminate(t, pivots, start, n, a, first, ahead, flaw):
             largest.set(where(larger, size, largest.get()))
             row.set(where(larger, pivots.fill(row_offset(t, i)), row.get()))
         pivots[j, 0] = row.get()
-        with loop(builder, start, start + PANEL) as c:
-            exchange(t, pivots, j, c)
+        wide = together(t)
+        with loop(builder, 0, PANEL // wide) as group:
+            exchange_columns(t, pivots, j, [start + group * wide + c for c in range(wide)])
         flaw = judge(flaw, magnitude(t[j, j]))
         t[j, j] = inverse = reciprocal(t[j, j])
     with loop(builder, j + 1, n) as i:

@@ -7,21 +7,44 @@ from dasksolve.kernels.language.lanes import PANEL, fma, inner, nothing, operati
 from dasksolve.kernels.language.values import Variable, loop, never_inline
 
 
+def exchange_columns(t, pivots, k, columns):
+    """Swap t[k, j] in each lane with the element of column j that `pivots` names for k.
+
+    For several columns j it is loaded once which these are.
+    """
+    count = t.lanes.count
+    chosen = [pivots.integer(k, lane) for lane in range(count)]
+    for j in columns:
+        tops = [t.offset(k, j) + p * count for p in range(t.parts)]
+        column = t.offset(0, j)
+        news = [t.load(top, count, count) for top in tops]
+        for lane, row in enumerate(chosen):
+            for p, top in enumerate(tops):
+                at = row + column + (p * count + lane)
+                news[p] = news[p].replaced(lane, t.load(at, 1).lane(0))
+                t.store(at, t.load(top + lane, 1))
+        for top, new in zip(tops, news, strict=True):
+            t.store(top, new, count)
+
+
 @operation(nothing)
 def exchange(t, pivots, k, j):
-    """Swap t[k, j] in each lane with the element of column j that `pivots` names for k."""
-    count = t.lanes.count
-    tops = [t.offset(k, j) + p * count for p in range(t.parts)]
-    column = t.offset(0, j)
-    news = [t.load(top, count, count) for top in tops]
-    for lane in range(count):
-        chosen = pivots.integer(k, lane) + column
-        for p, top in enumerate(tops):
-            at = chosen + (p * count + lane)
-            news[p] = news[p].replaced(lane, t.load(at, 1).lane(0))
-            t.store(at, t.load(top + lane, 1))
-    for top, new in zip(tops, news, strict=True):
-        t.store(top, new, count)
+    """`exchange_columns` for one of them."""
+    exchange_columns(t, pivots, k, [j])
+
+
+def together(t):
+    """How many columns to exchange at a time: more of larger vectors are not worth their code."""
+    return 4 if t.lanes.count * t.parts <= 8 else 1
+
+
+@operation(nothing)
+def exchange_four(t, pivots, start, stop, j):
+    """`exchange` for the pivots start … stop and the columns j … j + 3."""
+    never_inline(t.builder)
+    wide = together(t)
+    with loop(t.builder, 0, 4 // wide) as group, loop(t.builder, start, stop) as k:
+        exchange_columns(t, pivots, k, [j + group * wide + c for c in range(wide)])
 
 
 def updating(element):
@@ -121,7 +144,9 @@ def advance(t, pivots, swapped, start, stop, n, left, right):
     """Bring columns left … right, `swapped` or not, up to date with the pivots start … stop."""
     for j in range(left, right, 4):
         end = min(j + 4, right)  # four columns at a time stay in the cache
-        if not swapped:
+        if not swapped and end - j == 4:
+            exchange_four(t, pivots, start, stop, j)
+        elif not swapped:
             for c in range(j, end):
                 for k in range(start, stop):
                     exchange(t, pivots, k, c)
