@@ -11,6 +11,7 @@ from dasksolve.api import inv, lstsq, lstsq_ex, regress, solve, solve_ex, solve_
 from dasksolve.batch.factorization import Factorization, factor
 from dasksolve.errors import BlockErrors, PerformanceWarning, SingularSystemError
 from dasksolve.job.check import check_zarr
+from dasksolve.job.regress import regress_zarr
 from dasksolve.job.report import Report
 from dasksolve.job.solve import solve_zarr
 from dasksolve.solution import LeastSquares, Regression, Solution
@@ -39,6 +40,7 @@ __all__ = [
     "lstsq_ex",
     "nopython",
     "regress",
+    "regress_zarr",
     "solve",
     "solve_ex",
     "solve_tridiagonal",

@@ -1,4 +1,4 @@
-"""The command line: `dasksolve solve`, `check`, `report`, `demo` and `bench`."""
+"""The command line: `dasksolve solve`, `regress`, `check`, `report`, `demo` and `bench`."""
 
 import argparse
 import io
@@ -12,20 +12,24 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dasksolve
 from dasksolve.batch.options import ON_SINGULAR, STRUCTURES, Options
 from dasksolve.batch.pieces import thread_count
+from dasksolve.batch.regression import ON_DEFICIENT
 from dasksolve.command import bench, bench_regress, demo, interrupt
 from dasksolve.command.speech import complain, say
-from dasksolve.job import page
+from dasksolve.job import page, series
 from dasksolve.job.memory import parse_size
 from dasksolve.job.prepare import prepare
 from dasksolve.job.progress import Bar, Lines, on_terminal
 from dasksolve.job.report import Report, text
 from dasksolve.job.survey import survey
+from dasksolve.job.systems import Systems
+from dasksolve.job.work import Work
 from dasksolve.storage import stores
 
 FLAGGED, FAILED, INTERRUPTED, TERMINATED = 3, 1, 130, 143
@@ -40,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="dasksolve",
         usage="dasksolve COMMAND …",
-        description="Solve huge batches of dense linear systems a[i] x[i] = b[i] stored in zarr.",
+        description="Solve huge batches of dense linear systems a[i] x[i] = b[i] stored in zarr, "
+        "and fit huge stacks of series.",
         epilog="dasksolve COMMAND --help says more. Exit status: 0 finished, nothing flagged; "
         "3 finished, some systems flagged; 1 failed; 2 wrong usage; 130 after Ctrl-C; 143 after "
         "SIGTERM.",
@@ -73,38 +78,50 @@ def parser() -> argparse.ArgumentParser:
         "dasksolve solve data.zarr/a data.zarr/b solved.zarr --resume",
     )
     solve.set_defaults(solved=False)
-    _inputs(solve, "the zarr group to create: path or URL")
+    solve.add_argument("a", metavar="A", help="zarr array of matrices (..., N, N): path or URL")
+    solve.add_argument(
+        "b", metavar="B", help="zarr array of right-hand sides: (..., N) or (..., N, K)"
+    )
+    solve.add_argument("out", metavar="OUT", help="the zarr group to create: path or URL")
     _mathematics(solve)
-    _data(solve).add_argument(
-        "--no-strict",
-        dest="strict",
-        action="store_false",
-        help="take a chunk that is not stored as the fill value (default: an error)",
+    _running(solve, "A and B")
+
+    regress = command(
+        "regress",
+        run_regress,
+        "fit every series of a stored stack, with gaps, into a zarr group",
+        "[options] Y DESIGN OUT",
+        "dasksolve regress images.zarr/ndvi design.npy trends.zarr --memory 2GiB",
+        "dasksolve regress s3://bucket/y.zarr design.npy s3://bucket/fit.zarr --axis -1",
+        "dasksolve regress images.zarr/ndvi design.npy trends.zarr --resume",
     )
-    output = solve.add_argument_group("output (one that exists: an error, by default)")
-    again = output.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="continue an interrupted job")
-    again.add_argument("--overwrite", action="store_true", help="replace an earlier output")
-    output.add_argument(
-        "--no-durable",
-        dest="durable",
-        action="store_false",
-        help="do not wait for the disk: faster, and a power cut may cost blocks that were done",
+    regress.set_defaults(solved=False)
+    regress.add_argument(
+        "y", metavar="Y", help="zarr array of the series, P observations along --axis; NaN is a gap"
     )
-    _resources(solve)
-    _printed(solve, lines=True).add_argument(
-        "--dry-run", action="store_true", help="print the plan and stop"
+    regress.add_argument(
+        "design",
+        metavar="DESIGN",
+        help="(P, N), a row for each observation: zarr array or .npy file",
     )
+    regress.add_argument("out", metavar="OUT", help="the zarr group to create: path or URL")
+    _statistics(regress)
+    _running(regress, "Y")
 
     check = command(
         "check",
         run_check,
-        "solve everything again and compare every bit of the output",
+        "solve or fit everything again and compare every bit of the output",
         "[options] A B OUT",
         "dasksolve check data.zarr/a data.zarr/b solved.zarr",
+        "dasksolve check images.zarr/ndvi design.npy trends.zarr",
     )
-    _inputs(check, "the zarr group that solve wrote")
-    _data(check)
+    check.add_argument("a", metavar="A", help="as it was given to solve; or Y, to regress")
+    check.add_argument("b", metavar="B", help="as it was given to solve; or DESIGN, to regress")
+    check.add_argument("out", metavar="OUT", help="the zarr group that was written")
+    _data(check, "the inputs").add_argument(
+        "--weights", metavar="W", help="as they were given to regress"
+    )
     _resources(check)
     _printed(check, lines=True)
 
@@ -115,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
         "[options] OUT",
         "dasksolve report solved.zarr --html solved.html",
     )
-    summary.add_argument("out", metavar="OUT", help="the zarr group that solve wrote")
+    summary.add_argument("out", metavar="OUT", help="the zarr group that solve or regress wrote")
     summary.add_argument(
         "--html",
         metavar="FILE",
@@ -162,12 +179,71 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _inputs(command: argparse.ArgumentParser, out: str) -> None:
-    command.add_argument("a", metavar="A", help="zarr array of matrices (..., N, N): path or URL")
-    command.add_argument(
-        "b", metavar="B", help="zarr array of right-hand sides: (..., N) or (..., N, K)"
+def _running(command: argparse.ArgumentParser, inputs: str) -> None:
+    """How a job runs, whatever it does."""
+    _data(command, inputs).add_argument(
+        "--no-strict",
+        dest="strict",
+        action="store_false",
+        help="take a chunk that is not stored as the fill value (default: an error)",
     )
-    command.add_argument("out", metavar="OUT", help=out)
+    output = command.add_argument_group("output (one that exists: an error, by default)")
+    again = output.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="continue an interrupted job")
+    again.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    output.add_argument(
+        "--no-durable",
+        dest="durable",
+        action="store_false",
+        help="do not wait for the disk: faster, and a power cut may cost blocks that were done",
+    )
+    _resources(command)
+    _printed(command, lines=True).add_argument(
+        "--dry-run", action="store_true", help="print the plan and stop"
+    )
+
+
+def _statistics(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("statistics")
+    group.add_argument(
+        "--axis", type=int, default=0, metavar="I", help="of the observations in Y (default: 0)"
+    )
+    group.add_argument(
+        "--weights",
+        metavar="W",
+        help="inverse variances: (P,), a zarr array or .npy file, or a zarr array of Y's shape",
+    )
+    group.add_argument(
+        "--ridge",
+        type=float,
+        nargs="+",
+        metavar="R",
+        help="penalty on the squares of the coefficients: one number, or one for each",
+    )
+    group.add_argument(
+        "--rcond",
+        type=_rcond,
+        metavar="R",
+        help="count series as rank-deficient whose reciprocal condition number is below R "
+        "(default: max(P, N) eps)",
+    )
+    group.add_argument(
+        "--min-count",
+        type=int,
+        metavar="C",
+        help="series with fewer observations have too few (default: N)",
+    )
+    group.add_argument(
+        "--on-deficient",
+        default="nan",
+        choices=ON_DEFICIENT,
+        metavar="WORD",
+        help="coefficients of series that are rank-deficient or have too few observations. nan: "
+        "NaN; lstsq: those of the smallest norm (default: nan)",
+    )
+    group.add_argument(
+        "--covariance", action="store_true", help="store covariances of the coefficients, too"
+    )
 
 
 def _mathematics(command: argparse.ArgumentParser) -> None:
@@ -211,13 +287,13 @@ def _mathematics(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _data(command: argparse.ArgumentParser) -> Any:
+def _data(command: argparse.ArgumentParser, inputs: str) -> Any:
     group = command.add_argument_group("data")
     group.add_argument(
         "--no-mask-and-scale",
         dest="mask_and_scale",
         action="store_false",
-        help="take the numbers of A and B as they are stored (default: as their attributes say, "
+        help=f"take the numbers of {inputs} as they are stored (default: as their attributes say, "
         "_FillValue, scale_factor, …)",
     )
     return group
@@ -349,7 +425,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _how_to_resume(options: argparse.Namespace) -> str:
-    if options.run is not run_solve:
+    if options.run not in (run_solve, run_regress):
         return "interrupted"
     if options.overwrite and not options.solved:  # what is there may be the old output still
         command = shlex.join(["dasksolve", *options.words])
@@ -380,22 +456,46 @@ def _client(options: argparse.Namespace, stack: ExitStack) -> Any:
 def run_solve(options: argparse.Namespace) -> int:
     """Solve."""
     how = {field.name: getattr(options, field.name) for field in fields(Options)}
-    job = {
+    return _run_job(
+        options,
+        "solving",
+        lambda: Systems.open(options.a, options.b, Options.of(**how), options.mask_and_scale),
+        partial(dasksolve.solve_zarr, options.a, options.b, options.out, **how),
+    )
+
+
+def run_regress(options: argparse.Namespace) -> int:
+    """Fit."""
+    how = {name: getattr(options, name) for name in (*series.OPTIONS, "weights")}
+    if how["ridge"] is not None and len(how["ridge"]) == 1:
+        (how["ridge"],) = how["ridge"]
+    kind = {"mask_and_scale": options.mask_and_scale, "strict": options.strict}
+    return _run_job(
+        options,
+        "fitting",
+        lambda: series.Series.open(options.y, options.design, **how, **kind),
+        partial(dasksolve.regress_zarr, options.y, options.design, options.out, **how),
+    )
+
+
+def _run_job(
+    options: argparse.Namespace, what: str, work: Callable[[], Work], job: Callable[..., Report]
+) -> int:
+    """Do a job, or plan it alone."""
+    how = {
         "memory_limit": options.memory,
         "workers": options.workers,
         "resume": options.resume,
         "overwrite": options.overwrite,
-        "mask_and_scale": options.mask_and_scale,
     }
-    arrays = options.a, options.b, options.out
     with ExitStack() as stack:
-        watch = None if options.dry_run else _watch(options, "solving", stack)
+        watch = None if options.dry_run else _watch(options, what, stack)
         store, location = stores.open_store(options.out)
         if options.resume and not options.quiet and stores.is_empty(store):
             complain(f"there is no output at {location} yet: --resume begins one")
-        job["client"] = _client(options, stack)
+        how["client"] = _client(options, stack)
         if options.dry_run:
-            prepared = prepare(*arrays, Options.of(**how), **job)
+            prepared = prepare(work, options.out, **how)
             if options.json or options.json_lines:
                 said = say(json.dumps(asdict(prepared.plan)))
             else:
@@ -412,9 +512,9 @@ def run_solve(options: argparse.Namespace) -> int:
         return _finish(
             options,
             watch,
-            lambda: dasksolve.solve_zarr(
-                *arrays,
-                **{**how, **job},
+            lambda: job(
+                **how,
+                mask_and_scale=options.mask_and_scale,
                 strict=options.strict,
                 durable=options.durable,
                 progress=follow,
@@ -434,6 +534,7 @@ def run_check(options: argparse.Namespace) -> int:
                 options.a,
                 options.b,
                 options.out,
+                weights=options.weights,
                 memory_limit=options.memory,
                 workers=options.workers,
                 client=client,

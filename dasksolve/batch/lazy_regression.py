@@ -21,6 +21,7 @@ from dasksolve.batch.regression import (
 )
 from dasksolve.errors import PerformanceWarning
 from dasksolve.solution import Regression
+from dasksolve.storage.conventions import Packing
 
 
 def regress(
@@ -73,9 +74,11 @@ def regress(
     return Regression._make(found)
 
 
-def fit_block(y: NDArray[Any], weights: NDArray[Any], *, fit: Fit) -> Regression:
+def fit_block(
+    y: NDArray[Any], weights: NDArray[Any], *, fit: Fit, packing: Packing | None = None
+) -> Regression:
     """Fit the series of one block."""
-    return run(y, weights, replace(fit, shape=y.shape))
+    return run(y, weights, replace(fit, shape=y.shape), packing=packing)
 
 
 def _checked(name: str, values: Any) -> Any:

@@ -16,6 +16,7 @@ from dasksolve.batch.options import check_word, checked_rcond
 from dasksolve.batch.pieces import LANES, PIECE, in_threads, is_plain, pieces, thread_count
 from dasksolve.solution import Regression
 from dasksolve.status import Status
+from dasksolve.storage.conventions import Packing
 
 ON_DEFICIENT = ("nan", "lstsq")
 MOST = 16
@@ -154,7 +155,7 @@ def describe(
         axis=axis,
         dtype=dtype,
         design=rows,
-        basis=basis.orthogonalized(rows, _ridge(ridge, n)),
+        basis=basis.orthogonalized(rows, checked_ridge(ridge, n)),
         threshold=max(observations, n) * np.finfo(dtype).eps if rcond is None else rcond,
         rcond=rcond,
         min_count=n if min_count is None else int(min_count),
@@ -189,7 +190,8 @@ def as_observations(name: str, values: Any) -> Any:
     return values if as_it_is else as_array(name, values)
 
 
-def _ridge(ridge: Any, n: int) -> NDArray[np.float64]:
+def checked_ridge(ridge: Any, n: int) -> NDArray[np.float64]:
+    """Of every coefficient."""
     values = as_array("ridge", 0.0 if ridge is None else ridge)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"ridge must be real numbers: {ridge!r} has dtype {values.dtype}")
@@ -269,21 +271,29 @@ def _empty(coef_shape: tuple[int, ...], batch: tuple[int, ...], n: int, fit: Fit
 
 
 def run(
-    y: NDArray[Any], weights: NDArray[Any], fit: Fit, threads: int = 1, strict: bool = False
+    y: NDArray[Any],
+    weights: NDArray[Any],
+    fit: Fit,
+    threads: int = 1,
+    strict: bool = False,
+    packing: Packing | None = None,
 ) -> Regression:
-    """Fit every series; weights of (P,) or y's shape; strict: refuse those that are negative."""
+    """Fit every series; weights of (P,) or y's shape; strict: refuse those that are negative.
+
+    packing: how y is packed; it is unpacked piece by piece, in the cache.
+    """
     weights = without_mask(weights)
     if y.ndim > 1 and y.flags.f_contiguous and not y.flags.c_contiguous:
         turned = replace(fit, shape=fit.shape[::-1], axis=y.ndim - 1 - fit.axis)
-        return _turned(run(y.T, weights.T, turned, threads, strict))
+        return _turned(run(y.T, weights.T, turned, threads, strict, packing))
     if fit.shape[fit.axis] == 0:  # one that is missing is as good as none
         shape = (*fit.shape[: fit.axis], 1, *fit.shape[fit.axis + 1 :])
-        y, weights = np.full(shape, np.nan, fit.dtype), np.ones(1)
+        y, weights, packing = np.full(shape, np.nan, fit.dtype), np.ones(1), None
         fit = replace(fit, shape=shape)
     found = _empty(fit.coef_shape, fit.batch_shape, fit.n, fit)
     if fit.series and fit.fast:
-        _run_fast(y, weights, fit, found, threads)
-    _run_carefully(y, weights, fit, found, threads, strict)
+        _run_fast(y, weights, fit, found, threads, packing)
+    _run_carefully(y, weights, fit, found, threads, strict, packing)
     *values, covariance = vars(found).values()
     return Regression._make([*values, covariance if fit.covariance else None])
 
@@ -295,7 +305,14 @@ def _turned(found: Regression) -> Regression:
     return Regression._make([*arrays, covariance])
 
 
-def _run_fast(y: NDArray[Any], weights: NDArray[Any], fit: Fit, found: Found, threads: int) -> None:
+def _run_fast(
+    y: NDArray[Any],
+    weights: NDArray[Any],
+    fit: Fit,
+    found: Found,
+    threads: int,
+    packing: Packing | None,
+) -> None:
     kernel = kernels.regressing(fit.n, fit.dtype)
     constants = basis.table(fit.basis, fit.dtype), basis.packed(fit.basis)
 
@@ -317,11 +334,15 @@ def _run_fast(y: NDArray[Any], weights: NDArray[Any], fit: Fit, found: Found, th
 
     below = math.prod(fit.shape[fit.axis + 1 :])
     direct = (
-        _is_ready(y, fit.dtype)
+        packing is None
+        and _is_ready(y, fit.dtype)
         and (weights.ndim == 1 or _is_ready(weights, fit.dtype))
         and (below >= LANES or (below == 1 and fit.series >= LANES))
     )
-    (_in_place if direct else _in_copies)(y, weights, fit, found, threads, call)
+    if direct:
+        _in_place(y, weights, fit, found, threads, call)
+    else:
+        _in_copies(y, weights, fit, found, threads, call, packing)
 
 
 def _is_ready(values: NDArray[Any], dtype: np.dtype[Any]) -> bool:
@@ -367,7 +388,13 @@ def _in_place(
 
 
 def _in_copies(
-    y: NDArray[Any], weights: NDArray[Any], fit: Fit, found: Found, threads: int, call: Call
+    y: NDArray[Any],
+    weights: NDArray[Any],
+    fit: Fit,
+    found: Found,
+    threads: int,
+    call: Call,
+    packing: Packing | None,
 ) -> None:
     """Hand copies to the kernel, piece by piece, in the cache."""
     source, coef, stderr = (np.moveaxis(v, fit.axis, -1) for v in (y, found.coef, found.stderr))
@@ -379,7 +406,7 @@ def _in_copies(
         index, flat = part
         shape = source[index].shape[:-1]
         series = math.prod(shape)
-        given = _padded(source[index], fit.dtype, along)
+        given = _padded(_unpacked(source[index], packing), fit.dtype, along)
         w = _narrowed(own if weights.ndim == 1 else own[index], fit.dtype)
         w = w if weights.ndim == 1 else _padded(w, fit.dtype, along)
         count = given.shape[0 if along else 1]
@@ -394,6 +421,15 @@ def _in_copies(
             found.covariance.reshape(-1, fit.n, fit.n)[flat] = into.covariance[:series]
 
     in_threads(work, list(pieces(fit.batch_shape, _size(fit))), threads)
+
+
+def _unpacked(values: NDArray[Any], packing: Packing | None) -> NDArray[Any]:
+    """What packed numbers mean, in memory as they lie."""
+    if packing is None:
+        return values
+    meant = np.empty_like(values, packing.dtype, subok=False)
+    packing.unpack(values, meant)
+    return meant
 
 
 def _padded(values: NDArray[Any], dtype: np.dtype[Any], along: bool) -> NDArray[Any]:
@@ -426,7 +462,13 @@ def filled(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _run_carefully(
-    y: NDArray[Any], weights: NDArray[Any], fit: Fit, found: Found, threads: int, strict: bool
+    y: NDArray[Any],
+    weights: NDArray[Any],
+    fit: Fit,
+    found: Found,
+    threads: int,
+    strict: bool,
+    packing: Packing | None,
 ) -> None:
     """Fit the series that the fast kernel left, and those without a unique answer."""
     left = found.status == Status.PENDING
@@ -441,7 +483,8 @@ def _run_carefully(
     def work(places: NDArray[np.intp]) -> None:
         index = np.unravel_index(places, fit.batch_shape) if fit.batch_shape else (None,)
         w = weights if own is None else own[index]
-        series = Series(filled(source[index], np.dtype(float)), filled(w, np.dtype(float)))
+        values = _unpacked(source[index], packing)
+        series = Series(filled(values, np.dtype(float)), filled(w, np.dtype(float)))
         if strict and own is not None and np.any(series.weights < 0):
             _refuse_negative(series.weights, index, weights, fit)
         answer = solve_carefully(series, fit)

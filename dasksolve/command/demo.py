@@ -18,6 +18,7 @@ from dasksolve.job.memory import parse_size
 from dasksolve.job.prepare import prepare
 from dasksolve.job.progress import Progress
 from dasksolve.job.solve import solve_zarr
+from dasksolve.job.systems import Systems
 from dasksolve.status import Status
 
 N = 8
@@ -62,7 +63,8 @@ def refuse(size: int, limit: int) -> None:
     """Refuse a memory limit that no job of this size fits, before its data is written."""
     with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
         a, b = create(Path(folder) / "planned.zarr", _pixels(size))
-        prepare(a, b, Path(folder) / "solved.zarr", Options(), memory_limit=limit)
+        systems = Systems.open(a, b, Options())
+        prepare(lambda: systems, Path(folder) / "solved.zarr", memory_limit=limit)
 
 
 def _pixels(size: int) -> int:

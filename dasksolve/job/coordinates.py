@@ -62,10 +62,11 @@ def find(
     """
     found: dict[str, Coordinate] = {}
     for source in sources:
-        given = source.dimension_names or ()
+        names_given = source.dimension_names
+        given = source.layout.turned(names_given) if names_given else ()
         for axis in range(source.layout.batch if given else 0):
             place = axis + len(sizes) - source.layout.batch
-            if source.array.shape[axis] != sizes[place]:  # it is broadcast
+            if source.layout.shape[axis] != sizes[place]:  # it is broadcast
                 continue
             array = _beside(source, given[axis], sizes[place])
             if array is None:
@@ -80,6 +81,29 @@ def find(
                     "without coordinates"
                 )
     return tuple(found.values())
+
+
+def of_terms(design: Source, name: str) -> tuple[Coordinate, ...]:
+    """What the columns of a design are called, if it says."""
+    names = design.dimension_names
+    array = _beside(design, names[1], design.array.shape[1]) if names else None
+    return () if array is None else (Coordinate(name, array),)
+
+
+def refuse_other_rows(y: Source, axis: int, design: Source) -> None:
+    """Refuse a design whose rows are not where the observations are, as far as both say."""
+    names = y.dimension_names, design.dimension_names
+    if names[0] is None or names[1] is None or names[0][axis] != names[1][0]:
+        return
+    name, size = names[0][axis], y.array.shape[axis]
+    ours, theirs = (_beside(source, name, size) for source in (y, design))
+    if ours is None or theirs is None or Coordinate(name, ours).is_same(theirs):
+        return
+    raise ValueError(
+        f"the coordinates {name} that stand beside y and design differ: {stores.address(ours)} and "
+        f"{stores.address(theirs)}. Rows and observations are paired by their places: align them "
+        "first, or give the design without coordinates"
+    )
 
 
 def write(group: Any, coordinates: tuple[Coordinate, ...]) -> None:

@@ -3,58 +3,26 @@
 import json
 import re
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from dasksolve import kernels
-from dasksolve.batch.options import Options
-from dasksolve.job.inputs import ARRAYS
 from dasksolve.status import Status
-from dasksolve.storage import documents, internals, stores
-from dasksolve.storage.layout import Block
-from dasksolve.storage.source import Source
+from dasksolve.storage import documents, internals
 
 ATTRIBUTE = "dasksolve"
+ARRAYS = ("x", "status", "rcond", "backward_error")
+"""Names of the arrays in the output of a job that solves systems."""
 _VERSION = 1
 
 Record = dict[str, Any]
 
 
-def identity(a: Source, b: Source, options: Options) -> Record:
-    """What a job is known by: its inputs' metadata and its options."""
-    return {
-        "version": _VERSION,
-        "a": _identity(a),
-        "b": _identity(b),
-        "options": _stated(options),
-        "arithmetic": kernels.ARITHMETIC,
-    }
-
-
-def _stated(options: Options) -> Record:
-    """The options as the record has them."""
-    stated = asdict(options)
-    # Raising or not changes no bit of x, so a run may be resumed either way.
-    stated["on_singular"] = "lstsq" if options.on_singular == "lstsq" else "nan"
-    if stated["rcond"] is None:  # as before there was such an option
-        del stated["rcond"]
-    return stated
-
-
-def _identity(source: Source) -> Record:
-    array = source.array
-    return {
-        "shape": list(array.shape),
-        "chunks": list(array.chunks),
-        "shards": list(array.shards) if array.shards else None,
-        "dtype": str(array.dtype),
-        "fill_value": str(array.fill_value),
-        "packing": str(source.packing) if source.packing else None,
-        "location": source.location if stores.has_address(array.store) else None,
-    }
+def identity(work: Record) -> Record:
+    """What a job is known by: what it reads, with which options, and how it computes."""
+    return {"version": _VERSION, **work, "arithmetic": kernels.ARITHMETIC}
 
 
 def record(job: Record, block_shape: tuple[int, ...], run: str, members: Iterable[str]) -> Record:
@@ -168,19 +136,12 @@ def refuse_mixture(record: Record, store: Any, location: str) -> None:
         )
 
 
-def options(journal: Record, location: str) -> Options:
-    """Return the options that the record states, if they can be options."""
-    stated = fields(journal, "options", location)
-    try:
-        found = Options.of(**stated)
-    except (TypeError, ValueError):
-        found = None
-    if found is None or _stated(found) != stated:
-        raise ValueError(
-            f"the journal of {location} is damaged: its options are {stated}; start again with "
-            "overwrite=True (--overwrite)"
-        )
-    return found
+def damaged(location: str, what: str) -> ValueError:
+    """The error of a record that no job writes."""
+    return ValueError(
+        f"the journal of {location} is damaged: {what}; start again with "
+        "overwrite=True (--overwrite)"
+    )
 
 
 def block_shape(journal: Record, batch_shape: tuple[int, ...], location: str) -> tuple[int, ...]:
@@ -194,17 +155,20 @@ def block_shape(journal: Record, batch_shape: tuple[int, ...], location: str) ->
             for n, m in zip(shape, batch_shape, strict=True)
         )
     ):
-        raise ValueError(
-            f"the journal of {location} is damaged: its blocks have shape {shape}, its batch "
-            f"{batch_shape}; start again with overwrite=True (--overwrite)"
-        )
+        raise damaged(location, f"its blocks have shape {shape}, its batch {batch_shape}")
     return tuple(shape)
 
 
 def refuse_changes(old: Record, new: Record, location: str) -> None:
     """Refuse to resume a job whose inputs or options are not what they were, naming each."""
+    kinds = [_kind(record) for record in (old, new)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"{location} holds {kinds[0]}, not {kinds[1]}; choose another output, or start again "
+            "with overwrite=True (--overwrite)"
+        )
     changes = []
-    for part in ("a", "b", "options"):
+    for part in parts(new):
         was = fields(old, part, location)
         changes += [
             f"{part}.{name} was {was.get(name)!r}, is now {new[part].get(name)!r}"
@@ -219,14 +183,25 @@ def refuse_changes(old: Record, new: Record, location: str) -> None:
         )
 
 
+def is_regression(record: Record) -> bool:
+    """Whether the job fits series, and does not solve systems."""
+    return "design" in record
+
+
+def _kind(record: Record) -> str:
+    return "regressions" if is_regression(record) else "solutions of systems"
+
+
+def parts(identity: Record) -> list[str]:
+    """What of an identity is compared: what the job reads, and its options."""
+    return [name for name in identity if name not in ("version", "arithmetic")]
+
+
 def fields(journal: Record, part: str, location: str) -> Record:
     """Return what the record states of an input or of the options, if it is a record itself."""
     fields = journal.get(part)
     if not isinstance(fields, dict) or not fields:
-        raise ValueError(
-            f"the journal of {location} is damaged: it does not say what {part} was; start again "
-            "with overwrite=True (--overwrite)"
-        )
+        raise damaged(location, f"it does not say what {part} was")
     return fields
 
 
@@ -235,42 +210,14 @@ def unsolved(status: np.ndarray) -> int:
     return int(np.count_nonzero((status < 0) | (status > max(Status))))
 
 
-def checksum(x: np.ndarray) -> bytes:
-    """What is kept of the numbers of a block whose chunk has no checksum of its own."""
-    return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8)).to_bytes(4, "big")
+def checksum(values: Iterable[np.ndarray]) -> bytes:
+    """What is kept of the numbers of a block whose chunks have no checksum of their own."""
+    found = 0
+    for numbers in values:
+        found = zlib.crc32(np.ascontiguousarray(numbers).reshape(-1).view(np.uint8), found)
+    return found.to_bytes(4, "big")
 
 
-def checksum_file(block: Block, status: Any) -> str:
-    """Where it stands, in the array status."""
-    return "sums/" + ".".join(map(str, place(block, status)))
-
-
-def place(block: Block, status: Any) -> tuple[int, ...]:
-    """Of a block, in the grid of chunks of status."""
-    return tuple(start // c for (start, _), c in zip(block, status.chunks, strict=True))
-
-
-def finished(
-    status: Any, others: Sequence[Any], block: Block, summed: bool = False
-) -> list[np.ndarray] | None:
-    """Return status and the rest of a block that an earlier run finished; None: solve it (again).
-
-    Others: x, and what was stored beside it. summed: a checksum of x stands beside status.
-    """
-    region = tuple(slice(*r) for r in block)
-    try:
-        # After a power cut, a file may be there and empty.
-        found = [np.asarray(array[region]) for array in (status, *others)]
-    except Exception:  # a damaged chunk of our own is written anew
-        return None
-    if unsolved(found[0]):
-        return None
-    chunk = place(block, status)
-    for array in others:
-        if not stores.holds_chunk(array, chunk):
-            return None
-    if summed:  # or a file of zeros, in the place of what did not reach the disk, is believed
-        kept = internals.run(internals.fetch(status, checksum_file(block, status)))
-        if kept is None or kept.tobytes() != checksum(found[1]):
-            return None
-    return found
+def checksum_file(place: tuple[int, ...]) -> str:
+    """Where it stands, in the array status; place: of the block among the blocks."""
+    return "sums/" + ".".join(map(str, place))

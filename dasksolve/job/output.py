@@ -20,6 +20,8 @@ from dasksolve.job import coordinates, journal
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Plan
 from dasksolve.job.prepare import Prepared
+from dasksolve.job.run import Job
+from dasksolve.job.work import Field, fill_value
 from dasksolve.status import Status
 from dasksolve.storage import documents, durable, internals, stores
 from dasksolve.storage.documents import Document
@@ -27,7 +29,6 @@ from dasksolve.storage.documents import Document
 logger = logging.getLogger(__name__)
 
 
-DIAGNOSTICS = ("rcond", "backward_error")
 FLAGS = {
     "flag_values": [int(status) for status in Status],
     "flag_meanings": " ".join(status.name.lower() for status in Status),
@@ -78,8 +79,10 @@ class Output:
     record: journal.Record
     documents: dict[str, Document]
     """The metadata of its arrays, by name."""
-    arrays: tuple[Any, ...]
-    """x, status, and rcond and backward_error if they are wanted."""
+    fields: tuple[Field, ...]
+    """What its arrays are."""
+    arrays: dict[str, Any]
+    """They, by name."""
     durable: bool
     """What is written is waited for, until a power cut would spare it."""
 
@@ -116,7 +119,7 @@ class Output:
         if not lost and not chunks:
             if self.durable:  # status, and what an earlier run may not have waited for
                 for number in numbers:
-                    durable.secure_chunks(self.arrays, self._place(plan, int(number)))
+                    durable.secure_chunks(self._chunks(plan, int(number)))
             return
         if not stores.is_empty(self.store):
             _mend(self.store, self.record, self.documents)
@@ -143,22 +146,40 @@ class Output:
         if self.durable:
             durable.secure_document(self.store)
 
-    @staticmethod
-    def _place(plan: Plan, number: int) -> tuple[int, ...]:
-        steps = zip(plan.block(number), plan.block_shape, strict=True)
-        return tuple(start // step for (start, _), step in steps)
+    def _chunks(self, plan: Plan, number: int) -> Iterator[tuple[Any, tuple[int, ...]]]:
+        """The chunks of a block, each with its array."""
+        for field in self.fields:
+            if self.arrays[field.name].size:
+                yield self.arrays[field.name], field.chunk(plan.place(number))
 
     def _holds(self, plan: Plan, number: int) -> bool:
         return all((self.store.root / key).is_file() for key in self._keys(plan, number))
 
     def _keys(self, plan: Plan, number: int) -> list[str]:
         """Of the chunks of a block in its store."""
-        place = self._place(plan, number)
-        return [
-            internals.key(array, internals.name(array, place))
-            for array in self.arrays
-            if array.size
-        ]
+        chunks = self._chunks(plan, number)
+        return [internals.key(array, internals.name(array, place)) for array, place in chunks]
+
+
+def finished(job: Job, number: int) -> dict[str, NDArray[Any]] | None:
+    """What an earlier run wrote of a block, if it finished it; None: solve it (again)."""
+    block, place, fields = job.plan.block(number), job.plan.place(number), job.work.fields
+    try:
+        # After a power cut, a file may be there and empty.
+        found = {f.name: np.asarray(job.arrays[f.name][f.region(block)]) for f in reversed(fields)}
+    except Exception:  # a damaged chunk of our own is written anew
+        return None
+    if journal.unsolved(found["status"]):
+        return None
+    if not all(stores.holds_chunk(job.arrays[f.name], f.chunk(place)) for f in fields[:-1]):
+        return None
+    if job.summed:  # or a file of zeros, in the place of what did not reach the disk, is believed
+        file = internals.fetch(job.status, journal.checksum_file(place))
+        kept = internals.run(file)
+        sums = journal.checksum(found[f.name] for f in fields if f.name in job.summed)
+        if kept is None or kept.tobytes() != sums:
+            return None
+    return found
 
 
 def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str | None) -> Output:
@@ -173,7 +194,7 @@ def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str
             f"another job has written to {location} since this one looked; look at what it wrote, "
             "and run this one again"
         )
-    fields, beside = _fields(prepared, compressors), prepared.inputs.coordinates
+    fields, beside = _fields(prepared, compressors), prepared.work.coordinates
     if found is not None and prepared.resumed:
         record = journal.continued(found)
         drafts = _drafts(fields, record)
@@ -194,16 +215,16 @@ def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str
     if wait:
         durable.secure_document(store)
     stores.sweep(store, mark)
-    arrays = tuple(
-        stores.required_fields(
+    arrays = {
+        name: stores.required_fields(
             stores.described_array(store, name, drafts[name], location),
             name,
             location,
             **{field: wanted[field] for field in ("shape", "chunks", "dtype", "fill_value")},
         )
         for name, wanted in fields.items()
-    )
-    return Output(store, location, record, drafts, arrays, wait)
+    }
+    return Output(store, location, record, drafts, prepared.work.fields, arrays, wait)
 
 
 def _begin(
@@ -300,36 +321,22 @@ def _drafts(fields: dict[str, Any], record: journal.Record) -> dict[str, Documen
 
 
 def _fields(prepared: Prepared, compressors: Any) -> dict[str, dict[str, Any]]:
-    """The arrays of an output, by name."""
-    plan, problem, names = prepared.plan, prepared.inputs.problem, prepared.inputs.names
-    batch = len(problem.batch_shape)
-    core = problem.x_shape[batch:]
-    along_the_batch: dict[str, Any] = {
-        "shape": problem.batch_shape,
-        "chunks": plan.block_shape,
-        "dimension_names": names[:batch],
-    }
-    fields: dict[str, dict[str, Any]] = {
-        "x": {
-            "shape": problem.x_shape,
-            "chunks": (*plan.block_shape, *(max(n, 1) for n in core)),
-            "dtype": problem.dtype,
-            "fill_value": np.nan,
-            "compressors": [Crc32cCodec()] if compressors is None else compressors,
-            "dimension_names": names,
-        },
-        "status": {
-            "dtype": np.dtype(np.int8),
-            "fill_value": int(Status.PENDING),
-            "compressors": [ZstdCodec(), Crc32cCodec()],
-            **along_the_batch,
-        },
-    }
-    for name in DIAGNOSTICS if prepared.options.diagnostics else ():
-        fields[name] = {
-            "dtype": np.dtype(np.float64),
-            "fill_value": np.nan,
-            "compressors": [Crc32cCodec()],
-            **along_the_batch,
+    """How the arrays of an output are created, by name."""
+    plan = prepared.plan
+    chosen = [Crc32cCodec()] if compressors is None else compressors
+    return {
+        field.name: {
+            "shape": field.among(plan.batch_shape, field.core),
+            "chunks": field.among(plan.block_shape, [max(n, 1) for n in field.core]),
+            "dtype": field.dtype,
+            "fill_value": fill_value(field),
+            "compressors": chosen if field.chosen else _codecs(field),
+            "dimension_names": field.names,
         }
-    return fields
+        for field in prepared.work.fields
+    }
+
+
+def _codecs(field: Field) -> list[Any]:
+    """Of numbers that are not the user's choice: whole ones compress well."""
+    return [Crc32cCodec()] if field.dtype.kind == "f" else [ZstdCodec(), Crc32cCodec()]

@@ -63,14 +63,14 @@ def page(out: Location) -> str:
     Parameters
     ----------
     out : str or pathlib.Path
-        Path or URL of the group that `solve_zarr` wrote; it may be unfinished.
+        Path or URL of the group that a job wrote; it may be unfinished.
 
     Returns
     -------
     str
         The page: the job's summary, histograms of rcond and backward error where the job wrote
-        them, a map of the flagged systems, and the throughput over time. Arrays are read one block
-        at a time; x is not read.
+        them, a map of what is flagged, and the throughput over time. Arrays are read one block at
+        a time; answers are not read.
 
     Raises
     ------
@@ -98,12 +98,12 @@ def drawn(found: Survey) -> str:
     """The page about what was found."""
     sections = [
         ("Summary", table(summary(found))),
-        ("Flagged systems", _flagged(found)),
+        (f"Flagged {found.unit}", _flagged(found)),
         ("Throughput", _throughput(found)),
     ]
     titles = {"rcond": "Reciprocal condition number", "backward_error": "Backward error"}
     sections += [
-        (titles[name], _histogram(histogram, name, found.eps))
+        (titles[name], _histogram(histogram, name, found))
         for name, histogram in found.histograms.items()
     ]
     body = "".join(f"<section><h2>{title}</h2>{text}</section>" for title, text in sections)
@@ -119,14 +119,12 @@ def drawn(found: Survey) -> str:
 def summary(found: Survey) -> list[tuple[str, str]]:
     """The job in lines of (what, how much)."""
     batch = " by ".join(f"{n:,}" for n in found.batch_shape) or "one system"
-    core = found.x_shape[len(found.batch_shape) :]
-    k = core[1] if len(core) > 1 else 1
     options = found.job.get("options") or {}
     rows = [
-        ("systems", f"{math.prod(found.batch_shape):,} ({batch})"),
-        ("each", f"order {core[0]}, {k} right-hand side{'s' if k > 1 else ''}, {found.dtype}"),
+        (found.unit, f"{math.prod(found.batch_shape):,} ({batch})"),
+        ("each", f"{_each(found)}, {found.dtype}"),
         ("options", ", ".join(f"{name}={value}" for name, value in options.items())),
-        *((name, _location(found.job.get(name))) for name in ("a", "b")),
+        *((name, _location(source)) for name, source in _sources(found.job)),
         *((_words(status), f"{n:,}") for status, n in found.counts.items() if n),
     ]
     if found.unread:
@@ -147,6 +145,29 @@ def summary(found: Survey) -> list[tuple[str, str]]:
     return rows
 
 
+def _each(found: Survey) -> str:
+    """What one of the batch is."""
+    if found.regression:
+        design = found.job.get("design")
+        sizes = design.get("shape") if isinstance(design, dict) else None
+        observations, n = sizes if isinstance(sizes, list) and len(sizes) == 2 else ("?", "?")
+        return f"{observations} observations, {n} coefficient{'s' if n != 1 else ''}"
+    core = found.shape[len(found.batch_shape) :]
+    k = core[1] if len(core) > 1 else 1
+    return f"order {core[0]}, {k} right-hand side{'s' if k > 1 else ''}"
+
+
+def _sources(job: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The stored inputs of which a record speaks; all but weights always are."""
+    names = ("y", "weights") if "design" in job else ("a", "b")
+    found = [(name, job.get(name)) for name in names]
+    return [
+        (name, source)
+        for name, source in found
+        if name != "weights" or (isinstance(source, dict) and "location" in source)
+    ]
+
+
 def _location(source: Any) -> str:
     """Where an input was, as the journal says."""
     return secrets.shown(source.get("location", "?")) if isinstance(source, dict) else "?"
@@ -158,7 +179,7 @@ def _words(status: Status) -> str:
 
 def _flagged(found: Survey) -> str:
     if found.all_ok:
-        return "<p>None: every system is solved, and OK.</p>"
+        return f"<p>None: all {found.unit} are solved, and OK.</p>"
     text = _key(
         (COLOURS[status], 1, f"{n:,} {'not solved yet' if status < 0 else _words(status)}")
         for status, n in found.counts.items()
@@ -202,7 +223,7 @@ def _map(found: Survey) -> str:
     pieces.append(_ticks(_indices(found.plane[1], extents[1]), across, height))
     if down:
         pieces.append(_levels(_indices(found.plane[0], extents[0]), down, height, downward=True))
-    label = "Map of the flagged systems: the kind of most, darker where more of a cell are flagged"
+    label = f"Map of the flagged {found.unit}: the kind of most, darker where more are flagged"
     return _svg(label, "".join(pieces), TOP + height + BOTTOM) + _shares(shades)
 
 
@@ -265,14 +286,16 @@ def _throughput(found: Survey) -> str:
         for s, r in zip(steps, np.repeat(rates, 2), strict=True)
     )
     line = f'<polyline points="{points}" fill="none" stroke="{LINE}" stroke-width="2"/>'
-    text = f"<p>{_short((done[-1] - done[0]) / seconds[-1])} systems a second on average</p>"
-    axes = _levels(_rounds(top), "systems / s", height) + _ticks(
+    text = f"<p>{_short((done[-1] - done[0]) / seconds[-1])} {found.unit} a second on average</p>"
+    axes = _levels(_rounds(top), f"{found.unit} / s", height) + _ticks(
         _rounds(edges[-1]), "seconds", height
     )
-    return text + _svg("Systems solved a second over time", axes + line + _frame(height), HEIGHT)
+    return text + _svg(
+        f"{found.unit.capitalize()} solved a second over time", axes + line + _frame(height), HEIGHT
+    )
 
 
-def _histogram(histogram: Histogram, name: str, eps: float) -> str:
+def _histogram(histogram: Histogram, name: str, found: Survey) -> str:
     """Bars of half a decade; those below eps, where rcond is bad, are dark."""
     filled = np.flatnonzero(histogram.counts)
     notes = [
@@ -291,7 +314,7 @@ def _histogram(histogram: Histogram, name: str, eps: float) -> str:
     bars = []
     for i, count in enumerate(counts.tolist()):
         tall = max(height * count / top, 1.5) if count else 0
-        below = name == "rcond" and DECADES[0] + (first + i + 1) / 2 <= math.log10(eps)
+        below = name == "rcond" and DECADES[0] + (first + i + 1) / 2 <= math.log10(found.eps)
         bars.append(
             f'<rect x="{LEFT + i * wide + 0.5:.1f}" y="{TOP + height - tall:.1f}" '
             f'width="{wide - 1:.1f}" height="{tall:.1f}" '
@@ -300,10 +323,10 @@ def _histogram(histogram: Histogram, name: str, eps: float) -> str:
     decades = range(0, len(counts) + 1, 2)
     every = -(-len(decades) // 6)
     powers = [(i / len(counts), f"1e{DECADES[0] + (first + i) // 2}") for i in decades[::every]]
-    axes = _levels(_rounds(top), "systems", height)
+    axes = _levels(_rounds(top), found.unit, height)
     axes += _ticks(powers, name.replace("_", " "), height)
     if name == "rcond":
-        text += f"<p>Dark: below eps = {eps:.2g}, where x means nothing</p>"
+        text += f"<p>Dark: below eps = {found.eps:.2g}, where {found.answers} means nothing</p>"
     label = f"Histogram of {name.replace('_', ' ')}"
     return text + _svg(label, axes + "".join(bars) + _frame(height), HEIGHT)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from dask.utils import format_bytes
 
-from dasksolve.batch.problem import Problem
 from dasksolve.storage.layout import Block, Layout
 
 OVERHEAD = 12 << 20
@@ -19,10 +18,41 @@ _LARGE, _SMALL = 16 << 20, 1 << 20
 # Bytes of a block: a larger buffer costs a page fault a page on each allocation, a smaller one is
 # not worth its task. In between, enough blocks that no worker is long idle at the end.
 _BLOCKS_A_WORKER = 8
-_BESIDE_X = 17  # bytes of a system's status and, perhaps, two diagnostics
 _PACE = 1 << 10  # bytes that a worker reads and solves in a microsecond, if it is fast
 _IN_HAND = 64  # blocks, where a request is waited for: more gain nothing, and each takes a thread
 _FILES = 2000  # microseconds that it takes to open, create and rename the files of a block
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the blocks of a job read and write."""
+
+    batch_shape: tuple[int, ...]
+    """Shape of the whole batch."""
+    layouts: tuple[Layout, ...]
+    """Of the inputs; blocks follow the chunks of the first that has a dimension."""
+    names: tuple[str, ...]
+    """Of the inputs."""
+    answer_bytes: int
+    """Bytes of the answers of a system, but for a few."""
+    beside_bytes: int
+    """Bytes of what else is written of a system: a few."""
+    working: int = 0
+    """Bytes to work with, whatever the size of a block."""
+    unit: str = "systems"
+    """What the batch consists of."""
+    advice: str = ""
+    """What to do where one block does not fit; else to store smaller chunks."""
+
+    @property
+    def systems(self) -> int:
+        """How many there are."""
+        return math.prod(self.batch_shape)
+
+    @property
+    def system_bytes(self) -> int:
+        """Bytes of what a system is made of, as numbers."""
+        return sum(layout.system_bytes for layout in self.layouts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +78,11 @@ class Plan:
     together: int
     """Blocks that one task works off: more where a scheduler could not keep all workers busy."""
     amplification: float
-    """How often each byte of a is read; more than 1 where its systems are chunked themselves."""
+    """How often each byte of the first input is read: more than once where chunks split systems."""
+    first: str = "a"
+    """What the first input is called."""
+    unit: str = "systems"
+    """What the batch consists of."""
 
     @property
     def compiles_apart(self) -> bool:
@@ -65,15 +99,18 @@ class Plan:
         """Number of blocks."""
         return math.prod(self.grid)
 
-    def block(self, number: int) -> Block:
-        """The place of one block in the batch."""
+    def place(self, number: int) -> tuple[int, ...]:
+        """The place of one block in the grid."""
         places = []
-        for cells, length, step in zip(
-            reversed(self.grid), reversed(self.batch_shape), reversed(self.block_shape), strict=True
-        ):
+        for cells in reversed(self.grid):
             number, place = divmod(number, cells)
-            places.append((place * step, min((place + 1) * step, length)))
+            places.append(place)
         return tuple(reversed(places))
+
+    def block(self, number: int) -> Block:
+        """What one block takes of the batch."""
+        axes = zip(self.place(number), self.batch_shape, self.block_shape, strict=True)
+        return tuple((i * step, min((i + 1) * step, length)) for i, length, step in axes)
 
     def windows(self, size: int) -> Iterator[range]:
         """Consecutive block numbers, at most `size` at a time."""
@@ -83,7 +120,7 @@ class Plan:
     def __str__(self) -> str:
         systems = math.prod(self.batch_shape)
         lines = [
-            f"{systems:,} systems in {self.blocks:,} blocks of {self.block_shape}",
+            f"{systems:,} {self.unit} in {self.blocks:,} blocks of {self.block_shape}",
             f"{self.workers} at a time, {format_bytes(self.block_memory)} each"
             + (f", {self.together} a task" if self.together > 1 else "")
             + (f", {self.in_hand} in hand" if self.in_hand > self.workers else ""),
@@ -91,14 +128,12 @@ class Plan:
             f"{format_bytes(self.memory_limit)}",
         ]
         if self.amplification > 1:
-            lines.append(f"every byte of a is read {self.amplification:g} times")
+            lines.append(f"every byte of {self.first} is read {self.amplification:g} times")
         return "\n".join(lines)
 
 
 def make_plan(
-    problem: Problem,
-    a: Layout,
-    b: Layout,
+    needs: Needs,
     *,
     memory_limit: int,
     workers: int,
@@ -119,30 +154,30 @@ def make_plan(
     `block_shape`: the blocks are cut already.
     """
     base = OVERHEAD + (LOADING if cached else COMPILING)
-    unit = block_shape or _unit(problem, a, b)
-    workers = max(1, min(workers, _count(problem, unit)))
+    unit = block_shape or _unit(needs)
+    workers = max(1, min(workers, _count(needs, unit)))
     for count in [workers] if fixed_workers else range(workers, 0, -1):
         budget = (memory_limit - base) // count
         shape = unit
-        if block_shape is None and not a.whole_systems:
-            shape = _shrink(problem, a, b, unit, budget)
-        if block_memory(problem, a, b, shape) > budget:
+        if block_shape is None and not needs.layouts[0].whole_systems:
+            shape = _shrink(needs, unit, budget)
+        if block_memory(needs, shape) > budget:
             continue
         in_hand = count
         if far:
-            in_hand = _in_hand(problem, a, b, shape, memory_limit, count, processes)
+            in_hand = _in_hand(needs, shape, memory_limit, count, processes)
             budget = min(budget, max(memory_limit - OVERHEAD - COMPILING, 0) // in_hand) or budget
         if block_shape is None:
-            shape = _grow(problem, a, b, shape, budget, in_hand * processes)
-        each = block_memory(problem, a, b, shape)
+            shape = _grow(needs, shape, budget, in_hand * processes)
+        each = block_memory(needs, shape)
         if OVERHEAD + COMPILING + in_hand * each <= memory_limit:
             base = OVERHEAD + COMPILING
-        together = _together(problem, a, b, shape, task_cost, count * processes)
+        together = _together(needs, shape, task_cost, count * processes)
         if task_cost and in_hand > count:  # a task holds as many as are to be in hand, and more
-            blocks = _count(problem, shape) // (2 * count * processes)
+            blocks = _count(needs, shape) // (2 * count * processes)
             together = max(together, min(4 * (in_hand // count), blocks), 1)
         return Plan(
-            batch_shape=problem.batch_shape,
+            batch_shape=needs.batch_shape,
             block_shape=shape,
             workers=count,
             in_hand=in_hand,
@@ -151,83 +186,80 @@ def make_plan(
             memory_limit=memory_limit,
             base_memory=base,
             together=together,
-            amplification=a.amplification(shape),
+            amplification=needs.layouts[0].amplification(shape),
+            first=needs.names[0],
+            unit=needs.unit,
         )
     count = workers if fixed_workers else 1
-    raise ValueError(_too_small(problem, a, b, unit, memory_limit, base, count))
+    raise ValueError(_too_small(needs, unit, memory_limit, base, count))
 
 
 def _in_hand(
-    problem: Problem,
-    a: Layout,
-    b: Layout,
+    needs: Needs,
     block_shape: tuple[int, ...],
     memory_limit: int,
     workers: int,
     processes: int,
 ) -> int:
     """Blocks in hand at once where requests are waited for: as many as the memory holds."""
-    held = (memory_limit - OVERHEAD - COMPILING) // block_memory(problem, a, b, block_shape)
-    share = -(-_count(problem, block_shape) // processes)
+    held = (memory_limit - OVERHEAD - COMPILING) // block_memory(needs, block_shape)
+    share = -(-_count(needs, block_shape) // processes)
     return max(workers, min(_IN_HAND, share, held) // workers * workers)
 
 
-def block_memory(problem: Problem, a: Layout, b: Layout, block_shape: tuple[int, ...]) -> int:
-    """Bytes that a block needs at its worst moment: reading a, reading b, or writing x."""
+def block_memory(needs: Needs, block_shape: tuple[int, ...]) -> int:
+    """Bytes that a block needs at its worst moment: reading, solving or writing."""
     block = tuple((0, n) for n in block_shape)
-    inputs = a.memory(block), b.memory(block)
+    inputs = [layout.memory(block) for layout in needs.layouts]
     systems = math.prod(block_shape)
-    x = systems * problem.n * problem.k * problem.dtype.itemsize
-    solving = sum(v.solving for v in inputs) + max(x, *(v.reading for v in inputs))
-    beside = _BESIDE_X * systems
+    answers, beside = systems * needs.answer_bytes, systems * needs.beside_bytes
+    solving = sum(v.solving for v in inputs) + max(answers, *(v.reading for v in inputs))
     # Answers are written as solved, as encoded and as checked, once the inputs are gone.
     buffers = sum(v.lasting for v in inputs) + max(v.shared for v in inputs)
-    return buffers + max(solving + beside, 3 * (x + beside))
+    return buffers + max(solving + beside, 3 * (answers + beside)) + needs.working
 
 
-def _count(problem: Problem, block_shape: tuple[int, ...]) -> int:
-    cells = zip(problem.batch_shape, block_shape, strict=True)
+def _count(needs: Needs, block_shape: tuple[int, ...]) -> int:
+    cells = zip(needs.batch_shape, block_shape, strict=True)
     return math.prod(-(-length // step) for length, step in cells)
 
 
-def _unit(problem: Problem, a: Layout, b: Layout) -> tuple[int, ...]:
-    """The chunk grid along the batch: a's, or b's where a broadcasts."""
+def _unit(needs: Needs) -> tuple[int, ...]:
+    """The chunk grid along the batch: of the first input that has the dimension."""
     unit = []
-    for axis, length in zip(range(-len(problem.batch_shape), 0), problem.batch_shape, strict=True):
-        followed = next(v for v in (a, b) if v.batch >= -axis and v.shape[v.batch + axis] == length)
+    for axis, length in zip(range(-len(needs.batch_shape), 0), needs.batch_shape, strict=True):
+        followed = next(
+            v for v in needs.layouts if v.batch >= -axis and v.shape[v.batch + axis] == length
+        )
         unit.append(max(1, min(length, followed.chunks[followed.batch + axis])))
     return tuple(unit)
 
 
-def _shrink(
-    problem: Problem, a: Layout, b: Layout, unit: tuple[int, ...], budget: int
-) -> tuple[int, ...]:
+def _shrink(needs: Needs, unit: tuple[int, ...], budget: int) -> tuple[int, ...]:
     """Divide a chunk evenly, the leading axes first, until it fits or is one system."""
     shape = list(unit)
     for axis in range(len(shape)):
         full, parts = shape[axis], 1
-        while shape[axis] > 1 and block_memory(problem, a, b, tuple(shape)) > budget:
+        while shape[axis] > 1 and block_memory(needs, tuple(shape)) > budget:
             parts += 1
             shape[axis] = -(-full // parts)
     return tuple(shape)
 
 
-def _grow(
-    problem: Problem, a: Layout, b: Layout, unit: tuple[int, ...], budget: int, parallel: int
-) -> tuple[int, ...]:
+def _grow(needs: Needs, unit: tuple[int, ...], budget: int, parallel: int) -> tuple[int, ...]:
     """Join chunks, the last axis first, while the block stays within the target and the budget."""
     shape = list(unit)
-    system = a.system_bytes + b.system_bytes
-    share = problem.systems * system // (parallel * _BLOCKS_A_WORKER)
+    system = needs.system_bytes
+    share = needs.systems * system // (parallel * _BLOCKS_A_WORKER)
     target = min(max(share, _SMALL), _LARGE)
 
     def fits(axis: int, cells: int) -> bool:
         tried = (*shape[:axis], cells * unit[axis], *shape[axis + 1 :])
         small = math.prod(tried) * system <= target
-        return small and block_memory(problem, a, b, tried) <= budget
+        return small and block_memory(needs, tried) <= budget
 
     for axis in reversed(range(len(shape))):
-        length = problem.batch_shape[axis]
+        length = needs.batch_shape[axis]
         low, high = 1, max(1, -(-length // unit[axis]))
         while low < high:  # the largest number of chunks that fits
             middle = (low + high + 1) // 2
@@ -238,15 +270,13 @@ def _grow(
     return tuple(shape)
 
 
-def _together(
-    problem: Problem, a: Layout, b: Layout, block_shape: tuple[int, ...], cost: int, parallel: int
-) -> int:
+def _together(needs: Needs, block_shape: tuple[int, ...], cost: int, parallel: int) -> int:
     """Blocks in a task: it lasts until the scheduler has served all workers, or 40 times itself.
 
     tests/benchmarks/cluster_simulation.py: 0.2 % are lost then; with half of it, 100 %.
     """
-    block = _FILES + math.prod(block_shape) * (a.system_bytes + b.system_bytes) // _PACE
-    count = _count(problem, block_shape)
+    block = _FILES + math.prod(block_shape) * needs.system_bytes // _PACE
+    count = _count(needs, block_shape)
     enough = -(-cost * max(parallel, 40) // block)
     if enough <= 1:
         return 1
@@ -256,17 +286,16 @@ def _together(
 
 
 def _too_small(
-    problem: Problem,
-    a: Layout,
-    b: Layout,
+    needs: Needs,
     unit: tuple[int, ...],
     memory_limit: int,
     base: int,
     workers: int,
 ) -> str:
-    each = block_memory(problem, a, b, unit)
+    each = block_memory(needs, unit)
     need = base + workers * each
-    name, large = ("a", a) if a.chunk_bytes >= b.chunk_bytes else ("b", b)
+    inputs = list(zip(needs.names, needs.layouts, strict=True))
+    name, large = max(inputs, key=lambda pair: pair[1].chunk_bytes)
     smaller = list(large.chunks)
     if large.batch:
         axis = max(range(large.batch), key=lambda i: large.chunks[i])
@@ -274,21 +303,16 @@ def _too_small(
     start = f"memory_limit={format_bytes(memory_limit)} is too small: "
     if memory_limit < base:
         return start + f"a job needs {format_bytes(base)}, whatever its chunks"
+    sizes = ", ".join(f"{format_bytes(layout.chunk_bytes)} of {name}" for name, layout in inputs)
     start += (
-        "a block of one stored chunk "
-        f"({format_bytes(a.chunk_bytes)} of a, {format_bytes(b.chunk_bytes)} of b) needs "
+        f"a block of one stored chunk ({sizes}) needs "
         f"{format_bytes(each)}, {workers} at a time, and the job itself "
         f"{format_bytes(base)}, its kernel included: {format_bytes(need)} in all. "
         "Raise the limit, or "
     )
-    if problem.systems == 1 and problem.k > problem.n:
-        k, n = problem.k, problem.n
-        return start + (
-            f"store the {k:,} right-hand sides of the one matrix as vectors, b.T of shape ({k}, "
-            f"{n}) chunked along the first axis, and a[None] of shape (1, {n}, {n}) beside them"
-        )
     return start + (
-        f"store {name} in smaller chunks: "
-        f'dask.array.from_zarr("{large.location}").rechunk({tuple(smaller)}).to_zarr(…), which '
-        "leaves out chunks of zeros (strict=False)"
+        needs.advice
+        or f"store {name} in smaller chunks: "
+        f'dask.array.from_zarr("{large.location}").rechunk({large.stored(smaller)}).to_zarr(…), '
+        "which leaves out chunks of zeros (strict=False)"
     )

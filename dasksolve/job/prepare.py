@@ -1,18 +1,16 @@
 """`prepare`: looks at all that could be refused and plans the job, before anything is written."""
 
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dasksolve import kernels
-from dasksolve.batch.options import Options, check_flags
-from dasksolve.errors import PerformanceWarning
+from dasksolve.batch.options import check_flags
 from dasksolve.job import journal, memory
-from dasksolve.job.inputs import Inputs
 from dasksolve.job.plan import Plan, make_plan
 from dasksolve.job.schedulers import Cluster, Threads, choose
+from dasksolve.job.work import Work
 from dasksolve.storage import stores
-from dasksolve.storage.source import Source
 from dasksolve.storage.stores import Location
 
 
@@ -20,8 +18,7 @@ from dasksolve.storage.stores import Location
 class Prepared:
     """A job that may begin: all that could be refused has been looked at, nothing is written."""
 
-    options: Options
-    inputs: Inputs
+    work: Work
     scheduler: Threads | Cluster
     plan: Plan
     store: Any
@@ -34,42 +31,42 @@ class Prepared:
 
 
 def prepare(
-    a: Any,
-    b: Any,
+    open_work: Callable[[], Work],
     out: Location,
-    options: Options,
     *,
     memory_limit: int | str | None = None,
     workers: int | None = None,
     client: Any = None,
     resume: bool = False,
     overwrite: bool = False,
-    mask_and_scale: bool = True,
 ) -> Prepared:
-    """Look at everything and plan the job, or refuse it; write nothing."""
-    check_flags(resume=resume, overwrite=overwrite, mask_and_scale=mask_and_scale)
+    """Look at everything and plan the job, or refuse it; write nothing.
+
+    open_work: opens what is read, and describes what is to be done with it.
+    """
+    check_flags(resume=resume, overwrite=overwrite)
     if resume and overwrite:
         raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
-    inputs = Inputs.open(a, b, mask_and_scale)
+    work = open_work()
     scheduler = choose(client, workers)
     store, location = stores.open_store(out)
-    scheduler.refuse_private((inputs.a.location, inputs.b.location, location))
-    _refuse_overlap(location, inputs, overwrite)
+    scheduler.refuse_private((*(source.location for source in work.sources), location))
+    _refuse_overlap(location, work, overwrite)
     found = None
     if not stores.is_new_group(out):
         found = _find(store, location, resume, overwrite)
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
-    identity = journal.identity(inputs.a, inputs.b, options)
+    identity = journal.identity(work.identity())
     block_shape = None
     if found is not None and resumed:
         journal.refuse_changes(found, identity, location)
         journal.refuse_mixture(found, store, location)
-        block_shape = journal.block_shape(found, inputs.problem.batch_shape, location)
+        block_shape = journal.block_shape(found, work.batch_shape, location)
     elif found is not None:
         stores.refuse_others(store, location, journal.members(found))
-    plan = plan_job(inputs, scheduler, store, memory_limit, block_shape)
-    _warn_of_chunked_systems(inputs.a, plan)
-    return Prepared(options, inputs, scheduler, plan, store, location, identity, found, resumed)
+    plan = plan_job(work, scheduler, store, memory_limit, block_shape)
+    work.warn(plan)
+    return Prepared(work, scheduler, plan, store, location, identity, found, resumed)
 
 
 def _find(store: Any, location: str, resume: bool, overwrite: bool) -> journal.Record | None:
@@ -90,9 +87,9 @@ def _find(store: Any, location: str, resume: bool, overwrite: bool) -> journal.R
     return found
 
 
-def _refuse_overlap(location: str, inputs: Inputs, overwrite: bool) -> None:
+def _refuse_overlap(location: str, work: Work, overwrite: bool) -> None:
     """Refuse to write among the chunks of an array, or to delete what is to be read."""
-    for source in (inputs.a, inputs.b):
+    for source in work.sources:
         within = f"{location}/".startswith(f"{source.location}/")
         if within or (overwrite and f"{source.location}/".startswith(f"{location}/")):
             harm = f"{location} lies in" if within else f"overwriting {location} would delete"
@@ -101,22 +98,8 @@ def _refuse_overlap(location: str, inputs: Inputs, overwrite: bool) -> None:
             )
 
 
-def _warn_of_chunked_systems(a: Source, plan: Plan) -> None:
-    if plan.amplification == 1:
-        return
-    n = a.layout.shape[-1]
-    batch = ", ".join(str(c) for c in a.layout.chunks[: a.layout.batch])
-    warnings.warn(
-        f"a is stored in chunks of {a.layout.chunks}, which split its systems of ({n}, {n}), so "
-        f"every byte of it is read {plan.amplification:g} times. Chunk it along the batch alone: "
-        f'dask.array.from_zarr("{a.location}").rechunk(({batch}, {n}, {n})).to_zarr(…)',
-        PerformanceWarning,
-        stacklevel=4,
-    )
-
-
 def plan_job(
-    inputs: Inputs,
+    work: Work,
     scheduler: Threads | Cluster,
     output: Any,
     memory_limit: int | str | None,
@@ -128,15 +111,13 @@ def plan_job(
     else:
         limit = memory.parse_size("memory_limit", memory_limit)
     plan = make_plan(
-        inputs.problem,
-        inputs.a.layout,
-        inputs.b.layout,
+        work.needs,
         memory_limit=limit,
         workers=scheduler.workers,
         processes=scheduler.processes,
         task_cost=scheduler.task_cost,
         fixed_workers=scheduler.fixed,
-        far=any(map(stores.is_far, (inputs.a.array.store, inputs.b.array.store, output))),
+        far=any(map(stores.is_far, [*(source.array.store for source in work.sources), output])),
         cached=kernels.has_cache(),
         block_shape=block_shape,
     )

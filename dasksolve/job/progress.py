@@ -80,7 +80,7 @@ class Bar:
             )
         flagged = _flagged(report)
         self.bar.set_postfix_str(
-            f"{tqdm.format_sizeof(report.solved / max(report.seconds, 1e-9))} systems/s, "
+            f"{tqdm.format_sizeof(report.solved / max(report.seconds, 1e-9))} {report.unit}/s, "
             f"{tqdm.format_sizeof(_bytes_per_second(report), 'B')}/s, "
             f"{tqdm.format_sizeof(flagged) if flagged > 999 else flagged} flagged",
             refresh=False,

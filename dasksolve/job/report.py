@@ -59,6 +59,8 @@ class Report:
         Smallest reciprocal condition number; NaN without diagnostics.
     worst_backward_error : float
         Largest backward error; NaN without diagnostics.
+    unit : str
+        What the batch consists of: "systems", or "series" of regressions.
     """
 
     out: str
@@ -80,6 +82,7 @@ class Report:
     seconds_waiting: float = 0.0
     worst_rcond: float = math.nan
     worst_backward_error: float = math.nan
+    unit: str = "systems"
 
     @property
     def flagged_count(self) -> int:
@@ -123,7 +126,7 @@ class Report:
         rate = (self.bytes_read + self.bytes_written) / max(self.seconds, 1e-9)
         rows = [
             ("output", self.out),
-            ("systems", f"{self.systems:,} in {self.blocks:,} blocks"),
+            (self.unit, f"{self.systems:,} in {self.blocks:,} blocks"),
             *(
                 (status.name.lower().replace("_", " "), f"{n:,}")
                 for status, n in self.counts.items()

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dasksolve.batch.options import Options
 from dasksolve.errors import BlockErrors
-from dasksolve.job.inputs import Inputs
 from dasksolve.job.memory import Gauge
 from dasksolve.job.plan import Plan
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.schedulers import WINDOW, Cluster, Threads
-from dasksolve.job.tally import BlockResult, Tally, count, worst
+from dasksolve.job.tally import BlockResult, Tally, count
+from dasksolve.job.work import Work
 from dasksolve.storage import buffers, secrets, stores
 
 logger = logging.getLogger(__name__)
@@ -38,21 +37,23 @@ class Job:
     """What every task of one run carries with it."""
 
     token: str
-    inputs: Inputs
+    work: Work
     plan: Plan
-    x: Any
-    status: Any
-    options: Options
+    arrays: dict[str, Any]
+    """The open arrays of the output, by the names of the fields."""
     strict: bool
     resume: bool
-    diagnostics: tuple[Any, ...] = ()
-    """The arrays of rcond and backward errors, if they are wanted."""
     durable: bool = False
     """What status speaks of is waited for before it is written."""
-    summed: bool = False
-    """A checksum of x stands beside status: its chunks have none."""
+    summed: frozenset[str] = frozenset()
+    """Arrays whose chunks have no checksum: that of their numbers stands beside status."""
     mark: str | None = None
     """Key in the output while this job is the one to write it; None: it is locked instead."""
+
+    @property
+    def status(self) -> Any:
+        """The array of that name, which is the journal."""
+        return self.arrays["status"]
 
     def solving(self) -> threading.Semaphore:
         """A turn to solve, in a process that has more blocks in hand than that."""
@@ -61,8 +62,8 @@ class Job:
     def begin(self) -> None:
         """What a process does before it works on a block."""
         Gauge(self.token)
-        arrays = (self.inputs.a.array, self.inputs.b.array, self.x)
-        meet(self.token, arrays, self.x.store, self.mark)
+        inputs = [source.array for source in self.work.sources]
+        meet(self.token, [*inputs, self.status], self.status.store, self.mark)
         self.refuse_late()
 
     def refuse_late(self) -> None:
@@ -72,7 +73,7 @@ class Job:
         with _LOOKING:
             now = time.monotonic()
             if now - _LOOKED.get(self.token, -math.inf) >= stores.LOOK_EVERY:
-                stores.refuse_unmarked(self.x.store, self.mark)
+                stores.refuse_unmarked(self.status.store, self.mark)
                 _LOOKED[self.token] = now
 
     def failed(self, number: int, error: object) -> BlockResult:
@@ -92,8 +93,11 @@ def meet(token: str, arrays: Sequence[Any], store: Any, mark: str | None) -> Non
             _LOOKED[token] = time.monotonic()
 
 
+Task = Callable[[Job, int], BlockResult]
+
+
 def run_job(
-    task: Callable[[Job, int], BlockResult],
+    task: Task,
     job: Job,
     scheduler: Threads | Cluster,
     location: str,
@@ -105,9 +109,7 @@ def run_job(
 
     confirm: looks, at the end, at what is there of the blocks that are done.
     """
-    tally = Tally(
-        job.token, location, job.inputs.problem, job.plan, job.plan.workers * scheduler.processes
-    )
+    tally = Tally(job.token, location, job.plan, job.plan.workers * scheduler.processes)
     done = np.zeros(job.plan.blocks, np.bool_)
     _BEGUN.add(job.token)  # this process has opened all that it works on, and put the mark there
     _LOOKED[job.token] = time.monotonic()
@@ -140,13 +142,9 @@ def run_job(
     return report
 
 
-def result(
-    job: Job, number: int, status: Any, diagnostics: Sequence[Any] = (), **numbers: Any
-) -> BlockResult:
-    """The result of a block whose systems have these statuses, conditions and errors."""
+def result(job: Job, number: int, found: dict[str, Any], **numbers: Any) -> BlockResult:
+    """The result of a block of which these arrays were found, by the names of the fields."""
     origin = tuple(start for start, _ in job.plan.block(number))
-    counts, flagged = count(status, origin, job.plan.batch_shape)
-    if diagnostics:
-        rcond, backward_error = diagnostics
-        numbers |= worst(status, rcond, backward_error, job.options.rcond)
+    counts, flagged = count(found["status"], origin, job.plan.batch_shape)
+    numbers |= job.work.worst(found)
     return BlockResult(number, counts, flagged, memory=Gauge(job.token).highest(), **numbers)

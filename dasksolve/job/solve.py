@@ -1,32 +1,23 @@
-"""`solve_zarr`: describe, validate, create, run in windows, report."""
+"""`solve_zarr`: a zarr job that solves systems."""
 
-import itertools
-import time
 import uuid
-from collections.abc import Coroutine, Iterator
-from contextlib import suppress
 from typing import Any, Never
 
 import numpy as np
 import zarr
 
-from dasksolve import kernels
 from dasksolve.batch import eager
 from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
-from dasksolve.batch.problem import describe
 from dasksolve.errors import SingularSystemError, flat_indices
-from dasksolve.job import history, journal, output
+from dasksolve.job.carry import carry_out, do_block
 from dasksolve.job.memory import Gauge
-from dasksolve.job.prepare import Prepared, prepare
-from dasksolve.job.progress import Progress, closed, watcher
+from dasksolve.job.prepare import prepare
+from dasksolve.job.progress import Progress, watcher
 from dasksolve.job.report import Report
-from dasksolve.job.run import Job, meet, result, run_job
-from dasksolve.job.schedulers import Cluster
+from dasksolve.job.run import Job
+from dasksolve.job.systems import Systems
 from dasksolve.job.tally import BlockResult
 from dasksolve.status import Status
-from dasksolve.storage import buffers, internals, stores
-from dasksolve.storage import durable as disk
-from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
 
 
@@ -154,146 +145,42 @@ def solve_zarr(
     if unknown:
         refuse_unknown("solve_zarr", unknown)
     options = Options.of(assume_a, lower, on_singular, diagnostics, refine, rcond)
-    check_flags(strict=strict, durable=durable)
+    check_flags(strict=strict, durable=durable, mask_and_scale=mask_and_scale)
     watch = watcher(progress, "solving")
     token = uuid.uuid4().hex[:8]
     Gauge(token)
     prepared = prepare(
-        a,
-        b,
+        lambda: Systems.open(a, b, options, mask_and_scale),
         out,
-        options,
         memory_limit=memory_limit,
         workers=workers,
         client=client,
         resume=resume,
         overwrite=overwrite,
-        mask_and_scale=mask_and_scale,
     )
-    with closed(watch), output.claimed(prepared.store, prepared.location):
-        job, report = _solve(prepared, token, strict, durable, compressors, watch)
+    job, report = carry_out(
+        solve_block,
+        prepared,
+        token,
+        strict=strict,
+        durable=durable,
+        compressors=compressors,
+        progress=watch,
+    )
     if options.on_singular == "raise":
-        _raise_singular(job, report)
+        _raise_singular(job, report, options.rcond)
     return report
 
 
-def _solve(
-    prepared: Prepared,
-    token: str,
-    strict: bool,
-    durable: bool,
-    compressors: Any,
-    progress: Progress | None,
-) -> tuple[Job, Report]:
-    """Create the output and carry out the job."""
-    scheduler, store = prepared.scheduler, prepared.store
-    arrays = (prepared.inputs.a.array, prepared.inputs.b.array)
-    advice = (
-        "the others are written, and resume=True (--resume) tries again what is not done or "
-        "cannot be read"
-    )
-    with scheduler.marking(store, token) as mark:
-        scheduler.everywhere(meet, token, arrays, store, mark)
-        created = output.create(prepared, compressors, uuid.uuid4().hex, durable, mark)
-        x, status, *diagnostics = created.arrays
-        job = Job(
-            token=token,
-            inputs=prepared.inputs,
-            plan=prepared.plan,
-            x=x,
-            status=status,
-            options=prepared.options,
-            strict=strict,
-            durable=durable,
-            summed=not stores.is_checked(x),
-            resume=prepared.resumed,
-            diagnostics=tuple(diagnostics),
-            mark=mark,
-        )
-        with history.kept(created, progress) as follow:
-            try:
-                report = run_job(
-                    solve_block, job, scheduler, prepared.location, follow, advice, created.confirm
-                )
-            finally:
-                if isinstance(scheduler, Cluster):  # a killed worker left what it was writing
-                    with suppress(Exception):  # another job's is not ours; a lost store is told of
-                        job.refuse_late()
-                        stores.sweep(store, mark)
-    return job, report
-
-
 def solve_block(job: Job, number: int) -> BlockResult:
-    """Read, solve and write one block; its status last, since that says that it is done."""
-    block = job.plan.block(number)
-    try:
-        job.begin()
-        if job.resume:
-            found = journal.finished(job.status, (job.x, *job.diagnostics), block, job.summed)
-            if found is not None:
-                status, _, *numbers = found
-                return result(job, number, status, numbers, resumed=True)
-        return _solve_block(job, number, block)
-    except Exception as error:  # the other blocks go on
-        return job.failed(number, error)
+    """Do one block, under a name that tells a person at dask's dashboard what it is."""
+    return do_block(job, number)
 
 
-def _solve_block(job: Job, number: int, block: Block) -> BlockResult:
-    inputs, place = job.inputs, journal.place(block, job.status)
-    with buffers.lent() as space:
-        (a, b), missing = inputs.read(block, job.strict, space)
-        problem = describe(a.shape, a.dtype, b.shape, b.dtype)
-        with job.solving(), kernels.compiling_apart(job.plan.compiles_apart):
-            began = time.perf_counter()
-            x, status, *numbers = eager.answers(a, b, problem, job.options)
-            solving = time.perf_counter() - began
-        del a, b  # before x is encoded
-        beside = zip(job.diagnostics, numbers, strict=False)
-        pairs = ((job.x, x), *beside, (job.status, status))
-        arrays, written = zip(*(pair for pair in pairs if pair[1].size), strict=True)
-        encoding = map(internals.encode, arrays, written)
-        *chunks, last = space.here(internals.together(*encoding))
-        job.refuse_late()
-        writes = map(internals.put_chunk, arrays, itertools.repeat(place), chunks)
-        space.run(job.x.store, internals.together(*writes, *_checksum(job, block, x)))
-        _secure(job, block)
-        job.refuse_late()
-        space.run(job.status.store, internals.put_chunk(job.status, place, last))
-    return result(
-        job,
-        number,
-        status,
-        numbers,
-        missing=missing,
-        chunks_read=inputs.chunks_read(block),
-        chunks_written=len(written),
-        solving=solving,
-        bytes_read=inputs.bytes_read(block),
-        bytes_needed=inputs.bytes_needed(block),
-        bytes_written=sum(values.nbytes for values in written),
-    )
-
-
-def _checksum(job: Job, block: Block, x: Any) -> Iterator[Coroutine[Any, Any, None]]:
-    """Write a checksum of x, by which it is known again, where its chunks have none."""
-    if job.summed:
-        file = journal.checksum_file(block, job.status)
-        yield internals.put(job.status, file, journal.checksum(x))
-
-
-def _secure(job: Job, block: Block) -> None:
-    """Wait for what the status of a block speaks of."""
-    if job.durable:
-        disk.secure_chunks((job.x, *job.diagnostics), journal.place(block, job.status))
-        if job.summed:
-            file = internals.key(job.status, journal.checksum_file(block, job.status))
-            disk.secure_files(job.status.store, [file])
-
-
-def _raise_singular(job: Job, report: Report) -> None:
+def _raise_singular(job: Job, report: Report, rcond: float | None) -> None:
     """Raise for the whole batch, from what was written."""
     suspects = [Status.SINGULAR, Status.NOT_POSITIVE_DEFINITE]
-    if job.options.rcond is not None:
+    if rcond is not None:
         suspects.append(Status.ILL_CONDITIONED)
     if not any(report.counts[status] for status in suspects):
         return
@@ -303,9 +190,9 @@ def _raise_singular(job: Job, report: Report) -> None:
         status = np.asarray(job.status[place])
         failed = eager.is_singular(status)
         poor = status == Status.ILL_CONDITIONED
-        if job.options.rcond is not None and poor.any():  # below rcond, and not eps alone
-            core = tuple(range(status.ndim, job.x.ndim))
-            failed |= poor & np.isnan(np.asarray(job.x[place])).all(axis=core)
+        if rcond is not None and poor.any():  # below rcond, and not eps alone
+            core = tuple(range(status.ndim, job.arrays["x"].ndim))
+            failed |= poor & np.isnan(np.asarray(job.arrays["x"][place])).all(axis=core)
         inside = np.flatnonzero(failed)
         origin = tuple(start for start, _ in block)
         indices = flat_indices(inside, status.shape, origin, job.plan.batch_shape)

@@ -66,10 +66,14 @@ class Survey:
     """The journal's record of inputs and options."""
     runs: list[dict[str, Any]]
     """What is kept of the runs, the first one first."""
-    x_shape: tuple[int, ...]
-    """Shape of x."""
+    regression: bool
+    """Whether the job fitted series, and did not solve systems."""
+    answers: str
+    """Name of the array of answers."""
+    shape: tuple[int, ...]
+    """Of that array."""
     dtype: str
-    """Of x."""
+    """Of its numbers."""
     eps: float
     """Of that dtype."""
     names: tuple[str, ...]
@@ -90,6 +94,11 @@ class Survey:
     """Extent of a cell."""
     histograms: dict[str, Histogram]
     """Of rcond and backward_error, if the job wrote them."""
+
+    @property
+    def unit(self) -> str:
+        """What the batch consists of."""
+        return "series" if self.regression else "systems"
 
     @property
     def all_ok(self) -> bool:
@@ -115,7 +124,7 @@ class Survey:
             "out": self.location,
             "systems": systems,
             "batch_shape": self.batch_shape,
-            "x_shape": self.x_shape,
+            f"{self.answers}_shape": self.shape,
             "dtype": self.dtype,
             "counts": {status.name: n for status, n in self.counts.items()},
             "flagged": [place if grid else place[0] for place in self.flagged if place],
@@ -130,13 +139,15 @@ class Survey:
 
 
 def survey(out: Location) -> Survey:
-    """Read what a job wrote but x; one block at a time is in memory."""
+    """Read what a job wrote but its answers; one block at a time is in memory."""
     store, location = stores.open_store(out)
     if stores.is_empty(store):
         raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
     record = journal.read(store, location)
     group = stores.open_group(store, location, mode="r")
-    x, status = (stores.required_array(group, name, location) for name in ("x", "status"))
+    regression = journal.is_regression(record)
+    answers = "coef" if regression else "x"
+    x, status = (stores.required_array(group, name, location) for name in (answers, "status"))
     arrays = {"status": status}
     arrays |= {name: group[name] for name in ("rcond", "backward_error") if name in group}
     plane = _plane(status.shape, 1)
@@ -171,7 +182,9 @@ def survey(out: Location) -> Survey:
         location=location,
         job=record,
         runs=history.read(group),
-        x_shape=x.shape,
+        regression=regression,
+        answers=answers,
+        shape=x.shape,
         dtype=str(x.dtype),
         eps=float(np.finfo(x.dtype).eps),
         names=tuple(name or f"dimension {i}" for i, name in enumerate(names)),

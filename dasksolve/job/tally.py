@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dasksolve.batch.problem import Problem
 from dasksolve.errors import BlockFailure, flat_indices
 from dasksolve.job.memory import Gauge
 from dasksolve.job.plan import Plan
@@ -89,7 +88,6 @@ class Tally:
 
     job: str
     out: str
-    problem: Problem
     plan: Plan
     threads: int
     """That solve, in all processes."""
@@ -136,12 +134,13 @@ class Tally:
         """The report as of now."""
         self.memory = max(self.memory, Gauge(self.job).highest())
         seconds = time.perf_counter() - self.started
+        systems = math.prod(self.plan.batch_shape)
         counts = dict(zip(Status, self.counts, strict=True))
-        counts[Status.PENDING] += self.problem.systems - sum(self.counts)
+        counts[Status.PENDING] += systems - sum(self.counts)
         return Report(
             out=self.out,
-            systems=self.problem.systems,
-            batch_shape=self.problem.batch_shape,
+            systems=systems,
+            batch_shape=self.plan.batch_shape,
             counts=counts,
             flagged=tuple(self.flagged),
             blocks=self.plan.blocks,
@@ -158,4 +157,5 @@ class Tally:
             peak_memory=self.memory,
             worst_rcond=float(self.worst_rcond),
             worst_backward_error=float(self.worst_backward_error),
+            unit=self.plan.unit,
         )

@@ -320,7 +320,9 @@ def regressing(n: int, dtype: np.dtype[Any]) -> Kernel:
     index, number, counts = types.intp, types.float64, types.Array(types.int32, 1, "C")
     given = (read, read, index, index, read, constants, number, number)
     found = (numbers, numbers, numbers, counts, doubles, STATUS, numbers)
-    return _ready(shared.kernel(n), (*given, *found, index, index))
+    dispatcher, signature = shared.kernel(n), (*given, *found, index, index)
+    compile_apart(dispatcher, signature, regressing, n, dtype)
+    return _ready(dispatcher, signature)
 
 
 @cache
@@ -336,7 +338,10 @@ def least_squares(dtype: np.dtype[Any]) -> Kernel:
     roots, numbers = types.Array(read.dtype, 2, "C", readonly=True), types.Array(real, 2, "C")
     doubles = types.Array(types.float64, 1, "C")
     found = (write, numbers, numbers, doubles, doubles, STATUS)
-    return _ready(separate.kernel(0), (read, read, roots, types.intp, types.float64, *found))
+    dispatcher = separate.kernel(0)
+    signature = (read, read, roots, types.intp, types.float64, *found)
+    compile_apart(dispatcher, signature, least_squares, dtype)
+    return _ready(dispatcher, signature)
 
 
 @cache
@@ -357,7 +362,7 @@ def compiled(
     if diagnostics is not None:
         number = types.Array(types.float64, 1, "C") if diagnostics else types.Omitted(None)
         signature += (number, number)
-    compile_apart(dispatcher, signature, make, n, dtype, diagnostics, *structure)
+    compile_apart(dispatcher, signature, compiled, make, n, dtype, diagnostics, *structure)
     return _ready(dispatcher, signature)
 
 

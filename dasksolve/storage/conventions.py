@@ -57,7 +57,7 @@ class Packing:
             for stored, meant in pieces:
                 meant[...] = stored
                 for number in self.missing:
-                    meant[stored == number] = nothing
+                    np.copyto(meant, nothing, where=stored == number)
                 if self.scale is not None:
                     meant *= self.scale
                 if self.offset is not None:

@@ -18,13 +18,13 @@ except ImportError:  # Windows
     _FULL = None
 
 
-def secure_chunks(arrays: Iterable[Any], place: tuple[int, ...]) -> None:
-    """Wait for the chunks of a block; place: in the grid of chunks, along the batch.
+def secure_chunks(chunks: Iterable[tuple[Any, tuple[int, ...]]]) -> None:
+    """Wait for chunks, each an array and a place in its grid.
 
     A chunk gets its name before it is waited for: its bytes and the name need one commit then, and
     two the other way round, 3 ms against 8. Nothing speaks of it yet.
     """
-    for array in arrays:
+    for array, place in chunks:
         if isinstance(array.store, LocalStore) and array.size:
             name = internals.name(array, place)
             folder = Path(array.store.root, array.path)

@@ -1,9 +1,11 @@
 """How an array lies in its store, and what its parts take to read: integers in, integers out."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+T = TypeVar("T")
 Block = tuple[tuple[int, int], ...]
 """First and past-the-last index along each batch dimension."""
 
@@ -23,7 +25,7 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one input lies in its store."""
+    """How one input lies in its store, its axes in another order: those of the batch first."""
 
     shape: tuple[int, ...]
     """Shape of the array."""
@@ -45,6 +47,21 @@ class Layout:
     """A chunk is decoded into memory that is there already."""
     unpacked: int = 0
     """Bytes of an element of packed data once it is a number to compute with; 0: it is one."""
+    axis: int | None = None
+    """Where the one axis within a system stands in the store; None: it is the last there, too."""
+
+    def stored(self, axes: Sequence[T]) -> tuple[T, ...]:
+        """What there is for each axis, in the order in which they stand in the store."""
+        if self.axis is None:
+            return tuple(axes)
+        *batch, core = axes
+        return (*batch[: self.axis], core, *batch[self.axis :])
+
+    def turned(self, axes: Sequence[T]) -> tuple[T, ...]:
+        """What there is for each axis of the store, in the order of this layout."""
+        if self.axis is None:
+            return tuple(axes)
+        return (*axes[: self.axis], *axes[self.axis + 1 :], axes[self.axis])
 
     @property
     def batch(self) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from dasksolve.storage import conventions, decode, internals, secrets, stores
-from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.buffers import Workspace, lent
 from dasksolve.storage.conventions import Packing
 from dasksolve.storage.internals import Region
 from dasksolve.storage.layout import Block, Layout
@@ -67,6 +67,16 @@ class Source:
         """The same array, whose last `core` axes are within a system."""
         return replace(self, layout=replace(self.layout, core=core))
 
+    def with_axis(self, axis: int) -> "Source":
+        """The same array, of which one axis is within a system, wherever it stands."""
+        layout = replace(self.layout, core=1, axis=axis)
+        shape, chunks = layout.turned(layout.shape), layout.turned(layout.chunks)
+        return replace(self, layout=replace(layout, shape=shape, chunks=chunks))
+
+    def packed(self) -> "Source":
+        """The same array, whose numbers are left as they are stored."""
+        return replace(self, layout=replace(self.layout, unpacked=0), packing=None)
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the numbers that are read."""
@@ -84,6 +94,11 @@ class Source:
         """
         found = workspace.run(self.array.store, self.fetched(block, workspace))
         return self.checked(block, found, strict, workspace)
+
+    def everything(self, strict: bool) -> NDArray[Any]:
+        """All of it, where all of it is one system."""
+        with lent() as space:
+            return self.read((), strict, space)[0].copy()
 
     async def fetched(self, block: Block, workspace: Workspace) -> tuple[NDArray[Any], list[str]]:
         """The part that `block` needs, and the chunks of it that are known not to be stored."""
@@ -125,12 +140,12 @@ class Source:
     async def _read_chunks(
         self, part: Block, workspace: Workspace
     ) -> tuple[NDArray[Any], list[str]]:
-        chunks = list(self._chunks(part, self.layout.chunks))
+        chunks = list(self._chunks(part, self._grid))
         if len(chunks) == 1 and self.packing is None:  # a view of the chunk spares a copy of it
             values = await self._read_chunk(chunks[0], workspace, alone=True)
             if values is not None:
                 return values, []
-        shape = tuple(stop - start for start, stop in part) + self.layout.core_shape
+        shape = tuple(stop - start for start, stop in self._whole(part))
         block = self._memory(shape, workspace)
         nothing = np.asarray(self.fill_value, self.array.dtype)
         missing: list[Chunk] = []
@@ -214,7 +229,7 @@ class Source:
     async def _read_shards(
         self, part: Block, workspace: Workspace
     ) -> tuple[NDArray[Any], list[str]]:
-        region = tuple(slice(*r) for r in part)
+        region = tuple(slice(*r) for r in self._whole(part))
         try:
             return await internals.read(self.array, region), []
         except Exception as error:
@@ -230,11 +245,11 @@ class Source:
     def _missing_in_shards(self, part: Block, values: NDArray[Any]) -> list[str]:
         """Name the chunks that shards leave out: asking is dear, looking at a number is not."""
         missing = []
-        for chunk in self._chunks(part, self.layout.chunks):
+        for chunk in self._chunks(part, self._grid):
             found, fill = values[tuple(s.start for s in chunk.where)], self.fill_value
             like_fill = found == fill or (found != found and fill != fill)
             if like_fill and not self._is_in_shard(chunk):
-                starts = (i * c for i, c in zip(chunk.place, self.layout.chunks, strict=True))
+                starts = (i * c for i, c in zip(chunk.place, self._grid, strict=True))
                 shard = (i // s for i, s in zip(starts, self.array.shards, strict=True))
                 missing.append(f"chunk {chunk.place} in shard {self._key(tuple(shard))}")
         return missing
@@ -244,15 +259,22 @@ class Source:
         array = self.array
         other = array.dtype.type(0 if array.fill_value else 1)
         twin = internals.filled_otherwise(array, other)
-        corner = tuple(i * c for i, c in zip(chunk.place, self.layout.chunks, strict=True))
+        corner = tuple(i * c for i, c in zip(chunk.place, self._grid, strict=True))
         return bool(twin[corner] != other)
+
+    @property
+    def _grid(self) -> tuple[int, ...]:
+        """Shape of a chunk, as it stands in the store."""
+        return self.layout.stored(self.layout.chunks)
+
+    def _whole(self, part: Block) -> Block:
+        """A part of the batch, with what is within its systems, as it stands in the store."""
+        return self.layout.stored((*part, *((0, n) for n in self.layout.core_shape)))
 
     def _chunks(self, part: Block, size: tuple[int, ...]) -> Iterator[Chunk]:
         """The pieces of a grid of cells of this size that lie under `part`."""
         axes = []
-        for (start, stop), c in zip(
-            (*part, *((0, n) for n in self.layout.core_shape)), size, strict=True
-        ):
+        for (start, stop), c in zip(self._whole(part), size, strict=True):
             cells = []
             for i in range(start // c, -(-stop // c)):
                 first, last = max(start, i * c), min(stop, (i + 1) * c)

@@ -22,6 +22,7 @@ from zarr.testing.store import LatencyStore
 import dasksolve
 from dasksolve.batch.options import Options
 from dasksolve.job.prepare import prepare
+from dasksolve.job.systems import Systems
 
 
 def written(folder: Path, blocks: int, megabytes: int, n: int) -> None:
@@ -58,7 +59,8 @@ def job(folder: Path, latency: float, limit: str, **options) -> float:
 def floor(folder: Path, latency: float, limit: str) -> float:
     """All chunks of a and b fetched, as many blocks at once as the job has in hand."""
     arrays = [opened(folder / name, latency) for name in "ab"]
-    plan = prepare(*arrays, folder / "none", Options("gen"), memory_limit=limit).plan
+    systems = Systems.open(*arrays, Options("gen"))
+    plan = prepare(lambda: systems, folder / "none", memory_limit=limit).plan
 
     def fetch(block: int) -> None:
         place = tuple(slice(*r) for r in plan.block(block))

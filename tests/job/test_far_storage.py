@@ -19,6 +19,7 @@ import dasksolve
 from dasksolve import BlockErrors, check_zarr, solve_zarr
 from dasksolve.batch.problem import describe
 from dasksolve.job.plan import COMPILING, OVERHEAD, make_plan
+from dasksolve.job.systems import needs
 from dasksolve.storage.layout import Layout
 
 
@@ -114,7 +115,7 @@ def planned(limit: int, **options: Any) -> Any:
     a = Layout((25_600, 8, 8), (100, 8, 8), 2, 8)
     b = Layout((25_600, 8), (100, 8), 1, 8)
     problem = describe(a.shape, np.dtype(float), b.shape, np.dtype(float))
-    return make_plan(problem, a, b, memory_limit=limit, workers=2, **options)
+    return make_plan(needs(problem, a, b), memory_limit=limit, workers=2, **options)
 
 
 @pytest.mark.usefixtures("many_blocks")

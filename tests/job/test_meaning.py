@@ -10,9 +10,10 @@ import zarr
 from stored import Stored
 
 from dasksolve import Status, check_zarr, labelled, solve_zarr
+from dasksolve.batch.options import Options
 from dasksolve.cli import main
-from dasksolve.job.inputs import Inputs
 from dasksolve.job.plan import block_memory
+from dasksolve.job.systems import Systems
 
 PACK = {"dtype": "int16", "scale_factor": 0.001, "_FillValue": -32768}
 
@@ -160,7 +161,7 @@ def test_names_of_format_2_are_kept(dataset: xr.Dataset, tmp_path: Path) -> None
 
 def test_memory_of_packed_numbers_is_planned(packed: Stored) -> None:
     raw, meant = (
-        Inputs.open(packed.a_path, packed.b_path, mask_and_scale=wanted) for wanted in (False, True)
+        Systems.open(packed.a_path, packed.b_path, Options(), wanted) for wanted in (False, True)
     )
-    least, more = (block_memory(v.problem, v.a.layout, v.b.layout, (10,)) for v in (raw, meant))
+    least, more = (block_memory(v.needs, (10,)) for v in (raw, meant))
     assert more - least >= 10 * (9 + 3) * 8 - 10 * 9 * 2

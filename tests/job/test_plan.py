@@ -10,6 +10,7 @@ import pytest
 
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.job.plan import COMPILING, LOADING, OVERHEAD, Plan, make_plan
+from dasksolve.job.systems import needs
 from dasksolve.storage.layout import Held, Layout
 
 MIB = 1 << 20
@@ -25,7 +26,7 @@ def vectors(count: int, n: int, chunk: int) -> tuple[Layout, Layout]:
 
 
 def plan(a: Layout, b: Layout, limit: int = 1 << 30, workers: int = 2, **options: object) -> Plan:
-    return make_plan(posed(a, b), a, b, memory_limit=limit, workers=workers, **options)
+    return make_plan(needs(posed(a, b), a, b), memory_limit=limit, workers=workers, **options)
 
 
 @pytest.mark.parametrize(

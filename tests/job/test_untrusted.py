@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from stored import Stored, files
 
 from dasksolve import BlockErrors, SingularSystemError, check_zarr, solve_zarr
+from dasksolve.batch.options import Options
 from dasksolve.cli import main
-from dasksolve.job.inputs import Inputs
+from dasksolve.job.systems import Systems
 from dasksolve.storage import secrets
 
 REFUSALS = (ValueError, TypeError, OSError, NotImplementedError)
@@ -294,7 +295,7 @@ def test_no_password_is_kept_or_shown(
     assert "http://***@127.0.0.1" in shown.out
     assert "http://***@127.0.0.1" in shown.err
     assert SECRET not in shown.out + shown.err + caplog.text
-    assert SECRET not in repr(Inputs.open(*words[:2]))
+    assert SECRET not in repr(Systems.open(*words[:2], Options()))
     for file in (path for path in tmp_path.rglob("*") if path.is_file()):
         assert SECRET.encode() not in file.read_bytes(), file
 

@@ -1,6 +1,7 @@
 """Has a kernel compiled by another process: the memory that it takes is then not this one's."""
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,14 +14,9 @@ from dasksolve.kernels.language.backend import global_compiler_lock
 
 _wanted = ContextVar("compile apart", default=False)
 _CHILD = """
-import sys
-from importlib import import_module
-import numpy
-from dasksolve.kernels import compiled
-module, make, n, dtype, *words = sys.argv[1:]
-make = getattr(import_module(module), make)
-options = [{"True": True, "False": False, "None": None}.get(word, word) for word in words]
-compiled(make, int(n), numpy.dtype(dtype), *options)
+import pickle, sys
+door, arguments = pickle.loads(bytes.fromhex(sys.argv[1]))
+door(*arguments)
 """
 
 
@@ -34,19 +30,20 @@ def compiling_apart(wanted: bool) -> Iterator[None]:
         _wanted.reset(token)
 
 
-def compile_apart(
-    dispatcher: Any, signature: Any, make: Any, n: int, dtype: Any, *options: str | bool | None
-) -> None:
-    """Fill the cache on disk, if that is wanted; where the child fails, nothing is lost."""
+def compile_apart(dispatcher: Any, signature: Any, door: Any, *arguments: Any) -> None:
+    """Fill the cache on disk, if that is wanted; where the child fails, nothing is lost.
+
+    door: the function of `dasksolve.kernels` that was called for this kernel, with its arguments.
+    """
     if not _wanted.get():
         return
     with global_compiler_lock:  # the other threads wait for the same kernel
         if not is_cached(dispatcher, signature):
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            what = (make.__module__, make.__name__, str(n), dtype.str, *map(str, options))
+            what = pickle.dumps((door, arguments)).hex()
             with suppress(OSError, TypeError):  # an embedded interpreter has no executable
                 subprocess.run(
-                    [sys.executable, "-c", _CHILD, *what],
+                    [sys.executable, "-c", _CHILD, what],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

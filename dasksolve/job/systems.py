@@ -1,0 +1,220 @@
+"""`Systems`: stored systems, and how a zarr job solves a block of them."""
+
+import re
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve.batch import eager
+from dasksolve.batch.options import Options
+from dasksolve.batch.problem import Problem, describe
+from dasksolve.errors import PerformanceWarning
+from dasksolve.job import coordinates, journal
+from dasksolve.job.compare import DIAGNOSTICS, compared
+from dasksolve.job.coordinates import Coordinate
+from dasksolve.job.plan import Needs, Plan
+from dasksolve.job.tally import worst
+from dasksolve.job.work import Compared, Done, Field, Turn, Work, described, status_field
+from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.layout import Block, Layout
+from dasksolve.storage.source import Source
+
+_COUNTED = re.compile(r"dim_\d+")
+_BESIDE_X = 17  # bytes of a system's status and, perhaps, two diagnostics
+
+
+@dataclass(frozen=True)
+class Systems(Work):
+    """The two arrays of a job, the problem that they pose, and how it is solved."""
+
+    problem: Problem
+    a: Source
+    b: Source
+    options: Options
+    names: tuple[str, ...]
+    """Dimension names of x."""
+    coordinates: tuple[Coordinate, ...] = ()
+
+    unit = "systems"
+
+    @classmethod
+    def open(cls, a: Any, b: Any, options: Options, mask_and_scale: bool = True) -> "Systems":
+        """Open both and describe them."""
+        left = Source.open("a", a, 2, mask_and_scale)
+        right = Source.open("b", b, 1, mask_and_scale)
+        problem = describe(left.array.shape, left.dtype, right.array.shape, right.dtype)
+        if not problem.vectors:
+            right = right.with_core(2)
+        _refuse_other_order(left, right)
+        names = _dimension_names(problem, (left, right))
+        found = coordinates.find((left, right), names, problem.batch_shape)
+        return cls(problem, left, right, options, names, found)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Both."""
+        return self.a, self.b
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the whole batch, after broadcasting."""
+        return self.problem.batch_shape
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The arrays x, the diagnostics that are wanted, and status."""
+        batch = len(self.batch_shape)
+        names, number = self.names[:batch], np.dtype(np.float64)
+        core = self.problem.x_shape[batch:]
+        x = Field("x", self.problem.dtype, self.names, core, chosen=True)
+        wanted = DIAGNOSTICS if self.options.diagnostics else ()
+        return (x, *(Field(name, number, names) for name in wanted), status_field(names))
+
+    @property
+    def needs(self) -> Needs:
+        """What blocks of systems take."""
+        return needs(self.problem, self.a.layout, self.b.layout)
+
+    def identity(self) -> dict[str, Any]:
+        """The metadata of both, and the options."""
+        return {"a": described(self.a), "b": described(self.b), "options": _stated(self.options)}
+
+    def warn(self, plan: Plan) -> None:
+        """Say so where systems are chunked themselves."""
+        if plan.amplification == 1:
+            return
+        layout = self.a.layout
+        n = layout.shape[-1]
+        batch = ", ".join(str(c) for c in layout.chunks[: layout.batch])
+        warnings.warn(
+            f"a is stored in chunks of {layout.chunks}, which split its systems of ({n}, {n}), so "
+            f"every byte of it is read {plan.amplification:g} times. Chunk it along the batch "
+            f'alone: dask.array.from_zarr("{self.a.location}").rechunk(({batch}, {n}, {n}))'
+            ".to_zarr(…)",
+            PerformanceWarning,
+            stacklevel=4,
+        )
+
+    def done(self, block: Block, strict: bool, space: Workspace, turn: Turn) -> Done:
+        """Read a block and solve it."""
+        (a, b), missing = self.read(block, strict, space)
+        problem = describe(a.shape, a.dtype, b.shape, b.dtype)
+        with turn:
+            began = time.perf_counter()
+            x, status, *numbers = eager.answers(a, b, problem, self.options)
+            seconds = time.perf_counter() - began
+        beside = dict(zip(DIAGNOSTICS, numbers, strict=False))
+        return Done({"x": x, **beside, "status": status}, missing, seconds)
+
+    def compared(
+        self, block: Block, stored: dict[str, NDArray[Any]], exactly: bool, space: Workspace
+    ) -> Compared:
+        """Solve a block again, and compare."""
+        (a, b), _ = self.read(block, False, space)
+        return compared(a, b, self.options, stored, exactly)
+
+    def worst(self, found: dict[str, NDArray[Any]]) -> dict[str, float]:
+        """The worst condition and backward error, if they were looked for."""
+        if "rcond" not in found:
+            return {}
+        errors, least = found["backward_error"], self.options.rcond
+        return worst(found["status"], found["rcond"], errors, least)
+
+
+def needs(problem: Problem, a: Layout, b: Layout) -> Needs:
+    """What blocks of a problem take."""
+    x = problem.n * problem.k * problem.dtype.itemsize
+    advice = ""
+    if problem.systems == 1 and problem.k > problem.n:
+        k, n = problem.k, problem.n
+        advice = (
+            f"store the {k:,} right-hand sides of the one matrix as vectors, b.T of shape ({k}, "
+            f"{n}) chunked along the first axis, and a[None] of shape (1, {n}, {n}) beside them"
+        )
+    return Needs(problem.batch_shape, (a, b), ("a", "b"), x, _BESIDE_X, advice=advice)
+
+
+def _stated(options: Options) -> dict[str, Any]:
+    """The options as the record has them."""
+    stated = asdict(options)
+    # Raising or not changes no bit of x, so a run may be resumed either way.
+    stated["on_singular"] = "lstsq" if options.on_singular == "lstsq" else "nan"
+    if stated["rcond"] is None:  # as before there was such an option
+        del stated["rcond"]
+    return stated
+
+
+def options_of(record: journal.Record, location: str) -> Options:
+    """Return the options that a record states, if they can be options."""
+    stated = journal.fields(record, "options", location)
+    try:
+        found = Options.of(**stated)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or _stated(found) != stated:
+        raise journal.damaged(location, f"its options are {stated}")
+    return found
+
+
+def _refuse_other_order(a: Source, b: Source) -> None:
+    """Refuse dimensions that stand elsewhere than their names say, where both have names.
+
+    Names of their own say nothing of those of systems; along the batch they are other dimensions.
+    """
+    left, right = (_given_names(source) for source in (a, b))
+    if left is None or right is None:
+        return
+    batch, (row, _) = left[:-2], left[-2:]
+    b_batch, core = right[: b.layout.batch], right[b.layout.batch :]
+    sizes = zip(batch[::-1], a.array.shape[:-2][::-1], strict=True)
+    b_sizes = zip(b_batch[::-1], b.array.shape[: b.layout.batch][::-1], strict=True)
+    fits = core[0] == row or core[0] not in left
+    fits &= all(name not in left for name in core[1:])
+    for (name, size), (b_name, b_size) in zip(sizes, b_sizes, strict=False):
+        elsewhere = name in right or b_name in left
+        fits &= name == b_name or (1 in (size, b_size) and not elsewhere)
+    fits &= not {*batch[: max(0, len(batch) - len(b_batch))]} & {*right}
+    fits &= not {*b_batch[: max(0, len(b_batch) - len(batch))]} & {*left}
+    if not fits:
+        wanted = (*batch[len(batch) - len(b_batch) :], row, *core[1:])
+        raise ValueError(
+            f"the dimensions of a are named {left}, those of b {right}, and dasksolve goes by "
+            f"their order: the last two of a are the rows and columns of its systems, and b must "
+            f"be {wanted}. Store one of them transposed or under other names, or solve them by "
+            "name with dasksolve.labelled.solve"
+        )
+
+
+def _given_names(source: Source) -> tuple[str, ...] | None:
+    """Names that tell dimensions apart; xarray counts those of an array that has none."""
+    names = source.dimension_names
+    if names is None or len({*names}) < len(names) or all(map(_COUNTED.fullmatch, names)):
+        return None
+    return names
+
+
+def _dimension_names(problem: Problem, sources: tuple[Source, ...]) -> tuple[str, ...]:
+    """The names that the inputs give their dimensions, where they do and no two are alike."""
+    count = len(problem.batch_shape)
+    batch = tuple(f"batch_{i}" for i in range(count)) if count > 1 else ("batch",) * count
+    unknown, rhs = "unknown", "rhs"
+    for source in reversed(sources):
+        names = source.dimension_names
+        if names:
+            if source.layout.batch == count:
+                batch = tuple(names[:count])
+            if source.name == "a":
+                unknown = names[-1]  # a column of a is multiplied by an element of x
+            elif not problem.vectors:
+                rhs = names[-1]
+    all_names = (*batch, unknown) if problem.vectors else (*batch, unknown, rhs)
+    # xarray takes an array that is named like one of its dimensions for a coordinate.
+    all_names = tuple(f"{name}_" if name in journal.ARRAYS else name for name in all_names)
+    if len(set(all_names)) < len(all_names):
+        return tuple(f"dim_{i}" for i in range(len(all_names)))
+    return all_names

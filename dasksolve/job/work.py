@@ -1,0 +1,198 @@
+"""`Work`: what a zarr job reads, makes of it and writes; the job itself is the same for all."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve.job.coordinates import Coordinate
+from dasksolve.job.plan import Needs, Plan
+from dasksolve.status import Status
+from dasksolve.storage import internals, stores
+from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.internals import Region
+from dasksolve.storage.layout import Block
+from dasksolve.storage.source import Source
+
+Turn = AbstractContextManager[Any]
+"""To solve, where more blocks are in hand than are solved at once."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """An array of an output: over the batch, perhaps with axes of its own among those."""
+
+    name: str
+    """Of the array."""
+    dtype: np.dtype[Any]
+    """Of its numbers."""
+    names: tuple[str, ...]
+    """Of its dimensions."""
+    core: tuple[int, ...] = ()
+    """Lengths of its own axes."""
+    at: int | None = None
+    """Where they stand; None: after those of the batch."""
+    chosen: bool = False
+    """Whether its codecs are the user's to choose."""
+
+    def among(self, batch: Sequence[Any], core: Sequence[Any]) -> tuple[Any, ...]:
+        """What there is for each axis of the batch, and for each of its own, as they stand."""
+        at = len(batch) if self.at is None else self.at
+        return (*batch[:at], *core, *batch[at:])
+
+    def region(self, block: Block) -> Region:
+        """The part of the array that belongs to a block."""
+        return self.among([slice(*r) for r in block], [slice(None)] * len(self.core))
+
+    def chunk(self, place: tuple[int, ...]) -> tuple[int, ...]:
+        """Its chunk of a block; place: of the block among the blocks."""
+        return self.among(place, (0,) * len(self.core))
+
+    @property
+    def system_bytes(self) -> int:
+        """Bytes of what belongs to a system."""
+        return math.prod(self.core) * self.dtype.itemsize
+
+
+def status_field(names: tuple[str, ...]) -> Field:
+    """The journal; names: of the dimensions of the batch."""
+    return Field("status", np.dtype(np.int8), names)
+
+
+class Done(NamedTuple):
+    """What was made of a block."""
+
+    arrays: dict[str, NDArray[Any]]
+    """By the names of the fields."""
+    missing: int
+    """Chunks that were not stored."""
+    seconds: float
+    """That a thread took to solve it."""
+
+
+class Compared(NamedTuple):
+    """Where what was stored of a block differs from what it is computed to be."""
+
+    suspects: dict[str, NDArray[np.bool_]]
+    """Systems, by a text that says what is wrong with so many of them."""
+    diagnostics: dict[str, NDArray[Any]]
+    """What was found out beside."""
+
+    def detail(self, suspect: NDArray[np.bool_]) -> str:
+        """What more is known of the first of the suspects."""
+        if "backward_error" not in self.diagnostics:
+            return ""
+        error = self.diagnostics["backward_error"][suspect].flat[0]
+        return f", with a backward error of {error:.2g}"
+
+
+class Work(ABC):
+    """What a job reads, makes of it and writes."""
+
+    unit: ClassVar[str]
+    """What the batch consists of."""
+
+    @property
+    @abstractmethod
+    def sources(self) -> tuple[Source, ...]:
+        """The stored arrays that are read block by block."""
+
+    @property
+    @abstractmethod
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the whole batch."""
+
+    @property
+    @abstractmethod
+    def fields(self) -> tuple[Field, ...]:
+        """The arrays that are written; status, which says that the others are there, is last."""
+
+    @property
+    @abstractmethod
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """Of the dimensions of the batch."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What its blocks take."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What it is known by in the journal: the metadata of what it reads, and its options."""
+
+    @abstractmethod
+    def warn(self, plan: Plan) -> None:
+        """Say what makes the plan slow."""
+
+    @abstractmethod
+    def done(self, block: Block, strict: bool, space: Workspace, turn: Turn) -> Done:
+        """Read a block and solve it."""
+
+    @abstractmethod
+    def compared(
+        self, block: Block, stored: dict[str, NDArray[Any]], exactly: bool, space: Workspace
+    ) -> Compared:
+        """Solve a block again, and compare what is stored of it bit by bit, or within bounds."""
+
+    @abstractmethod
+    def worst(self, found: dict[str, NDArray[Any]]) -> dict[str, float]:
+        """The diagnostics of a block's worst systems, as `BlockResult` has them."""
+
+    @property
+    def systems(self) -> int:
+        """How many there are."""
+        return math.prod(self.batch_shape)
+
+    def read(self, block: Block, strict: bool, space: Workspace) -> tuple[list[NDArray[Any]], int]:
+        """Return what a block needs of each, and how many of their chunks are not stored."""
+        sources = self.sources
+        far = len(sources) > 1 and all(stores.is_far(s.array.store) for s in sources)
+        if far:  # one wait for all
+            every = internals.together(*(source.fetched(block, space) for source in sources))
+            found = internals.run(every)
+            parts = [
+                source.checked(block, values, strict, space)
+                for source, values in zip(sources, found, strict=True)
+            ]
+        else:
+            parts = [source.read(block, strict, space) for source in sources]
+        return [values for values, _ in parts], sum(missing for _, missing in parts)
+
+    def chunks_read(self, block: Block) -> int:
+        """Stored chunks that are read for a block."""
+        return sum(source.layout.touched(block) for source in self.sources)
+
+    def bytes_needed(self, block: Block) -> int:
+        """Bytes of what a block needs."""
+        return sum(source.layout.needed_bytes(block) for source in self.sources)
+
+    def bytes_read(self, block: Block) -> int:
+        """Bytes of the chunks that are read for a block."""
+        return sum(source.layout.read_bytes(block) for source in self.sources)
+
+
+def described(source: Source) -> dict[str, Any]:
+    """What a stored array is known by."""
+    array = source.array
+    return {
+        "shape": list(array.shape),
+        "chunks": list(array.chunks),
+        "shards": list(array.shards) if array.shards else None,
+        "dtype": str(array.dtype),
+        "fill_value": str(array.fill_value),
+        "packing": str(source.packing) if source.packing else None,
+        "location": source.location if stores.has_address(array.store) else None,
+    }
+
+
+def fill_value(field: Field) -> Any:
+    """What stands where nothing is written yet."""
+    if field.name == "status":
+        return int(Status.PENDING)
+    return np.nan if field.dtype.kind in "fc" else 0

@@ -1,0 +1,398 @@
+"""`regress_zarr` writes the bits of `regress`, however y is stored, and refuses what cannot be."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from distributed import Client
+from families import same_bits
+from numpy.typing import NDArray
+from stored import files
+from zarr.codecs import BloscCodec
+
+import dasksolve
+from dasksolve import BlockErrors, PerformanceWarning, Regression, Report, Status, check_zarr
+from dasksolve.job.page import page
+
+P, N = 40, 3
+SHAPE = (P, 12, 20)
+TIME = np.linspace(-1, 1, P)
+DESIGN = np.stack([np.ones(P), TIME, np.sin(9 * TIME)], axis=1)
+
+
+def observations(dtype: Any = np.float64) -> NDArray[Any]:
+    """Series with gaps, and of every status."""
+    rng = np.random.default_rng(0)
+    y = 5 + 2 * TIME[:, None, None] + rng.standard_normal(SHAPE)
+    y[rng.random(SHAPE) < 0.3] = np.nan
+    y[:, 0, 0], y[3, 1, 1] = np.nan, np.inf
+    y[:, 2, 2] = np.nan
+    y[:2, 2, 2] = 1  # too few
+    y[:, 11, 19] = 0
+    return y.astype(dtype)
+
+
+class Stack(NamedTuple):
+    """Series, in memory and in zarr."""
+
+    y: NDArray[Any]
+    path: Path
+    out: Path
+
+    @property
+    def found(self) -> Regression:
+        """What a job wrote."""
+        group = zarr.open_group(self.out, mode="r")
+        values = [group[name][...] if name in group else None for name in Regression._fields]
+        return Regression._make(values)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Callable[..., Stack]:
+    """Store series as zarr."""
+
+    def stored(y: NDArray[Any] | None = None, **how: Any) -> Stack:
+        y = observations() if y is None else y
+        how = {"chunks": (P, 6, 10), **how}
+        zarr.create_array(tmp_path / "y", data=y, config={"write_empty_chunks": True}, **how)
+        return Stack(y, tmp_path / "y", tmp_path / "out")
+
+    return stored
+
+
+def assert_same(found: Regression, wanted: Regression) -> None:
+    for name, one, other in zip(Regression._fields, found, wanted, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or same_bits(one, other), name
+
+
+STORED = [
+    pytest.param({"chunks": (P, 6, 10)}, id="whole series"),
+    pytest.param({"chunks": (1, 12, 20)}, id="one file a time step"),
+    pytest.param({"chunks": (7, 5, 9)}, id="chunked every way"),
+    pytest.param({"chunks": (10, 3, 5), "shards": (20, 6, 10)}, id="sharded"),
+    pytest.param({"chunks": (1, 6, 20), "compressors": BloscCodec()}, id="blosc"),
+    pytest.param({"chunks": (8, 12, 7), "compressors": None}, id="no codec"),
+    pytest.param({"chunks": (8, 12, 7), "zarr_format": 2, "order": "F"}, id="format 2, F order"),
+]
+
+
+@pytest.mark.parametrize("how", STORED)
+@pytest.mark.usefixtures("many_blocks")
+def test_the_bits_are_those_of_regress(stack: Callable[..., Stack], how: dict[str, Any]) -> None:
+    stored = stack(**how)
+    report = dasksolve.regress_zarr(stored.path, DESIGN, stored.out, covariance=True)
+    assert_same(stored.found, dasksolve.regress(stored.y, DESIGN, covariance=True))
+    assert report.blocks > 1 or how["chunks"][1:] == SHAPE[1:]
+    check_zarr(stored.path, DESIGN, stored.out)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.usefixtures("many_blocks")
+def test_observations_along_any_axis(stack: Callable[..., Stack], axis: int) -> None:
+    y = np.moveaxis(observations(), 0, axis)
+    chunks = tuple(7 if n == P else 6 for n in y.shape)
+    stored = stack(y, chunks=chunks)
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out, axis=axis, covariance=True)
+    assert_same(stored.found, dasksolve.regress(y, DESIGN, axis=axis, covariance=True))
+
+
+@pytest.mark.parametrize("dtype", ["f4", ">f8", "i2"])
+def test_dtypes_are_those_of_regress(stack: Callable[..., Stack], dtype: str) -> None:
+    y = np.nan_to_num(observations(), posinf=0).astype(dtype)
+    stored = stack(y, chunks=(5, 6, 20))
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    assert_same(stored.found, dasksolve.regress(y, DESIGN))
+
+
+@pytest.mark.parametrize("shape", [(P,), (P, 3), (P, 0, 4), (P, 2, 3, 4, 5)])
+def test_shapes_of_all_kinds(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    y = np.random.default_rng(1).standard_normal(shape)
+    zarr.create_array(tmp_path / "y", data=y)
+    stored = Stack(y, tmp_path / "y", tmp_path / "out")
+    report = dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    assert_same(stored.found, dasksolve.regress(y, DESIGN))
+    assert report.systems == y[0].size
+    assert report.unit == "series"
+
+
+def test_each_status_stands_at_its_place(stack: Callable[..., Stack]) -> None:
+    stored = stack()
+    design = np.concatenate([DESIGN, DESIGN[:, 1:2] * 2], axis=1)
+    report = dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    status = stored.found.status
+    assert status[0, 0] == status[2, 2] == Status.TOO_FEW
+    assert status[1, 1] == Status.NONFINITE
+    assert np.count_nonzero(status) == report.flagged_count == 3
+    assert report.flagged == (0, 21, 42)
+    dasksolve.regress_zarr(stored.path, design, stored.out, overwrite=True)
+    assert np.count_nonzero(stored.found.status == Status.RANK_DEFICIENT) == 12 * 20 - 3
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_every_option_is_that_of_regress(stack: Callable[..., Stack], tmp_path: Path) -> None:
+    stored = stack(chunks=(9, 6, 20))
+    weights = np.random.default_rng(2).uniform(0.1, 2, SHAPE)
+    zarr.create_array(tmp_path / "w", data=weights, chunks=(20, 7, 20))
+    how = {"ridge": [0, 1e-3, 2], "min_count": 5, "on_deficient": "lstsq", "rcond": 1e-10}
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out, weights=tmp_path / "w", **how)
+    assert_same(stored.found, dasksolve.regress(stored.y, DESIGN, weights=weights, **how))
+    check_zarr(stored.path, DESIGN, stored.out, weights=tmp_path / "w")
+
+
+@pytest.mark.parametrize("given", ["array", "zarr", "npy"])
+def test_weights_of_the_observations(
+    stack: Callable[..., Stack], tmp_path: Path, given: str
+) -> None:
+    stored, weights = stack(), np.linspace(0, 2, P)
+    np.save(tmp_path / "w.npy", weights)
+    zarr.create_array(tmp_path / "w", data=weights)
+    places = {"array": weights, "zarr": tmp_path / "w", "npy": tmp_path / "w.npy"}
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out, weights=places[given])
+    assert_same(stored.found, dasksolve.regress(stored.y, DESIGN, weights=weights))
+
+
+def test_weights_broadcast_along_the_batch(stack: Callable[..., Stack], tmp_path: Path) -> None:
+    stored, weights = stack(), np.random.default_rng(2).uniform(0, 2, (P, 12, 1))
+    zarr.create_array(tmp_path / "w", data=weights)
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out, weights=str(tmp_path / "w"))
+    wanted = dasksolve.regress(stored.y, DESIGN, weights=np.broadcast_to(weights, SHAPE))
+    assert_same(stored.found, wanted)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_packed_integers_mean_what_xarray_reads(tmp_path: Path, zarr_format: int) -> None:
+    y = xr.DataArray(observations().round(2), dims=("time", "y", "x"), name="ndvi")
+    y = y.where(np.isfinite(y)).assign_coords(
+        time=np.arange(P), y=np.arange(12.0), x=("x", np.arange(20.0), {"units": "m"})
+    )
+    packed = {"dtype": "int16", "scale_factor": 0.01, "_FillValue": -32768, "chunks": (1, 12, 20)}
+    y.to_dataset().to_zarr(
+        tmp_path / "in", encoding={"ndvi": packed}, zarr_format=zarr_format, consolidated=False
+    )
+    names = xr.DataArray(DESIGN, dims=("time", "term")).assign_coords(
+        term=["mean", "trend", "wave"], time=np.arange(P)
+    )
+    names.to_dataset(name="design").to_zarr(tmp_path / "design", zarr_format=2, consolidated=False)
+    dasksolve.regress_zarr(
+        tmp_path / "in/ndvi", tmp_path / "design/design", tmp_path / "out", strict=False
+    )
+    with (
+        xr.open_zarr(tmp_path / "in", consolidated=False) as given,
+        xr.open_zarr(tmp_path / "out") as fit,
+    ):
+        wanted = dasksolve.regress(given.ndvi.values.astype(fit.coef.dtype), DESIGN)
+        assert fit.coef.dims == ("term", "y", "x")
+        assert fit.status.dims == ("y", "x")
+        assert fit.x.attrs == {"units": "m"}
+        assert list(fit.term.values) == ["mean", "trend", "wave"]
+        assert same_bits(fit.coef.values, wanted.coef)
+        assert same_bits(fit.stderr.values, wanted.stderr)
+        trend = fit.coef.sel(term="trend", y=3, x=4)
+        assert trend == wanted.coef[1, 3, 4]
+
+
+def test_rows_that_are_at_other_times_are_refused(tmp_path: Path) -> None:
+    y = xr.DataArray(np.ones((P, 4)), dims=("time", "x")).assign_coords(time=np.arange(P))
+    y.to_dataset(name="y").to_zarr(tmp_path / "in", consolidated=False)
+    design = xr.DataArray(DESIGN, dims=("time", "term")).assign_coords(time=np.arange(P) + 1)
+    design.to_dataset(name="x").to_zarr(tmp_path / "design", consolidated=False)
+    with pytest.raises(ValueError, match="coordinates time that stand beside y and design differ"):
+        dasksolve.regress_zarr(tmp_path / "in/y", tmp_path / "design/x", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# Going on
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_job_that_stopped_goes_on_to_the_same_bytes(stack: Callable[..., Stack]) -> None:
+    stored = stack(chunks=(P, 3, 20))
+
+    def stop(report: Report) -> None:
+        if report.blocks_done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dasksolve.regress_zarr(stored.path, DESIGN, stored.out, progress=stop, workers=1)
+    report = dasksolve.regress_zarr(stored.path, DESIGN, stored.out, resume=True)
+    assert 2 <= report.blocks_resumed < report.blocks == 4
+    resumed = files(stored.out)
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out, overwrite=True)
+    assert files(stored.out) == resumed
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_chunk_without_checksum_is_known_again(stack: Callable[..., Stack]) -> None:
+    stored = stack(chunks=(P, 6, 20))
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out, compressors=())
+    chunk = stored.out / "stderr/c/0/0/0"
+    content = bytearray(chunk.read_bytes())
+    content[100] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(BlockErrors, match="stderr of 1 series is not what it is computed to be"):
+        check_zarr(stored.path, DESIGN, stored.out)
+    report = dasksolve.regress_zarr(stored.path, DESIGN, stored.out, resume=True)
+    assert (report.blocks, report.blocks_resumed) == (2, 1)
+    assert_same(stored.found, dasksolve.regress(stored.y, DESIGN))
+
+
+CHANGES = [
+    pytest.param({"ridge": 1.0}, r"options\.ridge was \[0\.0, 0\.0, 0\.0\], is now", id="ridge"),
+    pytest.param({"weights": np.ones(P) / 2}, r"weights\.digest was", id="weights"),
+    pytest.param({"design": DESIGN * 2}, r"design\.digest was", id="design"),
+    pytest.param({"covariance": True}, r"options\.covariance was False, is now True", id="fields"),
+    pytest.param({"min_count": 9}, r"options\.min_count was 3, is now 9", id="min_count"),
+]
+
+
+@pytest.mark.parametrize(("change", "named"), CHANGES)
+def test_another_fit_is_not_gone_on_with(
+    stack: Callable[..., Stack], change: dict[str, Any], named: str
+) -> None:
+    stored = stack()
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    before = files(stored.out)
+    design = change.pop("design", DESIGN)
+    with pytest.raises(ValueError, match=named):
+        dasksolve.regress_zarr(stored.path, design, stored.out, resume=True, **change)
+    assert files(stored.out) == before
+    assert dasksolve.regress_zarr(stored.path, DESIGN.tolist(), stored.out, resume=True).blocks
+
+
+def test_what_solves_systems_is_no_regression(stack: Callable[..., Stack], tmp_path: Path) -> None:
+    stored = stack()
+    for name, values in (("a", np.eye(2)[None]), ("b", np.ones((1, 2)))):
+        zarr.create_array(tmp_path / name, data=values)
+    dasksolve.solve_zarr(tmp_path / "a", tmp_path / "b", stored.out)
+    with pytest.raises(ValueError, match="holds solutions of systems, not regressions"):
+        dasksolve.regress_zarr(stored.path, DESIGN, stored.out, resume=True)
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out, overwrite=True)
+    assert not (stored.out / "x").exists()
+    with pytest.raises(ValueError, match="holds regressions, not solutions of systems"):
+        dasksolve.solve_zarr(tmp_path / "a", tmp_path / "b", stored.out, resume=True)
+
+
+# What cannot be read
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_chunk_that_is_not_there_is_named(stack: Callable[..., Stack]) -> None:
+    stored = stack(chunks=(10, 6, 20), fill_value=np.nan)
+    (stored.path / "c/2/1/0").unlink()
+    with pytest.raises(BlockErrors, match=r"chunk c/2/1/0 of y .* is not stored") as failed:
+        dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    assert failed.value.report.blocks_done == 1
+    report = dasksolve.regress_zarr(stored.path, DESIGN, stored.out, resume=True, strict=False)
+    assert (report.chunks_missing, report.blocks_resumed) == (1, 1)
+    y = stored.y.copy()
+    y[20:30, 6:] = np.nan
+    assert_same(stored.found, dasksolve.regress(y, DESIGN))
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_damaged_chunk_fails_its_own_block_alone(stack: Callable[..., Stack]) -> None:
+    stored = stack(chunks=(10, 6, 20))
+    chunk = stored.path / "c/3/0/0"
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:30])
+    with pytest.raises(BlockErrors, match=r"cannot read chunk c/3/0/0 of y"):
+        dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    assert (stored.found.status[:6] == Status.PENDING).all()
+    chunk.write_bytes(content)
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out, resume=True)
+    assert_same(stored.found, dasksolve.regress(stored.y, DESIGN))
+
+
+@pytest.mark.parametrize("name", ["coef", "stderr", "rss", "count", "rcond", "status"])
+def test_one_bit_that_changed_is_found(stack: Callable[..., Stack], name: str) -> None:
+    stored = stack()
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    array = zarr.open_array(stored.out / name)
+    values = array[...]
+    values.view(f"u{values.itemsize}")[..., 5, 7] ^= 1
+    array[...] = values
+    with pytest.raises(BlockErrors, match=f"{name} of 1 series is not what it is computed to be"):
+        check_zarr(stored.path, DESIGN, stored.out)
+
+
+def test_what_another_arithmetic_wrote_is_compared_within_bounds(
+    stack: Callable[..., Stack],
+) -> None:
+    stored = stack()
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    group = zarr.open_group(stored.out)
+    record = json.loads(group.attrs["dasksolve"])
+    group.attrs["dasksolve"] = json.dumps({**record, "arithmetic": "0"})
+    coef = zarr.open_array(stored.out / "coef")
+    coef[...] *= 1 + 1e-9
+    with pytest.warns(UserWarning, match="within bounds"):
+        check_zarr(stored.path, DESIGN, stored.out)
+    coef[1, 5, 7] *= 1.1
+    with (
+        pytest.warns(UserWarning, match="within bounds"),
+        pytest.raises(BlockErrors, match=r"coef of 1 series .* the first at \(5, 7\)"),
+    ):
+        check_zarr(stored.path, DESIGN, stored.out)
+
+
+REFUSED = [
+    pytest.param({"design": DESIGN[:-1]}, "y has 40 observations along axis 0, and design 39"),
+    pytest.param({"design": "nowhere.zarr"}, "design: there is no zarr array at"),
+    pytest.param({"design": "nowhere.npy"}, "design: there is no file nowhere.npy"),
+    pytest.param({"weights": np.ones(SHAPE)}, "must be stored in zarr, as y is"),
+    pytest.param({"weights": -np.ones(P)}, "weights must not be negative"),
+    pytest.param({"on_deficient": "raise"}, "on_deficient='raise' is not one of"),
+    pytest.param({"axis": 3}, "axis=3 is not an axis of y"),
+    pytest.param({"on_singular": "nan"}, r"regress_zarr\(\) has no keyword 'on_singular'"),
+    pytest.param({"covariance": "no"}, "covariance='no' must be True or False"),
+]
+
+
+@pytest.mark.parametrize(("how", "text"), REFUSED)
+def test_what_cannot_be_is_refused_before_anything_is_created(
+    stack: Callable[..., Stack], how: dict[str, Any], text: str
+) -> None:
+    stored = stack()
+    design = how.pop("design", DESIGN)
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=text):
+        dasksolve.regress_zarr(stored.path, design, stored.out, **how)
+    assert not stored.out.exists()
+
+
+# Memory and machines
+
+
+def test_the_plan_says_how_often_chunks_are_read(tmp_path: Path) -> None:
+    y = zarr.create_array(
+        tmp_path / "y", shape=(P, 2000, 1000), chunks=(1, 2000, 1000), dtype="f4", fill_value=0
+    )
+    y[:, 0] = 1
+    with pytest.warns(PerformanceWarning, match=r"chunks of \(1, 2000, 1000\), .* read \d+ times"):
+        report = dasksolve.regress_zarr(
+            tmp_path / "y", DESIGN, tmp_path / "out", memory_limit="300MiB", workers=1
+        )
+    assert report.peak_memory < 300 << 20
+    assert report.counts[Status.OK] == 2_000_000
+
+
+def test_on_two_processes(
+    stack: Callable[..., Stack], two_processes: Client, many_blocks: None
+) -> None:
+    stored = stack(chunks=(10, 3, 20))
+    report = dasksolve.regress_zarr(stored.path, DESIGN, stored.out, client=two_processes)
+    assert_same(stored.found, dasksolve.regress(stored.y, DESIGN))
+    assert (report.blocks, report.flagged) == (4, (0, 21, 42))
+
+
+def test_the_page(stack: Callable[..., Stack]) -> None:
+    stored = stack()
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    html = page(stored.out)
+    for words in ("40 observations, 3 coefficients, float64", "Flagged series", "237"):
+        assert words in html
