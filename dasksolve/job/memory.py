@@ -24,14 +24,14 @@ class _Hierarchy(NamedTuple):
     folders: tuple[str, ...]
     limits: tuple[str, ...]
     use: str
-    given_back: str
-    """Of memory.stat: file pages that the kernel drops before a limit hurts."""
+    of_tree: str
+    """What a number of memory.stat is called that counts the cgroups below, too."""
 
 
-_V2 = _Hierarchy(("", "unified"), ("memory.max", "memory.high"), "memory.current", "inactive_file")
-_V1 = _Hierarchy(
-    ("memory",), ("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"
-)
+_V2 = _Hierarchy(("", "unified"), ("memory.max", "memory.high"), "memory.current", "")
+_V1 = _Hierarchy(("memory",), ("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_")
+_CACHE = ("inactive_file", "active_file")
+"""Of memory.stat: pages of files, which the kernel drops before a limit hurts."""
 
 
 def resident() -> int:
@@ -90,7 +90,7 @@ def _given_back(cgroup: Path, hierarchy: _Hierarchy) -> int:
     """Bytes of the page cache that count as used, but are there for the asking."""
     with suppress(OSError, ValueError):
         fields = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        return int(fields.get(hierarchy.given_back, 0))
+        return sum(int(fields.get(hierarchy.of_tree + name, 0)) for name in _CACHE)
     return 0
 
 

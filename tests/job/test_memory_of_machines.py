@@ -14,12 +14,12 @@ FULL_OF_FILES = {
     "memory.max": f"{GIB}\n",
     "memory.high": "max\n",
     "memory.current": f"{GIB - 4 * MIB}\n",
-    "memory.stat": f"anon {100 * MIB}\ninactive_file {800 * MIB}\nactive_file {20 * MIB}\n",
+    "memory.stat": f"anon {100 * MIB}\ninactive_file {500 * MIB}\nactive_file {300 * MIB}\n",
 }
 FULL_OF_FILES_V1 = {
     "memory.limit_in_bytes": f"{GIB}\n",
     "memory.usage_in_bytes": f"{GIB - 4 * MIB}\n",
-    "memory.stat": f"inactive_file 1\ntotal_inactive_file {800 * MIB}\n",
+    "memory.stat": f"inactive_file 1\ntotal_inactive_file {600 * MIB}\ntotal_active_file {200 * MIB}\n",
 }
 ROOT_V1 = {"memory.limit_in_bytes": "9223372036854771712\n", "memory.usage_in_bytes": "5\n"}
 V1_LINES = "5:cpu,cpuacct:/other\n4:memory:/slurm/job_7/step_0\n0::/\n"
