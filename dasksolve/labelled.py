@@ -438,7 +438,7 @@ def _apply(
     )
     x, *others = found if numbers else (found,)
     for array in (x, *others):
-        array.attrs = {}
+        array.attrs, array.name = {}, a.name if a.name == b.name else None
     x.attrs = dict(b.attrs) if keep_attrs else {}
     order = [col if dim == row else dim for dim in b.dims]
     x = x.transpose(*(dim for dim in x.dims if dim not in order), *order)

@@ -68,6 +68,12 @@ def test_attributes_of_b_are_kept_if_asked_for():
     assert labelled.solve(a, b, keep_attrs=True).attrs == {"units": "K"}
 
 
+@pytest.mark.parametrize(("name", "kept"), [("b", None), ("a", "a")])
+def test_a_name_is_kept_where_both_have_it_as_xarray_keeps_it(name, kept):
+    a = xr.DataArray(2 * np.eye(2), dims=("row", "col"), name="a")
+    assert labelled.solve(a, xr.DataArray([2.0, 4.0], dims="row", name=name)).name == kept
+
+
 def test_options_are_passed_on():
     a, b = pixels(time=2, pixel=6, row=3)
     a = a.copy()
