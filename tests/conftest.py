@@ -1,5 +1,6 @@
 """What several test files start from: batches in zarr, and a cluster."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,17 @@ from dask._task_spec import Task
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 from stored import Stored
+
+_LEFT_OUT = re.compile(r"\b(float32|complex128)\b")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave two dtypes of the four to the slow tests: each has kernels of its own to compile."""
+    compiling = [Path(__file__).with_name(wing) for wing in ("batch", "kernels")]
+    for item in items:
+        if {*compiling} & {*item.path.parents} and _LEFT_OUT.search(item.name):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
