@@ -19,7 +19,7 @@ FULL_OF_FILES = {
 FULL_OF_FILES_V1 = {
     "memory.limit_in_bytes": f"{GIB}\n",
     "memory.usage_in_bytes": f"{GIB - 4 * MIB}\n",
-    "memory.stat": f"inactive_file 1\ntotal_inactive_file {600 * MIB}\ntotal_active_file {200 * MIB}\n",
+    "memory.stat": f"active_file 1\ntotal_inactive_file {8 * MIB}\ntotal_active_file {792 * MIB}\n",
 }
 ROOT_V1 = {"memory.limit_in_bytes": "9223372036854771712\n", "memory.usage_in_bytes": "5\n"}
 V1_LINES = "5:cpu,cpuacct:/other\n4:memory:/slurm/job_7/step_0\n0::/\n"
