@@ -19,11 +19,11 @@ Progress = Callable[[Report], None]
 
 
 class Run:
-    """One run of a job: how many systems were done after how many seconds."""
+    """One run of a job: how many systems were done after how many seconds, and the waiting."""
 
     def __init__(self) -> None:
         self.started = datetime.now(UTC)
-        self.samples: list[tuple[float, int]] = []
+        self.samples: list[tuple[float, int, float]] = []
         self.seen, self.every = 0, 1
         self.last: Report | None = None
 
@@ -40,10 +40,12 @@ class Run:
         """What is kept of it."""
         assert self.last is not None
         end = _sample(self.last)
+        samples = [*self.samples, end] if self.samples[-1:] != [end] else self.samples
         return {
             "started": self.started.isoformat(timespec="seconds"),
             "seconds": round(self.last.seconds, 3),
-            "samples": [*self.samples, end] if self.samples[-1:] != [end] else self.samples,
+            "samples": [sample[:2] for sample in samples],
+            "waited": [sample[2] for sample in samples],
             "bytes_read": self.last.bytes_read,
             "bytes_written": self.last.bytes_written,
             "blocks_resumed": self.last.blocks_resumed,
@@ -51,8 +53,10 @@ class Run:
         }
 
 
-def _sample(report: Report) -> tuple[float, int]:
-    return round(report.seconds, 3), report.solved
+def _sample(report: Report) -> tuple[float, int, float]:
+    """Seconds, systems that are solved, and seconds that a thread had nothing to solve."""
+    waited = report.seconds_waiting / report.threads
+    return round(report.seconds, 3), report.solved, round(waited, 3)
 
 
 @contextmanager
@@ -109,11 +113,14 @@ def _odd(run: Any) -> str | None:
     if not isinstance(run.get("started"), str):
         return "started"
     samples = run.get("samples")
-    pairs = isinstance(samples, list) and all(
+    if not isinstance(samples, list) or not all(
         isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in samples
-    )
-    if not pairs:
+    ):
         return "samples"
+    waited = run.get("waited", [0] * len(samples))  # which older versions did not keep
+    whole = isinstance(waited, list) and len(waited) == len(samples)
+    if not whole or not all(map(_is_number, waited)):
+        return "waited"
     counts = ("seconds", *(name for name in _COUNTS if name in run))
     return next((name for name in counts if not _is_number(run.get(name))), None)
 

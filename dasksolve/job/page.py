@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from dask.utils import format_bytes
+from numpy.typing import NDArray
 
 from dasksolve.job.report import table
 from dasksolve.job.survey import DECADES, Histogram, Survey, survey
@@ -69,8 +70,8 @@ def page(out: Location) -> str:
     -------
     str
         The page: the job's summary, histograms of rcond and backward error where the job wrote
-        them, a map of what is flagged, and the throughput over time. Arrays are read one block at
-        a time; answers are not read.
+        them, a map of what is flagged, and over time the throughput and how long threads waited
+        for storage. Arrays are read one block at a time; answers are not read.
 
     Raises
     ------
@@ -267,7 +268,7 @@ def _shares(shades: list[list[tuple[str, float]]]) -> str:
 
 
 def _throughput(found: Survey) -> str:
-    """Systems a second over time, of the last run that solved some."""
+    """Systems a second over time, of the last run that solved some, and how long it waited."""
     for run in reversed(found.runs):
         samples = np.array([(0, 0), *run["samples"]], float)
         seconds, done = samples[:, 0], samples[:, 1]
@@ -280,19 +281,41 @@ def _throughput(found: Survey) -> str:
     edges = np.linspace(0, seconds[-1], min(INTERVALS, len(samples)) + 1)
     rates = np.diff(np.interp(edges, seconds, done)) / np.diff(edges)
     top, height = 1.05 * rates.max(), HEIGHT - TOP - BOTTOM
-    steps = np.repeat(edges, 2)[1:-1] / edges[-1]
-    points = " ".join(
-        f"{LEFT + s * (WIDTH - LEFT - RIGHT):.1f},{TOP + height * (1 - r / top):.1f}"
-        for s, r in zip(steps, np.repeat(rates, 2), strict=True)
-    )
-    line = f'<polyline points="{points}" fill="none" stroke="{LINE}" stroke-width="2"/>'
+    line = _steps(edges, rates / top, height)
     text = f"<p>{_short((done[-1] - done[0]) / seconds[-1])} {found.unit} a second on average</p>"
     axes = _levels(_rounds(top), f"{found.unit} / s", height) + _ticks(
         _rounds(edges[-1]), "seconds", height
     )
-    return text + _svg(
-        f"{found.unit.capitalize()} solved a second over time", axes + line + _frame(height), HEIGHT
+    label = f"{found.unit.capitalize()} solved a second over time"
+    return text + _svg(label, axes + line + _frame(height), HEIGHT) + _waiting(run, edges)
+
+
+def _waiting(run: dict[str, Any], edges: NDArray[Any]) -> str:
+    """How much of its time a thread that solves had nothing to solve."""
+    if "waited" not in run:  # by an older version
+        return ""
+    seconds = np.array([0, *(sample[0] for sample in run["samples"])])
+    # What was solved, and first compiled, is known once a block is done: waiting was never more.
+    waited = np.minimum.accumulate([0, *run["waited"]][::-1])[::-1]
+    shares = np.clip(np.diff(np.interp(edges, seconds, waited)) / np.diff(edges), 0, 1)
+    text = f"<p>{waited[-1] / edges[-1]:.0%} of the time a thread had nothing to solve: it read, "
+    text += "wrote, or waited for storage</p>"
+    height = 80
+    levels: Ticks = [(0, "0"), (0.5, "50 %"), (1, "100 %")]
+    axes = _levels(levels, "waiting", height) + _ticks(_rounds(edges[-1]), "seconds", height)
+    label = "Share of the time that threads waited"
+    drawn = axes + _steps(edges, shares, height) + _frame(height)
+    return text + _svg(label, drawn, TOP + height + BOTTOM)
+
+
+def _steps(edges: NDArray[Any], shares: NDArray[Any], height: float) -> str:
+    """A line of steps between these moments, at these shares of the height."""
+    moments = np.repeat(edges, 2)[1:-1] / edges[-1]
+    points = " ".join(
+        f"{LEFT + m * (WIDTH - LEFT - RIGHT):.1f},{TOP + height * (1 - s):.1f}"
+        for m, s in zip(moments, np.repeat(shares, 2), strict=True)
     )
+    return f'<polyline points="{points}" fill="none" stroke="{LINE}" stroke-width="2"/>'
 
 
 def _histogram(histogram: Histogram, name: str, found: Survey) -> str:

@@ -52,6 +52,8 @@ class Report:
         Requests for a stored chunk of a or b, or a shard of one.
     chunks_written : int
         Requests to store a chunk: one of each array of the output for a block.
+    threads : int
+        Threads that solve, in all processes.
     seconds_waiting : float
         How long the threads that solve had nothing to solve, all together: most often they waited
         for storage.
@@ -79,6 +81,7 @@ class Report:
     bytes_needed: int = 0
     chunks_read: int = 0
     chunks_written: int = 0
+    threads: int = 1
     seconds_waiting: float = 0.0
     worst_rcond: float = math.nan
     worst_backward_error: float = math.nan
@@ -95,6 +98,11 @@ class Report:
         return self.bytes_read / self.bytes_needed if self.bytes_needed else 1.0
 
     @property
+    def requests(self) -> dict[str, int]:
+        """Requests for chunks, by kind: get and put; of a shard, zarr may get several parts."""
+        return {"get": self.chunks_read, "put": self.chunks_written}
+
+    @property
     def solved(self) -> int:
         """How many systems have a status other than PENDING."""
         return self.systems - self.counts[Status.PENDING]
@@ -109,6 +117,7 @@ class Report:
         values["flagged"] = self._places(self.flagged)
         values["flagged_count"] = self.flagged_count
         values["read_amplification"] = self.read_amplification
+        values["requests"] = self.requests
         for name in ("worst_rcond", "worst_backward_error"):
             if math.isnan(values[name]):
                 values[name] = None
@@ -149,7 +158,7 @@ class Report:
             rows.append(("worst backward error", f"{self.worst_backward_error:.2g}"))
         requests = []
         if self.chunks_read:
-            waited = f"{self.seconds_waiting:.1f} s, all threads together"
+            waited = f"{self.seconds_waiting:.1f} s, all {self.threads} threads together"
             requests = [
                 ("requests", f"{self.chunks_read:,} chunks read, {self.chunks_written:,} written"),
                 ("not solving", f"{waited}: they waited for storage, most often"),

@@ -153,6 +153,7 @@ class Tally:
             chunks_read=self.chunks_read,
             chunks_written=self.chunks_written,
             seconds=seconds,
+            threads=self.threads,
             seconds_waiting=max(0.0, self.threads * seconds - self.solving),
             peak_memory=self.memory,
             worst_rcond=float(self.worst_rcond),

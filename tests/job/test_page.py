@@ -23,6 +23,7 @@ from dasksolve.job.page import (
     TOP,
     WIDTH,
     _rounds,
+    _waiting,
     page,
 )
 from dasksolve.job.survey import survey
@@ -60,6 +61,7 @@ def test_every_drawing_is_one_that_says_what_it_is(solved):
     assert [label.split(":")[0] for label in labels] == [
         "Map of the flagged systems",
         "Systems solved a second over time",
+        "Share of the time that threads waited",
         "Histogram of rcond",
         "Histogram of backward error",
     ]
@@ -185,6 +187,17 @@ def test_the_runs_are_kept_and_bounded(batch, many_blocks):
     assert max(np.diff([seconds for seconds, _ in samples])) == 32
 
 
+def test_how_long_threads_waited_is_drawn():
+    run = {"samples": [[1, 5], [2, 10], [4, 20]], "waited": [0.5, 1.5, 1.5]}
+    drawn = _waiting(run, np.array([0.0, 2.0, 4.0]))
+    left, middle, right = LEFT, (LEFT + WIDTH - RIGHT) / 2, WIDTH - RIGHT
+    corners = [(left, 0.75), (middle, 0.75), (middle, 0), (right, 0)]  # 1.5 s of 2, then none
+    points = " ".join(f"{x:.1f},{TOP + 80 * (1 - share):.1f}" for x, share in corners)
+    assert f'points="{points}"' in drawn
+    assert "38% of the time" in drawn
+    assert _waiting({"samples": run["samples"]}, np.array([0.0, 4.0])) == ""
+
+
 def test_a_cluster_keeps_its_run_too(batch, two_processes):
     dasksolve.solve_zarr(batch.a_path, batch.b_path, batch.out, client=two_processes)
     group = zarr.open_group(batch.out, mode="r")
@@ -284,6 +297,6 @@ def test_a_browser_shows_it_on_a_desk_and_on_a_phone(solved, tmp_path):
             seen = look_at(address, path.as_uri(), width, [drawn, too_wide, text, touching])
             assert seen["complaints"] == []
             assert seen["urls"] == [path.as_uri()]
-            assert seen["answers"][:2] == [4, False]
+            assert seen["answers"][:2] == [5, False]
             assert seen["answers"][2] > 10  # pixels
             assert seen["answers"][3] == []
