@@ -35,6 +35,8 @@ LOOK_EVERY = 1.0
 """Seconds after which who writes looks again whether it still may."""
 CONNECTIONS = 128
 """Requests to S3 that may be on their way at once: two for each of the blocks in hand."""
+RETRIES = 7
+"""How often a request to S3 is repeated, after up to 1, 2, 4, … s: it may be busy for so long."""
 _CUT_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/([^/].*)")
 PARTS = ("c", "sums")
 """The folders of an array of ours: chunks, and checksums where chunks have none."""
@@ -196,8 +198,12 @@ def _remote(url: str, read_only: bool = False) -> FsspecStore:
         given = fsspec.config.conf.get("s3", {})
         # botocore's ten connections would be the limit, and s3fs would ask for the size of a chunk
         # first, to fetch parts of it at once: it is the chunks that are.
-        connections = {"max_pool_connections": CONNECTIONS, **given.get("config_kwargs", {})}
-        options |= {"max_concurrency": 1, **given, "config_kwargs": connections}
+        wanted = {
+            "max_pool_connections": CONNECTIONS,
+            "retries": {"mode": "legacy", "max_attempts": RETRIES},
+            **given.get("config_kwargs", {}),
+        }
+        options |= {"max_concurrency": 1, **given, "config_kwargs": wanted}
     return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
 
 

@@ -19,6 +19,7 @@ import zarr
 from distributed import Client, LocalCluster
 from families import same_bits
 from moto.server import DomainDispatcherApplication, create_backend_app
+from proxy import Proxy
 from stored import Stored
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
@@ -96,6 +97,26 @@ def bucket(s3: Server, batch: Stored) -> Stored:
     group.create_array("b", data=batch.b, chunks=(100, 5))
     data = f"{BUCKET}/data.zarr"
     return Stored(batch.a, batch.b, f"{data}/a", f"{data}/b", f"{BUCKET}/out.zarr")
+
+
+@pytest.fixture
+def proxy(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What stands between a job and the server."""
+    with Proxy(s3.url) as started:
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": started.url})
+        yield started
+
+
+@pytest.fixture
+def many(s3: Server, many_blocks: None) -> Stored:
+    """A batch of a hundred blocks, in S3."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((200, 3, 3)), rng.standard_normal((200, 3))
+    group = zarr.create_group(f"{BUCKET}/data.zarr")
+    group.create_array("a", data=a, chunks=(2, 3, 3))
+    group.create_array("b", data=b, chunks=(2, 3))
+    data = f"{BUCKET}/data.zarr"
+    return Stored(a, b, f"{data}/a", f"{data}/b", f"{BUCKET}/out.zarr")
 
 
 def test_a_job(bucket: Stored) -> None:
@@ -201,6 +222,65 @@ def test_a_server_that_goes_on_failing_is_no_missing_chunk(
     s3.fail("", 0, 0)
     assert solve_zarr(bucket.a_path, bucket.b_path, bucket.out, resume=True).blocks_resumed == 9
     assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", [503, 429])
+def test_a_server_that_is_busy_for_ten_seconds_slows_a_job_down(
+    many: Stored, proxy: Proxy, answer: int
+) -> None:
+    def busy(report: Report) -> None:
+        if report.blocks_done == 2:
+            proxy.refuse(answer, 10.0)
+
+    report = solve_zarr(many.a_path, many.b_path, many.out, progress=busy)
+    assert proxy.refused > 0
+    assert report.blocks_done == report.blocks == 100
+    assert report.seconds > 10
+    assert same_bits(many.x, dasksolve.solve(many.a, many.b))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "request_",
+    ["GET /systems/data.zarr/a/c/7", "PUT /systems/out.zarr/x/c/7", "HEAD /systems/out.zarr/"],
+)
+def test_a_request_that_is_never_answered_is_given_up_and_asked_again(
+    many: Stored, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, request_: str
+) -> None:
+    options = {**fsspec.config.conf["s3"], "config_kwargs": {"read_timeout": 2}}
+    monkeypatch.setitem(fsspec.config.conf, "s3", options)
+    proxy.be_silent(request_, 1)
+    report = solve_zarr(many.a_path, many.b_path, many.out)
+    assert proxy.unanswered == 0
+    assert report.blocks_done == report.blocks
+    assert same_bits(many.x, dasksolve.solve(many.a, many.b))
+
+
+HUNDRED_BLOCKS = """
+import sys, dasksolve, dasksolve.job.plan as plan
+plan._SMALL, plan._BLOCKS_A_WORKER = 0, 1 << 30
+if __name__ == "__main__":
+    dasksolve.solve_zarr(*sys.argv[1:], resume=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_job_far_away_that_is_killed_again_and_again_writes_the_same_bits(
+    many: Stored, proxy: Proxy
+) -> None:
+    proxy.latency = 0.05
+    environment = {**os.environ, "AWS_ENDPOINT_URL": proxy.url}
+    words = [sys.executable, "-c", HUNDRED_BLOCKS, many.a_path, many.b_path, many.out]
+    for requests in np.random.default_rng(0).integers(1, 300, 8):
+        came = proxy.after(int(requests))
+        process = subprocess.Popen(words, env=environment)
+        assert came.wait(60)
+        process.kill()
+        process.wait()
+    report = solve_zarr(many.a_path, many.b_path, many.out, resume=True)
+    assert 0 < report.blocks_resumed < report.blocks == 100
+    assert same_bits(many.x, dasksolve.solve(many.a, many.b))
 
 
 @pytest.mark.slow
