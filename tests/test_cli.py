@@ -340,3 +340,49 @@ def test_the_report_begins_on_a_line_of_its_own(batch: Stored) -> None:
     shown = on_a_terminal(["solve", *arguments(batch)], stdout=True)
     assert "\r\noutput " in shown
     assert "blocks" not in shown.split("\r\noutput ")[1].split("\r\n", 1)[1].split("\r\n", 1)[1]
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> list[str]:
+    """A, B and OUT of a regression: a stack of 6 by 8 series, none of them flagged."""
+    times = np.linspace(-1, 1, 20)
+    y = 1 + times[:, None, None] + np.random.default_rng(0).random((20, 6, 8))
+    zarr.create_array(tmp_path / "y.zarr", data=y, chunks=(1, 6, 8))
+    np.save(tmp_path / "design.npy", np.stack([np.ones(20), times, times**2], axis=1))
+    return [str(tmp_path / name) for name in ("y.zarr", "design.npy", "fit.zarr")]
+
+
+def test_regress_then_check_then_report(
+    stack: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["regress", *stack, "--dry-run"]) == 0
+    assert "48 series in 1 blocks of (6, 8)" in capsys.readouterr().out
+    assert main(["regress", *stack, "--json", "--ridge", "0.1", "--covariance"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["unit"], report["counts"]["OK"], report["flagged"]) == ("series", 48, [])
+    assert main(["check", *stack]) == 0
+    assert re.search(r"^series +48 in 1 blocks$", capsys.readouterr().out, re.M)
+    assert main(["report", stack[2]]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^each +20 observations, 3 coefficients, float64$", printed, re.M)
+    assert re.search(r"^y +/.*/y\.zarr$", printed, re.M)
+    assert main(["regress", *stack, "--resume"]) == 1
+    assert "options.ridge was [0.1, 0.1, 0.1], is now [0.0, 0.0, 0.0]" in capsys.readouterr().err
+    assert main(["regress", *stack, "--overwrite", "--min-count", "21", "--quiet"]) == 3
+
+
+def test_what_cannot_be_fitted_is_said_in_a_line(
+    stack: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    y, design, out = stack
+    for words, text in (
+        ((y, y, out), "design must be of shape (P, N)"),
+        ((y, out, out), "design: there is no zarr array at"),
+        ((y, design, out, "--axis", "1"), "y has 6 observations along axis 1, and design 20"),
+        ((y, design, out, "--weights", "none.npy"), "weights: there is no file none.npy"),
+    ):
+        assert main(["regress", *words]) == 1
+        error = capsys.readouterr().err
+        assert text in error
+        assert error.count("\n") == 1
+    assert not Path(out).exists()

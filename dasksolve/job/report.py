@@ -127,7 +127,7 @@ class Report:
         """Where in the batch some flat indices are."""
         if len(self.batch_shape) < 2:
             return list(flat)
-        axes = np.unravel_index(flat, self.batch_shape)
+        axes = np.unravel_index(np.array(flat, np.intp), self.batch_shape)
         return list(zip(*(axis.tolist() for axis in axes), strict=True))
 
     def rows(self) -> list[tuple[str, str]]:

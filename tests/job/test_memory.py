@@ -20,7 +20,7 @@ from dasksolve.job.memory import resident
 MIB = 1 << 20
 
 _MEASURED = """
-import json, sys
+import json, os, sys
 import psutil
 import dasksolve
 from distributed import Client, LocalCluster
@@ -34,17 +34,19 @@ def peak():
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 def main(folder, out, limit, processes):
-    paths = folder + "/a", folder + "/b", out
+    series = os.path.exists(folder + "/y")
+    job = dasksolve.regress_zarr if series else dasksolve.solve_zarr
+    paths = folder + ("/y" if series else "/a"), folder + ("/design.npy" if series else "/b"), out
     if not processes:
         before = resident()
-        report = dasksolve.solve_zarr(*paths, memory_limit=limit)
+        report = job(*paths, memory_limit=limit)
         return report.to_dict(), peak() - before
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         before = client.run(resident)
-        report = dasksolve.solve_zarr(*paths, memory_limit=limit, client=client)
+        report = job(*paths, memory_limit=limit, client=client)
         after = client.run(peak)
         return report.to_dict(), max(after[name] - before[name] for name in after)
 
@@ -168,3 +170,42 @@ def test_memory_is_flat_from_the_first_block_to_the_last(tmp_path: Path) -> None
     )
     grown = held[-1] - held[999]
     assert grown < 2 * MIB, f"{grown} bytes in 2,000 blocks"
+
+
+def stack(folder: Path, chunks: tuple[int, ...], dtype: str, careful: bool) -> None:
+    """Series of 120 observations, 256 MiB of them, which compress badly."""
+    rng, (p, *image) = np.random.default_rng(0), (120, 512, 2**28 // 120 // 512 // 8)
+    y = zarr.create_array(
+        folder / "y",
+        shape=(p, *image),
+        chunks=chunks,
+        dtype=dtype,
+        attributes={"scale_factor": 1e-4, "_FillValue": -32768} if dtype == "i2" else {},
+    )
+    for start in range(0, p, 20):
+        values = 1 + rng.random((20, *image))
+        if careful and start > 0:  # all series are fitted with care, to the same observations
+            values[:, :, :] = np.nan
+        packed = np.where(np.isnan(values), -32768, np.round(1e4 * values))
+        y[start : start + 20] = packed.astype(dtype) if dtype == "i2" else values
+    times = np.linspace(-1, 1, p)
+    np.save(folder / "design.npy", np.stack([times**k for k in range(6)], axis=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize(
+    ("chunks", "dtype"),
+    [
+        pytest.param((120, 32, 64), "f8", id="series"),
+        pytest.param((1, 512, 546), "f4", id="steps"),
+        pytest.param((1, 512, 546), "i2", id="packed steps"),
+        pytest.param((20, 64, 64), "i2", id="packed, chunked every way"),
+    ],
+)
+@pytest.mark.parametrize("limit", [128, 256])
+def test_regressions_stay_under_the_limit(
+    tmp_path: Path, chunks: tuple[int, ...], dtype: str, careful: bool, limit: int
+) -> None:
+    stack(tmp_path, chunks, dtype, careful)
+    assert_under(tmp_path, tmp_path, limit * MIB)
