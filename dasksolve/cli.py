@@ -23,12 +23,12 @@ from dasksolve.batch.regression import ON_DEFICIENT
 from dasksolve.command import bench, bench_regress, demo, interrupt
 from dasksolve.command.speech import complain, say
 from dasksolve.job import page, series
+from dasksolve.job.columns import opened
 from dasksolve.job.memory import parse_size
 from dasksolve.job.prepare import prepare
 from dasksolve.job.progress import Bar, Lines, on_terminal
 from dasksolve.job.report import Report, text
 from dasksolve.job.survey import survey
-from dasksolve.job.systems import Systems
 from dasksolve.job.work import Work
 from dasksolve.storage import stores
 
@@ -459,7 +459,7 @@ def run_solve(options: argparse.Namespace) -> int:
     return _run_job(
         options,
         "solving",
-        lambda: Systems.open(options.a, options.b, Options.of(**how), options.mask_and_scale),
+        lambda: opened(options.a, options.b, Options.of(**how), options.mask_and_scale),
         partial(dasksolve.solve_zarr, options.a, options.b, options.out, **how),
     )
 

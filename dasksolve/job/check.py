@@ -9,13 +9,14 @@ import zarr
 
 from dasksolve import kernels
 from dasksolve.job import journal, series
+from dasksolve.job.columns import opened
 from dasksolve.job.memory import Gauge
 from dasksolve.job.prepare import plan_job
 from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job, result, run_job
 from dasksolve.job.schedulers import choose
-from dasksolve.job.systems import Systems, options_of
+from dasksolve.job.systems import options_of
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Work
 from dasksolve.storage import buffers, stores
@@ -130,7 +131,7 @@ def _work(
         return series.reopened(a, b, weights, record, location, mask_and_scale)
     if weights is not None:
         raise ValueError(f"{location} holds solutions of systems, which have no weights")
-    return Systems.open(a, b, options_of(record, location), mask_and_scale)
+    return opened(a, b, options_of(record, location), mask_and_scale)
 
 
 def check_block(job: Job, number: int) -> BlockResult:

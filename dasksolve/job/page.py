@@ -153,6 +153,8 @@ def _each(found: Survey) -> str:
         sizes = design.get("shape") if isinstance(design, dict) else None
         observations, n = sizes if isinstance(sizes, list) and len(sizes) == 2 else ("?", "?")
         return f"{observations} observations, {n} coefficient{'s' if n != 1 else ''}"
+    if found.job.get("batch"):
+        return f"order {found.shape[0]}, one matrix for all"
     core = found.shape[len(found.batch_shape) :]
     k = core[1] if len(core) > 1 else 1
     return f"order {core[0]}, {k} right-hand side{'s' if k > 1 else ''}"

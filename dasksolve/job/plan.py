@@ -41,8 +41,6 @@ class Needs:
     """Bytes to work with, whatever the size of a block."""
     unit: str = "systems"
     """What the batch consists of."""
-    advice: str = ""
-    """What to do where one block does not fit; else to store smaller chunks."""
 
     @property
     def systems(self) -> int:
@@ -304,15 +302,11 @@ def _too_small(
     if memory_limit < base:
         return start + f"a job needs {format_bytes(base)}, whatever its chunks"
     sizes = ", ".join(f"{format_bytes(layout.chunk_bytes)} of {name}" for name, layout in inputs)
-    start += (
+    return start + (
         f"a block of one stored chunk ({sizes}) needs "
         f"{format_bytes(each)}, {workers} at a time, and the job itself "
         f"{format_bytes(base)}, its kernel included: {format_bytes(need)} in all. "
-        "Raise the limit, or "
-    )
-    return start + (
-        needs.advice
-        or f"store {name} in smaller chunks: "
+        f"Raise the limit, or store {name} in smaller chunks: "
         f'dask.array.from_zarr("{large.location}").rechunk({large.stored(smaller)}).to_zarr(…), '
         "which leaves out chunks of zeros (strict=False)"
     )

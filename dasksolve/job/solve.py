@@ -5,19 +5,21 @@ from typing import Any, Never
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from dasksolve.batch import eager
 from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.errors import SingularSystemError, flat_indices
 from dasksolve.job.carry import carry_out, do_block
+from dasksolve.job.columns import opened
 from dasksolve.job.memory import Gauge
 from dasksolve.job.prepare import prepare
 from dasksolve.job.progress import Progress, watcher
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job
-from dasksolve.job.systems import Systems
 from dasksolve.job.tally import BlockResult
 from dasksolve.status import Status
+from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
 
 
@@ -54,7 +56,9 @@ def solve_zarr(
         Chunks along the batch alone are read once; where the systems themselves are chunked, the
         plan says how often a byte is read.
     b : str, pathlib.Path or zarr.Array of shape (N,), (..., N) or (..., N, K)
-        Right-hand sides; which of them is told by the number of dimensions, as in `solve`.
+        Right-hand sides; which of them is told by the number of dimensions, as in `solve`. The
+        columns of (N, K) for one matrix (N, N) are a batch of K systems, each with its status,
+        solved in chunks of columns.
     out : str, pathlib.Path, zarr.Group or zarr.abc.store.Store
         Path, URL or store of the zarr group to create (a session of icechunk is yours to commit).
         It holds ``x``, ``status`` (`Status` of every
@@ -150,7 +154,7 @@ def solve_zarr(
     token = uuid.uuid4().hex[:8]
     Gauge(token)
     prepared = prepare(
-        lambda: Systems.open(a, b, options, mask_and_scale),
+        lambda: opened(a, b, options, mask_and_scale),
         out,
         memory_limit=memory_limit,
         workers=workers,
@@ -177,6 +181,14 @@ def solve_block(job: Job, number: int) -> BlockResult:
     return do_block(job, number)
 
 
+def _is_lost(job: Job, block: Block) -> NDArray[np.bool_]:
+    """Where no number of x is known."""
+    field = next(field for field in job.work.fields if field.name == "x")
+    axes = field.among([None] * len(block), [True] * len(field.core))
+    x = np.asarray(job.arrays["x"][field.region(block)])
+    return np.isnan(x).all(axis=tuple(i for i, own in enumerate(axes) if own))
+
+
 def _raise_singular(job: Job, report: Report, rcond: float | None) -> None:
     """Raise for the whole batch, from what was written."""
     suspects = [Status.SINGULAR, Status.NOT_POSITIVE_DEFINITE]
@@ -191,8 +203,7 @@ def _raise_singular(job: Job, report: Report, rcond: float | None) -> None:
         failed = eager.is_singular(status)
         poor = status == Status.ILL_CONDITIONED
         if rcond is not None and poor.any():  # below rcond, and not eps alone
-            core = tuple(range(status.ndim, job.arrays["x"].ndim))
-            failed |= poor & np.isnan(np.asarray(job.arrays["x"][place])).all(axis=core)
+            failed |= poor & _is_lost(job, block)
         inside = np.flatnonzero(failed)
         origin = tuple(start for start, _ in block)
         indices = flat_indices(inside, status.shape, origin, job.plan.batch_shape)

@@ -129,14 +129,7 @@ class Systems(Work):
 def needs(problem: Problem, a: Layout, b: Layout) -> Needs:
     """What blocks of a problem take."""
     x = problem.n * problem.k * problem.dtype.itemsize
-    advice = ""
-    if problem.systems == 1 and problem.k > problem.n:
-        k, n = problem.k, problem.n
-        advice = (
-            f"store the {k:,} right-hand sides of the one matrix as vectors, b.T of shape ({k}, "
-            f"{n}) chunked along the first axis, and a[None] of shape (1, {n}, {n}) beside them"
-        )
-    return Needs(problem.batch_shape, (a, b), ("a", "b"), x, _BESIDE_X, advice=advice)
+    return Needs(problem.batch_shape, (a, b), ("a", "b"), x, _BESIDE_X)
 
 
 def _stated(options: Options) -> dict[str, Any]:

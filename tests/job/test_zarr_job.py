@@ -587,16 +587,6 @@ def test_a_bad_chunk_stops_its_own_block_only(batch: Stored, tmp_path: Path, fau
     assert same_bits(batch.x, expected)
 
 
-def test_right_hand_sides_of_one_matrix_are_stored_as_vectors(store):
-    a, b = 2 * np.eye(3), np.ones((3, 400_000))
-    wide = store(a, b, b_chunks=(3, 100_000))
-    advice = (
-        r"store the 400,000 .* b\.T of shape \(400000, 3\) .*, and a\[None\] of shape \(1, 3, 3\)"
-    )
-    with pytest.raises(ValueError, match=advice):
-        dasksolve.solve_zarr(*wide[2:], memory_limit="80MiB")
-
-
 def test_one_matrix_is_solved_with_chunked_vectors(store):
     data = store(2 * np.eye(3)[None], np.ones((5000, 3)), b_chunks=(500, 3))
     report = dasksolve.solve_zarr(*data[2:])

@@ -1,0 +1,114 @@
+"""`Columns`: one matrix for many right-hand sides, each of which is a system to a zarr job."""
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve.batch import eager
+from dasksolve.batch.options import Options
+from dasksolve.batch.problem import Problem, describe
+from dasksolve.job import coordinates
+from dasksolve.job.compare import DIAGNOSTICS, compared
+from dasksolve.job.plan import Needs
+from dasksolve.job.systems import Systems, needs
+from dasksolve.job.work import Compared, Done, Field, Turn
+from dasksolve.solution import Solution
+from dasksolve.status import Status
+from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.layout import Block
+
+_PIECE = 1 << 18
+"""Bytes of right-hand sides for which a matrix is eliminated once: they stay in the cache."""
+
+
+def opened(a: Any, b: Any, options: Options, mask_and_scale: bool = True) -> Systems:
+    """Open both inputs: a batch of systems, or one matrix whose right-hand sides are a batch."""
+    systems = Systems.open(a, b, options, mask_and_scale)
+    return systems if systems.batch_shape or systems.problem.vectors else Columns.of(systems)
+
+
+@dataclass(frozen=True)
+class Columns(Systems):
+    """One matrix (N, N) and the columns of b (N, K), as a batch of K systems that share it."""
+
+    @classmethod
+    def of(cls, systems: Systems) -> "Columns":
+        """One system with a matrix of right-hand sides, seen so."""
+        n, k = systems.problem.n, systems.problem.k
+        dtype, b = systems.problem.dtype, systems.b.with_axis(0)
+        problem = describe((1, n, n), dtype, (k, n), dtype)
+        found = coordinates.find((b,), systems.names[1:], (k,))
+        return cls(problem, systems.a, b, systems.options, systems.names, found)
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The array x, as b is, and of each column what else is asked for."""
+        of_vectors = super().fields
+        column = self.names[1:]
+        x, *others = (replace(field, names=column) for field in of_vectors)
+        return (replace(x, names=self.names, at=0), *others)
+
+    @property
+    def needs(self) -> Needs:
+        """What blocks of columns take."""
+        return needs(self.problem, self.a.layout, self.b.layout)
+
+    def identity(self) -> dict[str, Any]:
+        """What is solved, and that its columns are the batch."""
+        return {**super().identity(), "batch": {"of": "columns of b"}}
+
+    def done(self, block: Block, strict: bool, space: Workspace, turn: Turn) -> Done:
+        """Read a block of columns and solve them."""
+        (a, b), missing = self.read(block, strict, space)
+        with turn:
+            began = time.perf_counter()
+            x, status, *numbers = _solved(a, b.T, self.options)
+            seconds = time.perf_counter() - began
+        beside = dict(zip(DIAGNOSTICS, numbers, strict=False))
+        return Done({"x": x.T, **beside, "status": status}, missing, seconds)
+
+    def compared(
+        self, block: Block, stored: dict[str, NDArray[Any]], exactly: bool, space: Workspace
+    ) -> Compared:
+        """Solve a block of columns again, and compare."""
+        (a, b), _ = self.read(block, False, space)
+        stored = stored | {"x": stored["x"].T}
+        return compared(a[None], b.T, self.options, stored, exactly, _solved_again)
+
+
+def _solved_again(a: NDArray[Any], b: NDArray[Any], _: Problem, options: Options) -> Solution:
+    x, status, *numbers = _solved(a[0], b, options)
+    return Solution(x, status, *(numbers or np.full((2, len(b)), np.nan)))
+
+
+def _solved(a: NDArray[Any], b: NDArray[Any], options: Options) -> tuple[NDArray[Any], ...]:
+    """Return x of (K, N) and the status of each column, then condition and backward error."""
+    problem = describe((1, *a.shape), a.dtype, b.shape, b.dtype)
+    if options.diagnoses:  # of each column apart
+        return eager.answers(a[None], b, problem, options)
+    x, status = np.empty(problem.x_shape, problem.dtype), np.empty(len(b), np.int8)
+    step = max(1, _PIECE // max(1, b[:1].nbytes))
+    for start in range(0, len(b), step):
+        piece = slice(start, start + step)
+        x[piece], status[piece] = _together(a, b[piece], problem, options)
+    return x, status
+
+
+def _together(
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options
+) -> tuple[NDArray[Any], NDArray[np.int8]]:
+    """Eliminate once for some columns; each has the bits and the status that it has alone."""
+    x, status = np.full(b.shape, np.nan, problem.dtype), np.full(len(b), Status.NONFINITE, np.int8)
+    finite = np.isfinite(b).all(axis=1)
+    if finite.any():
+        columns = b[finite].T
+        one = describe(a.shape, a.dtype, columns.shape, columns.dtype)
+        found, common = eager.answers(a, columns, one, options)
+        x[finite], status[finite] = found.T, common
+        if common == Status.NONFINITE:  # of a column whose x overflowed
+            status[np.isfinite(x).all(axis=1)] = Status.OK
+    return x, status
