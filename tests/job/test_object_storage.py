@@ -19,10 +19,12 @@ import zarr
 from distributed import Client, LocalCluster
 from families import same_bits
 from moto.server import DomainDispatcherApplication, create_backend_app
+from obstore.store import S3Store
 from proxy import Proxy
 from stored import Stored
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
+from zarr.storage import ObjectStore
 
 import dasksolve
 from dasksolve import BlockErrors, Report, Status, check_zarr, solve_zarr
@@ -129,6 +131,24 @@ def test_a_job(bucket: Stored) -> None:
     assert again.blocks_resumed == again.blocks
     solve_zarr(bucket.a_path, bucket.b_path, bucket.out, overwrite=True)
     assert check_zarr(bucket.a_path, bucket.b_path, bucket.out).worst_backward_error < 1e-13
+
+
+def test_a_job_through_obstore(bucket: Stored) -> None:
+    def opened(path: str) -> ObjectStore[Any]:
+        place = S3Store("systems", prefix=path, client_options={"allow_http": True})
+        return ObjectStore(place)
+
+    a, b = (zarr.open_array(opened(f"data.zarr/{name}"), mode="r") for name in "ab")
+    report = solve_zarr(a, b, opened("out.zarr"))
+    assert report.flagged == (123, 456, 789)
+    assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+    with pytest.raises(FileExistsError, match="--resume"):
+        solve_zarr(a, b, opened("out.zarr"))
+    s3fs.S3FileSystem().rm(f"{bucket.out}/x/c/0/0")
+    again = solve_zarr(a, b, opened("out.zarr"), resume=True)
+    assert again.blocks_resumed == again.blocks - 1
+    solve_zarr(a, b, opened("out.zarr"), overwrite=True)
+    assert check_zarr(a, b, opened("out.zarr")).worst_backward_error < 1e-13
 
 
 @pytest.mark.usefixtures("many_blocks")
