@@ -100,13 +100,21 @@ def _do_block(job: Job, number: int, block: Block) -> BlockResult:
         encoding = map(internals.encode, arrays, (done.arrays[field.name] for field in fields))
         chunks = space.here(internals.together(*encoding))
         places = [field.chunk(job.plan.place(number)) for field in fields]
+
+        async def write() -> bool:
+            """Write all, or all but the status, before which the mark must be looked at."""
+            writes = map(internals.put_chunk, arrays[:-1], places, chunks)
+            await internals.together(*writes, *_checksum(job, number, done.arrays))
+            _secure(job, number)
+            if not job.looked_lately():
+                return False
+            await internals.put_chunk(job.status, places[-1], chunks[-1])
+            return True
+
         job.refuse_late()
-        writes = map(internals.put_chunk, arrays[:-1], places, chunks)
-        sums = _checksum(job, number, done.arrays)
-        space.run(job.status.store, internals.together(*writes, *sums))
-        _secure(job, number)
-        job.refuse_late()
-        space.run(job.status.store, internals.put_chunk(job.status, places[-1], chunks[-1]))
+        if not space.run(job.status.store, write()):
+            job.refuse_late()
+            space.run(job.status.store, internals.put_chunk(job.status, places[-1], chunks[-1]))
     return result(
         job,
         number,

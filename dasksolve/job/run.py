@@ -68,13 +68,18 @@ class Job:
 
     def refuse_late(self) -> None:
         """Keep what a killed client left in the hands of a worker out of the output of another."""
-        if self.mark is None:
+        if self.mark is None or self.looked_lately():
             return
         with _LOOKING:
-            now = time.monotonic()
-            if now - _LOOKED.get(self.token, -math.inf) >= stores.LOOK_EVERY:
+            if not self.looked_lately():  # nor another thread meanwhile
+                now = time.monotonic()
                 stores.refuse_unmarked(self.status.store, self.mark)
                 _LOOKED[self.token] = now
+
+    def looked_lately(self) -> bool:
+        """Whether this process need not look for the mark again."""
+        last = _LOOKED.get(self.token, -math.inf)
+        return self.mark is None or time.monotonic() - last < stores.LOOK_EVERY
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""

@@ -11,6 +11,7 @@ and nothing solved. --against FOLDER: where another version of the package lies;
 
 import argparse
 import asyncio
+import inspect
 import json
 import multiprocessing
 import os
@@ -160,10 +161,13 @@ def job(
     import dasksolve
 
     a, b, out = places(folder, url, latency)
+    how: dict[str, Any] = {"workers": workers, "client": client}
     if near and not url:
         out = Path(folder, "out")
+        if "durable" in inspect.signature(dasksolve.solve_zarr).parameters:
+            how["durable"] = False
     began = time.perf_counter()
-    report = dasksolve.solve_zarr(a, b, out, workers=workers, client=client)
+    report = dasksolve.solve_zarr(a, b, out, **how)
     seconds = time.perf_counter() - began
     clear(folder, url)
     return {"call": seconds, "blocks": report.seconds}
