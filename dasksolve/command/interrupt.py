@@ -22,7 +22,7 @@ def is_command(argv: list[str], orig_argv: list[str]) -> bool:
     if argv[0] != "-m":
         return Path(argv[0]).name in ("dasksolve", "dasksolve.exe")
     # Python calls every module so until it has found it: what comes before the arguments names it.
-    return re.fullmatch(r"(-\w*m)?dasksolve\.cli", orig_argv[-len(argv)]) is not None
+    return re.fullmatch(r"(-\w*m)?dasksolve(\.cli)?", orig_argv[-len(argv)]) is not None
 
 
 if (

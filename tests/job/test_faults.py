@@ -79,7 +79,7 @@ def test_a_killed_job_resumes_to_the_same_bits(long: Stored, rounds: int) -> Non
         assert files(long.out) == undisturbed  # no *.partial among them
 
 
-@pytest.mark.parametrize("start", [["-m", "dasksolve.cli"], [str(SCRIPT)]], ids=["-m", "script"])
+@pytest.mark.parametrize("start", [["-m", "dasksolve"], [str(SCRIPT)]], ids=["-m", "script"])
 def test_ctrl_c_while_it_imports_is_one_line(start: list[str]) -> None:
     command = [sys.executable, "-v", *start, "demo"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
