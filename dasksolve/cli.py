@@ -527,7 +527,7 @@ def run_check(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         watch = _watch(options, "checking", stack)
         client = _client(options, stack)
-        return _finish(
+        status = _finish(
             options,
             watch,
             lambda: dasksolve.check_zarr(
@@ -542,6 +542,9 @@ def run_check(options: argparse.Namespace) -> int:
                 progress=watch,
             ),
         )
+    if not (options.json or options.json_lines or options.quiet):
+        say("checked: every block of the output is what it is computed to be")
+    return status
 
 
 def _watch(options: argparse.Namespace, what: str, stack: ExitStack) -> Bar | Lines | None:

@@ -38,7 +38,9 @@ def test_solve_then_check(batch: Stored, capsys: pytest.CaptureFixture[str]) -> 
     assert re.search(r"^flagged +123, 456, 789$", printed.out, re.M)
     assert printed.err == ""
     assert main(["check", *arguments(batch)]) == 3
-    assert re.search(r"^worst backward error +\d", capsys.readouterr().out, re.M)
+    checked = capsys.readouterr().out
+    assert re.search(r"^worst backward error +\d", checked, re.M)
+    assert "every block of the output is what it is computed to be" in checked
 
 
 def test_who_calls_it_keeps_their_own_signals_and_warnings(batch: Stored) -> None:
