@@ -86,13 +86,14 @@ def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorizat
         dtype=problem.dtype,
         meta=np.empty((0,) * a.ndim, problem.dtype),
     )
-    core = len(problem.batch_shape)
+    whole = range(blocks.ndim)
+    batch = whole[:-2]
     return Factorization(
-        lazy.member(blocks, 0, core + 2, problem.dtype),
-        lazy.member(blocks, 1, core + 1, np.int32),
-        lazy.member(blocks, 2, core, np.int8),
-        lazy.member(blocks, 3, core, np.float64),
-        lazy.member(blocks, 4, core + 2, np.int16, (2,)),
+        lazy.member(blocks, 0, whole, problem.dtype),
+        lazy.member(blocks, 1, whole[:-1], np.int32),
+        lazy.member(blocks, 2, batch, np.int8),
+        lazy.member(blocks, 3, batch, np.float64),
+        lazy.member(blocks, 4, whole, np.int16, adjust_chunks={whole[-1]: (2,)}),
     )
 
 
@@ -310,7 +311,7 @@ class Factorization:
             return _slogdet_block(*arrays)
         both = da.map_blocks(_slogdet_block, *arrays, dtype=self.lu.dtype, meta=self.lu._meta)
         real = np.empty(0, self.lu.dtype).real.dtype
-        axes = self.lu.ndim - 2
+        axes = range(self.lu.ndim - 2)
         return lazy.member(both, 0, axes, self.lu.dtype), lazy.member(both, 1, axes, real)
 
     def to_zarr(self, path: Location) -> None:

@@ -38,26 +38,23 @@ Block = Callable[..., Any]
 def solve(a: Any, b: Any, options: Options) -> Any:
     """Solve a batch lazily: x, or with diagnostics a `Solution`."""
     problem, blocks = _map(a, b, options)
-    batch = len(problem.batch_shape)
-    x = member(blocks, 0, batch + 2, problem.dtype) if options.diagnostics else blocks
+    whole = range(blocks.ndim)
+    x = member(blocks, 0, whole, problem.dtype) if options.diagnostics else blocks
     x = x[..., 0] if problem.vectors else x
     if not options.diagnostics:
         return x
-    status = member(blocks, 1, batch, np.int8)
-    rcond, backward_error = (member(blocks, item, batch, float) for item in (2, 3))
+    status = member(blocks, 1, whole[:-2], np.int8)
+    rcond, backward_error = (member(blocks, item, whole[:-2], float) for item in (2, 3))
     return Solution(x, status, rcond, backward_error)
 
 
 def member(
-    blocks: da.Array, item: int, ndim: int, dtype: DTypeLike, last: tuple[int, ...] | None = None
+    blocks: da.Array, item: int, axes: Sequence[int], dtype: DTypeLike, **options: Any
 ) -> da.Array:
-    """One item of blocks that are tuples, over the first `ndim` axes; `last`: the last's chunks."""
-    axes = range(blocks.ndim)
-    meta = _meta(ndim, dtype)
-    adjusted = {} if last is None else {"adjust_chunks": {axes[ndim - 1]: last}}
-    return da.blockwise(
-        _item, axes[:ndim], blocks, axes, item=item, dtype=dtype, meta=meta, **adjusted
-    )
+    """One item of blocks that are tuples, over these of their axes; options of `da.blockwise`."""
+    axes, whole = tuple(axes), tuple(range(blocks.ndim))
+    meta = _meta(len(axes), dtype)
+    return da.blockwise(_item, axes, blocks, whole, item=item, dtype=dtype, meta=meta, **options)
 
 
 def _item(solution: Any, item: int) -> Any:
@@ -139,16 +136,11 @@ def lstsq(a: Any, b: Any, weights: Any, wanted: least_squares.Wanted) -> LeastSq
         meta=_meta(len(batch_chunks) + 2, problem.dtype),
         wanted=wanted,
     )
-    batch = tuple(range(len(batch_chunks)))
-    whole, real = (*batch, len(batch), len(batch) + 1), np.zeros((), problem.dtype).real.dtype
-
-    def of_blocks(item: int, axes: tuple[int, ...], dtype: DTypeLike) -> da.Array:
-        meta = _meta(len(axes), dtype)
-        return da.blockwise(_item, axes, blocks, whole, item=item, dtype=dtype, meta=meta)
-
-    x, rss = of_blocks(0, whole, problem.dtype), of_blocks(3, (*batch, whole[-1]), real)
+    whole, real = tuple(range(blocks.ndim)), np.zeros((), problem.dtype).real.dtype
+    batch = whole[:-2]
+    x, rss = member(blocks, 0, whole, problem.dtype), member(blocks, 3, (*batch, whole[-1]), real)
     dtypes: dict[int, DTypeLike] = {1: np.int8, 2: np.float64, 4: np.int32, 5: np.int32}
-    status, rcond, rank, count = (of_blocks(i, batch, dtype) for i, dtype in dtypes.items())
+    status, rcond, rank, count = (member(blocks, i, batch, dtype) for i, dtype in dtypes.items())
     if problem.vectors:
         x, rss = x[..., 0], rss[..., 0]
     return LeastSquares._make([x, status, rcond, rss, rank, count])
@@ -278,14 +270,14 @@ def _meta(ndim: int, dtype: DTypeLike) -> NDArray[Any]:
     return np.empty((0,) * ndim, dtype)  # spares dask from calling the kernel to learn the dtype
 
 
-def checked(name: str, values: Any) -> Any:
-    """Return an array that dask can map over, or refuse."""
+def checked(name: str, values: Any, *kinds: type) -> Any:
+    """Return an array that dask can map over, or refuse; `kinds` of blocks beside plain ones."""
     if not isinstance(values, da.Array):
         return as_array(name, values)
-    if type(values._meta) is not np.ndarray:
+    if type(values._meta) not in (np.ndarray, *kinds):
         kind = f"{type(values._meta).__module__}.{type(values._meta).__name__}"
         raise TypeError(
-            f"{name} is a dask array of {kind} blocks; dasksolve solves numpy.ndarray blocks: "
+            f"{name} is a dask array of {kind} blocks; dasksolve wants numpy.ndarray blocks: "
             f"convert them with {name}.map_blocks"
         )
     if any(math.isnan(length) for length in values.shape):

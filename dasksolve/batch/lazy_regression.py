@@ -11,6 +11,7 @@ import numpy as np
 from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
+from dasksolve.batch.lazy import checked, member
 from dasksolve.batch.regression import (
     Fit,
     as_observations,
@@ -60,17 +61,17 @@ def regress(
         name="regress-" + dask.base.tokenize(arrays, fit),
         adjust_chunks={fit.axis: fit.n},
         dtype=fit.dtype,
-        meta=_meta(y.ndim, fit.dtype),
+        meta=np.empty((0,) * y.ndim, fit.dtype),
     )
     batch = axes[: fit.axis] + axes[fit.axis + 1 :]
-    found = [_member(blocks, item, axes, fit.dtype) for item in (0, 1)]
+    found = [member(blocks, item, axes, fit.dtype) for item in (0, 1)]
     dtypes: tuple[DTypeLike, ...] = (fit.dtype, np.int32, np.float64, np.int8)
-    found += [_member(blocks, item, batch, dtype) for item, dtype in enumerate(dtypes, 2)]
+    found += [member(blocks, item, batch, dtype) for item, dtype in enumerate(dtypes, 2)]
     if not fit.covariance:
         return Regression._make([*found, None])
     core = (y.ndim, y.ndim + 1)
     new_axes = dict.fromkeys(core, fit.n)
-    found.append(_member(blocks, 6, batch + core, fit.dtype, new_axes=new_axes))
+    found.append(member(blocks, 6, batch + core, fit.dtype, new_axes=new_axes))
     return Regression._make(found)
 
 
@@ -85,18 +86,7 @@ def _checked(name: str, values: Any) -> Any:
     """Refuse what dask cannot map over; leave what is no dask array."""
     if not isinstance(values, da.Array):
         return as_observations(name, values)
-    if not isinstance(values._meta, np.ndarray):
-        kind = f"{type(values._meta).__module__}.{type(values._meta).__name__}"
-        raise TypeError(
-            f"{name} is a dask array of {kind} blocks; regressions are of numpy.ndarray blocks: "
-            f"convert them with {name}.map_blocks"
-        )
-    if any(math.isnan(length) for length in values.shape):
-        raise ValueError(
-            f"{name} has chunks of unknown size: its shape is {values.shape}; "
-            f"call {name}.compute_chunk_sizes() first"
-        )
-    return values
+    return checked(name, values, np.ma.MaskedArray)
 
 
 def _whole(y: da.Array, fit: Fit) -> da.Array:
@@ -117,28 +107,3 @@ def _whole(y: da.Array, fit: Fit) -> da.Array:
         stacklevel=4,
     )
     return y.rechunk({fit.axis: -1, **others})
-
-
-def _member(
-    blocks: da.Array, item: int, axes: tuple[int, ...], dtype: DTypeLike, **options: Any
-) -> da.Array:
-    return da.blockwise(
-        _item,
-        axes,
-        blocks,
-        tuple(range(blocks.ndim)),
-        item=item,
-        dtype=dtype,
-        meta=_meta(len(axes), dtype),
-        **options,
-    )
-
-
-def _item(found: Any, item: int) -> Any:
-    while isinstance(found, list):  # of the one block along the axis that is left out
-        (found,) = found
-    return found[item]
-
-
-def _meta(ndim: int, dtype: DTypeLike) -> NDArray[Any]:
-    return np.empty((0,) * ndim, dtype)

@@ -19,7 +19,7 @@ class BlockResult(NamedTuple):
     """What one block's task returns: a few numbers."""
 
     number: int
-    """Of the block."""
+    """Which block it is."""
     counts: tuple[int, ...] = ()
     """Systems of each `Status`, in its order."""
     flagged: tuple[int, ...] = ()
@@ -29,11 +29,11 @@ class BlockResult(NamedTuple):
     missing: int = 0
     """Chunks that were not stored."""
     bytes_read: int = 0
-    """Of the chunks of a and b, and of x and status where they are checked."""
+    """Bytes of the chunks of a and b, and of x and status where they are checked."""
     bytes_needed: int = 0
-    """Of those, what is in the block."""
+    """Those of them that are of the block."""
     bytes_written: int = 0
-    """Of x and status."""
+    """Bytes of x and status."""
     chunks_read: int = 0
     """Requests for a stored chunk, or a shard."""
     chunks_written: int = 0

@@ -25,30 +25,36 @@ verdicts on singularity.
 """
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import from_dtype, types
 from numpy.typing import NDArray
 
-from dasksolve.kernels import diagonal, fixed, tridiagonal
+from dasksolve.kernels.cholesky import fixed as cholesky_fixed
 from dasksolve.kernels.cholesky import interleaved as cholesky_interleaved
 from dasksolve.kernels.cholesky import single as cholesky_single
 from dasksolve.kernels.compiling import forking
 from dasksolve.kernels.compiling.child import compile_apart, compiling_apart
-from dasksolve.kernels.compiling.jit import compilation, has_cache, warn_without_fma
+from dasksolve.kernels.compiling.jit import compilation, has_cache, jit, named, warn_without_fma
 from dasksolve.kernels.diagnostics import errors
 from dasksolve.kernels.diagnostics import residuals as extended_residuals
+from dasksolve.kernels.diagonal import fixed as diagonal_fixed
+from dasksolve.kernels.diagonal import interleaved as diagonal_interleaved
 from dasksolve.kernels.language.lanes import PANEL, width
 from dasksolve.kernels.language.target import FMA
 from dasksolve.kernels.lu import factor_interleaved, factor_single, mirrored, reuse, reuse_many
 from dasksolve.kernels.lu import fixed as lu_fixed
 from dasksolve.kernels.lu import interleaved as lu_interleaved
 from dasksolve.kernels.lu import single as lu_single
+from dasksolve.kernels.regimes import alone
 from dasksolve.kernels.regression import separate, shared
+from dasksolve.kernels.triangular import fixed as triangular_fixed
 from dasksolve.kernels.triangular import interleaved as triangular_interleaved
 from dasksolve.kernels.triangular import single as triangular_single
+from dasksolve.kernels.tridiagonal import fixed as tridiagonal_fixed
+from dasksolve.kernels.tridiagonal import interleaved as tridiagonal_interleaved
 
 __all__ = [
     "ARITHMETIC",
@@ -141,82 +147,65 @@ def pick(
     return STRUCTURES[assume_a](Case(n, k, systems, dtype, diagnostics, lower))
 
 
+def _by_size(
+    case: Case, limits: Limits, regimes: tuple[Any, Any, Any], diagnostics: bool, *options: bool
+) -> Kernel:
+    """The fixed, the interleaved or the single kernel of a method."""
+    fixed, interleaved, single = regimes
+    n, dtype = case.n, case.dtype
+    if n <= (PANEL if diagnostics else limits.unrolled) and (n <= PANEL or not case.few):
+        return compiled(fixed.kernel, n, dtype, diagnostics, *options)
+    tiled = limits.interleaved_wide if 2 * case.k >= n else limits.interleaved
+    method = single if n > tiled or case.few else interleaved
+    return compiled(method.kernel, 0, dtype, diagnostics, *options)
+
+
 def _general(case: Case) -> Kernel:
-    n, k, _, dtype, diagnostics, _ = case
-    limits = GENERAL[dtype.char]
-    most = PANEL if diagnostics else limits.unrolled
-    if n <= most and (n <= PANEL or not case.few):
-        return compiled(lu_fixed.kernel, n, dtype, diagnostics)
-    tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
-    if n > tiled or case.few:
-        return compiled(lu_single.kernel, 0, dtype, diagnostics)
-    return compiled(lu_interleaved.kernel, 0, dtype, diagnostics)
+    regimes = lu_fixed, lu_interleaved, lu_single
+    return _by_size(case, GENERAL[case.dtype.char], regimes, case.diagnostics)
 
 
 def _positive(case: Case) -> Kernel:
-    n, k, _, dtype, _, lower = case
-    limits = POSITIVE[dtype.char]
-    if n <= limits.unrolled and (n <= PANEL or not case.few):
-        return compiled(fixed.kernel, n, dtype, None, "pos", lower)
-    tiled = limits.interleaved_wide if 2 * k >= n else limits.interleaved
-    if n > tiled or case.few:
-        return compiled(cholesky_single.kernel, 0, dtype, None, lower)
-    return compiled(cholesky_interleaved.kernel, 0, dtype, None, lower)
+    regimes = cholesky_fixed, cholesky_interleaved, cholesky_single
+    return _by_size(case, POSITIVE[case.dtype.char], regimes, False, case.lower)
 
 
-def _upper(case: Case) -> Kernel:
-    return _triangular(case, "upper triangular", False)
-
-
-def _lower(case: Case) -> Kernel:
-    return _triangular(case, "lower triangular", True)
-
-
-def _triangular(case: Case, structure: str, lower: bool) -> Kernel:
+def _triangular(case: Case, lower: bool) -> Kernel:
     n, k, systems, dtype, _, _ = case
     if n <= PANEL:
-        return compiled(fixed.kernel, n, dtype, None, structure, lower)
+        return compiled(triangular_fixed.kernel, n, dtype, False, lower)
     # Where lanes would idle, or the columns fill them: N = 512, given one at a time, takes 70 µs
     # instead of 160.
     alone = 2 * systems <= _lanes(dtype) or (n > 64 and k >= MANY)
-    return compiled(
-        (triangular_single if alone else triangular_interleaved).kernel, 0, dtype, None, lower
-    )
+    method = triangular_single if alone else triangular_interleaved
+    return compiled(method.kernel, 0, dtype, False, lower)
 
 
 def _diagonal(case: Case) -> Kernel:
     if case.n <= PANEL:
-        return compiled(fixed.kernel, case.n, case.dtype, None, "diagonal", False)
-    return compiled(diagonal.kernel, 0, case.dtype, None)
+        return compiled(diagonal_fixed.kernel, case.n, case.dtype)
+    return compiled(diagonal_interleaved.kernel, 0, case.dtype)
 
 
 def _tridiagonal(case: Case) -> Kernel:
-    if case.n <= 12:  # all of a matrix is read, which beyond takes longer than its diagonals
-        return compiled(fixed.kernel, case.n, case.dtype, None, "tridiagonal", False)
-    return compiled(tridiagonal.kernel, 0, case.dtype, None)
+    if case.n <= tridiagonal_fixed.MOST:
+        return compiled(tridiagonal_fixed.kernel, case.n, case.dtype)
+    return compiled(tridiagonal_interleaved.kernel, 0, case.dtype)
 
 
-def _symmetric(case: Case) -> Kernel:
-    return _mirrored(_general(case), _order(case), case.dtype, case.lower, False)
+def _symmetric(case: Case, hermitian: bool) -> Kernel:
+    order = case.n if case.n <= PANEL else 0  # where it is worth a copy of its own
+    hermitian &= case.dtype.kind == "c"
+    return _mirrored(_general(case), order, case.dtype, case.lower, hermitian)
 
 
-def _hermitian(case: Case) -> Kernel:
-    hermitian = case.dtype.kind == "c"
-    return _mirrored(_general(case), _order(case), case.dtype, case.lower, hermitian)
-
-
-def _order(case: Case) -> int:
-    """N where it is worth a copy of its own, else 0."""
-    return case.n if case.n <= PANEL else 0
-
-
-STRUCTURES = {
+STRUCTURES: dict[str, Callable[[Case], Kernel]] = {
     "gen": _general,
     "pos": _positive,
-    "sym": _symmetric,
-    "her": _hermitian,
-    "upper triangular": _upper,
-    "lower triangular": _lower,
+    "sym": partial(_symmetric, hermitian=False),
+    "her": partial(_symmetric, hermitian=True),
+    "upper triangular": partial(_triangular, lower=False),
+    "lower triangular": partial(_triangular, lower=True),
     "diagonal": _diagonal,
     "tridiagonal": _tridiagonal,
 }
@@ -250,7 +239,7 @@ def tridiagonal_bands(dtype: np.dtype[Any]) -> Kernel:
     """The kernel that is called as ``kernel(lower, diagonal, upper, b, x, status)``."""
     read, write = _arrays(dtype)
     band = types.Array(read.dtype, 2, "C", readonly=True)
-    return _ready(tridiagonal.band_kernel(0), (band, band, band, read, write, STATUS))
+    return _ready(tridiagonal_interleaved.band_kernel(0), (band, band, band, read, write, STATUS))
 
 
 @cache
@@ -349,20 +338,16 @@ def compiled(
     make: Callable[..., Any],
     n: int,
     dtype: np.dtype[Any],
-    diagnostics: bool | None = False,
-    *structure: str | bool,
+    diagnostics: bool = False,
+    *options: bool,
 ) -> Kernel:
-    """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order.
-
-    diagnostics: with or without; None of a kernel that has none.
-    """
-    dispatcher = make(n, *structure)
+    """The kernel that `make` makes, compiled for one dtype; n is 0 where it takes any order."""
+    solve = make(n, *options)
+    dispatcher = jit(solve if diagnostics else named(alone(solve), solve.unique_name))
     read, write = _arrays(dtype)
-    signature: tuple[Any, ...] = (read, read, write, STATUS)
-    if diagnostics is not None:
-        number = types.Array(types.float64, 1, "C") if diagnostics else types.Omitted(None)
-        signature += (number, number)
-    compile_apart(dispatcher, signature, compiled, make, n, dtype, diagnostics, *structure)
+    number = types.Array(types.float64, 1, "C")
+    signature = (read, read, write, STATUS, *([number, number] if diagnostics else []))
+    compile_apart(dispatcher, signature, compiled, make, n, dtype, diagnostics, *options)
     return _ready(dispatcher, signature)
 
 

@@ -4,42 +4,15 @@ The tile holds Uᵀ, so that row i of it is column i of U, and below it the colu
 they become those of y = U⁻ᴴ b just as further columns of A become those of U, and then of x.
 """
 
-import numpy as np
-
-from dasksolve.kernels.columns import CHUNK, read, read_columns, write_columns
-from dasksolve.kernels.compiling.jit import jit, part
-from dasksolve.kernels.diagnostics.verdicts import judge_positive, record, reject_band
-from dasksolve.kernels.language.lanes import (
-    conjugate,
-    magnitude,
-    nothing,
-    operation,
-    real_part,
-    reciprocal,
-    scaled,
-    splat,
-    square_root,
-)
-from dasksolve.kernels.language.tiles import deal, lane_count, systems_of_lanes, tile
-from dasksolve.kernels.language.values import Pair, Variable, loop, never_inline
+from dasksolve.kernels.cholesky.fixed import factor_triangle
+from dasksolve.kernels.compiling.jit import holder, part
+from dasksolve.kernels.diagnostics.verdicts import rejecting_triangle
+from dasksolve.kernels.language.lanes import conjugate, nothing, operation, scaled
+from dasksolve.kernels.language.tiles import deal, systems_of_lanes, tile
+from dasksolve.kernels.language.values import Variable, loop, never_inline
+from dasksolve.kernels.regimes import interleaved
+from dasksolve.kernels.regimes.columns import read
 from dasksolve.kernels.triangular.triangles import backward, forward, minus
-
-
-def factor(t, n, flaw, between=lambda c: None):
-    """Overwrite the lower triangle of t = Aᵀ by that of Uᵀ; its diagonal by the reciprocals."""
-    for c in range(n):
-        between(c)
-        column = {i: t[i, c] for i in range(c, n)}
-        for i in column:
-            for k in range(c):
-                column[i] = minus(column[i], t[i, k], t[c, k])
-        pivot = real_part(column[c])
-        flaw = judge_positive(flaw, pivot)
-        inverse = reciprocal(square_root(pivot))
-        for i in range(c + 1, n):
-            t[i, c] = scaled(column[i], inverse)
-        t[c, c] = Pair(inverse, inverse.fill(0)) if isinstance(column[c], Pair) else inverse
-    return flaw
 
 
 @operation(nothing)
@@ -96,7 +69,7 @@ def eliminate(t, j, size, flaw):
         block = {place: Variable(x) for place, x in triangle(t, c, wide).items()}
         reduce(t, c, c, block)
         pivots = {place: x.get() for place, x in block.items()}
-        flaw = factor(pivots, wide, flaw)
+        flaw = factor_triangle(pivots, wide, flaw)
         for (r, q), x in pivots.items():
             t[c + r, c + q] = x
         size -= wide
@@ -171,12 +144,6 @@ def backward_rows(t, top, bottom, n):
             retreat(t, i, j, n, 1, 4)
 
 
-def substitute(column, t, n):
-    """Overwrite b by x."""
-    forward(column, t, n, scaled)
-    backward(column, t, n, scaled)
-
-
 @part
 def read_upper(a, n, first, last, t):
     """Read the upper triangle, transposed, a row at a time."""
@@ -195,35 +162,34 @@ def read_lower(a, n, first, last, t):
             read_conjugate(a, i * n + e, n * n, first, last, t, i, e)
 
 
+@holder
+def hold(b, n, wide):
+    # An odd number of vectors in a row spreads a column over all sets of the cache.
+    return tile(n + wide, n | 1, b.dtype, b), n
+
+
+def factoring(lower):
+    """The part that reads and factors the systems of a tile."""
+    read_triangle = read_lower if lower else read_upper
+
+    @part
+    def factor(a, first, last, held, flaw):
+        t, n = held
+        read_triangle(a, n, first, last, t)
+        return factor_tile(t, n, flaw)
+
+    return factor
+
+
+@part
+def substitute(a, first, last, held, wide, flaw, check):
+    t, n = held
+    forward_rows(t, n, n + wide, n)
+    backward_rows(t, n, n + wide, n)
+    return flaw, check
+
+
 def kernel(_, lower):
     """The kernel for systems of any order from 8 on."""
-
-    @jit
-    def solve(a, b, x, status):
-        systems, n, columns = b.shape
-        count, last = lane_count(a), systems - 1
-        chunk = min(columns, CHUNK)
-        # An odd number of vectors in a row spreads a column over all sets of the cache.
-        span = n | 1
-        t = tile(np.empty(((n + chunk) * span + 1) * count, a.dtype), span, a)
-        failed = False
-        for first in range(0, systems, count):
-            if lower:
-                read_lower(a, n, first, last, t)
-            else:
-                read_upper(a, n, first, last, t)
-            check = magnitude(splat(0, t))
-            flaw = factor_tile(t, n, check)
-            for left in range(0, columns, chunk):
-                wide = min(chunk, columns - left)
-                read_columns(b, first, last, t, n, left, wide)
-                forward_rows(t, n, n + wide, n)
-                backward_rows(t, n, n + wide, n)
-                check = write_columns(x, first, last, t, n, left, wide, check)
-            if record(status, first, last, flaw, check):
-                failed = True
-        if failed:
-            below, above = (n, 0) if lower else (0, n)
-            reject_band(a, b, x, status, below, above, True)
-
-    return solve
+    name, reject = f"cholesky.{lower}", rejecting_triangle(lower, True)
+    return interleaved.kernel(interleaved.Method(name, hold, substitute, reject, factoring(lower)))

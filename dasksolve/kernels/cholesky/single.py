@@ -10,36 +10,25 @@ diagonal block are factored. The columns of b come last, and become those of y =
 
 from typing import Any
 
-import numpy as np
-
-from dasksolve.kernels.compiling.jit import jit, part
-from dasksolve.kernels.diagnostics.verdicts import (
-    OK,
-    UNBOUNDED,
-    judge_positive,
-    reject_band,
-    weigh,
-)
+from dasksolve.kernels.compiling.jit import holder, part
+from dasksolve.kernels.diagnostics.verdicts import judge_positive, rejecting_triangle, weigh
 from dasksolve.kernels.language.blocks import (
     ROWS,
+    block_lanes,
+    block_tile,
     get,
-    lane_count,
     load_first,
-    planes,
     put,
     put_number,
     rows_from,
     same,
     spread,
     store_first,
-    tile,
-    united,
+    transposed,
 )
 from dasksolve.kernels.language.lanes import (
-    any_lane,
     conjugate,
     lane,
-    magnitude,
     nothing,
     operation,
     real_part,
@@ -50,15 +39,10 @@ from dasksolve.kernels.language.lanes import (
     unsigned_zero,
     where,
 )
-from dasksolve.kernels.language.tiles import transpose
 from dasksolve.kernels.language.values import Pair, Variable, lane_numbers, loop
 from dasksolve.kernels.lu.panel import every_lane
+from dasksolve.kernels.regimes import single
 from dasksolve.kernels.triangular.triangles import minus
-
-
-def columns(rows):
-    """The columns of a block, from its rows."""
-    return united([transpose(plane) for plane in planes(rows)])
 
 
 @operation(nothing)
@@ -68,14 +52,14 @@ def load_columns(u, to, a, start, i, j, n):
     for r in range(count):
         valid = (i + r < n).choose(n + j * -1, 0)
         rows.append(load_first(a, start + (i + r) * n + j, valid, u))
-    for c, x in enumerate(columns(rows)):
+    for c, x in enumerate(transposed(rows)):
         u[to + c, 0] = conjugate(x)
 
 
 @part
 def read_system(a, m, u, last, lower):
     """Put the triangle of a[m], bordered by the identity, in u."""
-    n, count = a.shape[1], lane_count(a)
+    n, count = a.shape[1], block_lanes(a)
     for j in range(0, last, count):
         to = j // count * last
         if lower:
@@ -139,7 +123,7 @@ def update(u, j, stop, last, inverses, count):
 
 
 @part
-def factor(u, last, inverses, count, flaw):
+def factor_system(u, last, inverses, count, flaw):
     """Overwrite the triangle of A by U; the flaw of the system in every lane."""
     for j in range(0, last, count):
         at = j // count * last
@@ -212,7 +196,7 @@ def retreat_vector(u, y, i, first, inverses):
     lanes = lane_numbers(u.builder, count)
 
     def block(j):
-        return columns([u[first + j * count + r, 0] for r in range(count)])
+        return transposed([u[first + j * count + r, 0] for r in range(count)])
 
     x, known = y[0, i], {}
     for k, column in reversed(list(enumerate(block(i)))):
@@ -228,8 +212,8 @@ def retreat_vector(u, y, i, first, inverses):
 
 
 @part
-def solve_vector(b, x, m, j, u, last, inverses, y, count):
-    """Solve for one column; return 0 if x is finite."""
+def solve_vector(b, x, m, j, u, last, inverses, y, count, check):
+    """Solve for one column; return `check`, to which 0 x is added."""
     n, columns = b.shape[1:]
     blocks = last // count
     for i in range(blocks):
@@ -240,7 +224,6 @@ def solve_vector(b, x, m, j, u, last, inverses, y, count):
         advance_vector(u, y, i, i * (last + count), last, inverses, blocks)
     for i in range(blocks - 1, -1, -1):
         retreat_vector(u, y, i, i * last, inverses)
-    check = magnitude(splat(0, y))
     for i in range(blocks):
         check = weigh(check, y[0, i])
         y[0, i] = unsigned_zero(y[0, i])
@@ -250,8 +233,8 @@ def solve_vector(b, x, m, j, u, last, inverses, y, count):
 
 
 @part
-def solve_matrix(b, x, m, j, u, last, inverses, count):
-    """Solve for the columns from j on, as many as a vector has lanes; return 0 if x is finite."""
+def solve_matrix(b, x, m, j, u, last, inverses, count, check):
+    """The same for the columns from j on, as many as a vector has lanes."""
     n, columns = b.shape[1:]
     blocks, y = last // count, last // count * last
     for i in range(n):
@@ -260,42 +243,42 @@ def solve_matrix(b, x, m, j, u, last, inverses, count):
         u[y + i, 0] = splat(0, u)
     update(u, blocks, last, last, inverses, count)
     retreat(u, last, inverses, count)
-    check = magnitude(splat(0, u))
     for i in range(n):
         check = weigh(check, u[y + i, 0])
         store_first(x, (m * n + i) * columns + j, columns - j, unsigned_zero(u[y + i, 0]))
     return check
 
 
+@holder
+def hold(b, n):
+    """U with the columns of b; a vector of those, and the reciprocals of U's diagonal."""
+    count = block_lanes(b)
+    blocks = -(-n // count)
+    u = block_tile((blocks + 1) * blocks * count, 1, b.dtype, b)
+    return u, block_tile(1, blocks, b.dtype, b), block_tile(1, blocks, b.dtype, b), blocks * count
+
+
+def factoring(lower):
+    """The part that reads and factors a system."""
+
+    @part
+    def factor(a, m, held, flaw):
+        u, _, inverses, last = held
+        read_system(a, m, u, last, lower)
+        return factor_system(u, last, inverses, block_lanes(a), flaw)
+
+    return factor
+
+
+@part
+def substitute(a, b, x, m, j, held, flaw, check):
+    u, y, inverses, last = held
+    if j == b.shape[2] - 1:
+        return flaw, solve_vector(b, x, m, j, u, last, inverses, y, block_lanes(b), check)
+    return flaw, solve_matrix(b, x, m, j, u, last, inverses, block_lanes(b), check)
+
+
 def kernel(_, lower):
     """The kernel for systems of any order."""
-
-    @jit
-    def solve(a, b, x, status):
-        systems, n, columns = b.shape
-        count = lane_count(a)
-        blocks = -(-n // count)
-        last = blocks * count
-        u = tile(np.empty(((blocks + 1) * last + 1) * count, a.dtype), 1, a)
-        y = tile(np.empty((blocks + 1) * count, a.dtype), blocks, a)
-        inverses = tile(np.empty((blocks + 1) * count, a.dtype), blocks, a)
-        failed = False
-        for m in range(systems):
-            read_system(a, m, u, last, lower)
-            flaw = factor(u, last, inverses, count, magnitude(splat(0, u)))
-            check = magnitude(splat(0, u))
-            for j in range(0, columns, count):
-                if j == columns - 1:
-                    check = check + solve_vector(b, x, m, j, u, last, inverses, y, count)
-                else:
-                    check = check + solve_matrix(b, x, m, j, u, last, inverses, count)
-            verdict = int(lane(flaw, 0))
-            if verdict == OK and any_lane(check != magnitude(splat(0, u))):
-                verdict = UNBOUNDED
-            status[m] = verdict
-            failed |= verdict != OK
-        if failed:
-            below, above = (n, 0) if lower else (0, n)
-            reject_band(a, b, x, status, below, above, True)
-
-    return solve
+    name, reject = f"cholesky.{lower}", rejecting_triangle(lower, True)
+    return single.kernel(single.Method(name, hold, substitute, reject, factoring(lower)))

@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _DIGEST = hashlib.sha256().digest_size
-_PART: Any = {**_OPTIONS, "nopython": True, "no_cpython_wrapper": True}
+_HOLDER: Any = {**_OPTIONS, "nopython": True, "no_cpython_wrapper": True, "_nrt": True}
+_PART: Any = {**_HOLDER, "_nrt": False}
 
 
 @cache
@@ -102,6 +103,7 @@ class _Cache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
+        self._name = getattr(function, "unique_name", "")
         self._cache_file: Any = _Sealed(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
@@ -109,6 +111,8 @@ class _Cache(FunctionCache):
         )
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
+        if self._name:
+            return (signature, codegen.magic_tuple(), self._name, _sources(), VECTOR_BYTES)
         return (*super()._index_key(signature, codegen), _sources(), VECTOR_BYTES)
 
     def holds(self, signature: Any, target_context: Any) -> bool:
@@ -177,8 +181,23 @@ class _Part(CPUDispatcher):
 
 
 def part(function: Callable[..., Any]) -> Any:
-    """Compile a function that only kernels call: it is cached as a part of them."""
+    """Compile a function that only kernels call: it is cached as a part of them.
+
+    It counts no references, which would take a tenth of the time of small tiles; hence it can
+    neither return nor allocate an array or a tile.
+    """
     return _Part(function, targetoptions=_PART, pipeline_class=_PartCompiler)
+
+
+def holder(function: Callable[..., Any]) -> Any:
+    """Compile a part that may."""
+    return _Part(function, targetoptions=_HOLDER, pipeline_class=_PartCompiler)
+
+
+def named(function: Any, name: str) -> Any:
+    """Give a kernel a unique name, to be cached by: numba cannot tell parts in its closure."""
+    function.__qualname__ = function.unique_name = name
+    return function
 
 
 def jit(function: Callable[..., Any]) -> Any:

@@ -24,8 +24,9 @@ def norms(matrix, n):
     return reduce(larger, columns), reduce(larger, rows)
 
 
-def inverse_norm(t, n):
+def inverse_norm(factors, n):
     """‖U⁻¹ L⁻¹‖₁, column after column; to permute them would leave it."""
+    t, _ = factors
     sizes = []
     for j in range(n):
         column = {j: t[0, 0].fill(1)}
@@ -56,8 +57,8 @@ def backward_error(matrix, norms, b, x, lanes):
     return where((of_x == zero) & (of_b == zero), zero, error)
 
 
-def rcond(t, norms, n, lanes):
+def rcond(norms, inverse, lanes):
     """1 / (‖A‖₁ ‖A⁻¹‖₁), or NaN where that is out of range."""
     one, infinity = norms
-    reciprocal = one.fill(1) / one / inverse_norm(t, n)
+    reciprocal = one.fill(1) / one / inverse
     return where(within(infinity, *limits(lanes)), reciprocal, one.fill(np.nan))

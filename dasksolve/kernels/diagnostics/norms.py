@@ -4,18 +4,16 @@ The backward error ‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞) is Rigal 
 of Numerical Algorithms*, section 7.1). What is out of range here is left NaN, for the caller.
 """
 
-from typing import Any
-
 import numpy as np
 from numba import types
 
-from dasksolve.kernels.compiling.jit import part
+from dasksolve.kernels.compiling.jit import holder, part
 from dasksolve.kernels.diagnostics.condition import larger, modulus
 from dasksolve.kernels.diagnostics.verdicts import OK, SINGULAR
 from dasksolve.kernels.language.blocks import ROWS, load_first, put_number, put_numbers
 from dasksolve.kernels.language.lanes import fma, fnma, highest, nothing, operation, splat, width
-from dasksolve.kernels.language.tiles import tiles_of
-from dasksolve.kernels.language.values import INDEX, Index, Pair, Variable, loop, real
+from dasksolve.kernels.language.tiles import cleared, tiles_of
+from dasksolve.kernels.language.values import Pair, Variable, loop, real
 from dasksolve.status import Status
 
 ILL_CONDITIONED = int(Status.ILL_CONDITIONED)
@@ -26,13 +24,7 @@ def lanes(dtype):
     return width(dtype, 64)
 
 
-tile: Any = tiles_of(lanes)
-
-
-@operation(lambda array: types.intp)
-def lane_count(array):
-    """How many lanes the vectors here have for the array's dtype."""
-    return Index(array.builder, INDEX(lanes(array.lanes.dtype)))
+norm_tile, norm_lanes = tiles_of(lanes)
 
 
 @operation(lambda x: x.real)
@@ -104,7 +96,7 @@ def measure_rows(a, start, i, rows, n, vectors, sums):
     """`multiply_rows`; the sums of the moduli to row 1 of `sums`, and the moduli to its row 0."""
     of_rows = [Variable(sums.fill(0)) for _ in range(rows)]
     products = [Variable(vectors.fill(0)) for _ in range(rows)]
-    with loop(a.builder, 0, sums.columns) as j:
+    with loop(a.builder, 0, sums.span) as j:
         at = j * sums.lanes.count
         column, x = sums[0, j], vectors[0, j]
         for r, (of_row, product) in enumerate(zip(of_rows, products, strict=True)):
@@ -122,7 +114,7 @@ def measure_rows(a, start, i, rows, n, vectors, sums):
 def multiply_rows(a, start, i, rows, n, vectors):
     """Put the products of some rows and row 0 of `vectors` in row 2."""
     products = [Variable(vectors.fill(0)) for _ in range(rows)]
-    with loop(a.builder, 0, vectors.columns) as j:
+    with loop(a.builder, 0, vectors.span) as j:
         at = j * vectors.lanes.count
         x = vectors[0, j]
         for r, product in enumerate(products):
@@ -144,7 +136,7 @@ def size_of(vectors, row, blocks):
 def norms(a, m, vectors, sums):
     """‖A‖₁ and ‖A‖∞ of a system; and what `product` does, since a is being read."""
     n = a.shape[1]
-    blocks = -(-n // lane_count(a))
+    blocks = -(-n // norm_lanes(a))
     for j in range(blocks):
         sums[0, j] = splat(0, sums)
     for i in range(0, n - ROWS + 1, ROWS):
@@ -158,7 +150,7 @@ def norms(a, m, vectors, sums):
 def gather(array, m, c, vectors, row):
     """Put column c of a right-hand side, or of a solution, in a row of `vectors`."""
     n, columns = array.shape[1:]
-    count = lane_count(array)
+    count = norm_lanes(array)
     if columns == 1:
         for j in range(-(-n // count)):
             vectors[row, j] = load_first(array, m * n + j * count, n - j * count, vectors)
@@ -177,13 +169,12 @@ def product(a, m, vectors):
         multiply_rows(a, m * n * n, i, 1, n, vectors)
 
 
-@part
+@holder
 def workspace(a):
     """Room for x, b and A x, and for the sums of the moduli of a system's columns and rows."""
-    count = lane_count(a)
-    blocks = -(-a.shape[1] // count)
-    vectors = tile(np.zeros((3 * blocks + 1) * count, a.dtype), blocks, a)
-    return vectors, tile(np.zeros((2 * blocks + 1) * count, a.real.dtype), blocks, a.real)
+    blocks = -(-a.shape[1] // norm_lanes(a))
+    vectors, sums = norm_tile(3, blocks, a.dtype, a), norm_tile(2, blocks, a.real.dtype, a.real)
+    return cleared(vectors, 3, blocks), cleared(sums, 2, blocks)
 
 
 @part
@@ -193,7 +184,7 @@ def worst_error(a, b, x, m, infinity, vectors):
     `infinity` is ‖A‖∞, and `vectors` holds what `norms` has left there for the first column.
     """
     n, columns = b.shape[1:]
-    blocks = -(-n // lane_count(a))
+    blocks = -(-n // norm_lanes(a))
     low, high = measurable(a)
     known, worst = True, 0.0
     for c in range(columns):

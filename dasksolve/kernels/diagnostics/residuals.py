@@ -1,12 +1,11 @@
 """Residuals in twice the working precision, for iterative refinement."""
 
-import numpy as np
-
 from dasksolve.kernels.compiling.jit import jit
-from dasksolve.kernels.diagnostics.norms import gather, lane_count, tile
+from dasksolve.kernels.diagnostics.norms import gather, norm_lanes, norm_tile
 from dasksolve.kernels.language.blocks import load_first
 from dasksolve.kernels.language.lanes import operation
 from dasksolve.kernels.language.target import FMA
+from dasksolve.kernels.language.tiles import cleared
 from dasksolve.kernels.language.values import Pair, Variable, loop
 
 
@@ -57,7 +56,7 @@ def residual(a, b, start, at, n, vectors):
     parts = [first.real, first.imag] if isinstance(first, Pair) else [first]
     totals = [Variable(part) for part in parts]
     rests = [Variable(part.fill(0)) for part in parts]
-    with loop(a.builder, 0, vectors.columns) as j:
+    with loop(a.builder, 0, vectors.span) as j:
         begin = j * vectors.lanes.count
         row, x = load_first(a, start + begin, n + begin * -1, vectors), vectors[0, j]
         if isinstance(row, Pair):
@@ -80,9 +79,8 @@ def residual(a, b, start, at, n, vectors):
 def residuals(a, b, x, r):
     """r = b - A x of every system; all as `kernels` wants them."""
     systems, n, columns = b.shape
-    count = lane_count(a)
-    blocks = -(-n // count)
-    vectors = tile(np.zeros((blocks + 1) * count, a.dtype), blocks, a)
+    blocks = -(-n // norm_lanes(a))
+    vectors = cleared(norm_tile(1, blocks, a.dtype, a), 1, blocks)
     for m in range(systems):
         for c in range(columns):
             gather(x, m, c, vectors, 0)

@@ -125,16 +125,26 @@ def finite_band(a, below, above, hermitian):
     return total == 0
 
 
-@part
-def reject_band(a, b, x, status, below, above, hermitian):
-    """`reject` where no other diagonals are read."""
-    for m in range(len(status)):
-        if status[m] != OK:
-            given = finite_band(a[m], below, above, hermitian)
-            status[m] = reject_system(b, x, m, status[m], given)
+def rejecting(below, above, hermitian=False):
+    """The part that gives what is no answer the value NaN, and a system's own NaN or Inf the blame.
+
+    It looks at so many diagonals below and above the main one, since nothing else is read.
+    """
+
+    @part
+    def reject(a, b, x, status):
+        for m in range(len(status)):
+            if status[m] != OK:
+                given = finite_band(a[m], below, above, hermitian)
+                status[m] = reject_system(b, x, m, status[m], given)
+
+    return reject
 
 
-@part
-def reject(a, b, x, status):
-    """Give what is no answer the value NaN, and a system's own NaN or Inf the blame for it."""
-    reject_band(a, b, x, status, len(a[0]), len(a[0]), False)
+def rejecting_triangle(lower, hermitian=False):
+    """`rejecting` where one triangle is read."""
+    return rejecting(ALL * lower, ALL * (not lower), hermitian)
+
+
+ALL = 1 << 30
+reject = rejecting(ALL, ALL)

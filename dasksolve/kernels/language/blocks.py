@@ -1,7 +1,5 @@
 """Blocks: a few rows of vectors, held in registers while products are subtracted from them."""
 
-from typing import Any
-
 from numba import types
 
 from dasksolve.kernels.language.backend import cgutils, ir
@@ -27,13 +25,7 @@ def lanes(dtype):
     return max(PANEL, width(dtype))
 
 
-tile: Any = tiles_of(lanes)
-
-
-@operation(lambda array: types.intp)
-def lane_count(array):
-    """How many lanes the vectors of a block have for the array's dtype."""
-    return Index(array.builder, INDEX(lanes(array.lanes.dtype)))
+block_tile, block_lanes = tiles_of(lanes)
 
 
 def of_indices(*kinds):
@@ -73,6 +65,11 @@ def united(planes):
     if len(planes) == 1:
         return tuple(planes[0])
     return tuple(Pair(*parts) for parts in zip(*planes, strict=True))
+
+
+def transposed(vectors):
+    """The columns of a square block of rows, or the rows of one of columns."""
+    return united([transpose(plane) for plane in planes(vectors)])
 
 
 def spread(tile, i, k):

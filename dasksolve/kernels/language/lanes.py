@@ -267,17 +267,6 @@ def lane(x, index):
 
 
 @operation(lambda x: x.dtype)
-def total(x):
-    """The sum of the lanes: halves are added until one is left, in this order always."""
-    if isinstance(x, Pair):
-        return Pair(total(x.real), total(x.imag))
-    while x.count > 1:
-        half = x.count // 2
-        x = x.shuffle(x, range(half)) + x.shuffle(x, range(half, x.count))
-    return x.lane(0)
-
-
-@operation(lambda x: x.dtype)
 def highest(x):
     """The largest of the lanes, which are real; NaN where any is."""
     while x.count > 1:

@@ -3,9 +3,11 @@
 import operator
 from typing import Any
 
+import numpy as np
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
+from dasksolve.kernels.compiling.jit import holder
 from dasksolve.kernels.language.backend import cgutils, ir
 from dasksolve.kernels.language.lanes import (
     LIFT,
@@ -13,6 +15,7 @@ from dasksolve.kernels.language.lanes import (
     nothing,
     operation,
     scalar_type,
+    splat,
     unsigned_zero,
     width,
 )
@@ -38,7 +41,7 @@ class _TileModel(models.StructModel):
         # The buffer is only held, so that it lives as long as the tile.
         data = types.CPointer(tile.lanes.real.dtype)
         super().__init__(
-            manager, tile, [("buffer", tile.buffer), ("data", data), ("columns", types.intp)]
+            manager, tile, [("buffer", tile.buffer), ("data", data), ("span", types.intp)]
         )
 
 
@@ -90,12 +93,12 @@ class Memory:
 class EmittedTile(Memory):
     """Emitted access to a tile: the real parts of a vector stand before its imaginary parts."""
 
-    def __init__(self, builder, data, lanes, columns):
+    def __init__(self, builder, data, lanes, span):
         super().__init__(builder, data, lanes)
-        self.columns = columns
+        self.span = span
 
     def offset(self, i, j):
-        return (i * self.columns + j) * (self.parts * self.lanes.count)
+        return (i * self.span + j) * (self.parts * self.lanes.count)
 
     def integer(self, i, lane):
         """The number in one lane of the first column of a tile of integers."""
@@ -109,15 +112,15 @@ class EmittedTile(Memory):
     def __getitem__(self, position):
         count = self.lanes.count
         at = self.offset(*position)
-        parts = [self.load(at + part * count, count, count) for part in range(self.parts)]
+        parts = [self.load(at + p * count, count, count) for p in range(self.parts)]
         return parts[0] if self.parts == 1 else Pair(*parts)
 
     def __setitem__(self, position, vector):
         count = self.lanes.count
         at = self.offset(*position)
         parts = [vector] if self.parts == 1 else [vector.real, vector.imag]
-        for part, values in enumerate(parts):
-            self.store(at + part * count, values, count)
+        for p, values in enumerate(parts):
+            self.store(at + p * count, values, count)
 
     def fill(self, number):
         empty = ir.VectorType(scalar_type(self.lanes.real.dtype), self.lanes.count)
@@ -133,7 +136,7 @@ def _lift_array(context, builder, array, value):
 
 def _lift_tile(context, builder, tile, value):
     parts = cgutils.create_struct_proxy(tile)(context, builder, value=value)
-    return EmittedTile(builder, parts.data, tile.lanes, Index(builder, parts.columns))
+    return EmittedTile(builder, parts.data, tile.lanes, Index(builder, parts.span))
 
 
 LIFT[types.Array] = _lift_array
@@ -152,14 +155,12 @@ operation(_element, Tile, types.BaseTuple)(operator.getitem)
 operation(_stored, Tile, types.BaseTuple, Lanes)(operator.setitem)
 
 
-def tiles_of(lanes):
-    """The function that makes tiles whose vectors have lanes(dtype) lanes."""
+def tiles_of(lanes: Any) -> tuple[Any, Any]:
+    """What makes tiles whose vectors have lanes(dtype) lanes, and what says how many these are."""
 
-    def tile(typing, buffer, columns, like):
-        """A tile with `columns` vectors a row, of the dtype of `like`.
-
-        The buffer needs room for one vector more, to align.
-        """
+    @intrinsic
+    def over(typing, buffer, span, like):
+        """A tile over a buffer, which needs room for one vector more, to align."""
         kind = Tile(buffer, lanes(like.dtype))
 
         def emit(context, builder, signature, values):
@@ -169,27 +170,41 @@ def tiles_of(lanes):
             last = kind.bytes - 1
             aligned = builder.and_(builder.add(address, INDEX(last)), INDEX(~last))
             made.data = builder.inttoptr(aligned, made.data.type)
-            made.buffer, made.columns = values[0], values[1]
+            made.buffer, made.span = values[0], values[1]
             if context.enable_nrt:
                 context.nrt.incref(builder, buffer, values[0])
             return made._getvalue()
 
         return kind(buffer, types.intp, like), emit
 
-    return intrinsic(tile)
+    @operation(lambda array: types.intp)
+    def lane_count(array):
+        """How many lanes a vector of the array's dtype has."""
+        return Index(array.builder, INDEX(lanes(array.lanes.dtype)))
+
+    @holder
+    def tile(rows, span, dtype, like):
+        """A tile of rows of `span` vectors: numbers of a dtype, in as many lanes as `like` has."""
+        buffer = np.empty((rows * span + 1) * lane_count(like), dtype)
+        return over(buffer, span, like)  # type: ignore[call-arg]  # numba gives the first
+
+    return tile, lane_count
 
 
-tile: Any = tiles_of(width)
+tile, lane_count = tiles_of(width)
+
+
+@holder
+def cleared(t, rows, span):
+    """A tile of zeros."""
+    for i in range(rows):
+        for j in range(span):
+            t[i, j] = splat(0, t)
+    return t
 
 
 def _loaded(array, index, count):
     return Lanes(array.dtype, count.literal_value) if isinstance(count, types.Literal) else None
-
-
-@operation(lambda array: types.intp)
-def lane_count(array):
-    """How many lanes a vector of the array's dtype has on this machine."""
-    return Index(array.builder, INDEX(width(array.lanes.dtype)))
 
 
 @operation(_loaded)

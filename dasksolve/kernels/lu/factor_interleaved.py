@@ -3,7 +3,6 @@
 import numpy as np
 from numba import types
 
-from dasksolve.kernels.columns import write
 from dasksolve.kernels.compiling.jit import jit, part
 from dasksolve.kernels.diagnostics.condition import TRIALS, begin, inverse_norm
 from dasksolve.kernels.diagnostics.norms import measurable, norms, workspace
@@ -17,10 +16,11 @@ from dasksolve.kernels.diagnostics.verdicts import (
     undefined,
 )
 from dasksolve.kernels.language.lanes import PANEL, magnitude, operation, splat
-from dasksolve.kernels.language.tiles import lane_count, put_numbers, row_offset, tile
-from dasksolve.kernels.lu.interleaved import factor_tile
+from dasksolve.kernels.language.tiles import lane_count, put_numbers, row_offset
+from dasksolve.kernels.lu import interleaved
 from dasksolve.kernels.lu.reuse import place
 from dasksolve.kernels.lu.substitution import exchange, substitute
+from dasksolve.kernels.regimes.columns import write
 
 
 @operation(lambda *_: types.intp)
@@ -62,6 +62,17 @@ def write_factors(lu, order, first, last, t, swaps):
 
 
 @part
+def rate(a, lu, m, status, rcond, vectors, sums):
+    """Replace ‖A⁻¹‖₁ in `rcond` by the condition number's reciprocal; look for lost factors."""
+    low, high = measurable(a)
+    one, infinity = norms(a, m, vectors, sums)
+    bounded = infinity < np.inf and rcond[m] < np.inf
+    if status[m] == OK and not (bounded or finite(lu[m])):
+        status[m] = NONFINITE
+    rcond[m] = 1 / one / rcond[m] if low <= infinity <= high else np.nan
+
+
+@part
 def conclude(a, lu, order, status, rcond):
     """Leave no factors of systems that have none, and say why."""
     for m in range(len(status)):
@@ -80,25 +91,20 @@ def factor(a, lu, order, status, rcond):
     """Factor a[m] for every m; row i of L U is row order[m, i] of a[m]."""
     systems, n = a.shape[:2]
     count, last = lane_count(a), systems - 1
-    span = (n + TRIALS) | 1
-    t = tile(np.empty((n * span + 1) * count, a.dtype), span, a)
-    swaps = tile(np.empty((n + 1) * count, np.int64), 1, a)
+    held = interleaved.hold(a, n, TRIALS)
+    t, _, swaps = held
     vectors, sums = workspace(a)
-    low, high = measurable(a)
     for first in range(0, systems, count):
-        flaw = factor_tile(a, n, first, last, t, swaps)
-        record(status, first, last, flaw, magnitude(splat(0, t)))
+        sound = magnitude(splat(0, t))
+        flaw = interleaved.factor(a, first, last, held, sound)
+        record(status, first, last, flaw, sound)
         begin(t, n, n)
         substitute(t, swaps, n, n, n + TRIALS)
         put_numbers(rcond, first, last, inverse_norm(t, swaps, n, n))
         finish_rows(t, swaps, n)
         write_factors(lu, order, first, last, t, swaps)
         for m in range(first, min(first + count, systems)):
-            one, infinity = norms(a, m, vectors, sums)
-            bounded = infinity < np.inf and rcond[m] < np.inf
-            if status[m] == OK and not (bounded or finite(lu[m])):
-                status[m] = NONFINITE
-            rcond[m] = 1 / one / rcond[m] if low <= infinity <= high else np.nan
+            rate(a, lu, m, status, rcond, vectors, sums)
     conclude(a, lu, order, status, rcond)
 
 

@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from dasksolve.kernels.columns import CHUNK, read, write
-from dasksolve.kernels.compiling.jit import jit, part
-from dasksolve.kernels.diagnostics.condition import TRIALS, begin, inverse_norm
-from dasksolve.kernels.diagnostics.norms import doubt, measure, workspace
-from dasksolve.kernels.diagnostics.verdicts import judge, record, reject, weigh
+from dasksolve.kernels.compiling.jit import holder, part
+from dasksolve.kernels.diagnostics.condition import TRIALS, begin
+from dasksolve.kernels.diagnostics.condition import inverse_norm as estimate
+from dasksolve.kernels.diagnostics.verdicts import judge, reject
 from dasksolve.kernels.language.lanes import (
     PANEL,
     inner,
@@ -24,7 +23,6 @@ from dasksolve.kernels.language.tiles import (
     deal,
     lane_count,
     prefetch_next,
-    put_numbers,
     row_offset,
     systems_of_lanes,
     tile,
@@ -38,6 +36,8 @@ from dasksolve.kernels.lu.substitution import (
     subtract,
     together,
 )
+from dasksolve.kernels.regimes import interleaved
+from dasksolve.kernels.regimes.columns import AS_COLUMNS, read
 
 # Bytes of a tile up to which it pays to ask for the next one early, and to read rows in their
 # pivots' order: 1530 ns instead of 1740 at N = 32. Beyond, the two crowd the cache.
@@ -141,12 +141,12 @@ def read_row(a, n, i, stop, first, last, t):
 
 
 @part
-def factor_tile(a, n, first, last, t, pivots):
+def factor(a, first, last, held, flaw):
     """Read and factor the systems of the tile that begins with `first`; the flaw of each lane."""
+    t, n, pivots = held
     early = n * n * lane_count(a) * a.itemsize <= EARLY
     ahead = n if early else 0
     permuted = early and n >= 2 * PANEL
-    flaw = magnitude(splat(0, t))
     for i in range(n):
         read_row(a, n, i, PANEL if permuted else n, first, last, t)
     for start in range(0, n, PANEL):
@@ -162,81 +162,37 @@ def factor_tile(a, n, first, last, t, pivots):
     return flaw
 
 
-@part
-def read_columns(b, left, wide, first, last, t):
-    """Put `wide` columns of b, from `left` on, beside the matrix."""
-    n, columns = b.shape[1:]
-    if columns == 1 and n >= 8:
-        for i in range(0, n, 8):
-            e = min(i, n - 8)
-            read(b, e, n, first, last, t, e, n, 8, True)
-        return
-    for i in range(n):
-        for j in range(wide):
-            at = i * columns + left + j
-            read(b, at, n * columns, first, last, t, i, n + j, 1, False)
-
-
-@part
-def write_columns(x, left, wide, first, last, t):
-    """`read_columns` undone."""
-    n, columns = x.shape[1:]
-    if columns == 1 and n >= 8:
-        for i in range(0, n, 8):
-            e = min(i, n - 8)
-            write(x, e, n, first, last, t, e, n, 8, True)
-        return
-    for i in range(n):
-        for j in range(wide):
-            at = i * columns + left + j
-            write(x, at, n * columns, first, last, t, i, n + j, 1, False)
-
-
-@part
-def weigh_columns(check, t, n, wide):
-    """`weigh` for all of the solution."""
-    for i in range(n):
-        for j in range(n, n + wide):
-            check = weigh(check, t[i, j])
-    return check
-
-
-def solve(a, b, x, status, rcond=None, backward_error=None):
-    """Solve a[m] x[m] = b[m] for every m, a tile at a time."""
-    systems, n, columns = b.shape
-    count, last = lane_count(a), systems - 1
-    chunk = min(columns, CHUNK)
-    trials = 0 if rcond is None else TRIALS
+@holder
+def hold(b, n, wide):
+    """The tile has the matrix and, beside it, right-hand sides; and the pivots stand in another."""
     # An odd number of vectors in a row spreads a column over all sets of the cache.
-    span = (n + chunk + trials) | 1
-    t = tile(np.empty((n * span + 1) * count, a.dtype), span, a)
-    pivots = tile(np.empty((n + 1) * count, np.int64), 1, a)
-    failed = False
-    if rcond is not None:
-        vectors, sums = workspace(a)
-    for first in range(0, systems, count):
-        flaw = factor_tile(a, n, first, last, t, pivots)
-        check = magnitude(splat(0, t))
-        for left in range(0, columns, chunk):
-            wide = min(chunk, columns - left)
-            read_columns(b, left, wide, first, last, t)
-            if rcond is not None:
-                begin(t, n, n + wide)
-            substitute(t, pivots, n, n, n + wide + trials)
-            check = weigh_columns(check, t, n, wide)
-            write_columns(x, left, wide, first, last, t)
-        if record(status, first, last, flaw, check):
-            failed = True
-        if rcond is not None:
-            put_numbers(rcond, first, last, inverse_norm(t, pivots, n, n + wide))
-            stop = min(first + count, systems)
-            measure(a, b, x, first, stop, rcond, backward_error, vectors, sums)
-    if failed:
-        reject(a, b, x, status)
-    if rcond is not None:
-        doubt(a, status, rcond, backward_error)
+    return tile(n, (n + wide) | 1, b.dtype, b), n, tile(n, 1, np.int64, b)
+
+
+@part
+def substitute_columns(a, first, last, held, wide, flaw, check):
+    t, n, pivots = held
+    substitute(t, pivots, n, n, n + wide)
+    return flaw, check
+
+
+@part
+def ask(held, wide):
+    t, n, _ = held
+    begin(t, n, n + wide)
+
+
+@part
+def inverse_norm(held, wide):
+    t, n, pivots = held
+    return estimate(t, pivots, n, n + wide)
+
+
+METHOD = interleaved.Method(
+    "lu", hold, substitute_columns, reject, factor, AS_COLUMNS, TRIALS, ask, inverse_norm
+)
 
 
 def kernel(_):
     """The kernel for systems of any order."""
-    return jit(solve)
+    return interleaved.kernel(METHOD)

@@ -7,13 +7,10 @@
   …
 """
 
-import numpy as np
-from numba import types
-
+from dasksolve.kernels.diagnostics.verdicts import judge
 from dasksolve.kernels.language.blocks import integer, place, put_number, spread
 from dasksolve.kernels.language.lanes import (
     PANEL,
-    any_lane,
     inner,
     magnitude,
     operation,
@@ -21,7 +18,6 @@ from dasksolve.kernels.language.lanes import (
     where,
 )
 from dasksolve.kernels.language.values import INDEX, Index, Pair, Variable, Vector, loop
-from dasksolve.status import Status
 
 
 def index_of_largest(size, index):
@@ -75,26 +71,15 @@ def exchange(memory, one, other):
     memory.store(other, first)
 
 
-def judge(builder, status, pivot, inverse):
-    """`status`, or the first that is not OK by its pivot."""
-    zero, size = pivot.fill(0), magnitude(pivot)
-    singular = any_lane(pivot == zero).value
-    unbounded = size == size.fill(np.inf)  # of a complex pivot whose modulus is not, too
-    unfit = any_lane((inverse - inverse != zero) | (inverse == zero) | unbounded).value
-    found = builder.select(unfit, INDEX(Status.NONFINITE), INDEX(Status.OK))
-    found = builder.select(singular, INDEX(Status.SINGULAR), found)
-    return builder.select(builder.icmp_signed("==", status, INDEX(Status.OK)), found, status)
-
-
-@operation(lambda *kinds: types.intp)
-def factor_panel(p, f, j, order, u, first, inverses, last):
-    """Factor the columns in p, which are block column j of the system; return the status.
+@operation(lambda *kinds: kinds[-1])
+def factor_panel(p, f, j, order, u, first, inverses, last, flaw):
+    """Factor the columns in p, which are block column j of the system; return the flaw.
 
     L stays in p, the rows of U go to u[first], …, 1 / its diagonal to `inverses`.
     """
     builder, count = p.builder, p.lanes.count
     rows: list[Vector | Pair] = []
-    status, inverse = INDEX(Status.OK), None
+    inverse = None
     for q in range(count):
         k = j * count + q
         other = search(p, q, [every_lane(row, q) for row in rows], inverse, k, j, last)
@@ -108,7 +93,7 @@ def factor_panel(p, f, j, order, u, first, inverses, last):
                 exchange(p, one, two)
         exchange(order, k, other)
         put_number(inverses, 0, k, inverse)
-        status = judge(builder, status, pivot, inverse)
+        flaw = judge(flaw, magnitude(pivot))
     with loop(builder, j, last) as i:
         p[count - 1, i] = p[count - 1, i] * inverse
-    return Index(builder, status)
+    return flaw

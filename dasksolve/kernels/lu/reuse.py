@@ -13,8 +13,6 @@ panel on, each from its top. In a block, column after column. 1 / u stands on th
 Transposed systems are solved from the last panel of all this to the first.
 """
 
-from typing import Any
-
 import numpy as np
 from numba import types
 
@@ -27,10 +25,9 @@ from dasksolve.kernels.language.blocks import (
     first_lane,
     integer,
     load_first,
-    planes,
     spread,
     store_first,
-    united,
+    transposed,
 )
 from dasksolve.kernels.language.lanes import (
     PANEL,
@@ -44,11 +41,11 @@ from dasksolve.kernels.language.lanes import (
     unsigned_zero,
     where,
 )
-from dasksolve.kernels.language.tiles import FIRST, load, prefetch, store, tiles_of, transpose
+from dasksolve.kernels.language.tiles import FIRST, load, prefetch, store, tiles_of
 from dasksolve.kernels.language.values import Variable, byte, loop, mask_of
 from dasksolve.kernels.lu.panel import every_lane
 
-tile: Any = tiles_of(lambda dtype: PANEL)
+panel_tile, _ = tiles_of(lambda dtype: PANEL)
 
 # What became of x.
 DAMAGED, FINE, SPOILT = range(3)
@@ -104,11 +101,6 @@ def block(lu, at, n, i, s, t, rest):
     high, wide = size(n, i), size(n, s)
     valid = [(wide - k) * PANEL for k in range(PANEL)]  # 0 and less: there is no such column
     return [load_first(lu, at + high * k, high.at_most(valid[k]), t) for k in range(PANEL)]
-
-
-def transposed(columns):
-    """The rows of a block."""
-    return united([transpose(plane) for plane in planes(columns)])
 
 
 def marked(like, lanes):
@@ -219,7 +211,7 @@ class Substitution:
 
 def read(b, order, first, n, columns, c, t, r, across):
     """Put column c of a right-hand side in row r of t, its rows as L U has them."""
-    with loop(b.builder, 0, t.columns) as p:
+    with loop(b.builder, 0, t.span) as p:
         x = t.fill(0)
         for lane in range(PANEL):
             i = (p * PANEL + lane).at_most(n - 1)  # what there is too much of meets zeros
@@ -232,7 +224,7 @@ def write(x, order, first, n, columns, c, t, r, across):
     """Write row r of t to column c of a solution; the transposed one has its rows as a has them."""
     in_sequence = columns == (0 if across else 1)
     with x.builder.if_else(in_sequence.value) as (whole, scattered):
-        with whole, loop(x.builder, 0, t.columns) as p:
+        with whole, loop(x.builder, 0, t.span) as p:
             i = p * PANEL
             store_first(x, first + i, n - i, unsigned_zero(t[r, p]))
         with scattered, loop(x.builder, 0, n) as i:
@@ -253,7 +245,7 @@ def substitute(lu, order, b, x, spoilt, v, apart, last, n, columns, t, across):
     for r, m in enumerate(systems):
         write(x, order, m * n, n, columns, places[r] - m * columns, t, r, across)
         check = Variable(real_part(t.fill(0)))
-        with loop(lu.builder, 0, t.columns) as p:
+        with loop(lu.builder, 0, t.span) as p:
             check.set(weigh(check.get(), t[r, p]))
         unbounded = any_lane(check.get() != check.get().fill(0))
         with lu.builder.if_then(unbounded.value):
@@ -285,7 +277,7 @@ def kernel(_, across):
         panels, count = -(-n // PANEL), systems * columns
         groups = -(-count // TOGETHER)
         apart, step = (groups, 1) if columns == 1 else (1, TOGETHER)
-        t = tile(np.empty((TOGETHER * panels + 1) * PANEL, lu.dtype), panels, lu)
+        t = panel_tile(TOGETHER, panels, lu.dtype, lu)
         spoilt = np.zeros(systems, np.int8)
         for group in range(groups):
             v = group * step

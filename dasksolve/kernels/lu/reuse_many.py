@@ -6,35 +6,26 @@ solve for as many columns at once as a vector has lanes.
 
 import numpy as np
 
-from dasksolve.kernels.compiling.jit import jit, part
-from dasksolve.kernels.diagnostics.verdicts import spoil_columns
+from dasksolve.kernels.compiling.jit import holder, jit, named, part
+from dasksolve.kernels.diagnostics.verdicts import OK, spoil_columns
 from dasksolve.kernels.language.blocks import (
+    block_lanes,
     integer,
-    lane_count,
-    load_first,
     put_number,
     put_numbers,
-    store_first,
-    tile,
+    transposed,
 )
-from dasksolve.kernels.language.lanes import (
-    PANEL,
-    any_lane,
-    nothing,
-    operation,
-    splat,
-    unsigned_zero,
-)
-from dasksolve.kernels.language.tiles import load
-from dasksolve.kernels.lu import reuse
-from dasksolve.kernels.lu.single import solve_columns, substitute_transposed
+from dasksolve.kernels.language.lanes import PANEL, nothing, operation, splat
+from dasksolve.kernels.language.tiles import cleared, load
+from dasksolve.kernels.lu import reuse, single
+from dasksolve.kernels.regimes import single as regime
 
 
 @operation(nothing)
 def put_block(lu, first, n, i, s, t, order, f, u, at, k, rest):
     """Put block (i, s) of a matrix in rows of f, and in rows `at` … of u, from number k on."""
     columns = reuse.block(lu, first + reuse.place(n, i, s), n, i, s, t, rest)
-    rows = reuse.transposed(columns)
+    rows = transposed(columns)
     for r, row in enumerate(rows):
         put_numbers(f, integer(order, i * PANEL + r), s * PANEL, row)
         put_numbers(u, at + r, k, row)
@@ -47,10 +38,20 @@ def put_inverse(lu, first, n, i, inverses):
     put_number(inverses, 0, i, load(lu, at, 1))
 
 
+@holder
+def hold(b, n):
+    """What `single.hold` holds of a system and of right-hand sides, and room for a block's edge."""
+    f, order, u, inverses, y, _, sizes = single.hold(b, n)
+    last, blocks = len(order), len(order) // block_lanes(b)
+    f, u = cleared(f, last, blocks), cleared(u, last * blocks, 1)
+    return f, order, u, inverses, y, reuse.panel_tile(1, 1, b.dtype, b), sizes
+
+
 @part
-def read_factors(lu, rows, m, t, f, order, u, inverses):
+def read_factors(a, m, held, flaw):
     """Put L, U and the reciprocals of its diagonal where `single` would have left them."""
-    n, count, last = lu.shape[1], lane_count(lu), len(order)
+    (lu, rows), (f, order, u, inverses, _, t, _) = a, held
+    n, count, last = lu.shape[1], block_lanes(lu), len(order)
     panels = -(-n // PANEL)
     for i in range(last):
         order[i] = rows[m, i] if i < n else i
@@ -64,53 +65,31 @@ def read_factors(lu, rows, m, t, f, order, u, inverses):
                 put_block(lu, m * n * n, n, i, s, t, order, f, u, at, k, False)
             else:
                 put_block(lu, m * n * n, n, i, s, t, order, f, u, at, k, True)
+    return flaw
 
 
 @part
-def solve_columns_transposed(b, x, m, f, order, u, inverses, y):
-    """`solve_columns` with the transposed matrix."""
-    n, columns = b.shape[1:]
-    check = splat(0, y)
-    for j in range(0, columns, lane_count(b)):
-        for i in range(len(order)):
-            y[i, 0] = splat(0, y)
-            if i < n:
-                y[i, 0] = load_first(b, (m * n + i) * columns + j, columns - j, y)
-        substitute_transposed(f, order, u, inverses, y)
-        for i in range(n):
-            check = check + (y[i, 0] - y[i, 0])
-            at = (m * n + order[i]) * columns + j
-            store_first(x, at, columns - j, unsigned_zero(y[i, 0]))
-    return not any_lane(check != splat(0, y))
+def spoil(a, b, x, status):
+    for m in range(len(status)):
+        if status[m] != OK:
+            spoil_columns(x, m)
 
 
 def kernel(_, across):
     """The kernel that `reuse.kernel` makes, for several right-hand sides."""
+    solve_one = single.substitute_transposed if across else single.substitute
+    substitute = single.substituting(solve_one, across)
+    method = regime.Method(f"reuse_many.{across}", hold, substitute, spoil, read_factors)
+    solve_all = holder(regime.driver(method))
 
-    @jit
     def solve(lu, rows, b, x):
-        systems, n, _ = b.shape
         if not reuse.are_rows(rows):
             return reuse.DAMAGED
-        fine = reuse.FINE
-        count = lane_count(lu)
-        blocks = -(-n // count)
-        last, span = blocks * count, blocks | 1
-        f = tile(np.zeros((last * span + 1) * count, lu.dtype), span, lu)
-        u = tile(np.zeros((last * blocks + 1) * count, lu.dtype), 1, lu)
-        y = tile(np.empty((last + 1) * count, lu.dtype), 1, lu)
-        inverses = tile(np.empty((blocks + 1) * count, lu.dtype), blocks, lu)
-        t = reuse.tile(np.empty(2 * PANEL, lu.dtype), 1, lu)
-        order = np.empty(last, np.intp)
-        for m in range(systems):
-            read_factors(lu, rows, m, t, f, order, u, inverses)
-            if across:
-                sound = solve_columns_transposed(b, x, m, f, order, u, inverses, y)
-            else:
-                sound = solve_columns(b, x, m, f, order, u, inverses, y)
-            if not sound:
-                spoil_columns(x, m)
-                fine = reuse.SPOILT
-        return fine
+        status = np.empty(len(b), np.int8)
+        solve_all((lu, rows), b, x, status, None, None)
+        for verdict in status:
+            if verdict != OK:
+                return reuse.SPOILT
+        return reuse.FINE
 
-    return solve
+    return jit(named(solve, method.name))

@@ -11,7 +11,7 @@ its left, then factored as a panel. Rows of L stay where they are, so that no ro
 
 import numpy as np
 
-from dasksolve.kernels.compiling.jit import jit, part
+from dasksolve.kernels.compiling.jit import holder, part
 from dasksolve.kernels.diagnostics.condition import (
     TRIALS,
     direction,
@@ -20,13 +20,13 @@ from dasksolve.kernels.diagnostics.condition import (
     trial,
     trial_norm,
 )
-from dasksolve.kernels.diagnostics.norms import doubt, measure, workspace
-from dasksolve.kernels.diagnostics.verdicts import NONFINITE, OK, UNBOUNDED, reject
+from dasksolve.kernels.diagnostics.verdicts import NONFINITE, OK, reject, weigh
 from dasksolve.kernels.language.blocks import (
     ROWS,
+    block_lanes,
+    block_tile,
     get,
     get_transposed,
-    lane_count,
     load_first,
     minus_panel,
     minus_panel_transposed,
@@ -41,39 +41,38 @@ from dasksolve.kernels.language.blocks import (
     solved_below,
     solved_below_transposed,
     store_first,
-    tile,
 )
-from dasksolve.kernels.language.lanes import PANEL, any_lane, highest, lane, splat, unsigned_zero
+from dasksolve.kernels.language.lanes import (
+    PANEL,
+    any_lane,
+    highest,
+    lane,
+    magnitude,
+    splat,
+    unsigned_zero,
+)
 from dasksolve.kernels.lu.panel import factor_panel
+from dasksolve.kernels.regimes import single
 
 
 @part
 def read_system(a, m, f, order):
     """Put a[m], bordered by the identity, in the rows of f; return whether it is finite."""
-    n, last, count = a.shape[1], len(order), lane_count(a)
-    check = splat(0, f)
+    n, last, count = a.shape[1], len(order), block_lanes(a)
+    zero = magnitude(splat(0, f))
+    check = zero
     for i in range(last):
         order[i] = i
     for i in range(n):
         for j in range(last // count):
             x = load_first(a, (m * n + i) * n + j * count, n - j * count, f)
             f[i, j] = x
-            check = check + (x - x)
+            check = weigh(check, x)
     for i in range(n, last):
         for j in range(last // count):
             f[i, j] = splat(0, f)
         put_number(f, i, i, splat(1, f))
-    return not any_lane(check != splat(0, f))
-
-
-@part
-def finite(array, start, stop, f):
-    """Whether all numbers array.flat[start:stop] are."""
-    check = splat(0, f)
-    for i in range(start, stop, lane_count(array)):
-        x = load_first(array, i, stop - i, f)
-        check = check + (x - x)
-    return not any_lane(check != splat(0, f))
+    return not any_lane(check != zero)
 
 
 @part
@@ -82,7 +81,7 @@ def update(f, p, j, order, u, a, ahead):
 
     Meanwhile a share of the next system comes from memory: waiting for it took a sixth of the time.
     """
-    last, start = len(order), j * lane_count(f)
+    last, start = len(order), j * block_lanes(f)
     first = j * last
     for i in range(0, last, ROWS):
         rows = rows_at(order, i)
@@ -94,20 +93,20 @@ def update(f, p, j, order, u, a, ahead):
         else:
             put(f, rows, j, block)
             put_transposed(p, i, block)
-        prefetch_block(a, ahead + (first + i) * lane_count(f), f)
+        prefetch_block(a, ahead + (first + i) * block_lanes(f), f)
 
 
 @part
 def keep_multipliers(f, p, j, order):
     """Put L from the panel into block column j."""
-    for i in range(j * lane_count(f), len(order), ROWS):
+    for i in range(j * block_lanes(f), len(order), ROWS):
         put(f, rows_at(order, i), j, get_transposed(p, i))
 
 
 @part
 def substitute(f, order, u, inverses, y):
     """Overwrite y by U⁻¹ L⁻¹ y."""
-    last, count = len(order), lane_count(f)
+    last, count = len(order), block_lanes(f)
     for i in range(0, last, ROWS):
         rows, here = rows_at(order, i), rows_from(i)
         block = get(y, here, 0)
@@ -127,7 +126,7 @@ def substitute(f, order, u, inverses, y):
 @part
 def substitute_transposed(f, order, u, inverses, y):
     """Overwrite y by L⁻ᵀ U⁻ᵀ y."""
-    last, count = len(order), lane_count(f)
+    last, count = len(order), block_lanes(f)
     for i in range(0, last, ROWS):
         here, column = rows_from(i), i // count * last
         block = get(y, here, 0)
@@ -144,25 +143,9 @@ def substitute_transposed(f, order, u, inverses, y):
 
 
 @part
-def solve_columns(b, x, m, f, order, u, inverses, y):
-    """Solve for x[m], a vector of its columns at a time; return whether x is finite."""
-    n, columns = b.shape[1:]
-    check = splat(0, y)
-    for j in range(0, columns, lane_count(b)):
-        for i in range(len(order)):
-            y[i, 0] = splat(0, y)
-            if order[i] < n:
-                y[i, 0] = load_first(b, (m * n + order[i]) * columns + j, columns - j, y)
-        substitute(f, order, u, inverses, y)
-        for i in range(n):
-            check = check + (y[i, 0] - y[i, 0])
-            store_first(x, (m * n + i) * columns + j, columns - j, unsigned_zero(y[i, 0]))
-    return not any_lane(check != splat(0, y))
-
-
-@part
-def inverse_norm(f, order, u, inverses, y, n, sizes):
+def inverse_norm(n, held):
     """‖A⁻¹‖₁ from the factors, as `condition.inverse_norm` estimates it, columns in lanes."""
+    f, order, u, inverses, y, _, sizes = held
     for i in range(len(order)):
         row = order[i]
         y[i, 0] = splat(0, y)
@@ -191,44 +174,59 @@ def inverse_norm(f, order, u, inverses, y, n, sizes):
     return max(one, two, highest(norm(y, n, 0)))
 
 
-def solve(a, b, x, status, rcond=None, backward_error=None):
-    """Solve a[m] x[m] = b[m] for every m; a (M, N, N), b and x (M, N, K), status (M,)."""
-    systems, n, _ = b.shape
-    count = lane_count(a)
+@holder
+def hold(b, n):
+    """The rows of a system, their order, U, 1 / its diagonal, right-hand sides, a panel, sizes."""
+    count = block_lanes(b)
     blocks = -(-n // count)
-    last = blocks * count
-    # An odd number of vectors in a row spreads a column over all sets of the cache.
-    span = blocks | 1
-    f = tile(np.empty((last * span + 1) * count, a.dtype), span, a)
-    u = tile(np.empty((last * blocks + 1) * count, a.dtype), 1, a)
-    p = tile(np.empty((count * span + 1) * count, a.dtype), span, a)
-    y = tile(np.empty((last + 1) * count, a.dtype), 1, a)
-    inverses = tile(np.empty((blocks + 1) * count, a.dtype), blocks, a)
-    order = np.empty(last, np.intp)
-    if rcond is not None:
-        vectors, sums = workspace(a)
-        sizes = np.empty(last, a.real.dtype)
-    failed = False
-    for m in range(systems):
-        verdict = OK if read_system(a, m, f, order) else NONFINITE
-        for j in range(blocks):
-            if verdict == OK:
-                update(f, p, j, order, u, a, (m + 1) * n * n)
-                verdict = factor_panel(p, f, j, order, u, j * (last + count), inverses, blocks)
-                keep_multipliers(f, p, j, order)
-        if verdict == OK and not solve_columns(b, x, m, f, order, u, inverses, y):
-            verdict = UNBOUNDED
-        status[m] = verdict
-        failed |= verdict != OK
-        if rcond is not None and verdict == OK:
-            rcond[m] = inverse_norm(f, order, u, inverses, y, n, sizes)
-            measure(a, b, x, m, m + 1, rcond, backward_error, vectors, sums)
-    if failed:
-        reject(a, b, x, status)
-    if rcond is not None:
-        doubt(a, status, rcond, backward_error)
+    last, span = blocks * count, blocks | 1  # odd: it spreads a column over the sets of the cache
+    # In this order: with p behind y, N = 200 takes 210 µs instead of 130.
+    f, u = block_tile(last, span, b.dtype, b), block_tile(last * blocks, 1, b.dtype, b)
+    p, y = block_tile(count, span, b.dtype, b), block_tile(last, 1, b.dtype, b)
+    inverses, order = block_tile(1, blocks, b.dtype, b), np.empty(last, np.intp)
+    return f, order, u, inverses, y, p, np.empty(last, b.real.dtype)
+
+
+@part
+def factor(a, m, held, flaw):
+    f, order, u, inverses, _, p, _ = held
+    n, last, count = a.shape[1], len(order), block_lanes(a)
+    if not read_system(a, m, f, order):
+        return splat(NONFINITE, flaw)
+    for j in range(last // count):
+        if lane(flaw, 0) == OK:
+            update(f, p, j, order, u, a, (m + 1) * n * n)
+            at = j * (last + count)
+            flaw = factor_panel(p, f, j, order, u, at, inverses, last // count, flaw)
+            keep_multipliers(f, p, j, order)
+    return flaw
+
+
+def substituting(solve, across):
+    """The part that solves for columns of x, by a part for L U or, if `across`, its transpose."""
+
+    @part
+    def substitute_columns(a, b, x, m, j, held, flaw, check):
+        f, order, u, inverses, y, _, _ = held
+        n, columns = b.shape[1:]
+        for i in range(len(order)):
+            row = i if across else order[i]
+            y[i, 0] = splat(0, y)
+            if row < n:
+                y[i, 0] = load_first(b, (m * n + row) * columns + j, columns - j, y)
+        solve(f, order, u, inverses, y)
+        for i in range(n):
+            row = order[i] if across else i
+            check = weigh(check, y[i, 0])
+            store_first(x, (m * n + row) * columns + j, columns - j, unsigned_zero(y[i, 0]))
+        return flaw, check
+
+    return substitute_columns
+
+
+METHOD = single.Method("lu", hold, substituting(substitute, False), reject, factor, inverse_norm)
 
 
 def kernel(_):
     """The kernel for systems of any order."""
-    return jit(solve)
+    return single.kernel(METHOD)

@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 
-from dasksolve.kernels.columns import read
 from dasksolve.kernels.compiling.jit import jit, part
 from dasksolve.kernels.diagnostics.verdicts import limits, undefined, weigh
 from dasksolve.kernels.language.lanes import (
@@ -35,6 +34,7 @@ from dasksolve.kernels.language.tiles import (
     tile,
 )
 from dasksolve.kernels.language.values import Variable, align_stack, loop, never_inline
+from dasksolve.kernels.regimes.columns import read
 from dasksolve.status import Status
 
 SMALL = 2.0**-64
@@ -310,9 +310,9 @@ def kernel(_):
         systems, observations, n = a.shape
         k, lanes = b.shape[2], lane_count(a)
         columns = n + k + 1
-        t = tile(np.empty((observations * columns + 1) * lanes, a.dtype), columns, a)
-        s = tile(np.empty(((n + 2) * columns + 1) * lanes, a.dtype), columns, a)
-        z = tile(np.empty(((n + 1) * (n + 1) + 1) * lanes, a.dtype), n + 1, a)
+        t = tile(observations, columns, a.dtype, a)
+        s = tile(n + 2, columns, a.dtype, a)
+        z = tile(n + 1, n + 1, a.dtype, a)
         found = (x, rss, variances, rcond, count, status)
         one_a, one_b, one_roots = np.empty_like(a[:1]), np.empty_like(b[:1]), roots[:1].copy()
         one = (x[:1].copy(), rss[:1].copy(), variances[:1].copy(), rcond[:1].copy(),

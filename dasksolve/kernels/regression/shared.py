@@ -371,8 +371,8 @@ def kernel(n):
         sizes, lanes = (series, observations), lane_count(rss)
         design, wanted = (table, basis), (min_count, threshold)
         found = (coef, stderr, rss, count, rcond, status)
-        t = tile(np.empty((2 * observations + 1) * lanes, rss.dtype), 2, rss)
-        s = tile(np.empty(((n + 2) * n + 1) * lanes, rss.dtype), n, rss)
+        t = tile(observations, 2, rss.dtype, rss)
+        s = tile(n + 2, n, rss.dtype, rss)
         most = 1 if along else max(8, min(32, STRIP // (observations * lanes * rss.itemsize)))
         room = 1 if along else observations * (most + 1) * lanes
         kept_y, kept_w = np.empty(2 * room, rss.dtype), np.empty(2 * room if own else 1, rss.dtype)

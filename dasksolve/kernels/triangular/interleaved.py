@@ -6,45 +6,15 @@ system is solved at a time, where `last` is None: then a lane is a column, and t
 
 from contextlib import contextmanager
 
-import numpy as np
-
-from dasksolve.kernels.columns import CHUNK, read_columns, write_columns
-from dasksolve.kernels.compiling.jit import jit, part
-from dasksolve.kernels.diagnostics.verdicts import judge, record, reject_band
-from dasksolve.kernels.language.lanes import (
-    conjugate,
-    fnma,
-    magnitude,
-    nothing,
-    operation,
-    reciprocal,
-    splat,
-)
+from dasksolve.kernels.compiling.jit import holder, part
+from dasksolve.kernels.diagnostics.verdicts import judge, rejecting_triangle
+from dasksolve.kernels.language.lanes import fnma, magnitude, nothing, operation, reciprocal
 from dasksolve.kernels.language.tiles import ask, deal, lane_count, load, systems_of_lanes, tile
 from dasksolve.kernels.language.values import loop
-from dasksolve.kernels.triangular import triangles
+from dasksolve.kernels.regimes import interleaved
 
 # Bytes of a tile's matrices up to which those of the next are asked for; beyond, the next rows.
 EARLY = 256 << 10
-
-
-def invert_diagonal(t, n, flaw, between):
-    """Replace the diagonal by its reciprocals."""
-    for i in range(n):
-        between(i)
-        flaw = judge(flaw, magnitude(t[i, i]))
-        t[i, i] = reciprocal(t[i, i])
-    return flaw
-
-
-def forward(column, t, n):
-    """Solve with the lower triangle, of which t holds the conjugate."""
-    triangles.forward(column, t, n, lambda x, inverse: x * conjugate(inverse))
-
-
-def backward(column, t, n):
-    """Solve with the upper triangle, of which t holds the transpose."""
-    triangles.backward(column, t, n)
 
 
 def row(a, n, first, last, t, i, j, length, ahead=None):
@@ -143,33 +113,26 @@ def backward_rows(a, n, first, last, t, flaw, wide, ahead):
     return flaw
 
 
+@holder
+def hold(b, n, wide):
+    return tile(wide, n, b.dtype, b), 0
+
+
+def substituting(lower):
+    """The part that substitutes, and how far ahead it may ask for the rows that come next."""
+    solve_rows, rows = (forward_rows, 8) if lower else (backward_rows, -8)
+
+    @part
+    def substitute(a, first, last, held, wide, flaw, check):
+        n, (t, _) = a.shape[1], held
+        size = lane_count(a) * n * n
+        ahead = size if size * a.itemsize <= EARLY else rows * n
+        return solve_rows(a, n, first, last, t, flaw, wide, ahead), check
+
+    return substitute
+
+
 def kernel(_, lower):
-    """The kernel for systems of any order from 8 on."""
-
-    @jit
-    def solve(a, b, x, status):
-        systems, n, columns = b.shape
-        count, last = lane_count(a), systems - 1
-        chunk = min(columns, CHUNK)
-        t = tile(np.empty((n * chunk + 1) * count, a.dtype), n, a)
-        tile_size = count * n * n
-        next_rows = 8 * n if lower else -8 * n
-        ahead = tile_size if tile_size * a.itemsize <= EARLY else next_rows
-        failed = False
-        for first in range(0, systems, count):
-            flaw = check = magnitude(splat(0, t))
-            for left in range(0, columns, chunk):
-                wide = min(chunk, columns - left)
-                read_columns(b, first, last, t, 0, left, wide)
-                if lower:
-                    flaw = forward_rows(a, n, first, last, t, flaw, wide, ahead)
-                else:
-                    flaw = backward_rows(a, n, first, last, t, flaw, wide, ahead)
-                check = write_columns(x, first, last, t, 0, left, wide, check)
-            if record(status, first, last, flaw, check):
-                failed = True
-        if failed:
-            below, above = (n, 0) if lower else (0, n)
-            reject_band(a, b, x, status, below, above, False)
-
-    return solve
+    """The kernel for lower or upper triangles of any order from 8 on."""
+    name, reject = f"triangular.{lower}", rejecting_triangle(lower)
+    return interleaved.kernel(interleaved.Method(name, hold, substituting(lower), reject))

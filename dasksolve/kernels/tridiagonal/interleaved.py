@@ -8,17 +8,15 @@ The three diagonals stand in a tile as rows, above the unknowns of each column:
     t[3 + c, i]             unknown i of column c
 """
 
-import numpy as np
 from numba import types
 
-from dasksolve.kernels.columns import read, read_columns, write_columns
-from dasksolve.kernels.compiling.jit import jit, part
+from dasksolve.kernels.compiling.jit import holder, jit, named, part
 from dasksolve.kernels.diagnostics.verdicts import (
+    OK,
     finite,
     judge,
-    record,
-    reject_band,
     reject_system,
+    rejecting,
     weigh,
 )
 from dasksolve.kernels.language.lanes import (
@@ -31,12 +29,12 @@ from dasksolve.kernels.language.lanes import (
     splat,
     where,
 )
-from dasksolve.kernels.language.tiles import deal, lane_count, systems_of_lanes, tile
-from dasksolve.status import Status
+from dasksolve.kernels.language.tiles import deal, systems_of_lanes, tile
+from dasksolve.kernels.regimes import interleaved
+from dasksolve.kernels.regimes.columns import read
 
-OK = int(Status.OK)
 # Right-hand sides solved at a time: the tile of an order of 10⁴ is large enough.
-CHUNK = 8
+MOST = 8
 
 
 @operation(nothing)
@@ -100,33 +98,6 @@ def take_right(swapped, factor, x, y):
     return top, fnma(factor, top, where(swapped, x, y))
 
 
-def factor(t, n, flaw, between):
-    """Factor small matrices in registers; t holds their elements as (row, column)."""
-    zero = t[0, 0].fill(0)
-    pivot, right = t[0, 0], t.get((0, 1), zero)
-    for i in range(n - 1):
-        between(i)
-        row = (t[i + 1, j] if j < n else zero for j in range(i, i + 3))
-        swapped, top, *t[i], pivot, right = take_row(pivot, right, *row)
-        flaw, t[i] = judge(flaw, top), (swapped, *t[i])
-    between(n - 1)
-    t[n - 1] = (None, None, zero, reciprocal(pivot), zero)
-    return judge(flaw, magnitude(pivot))
-
-
-def substitute(column, t, n):
-    """Solve for a right-hand side with what `factor` left in the rows t[i]."""
-    for i in range(n - 1):
-        column[i], column[i + 1] = take_right(*t[i][:2], column[i], column[i + 1])
-    for i in reversed(range(n)):
-        *_, beyond, inverse, beside = t[i]
-        if i < n - 1:
-            column[i] = fnma(beside, column[i + 1], column[i])
-        if i < n - 2:
-            column[i] = fnma(beyond, column[i + 2], column[i])
-        column[i] = column[i] * inverse
-
-
 @part
 def eliminate(t, n, wide, flaw, check):
     """Solve for the unknowns, last to first; what is not finite makes `check` not 0."""
@@ -161,60 +132,52 @@ def eliminate(t, n, wide, flaw, check):
     return flaw, check
 
 
+@holder
+def hold(b, n, wide):
+    return tile(3 + wide, n, b.dtype, b), 3
+
+
+@part
+def substitute(a, first, last, held, wide, flaw, check):
+    t, _ = held
+    read_dense(a, first, last, t)
+    return eliminate(t, a.shape[1], wide, flaw, check)
+
+
+@part
+def substitute_bands(bands, first, last, held, wide, flaw, check):
+    t, _ = held
+    for row in range(3):
+        read_band(bands[row], first, last, t, row)
+    return eliminate(t, bands[0].shape[1], wide, flaw, check)
+
+
+@part
+def reject_bands(bands, b, x, status):
+    """`rejecting` for three diagonals."""
+    lower, diagonal, upper = bands
+    for m in range(len(status)):
+        if status[m] != OK:
+            given = finite(diagonal[m])
+            if b.shape[1] > 1:
+                given = given and finite(lower[m, 1:]) and finite(upper[m, :-1])
+            status[m] = reject_system(b, x, m, status[m], given)
+
+
+DENSE = interleaved.Method("tridiagonal", hold, substitute, rejecting(1, 1), most=MOST)
+BANDS = interleaved.Method("bands", hold, substitute_bands, reject_bands, most=MOST)
+
+
 def kernel(_):
     """The kernel for matrices of any order."""
-
-    @jit
-    def solve(a, b, x, status):
-        systems, n, columns = b.shape
-        count, last = lane_count(a), systems - 1
-        chunk = min(columns, CHUNK)
-        t = tile(np.empty(((3 + chunk) * n + 1) * count, a.dtype), n, a)
-        failed = False
-        for first in range(0, systems, count):
-            flaw = check = magnitude(splat(0, t))
-            for left in range(0, columns, chunk):
-                wide = min(chunk, columns - left)
-                read_dense(a, first, last, t)
-                read_columns(b, first, last, t, 3, left, wide)
-                flaw, check = eliminate(t, n, wide, flaw, check)
-                check = write_columns(x, first, last, t, 3, left, wide, check)
-            if record(status, first, last, flaw, check):
-                failed = True
-        if failed:
-            reject_band(a, b, x, status, 1, 1, False)
-
-    return solve
+    return interleaved.kernel(DENSE)
 
 
 def band_kernel(_):
     """The kernel for three diagonals, each (M, N), of any order."""
+    solve_bands = holder(interleaved.driver(BANDS))
 
-    @jit
     def solve(lower, diagonal, upper, b, x, status):
-        systems, n, columns = b.shape
-        count, last = lane_count(b), systems - 1
-        chunk = min(columns, CHUNK)
-        t = tile(np.empty(((3 + chunk) * n + 1) * count, b.dtype), n, b)
-        failed = False
-        for first in range(0, systems, count):
-            flaw = check = magnitude(splat(0, t))
-            for left in range(0, columns, chunk):
-                wide = min(chunk, columns - left)
-                read_band(lower, first, last, t, 0)
-                read_band(diagonal, first, last, t, 1)
-                read_band(upper, first, last, t, 2)
-                read_columns(b, first, last, t, 3, left, wide)
-                flaw, check = eliminate(t, n, wide, flaw, check)
-                check = write_columns(x, first, last, t, 3, left, wide, check)
-            if record(status, first, last, flaw, check):
-                failed = True
-        if failed:
-            for m in range(systems):
-                if status[m] != OK:
-                    given = finite(diagonal[m])
-                    if n > 1:
-                        given = given and finite(lower[m, 1:]) and finite(upper[m, :-1])
-                    status[m] = reject_system(b, x, m, status[m], given)
+        solve_bands((lower, diagonal, upper), b, x, status, None, None)
 
-    return solve
+    return jit(named(solve, BANDS.name))

@@ -1,0 +1,206 @@
+"""Small systems, one a lane, of an order known while compiling: straight code, no loops over it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from numba import types
+
+from dasksolve.kernels.compiling.jit import named
+from dasksolve.kernels.diagnostics import fixed as diagnostics
+from dasksolve.kernels.diagnostics.condition import larger
+from dasksolve.kernels.diagnostics.norms import doubt
+from dasksolve.kernels.diagnostics.verdicts import record, weigh
+from dasksolve.kernels.language.lanes import PANEL, conjugate, magnitude, operation
+from dasksolve.kernels.language.tiles import (
+    Ahead,
+    collect,
+    deal,
+    lane_count,
+    put_numbers,
+    systems_of_lanes,
+    tile,
+)
+from dasksolve.kernels.language.values import Variable, align_stack, forget_registers, loop, opaque
+
+
+class Matrices(NamedTuple):
+    """What a method is given: a matrix in each lane."""
+
+    a: Any
+    """All matrices."""
+    systems: list[Any]
+    """Which of them, lane by lane."""
+    t: Any
+    """A tile for N² vectors, or a dict for them where they are to stay in registers."""
+    n: int
+    """N."""
+
+
+class Method(NamedTuple):
+    """How systems of a structure are solved; its functions emit code."""
+
+    name: str
+    """Unique."""
+    read: Callable[..., None]
+    """(matrices, between) puts in t[i, j] what `factor` wants; between(share) may be called after
+    each share of the reading."""
+    factor: Callable[..., Any]
+    """(matrices, flaw, between) to the flaw of each lane and the factors; between(c) is to be
+    called before each column c."""
+    substitute: Callable[[Any, Any, int], None]
+    """(column, factors, n) overwrites a right-hand side, a dict of its elements."""
+    reject: Any
+    """A part (a, b, x, status) for a batch in which anything failed: see `verdicts.rejecting`."""
+    inverse_norm: Callable[..., Any] | None = None
+    """(factors, n) to ‖A⁻¹‖₁, where diagnostics may be asked for."""
+    in_registers: int = 5
+    """The largest N whose matrices stay in registers; beyond, LLVM would spill them in a worse
+    order than ours."""
+    at_once: int = 8
+    """The largest N whose matrices are read as N² numbers in a row."""
+
+
+def read_triangle(matrices, between, lower):
+    """Put the upper triangle, transposed, or the lower one, conjugated, below the diagonal of t."""
+    a, systems, t, n = matrices
+
+    def put(i, j, x):
+        if lower and j <= i:
+            t[i, j] = conjugate(x)
+        if not lower and i <= j:
+            t[j, i] = x
+
+    if n <= 8:
+        for e, x in enumerate(deal(a, [s * (n * n) for s in systems], n * n, between)):
+            put(e // n, e % n, x)
+        return
+    for i in range(n):
+        for j in range(0, i + 1, 8) if lower else range(i // 8 * 8, n, 8):
+            start = min(j, n - 8)
+            starts = [s * (n * n) + i * n + start for s in systems]
+            for e, x in enumerate(deal(a, starts, 8), start):
+                put(i, e, x)
+
+
+def copied(t, n, in_registers):
+    """Copy the matrix to where factoring it does not reach; return how to get at an element."""
+    if in_registers:
+        elements = dict(t)
+        return lambda i, j: elements[i, j]
+    for i in range(n):
+        for j in range(n):
+            t[n + i, j] = t[i, j]
+    return lambda i, j: t[n + i, j]
+
+
+def apart_from(first, systems, n, columns, j, full):
+    """Where the elements of column j of b or x stand: for each row, in each system.
+
+    Each begins at an opaque number, from which LLVM cannot foresee the addresses. Else it would
+    compute all of them ahead of the branch for one column, which does not need them.
+    """
+    if not full:
+        columns = opaque(columns)
+        return [[(s * n + i) * columns + j for s in systems] for i in range(n)]
+    base = opaque(first * n * columns + j)
+    return [[columns * (s * n + i) + base for s in range(len(systems))] for i in range(n)]
+
+
+def solving(method, n):
+    """The operation that solves the systems of a tile by a method."""
+
+    @operation(lambda *_: types.boolean)
+    def solve_tile(a, b, x, status, t, first, last, columns, full, rcond, backward_error):
+        """Solve the systems of the tile that begins with `first`; whether any of them failed."""
+        builder = a.builder
+        align_stack(builder)
+        systems = systems_of_lanes(a, first, last)
+        if full:  # addresses are then known but for a base: 2.6 ns instead of 3.8 at N = 2
+            systems = [first + lane for lane in range(len(systems))]
+        zero = t.fill(0)
+        flaw = magnitude(zero)
+        in_registers = n <= method.in_registers
+        if in_registers:
+            t = {}
+        numbers = [] if rcond is None else [rcond, backward_error]
+        ahead, early = Ahead(a, b, x, first, n, columns, *numbers), 0.5 * (n <= method.at_once)
+        matrices = Matrices(a, systems, t, n)
+        method.read(matrices, lambda share: ahead.ask(share * early))
+        check, worst = Variable(flaw), Variable(flaw)
+        if rcond is not None:
+            matrix = copied(t, n, in_registers)
+            norms = diagnostics.norms(matrix, n)
+
+        def between(c):
+            if not in_registers:
+                forget_registers(builder)
+            ahead.ask(early + (1 - early) * (c + 1) / n)
+
+        flaw, factors = method.factor(matrices, flaw, between)
+        vector = (columns == 1).value
+        with loop(builder, 0, columns) as j:
+            rows = [Variable(zero) for _ in range(n)]
+            together = [s * n for s in systems]
+            with builder.if_else(vector) as (one, several):
+                with one:
+                    for row, value in zip(rows, deal(b, together, n), strict=True):
+                        row.set(value)
+                with several:
+                    apart = apart_from(first, systems, n, columns, j, full)
+                    for row, starts in zip(rows, apart, strict=True):
+                        row.set(deal(b, starts, 1)[0])
+            column = {i: row.get() for i, row in enumerate(rows)}
+            given = list(column.values())
+            method.substitute(column, factors, n)
+            for value in column.values():
+                check.set(weigh(check.get(), value))
+            if rcond is not None:
+                found = [column[i] for i in range(n)]
+                error = diagnostics.backward_error(matrix, norms, given, found, a.lanes)
+                worst.set(larger(worst.get(), error))
+            with builder.if_else(vector) as (one, several):
+                with one:
+                    collect(list(column.values()), x, together)
+                with several:
+                    apart = apart_from(first, systems, n, columns, j, full)
+                    for value, starts in zip(column.values(), apart, strict=True):
+                        collect([value], x, starts)
+        if rcond is not None:
+            inverse = method.inverse_norm(factors, n)
+            put_numbers(rcond, first, last, diagnostics.rcond(norms, inverse, a.lanes))
+            put_numbers(backward_error, first, last, worst.get())
+        return record(status, first, last, flaw, check.get(), full)
+
+    return solve_tile
+
+
+def driver(method, n):
+    """What solves a batch by a method, for systems of order n."""
+    solve_tile, reject = solving(method, n), method.reject
+
+    def solve(a, b, x, status, rcond=None, backward_error=None):
+        systems, _, columns = b.shape
+        lanes, last = lane_count(a), systems - 1
+        t = tile(n if rcond is None else 2 * n, n, a.dtype, a)
+        failed, full = False, 0
+        if n <= PANEL:  # beyond, compiling a tile twice would take more than 5 s
+            full = systems // lanes * lanes
+            for first in range(0, full, lanes):
+                if solve_tile(
+                    a, b, x, status, t, first, last, columns, True, rcond, backward_error
+                ):
+                    failed = True
+        for first in range(full, systems, lanes):
+            if solve_tile(a, b, x, status, t, first, last, columns, False, rcond, backward_error):
+                failed = True
+        if failed:
+            reject(a, b, x, status)
+        if rcond is not None:
+            doubt(a, status, rcond, backward_error)
+
+    return solve
+
+
+def kernel(method, n):
+    """The kernel of a method for systems of order n."""
+    return named(driver(method, n), f"{method.name}.{n}")

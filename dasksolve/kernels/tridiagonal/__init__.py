@@ -1,0 +1,1 @@
+"""Tridiagonal matrices, dense or as three diagonals."""
