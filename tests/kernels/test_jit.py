@@ -166,6 +166,20 @@ def test_no_flipped_bit_of_a_cache_goes_unseen(tmp_path):
     assert other.load("key") is None
 
 
+def test_processes_that_save_at_once_do_not_find_what_the_other_compiled(tmp_path):
+    one, other = (jit._Sealed(str(tmp_path), "kernel", source_stamp=1) for _ in "ab")
+    one.save("one", 1)
+    (index,) = tmp_path.glob("*.nbi")
+    written = index.read_bytes()
+    index.unlink()  # the other looked before it was there
+    other.save("other", 2)
+    index.write_bytes(written)
+    assert (one.load("one"), other.load("other")) == (None, None)
+    one.save("one", 1)
+    other.save("other", 2)
+    assert (one.load("one"), other.load("other")) == (1, 2)
+
+
 @pytest.mark.slow
 def test_a_change_to_the_lanes_alone_recompiles(package):
     run(package)
