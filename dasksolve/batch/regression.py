@@ -258,7 +258,8 @@ class Found:
         return tuple(values.reshape(-1) for values in vars(self).values())
 
 
-def _empty(coef_shape: tuple[int, ...], batch: tuple[int, ...], n: int, fit: Fit) -> Found:
+def unfilled(coef_shape: tuple[int, ...], batch: tuple[int, ...], n: int, fit: Fit) -> Found:
+    """Memory for what is found of some series; none of them has a status yet."""
     return Found(
         coef=np.empty(coef_shape, fit.dtype),
         stderr=np.empty(coef_shape, fit.dtype),
@@ -290,10 +291,15 @@ def run(
         shape = (*fit.shape[: fit.axis], 1, *fit.shape[fit.axis + 1 :])
         y, weights, packing = np.full(shape, np.nan, fit.dtype), np.ones(1), None
         fit = replace(fit, shape=shape)
-    found = _empty(fit.coef_shape, fit.batch_shape, fit.n, fit)
+    found = unfilled(fit.coef_shape, fit.batch_shape, fit.n, fit)
     if fit.series and fit.fast:
         _run_fast(y, weights, fit, found, threads, packing)
     _run_carefully(y, weights, fit, found, threads, strict, packing)
+    return as_regression(found, fit)
+
+
+def as_regression(found: Found, fit: Fit) -> Regression:
+    """The same, for people."""
     *values, covariance = vars(found).values()
     return Regression._make([*values, covariance if fit.covariance else None])
 
@@ -368,7 +374,7 @@ def _in_place(
     along = below == 1
     above, series = (1, fit.series) if along else (fit.series // below, below)
     y = y.reshape(above, -1)
-    w = _narrowed(weights, fit.dtype) if weights.ndim == 1 else weights.reshape(above, -1)
+    w = narrowed(weights, fit.dtype) if weights.ndim == 1 else weights.reshape(above, -1)
     coef, stderr = (values.reshape(above, n * series) for values in (found.coef, found.stderr))
     others = [
         values.reshape(above, series)
@@ -397,33 +403,40 @@ def _in_copies(
     packing: Packing | None,
 ) -> None:
     """Hand copies to the kernel, piece by piece, in the cache."""
-    source, coef, stderr = (np.moveaxis(v, fit.axis, -1) for v in (y, found.coef, found.stderr))
+    source = np.moveaxis(y, fit.axis, -1)
     own = weights if weights.ndim == 1 else np.moveaxis(weights, fit.axis, -1)
     steps = [abs(step) for step in source.strides]
     along = steps[-1] == min(steps)
 
     def work(part: tuple[tuple[Any, ...], slice]) -> None:
         index, flat = part
-        shape = source[index].shape[:-1]
-        series = math.prod(shape)
-        given = _padded(_unpacked(source[index], packing), fit.dtype, along)
-        w = _narrowed(own if weights.ndim == 1 else own[index], fit.dtype)
-        w = w if weights.ndim == 1 else _padded(w, fit.dtype, along)
+        given = padded(unpacked(source[index], packing), fit.dtype, along)
+        w = narrowed(own if weights.ndim == 1 else own[index], fit.dtype)
+        w = w if weights.ndim == 1 else padded(w, fit.dtype, along)
         count = given.shape[0 if along else 1]
-        into = _empty((count, fit.n) if along else (fit.n, count), (count,), fit.n, fit)
+        into = unfilled((count, fit.n) if along else (fit.n, count), (count,), fit.n, fit)
         call(given, w, along, into, 0, count)
-        for values, piece in ((coef, into.coef), (stderr, into.stderr)):
-            rows = piece if along else piece.T
-            values[index] = rows[:series].reshape(*shape, fit.n)
-        for name in ("rss", "count", "rcond", "status"):
-            getattr(found, name).reshape(-1)[flat] = getattr(into, name)[:series]
-        if fit.covariance:
-            found.covariance.reshape(-1, fit.n, fit.n)[flat] = into.covariance[:series]
+        put(into, along, index, flat, fit, found)
 
     in_threads(work, list(pieces(fit.batch_shape, _size(fit))), threads)
 
 
-def _unpacked(values: NDArray[Any], packing: Packing | None) -> NDArray[Any]:
+def put(
+    piece: Found, along: bool, index: tuple[Any, ...], flat: slice, fit: Fit, found: Found
+) -> None:
+    """Put what was found of a piece into its place; there may be more than has a place there."""
+    count = flat.stop - flat.start
+    for name in ("coef", "stderr"):
+        place = np.moveaxis(getattr(found, name), fit.axis, -1)
+        rows = getattr(piece, name) if along else getattr(piece, name).T
+        place[index] = rows[:count].reshape(place[index].shape)
+    for name in ("rss", "count", "rcond", "status"):
+        getattr(found, name).reshape(-1)[flat] = getattr(piece, name)[:count]
+    if fit.covariance:
+        found.covariance.reshape(-1, fit.n, fit.n)[flat] = piece.covariance[:count]
+
+
+def unpacked(values: NDArray[Any], packing: Packing | None) -> NDArray[Any]:
     """What packed numbers mean, in memory as they lie."""
     if packing is None:
         return values
@@ -432,7 +445,7 @@ def _unpacked(values: NDArray[Any], packing: Packing | None) -> NDArray[Any]:
     return meant
 
 
-def _padded(values: NDArray[Any], dtype: np.dtype[Any], along: bool) -> NDArray[Any]:
+def padded(values: NDArray[Any], dtype: np.dtype[Any], along: bool) -> NDArray[Any]:
     """Series (..., P) as (M, P), or (P, M), what is masked as NaN; enough of them for the lanes."""
     values = filled(values, dtype)
     if along:
@@ -445,7 +458,7 @@ def _padded(values: NDArray[Any], dtype: np.dtype[Any], along: bool) -> NDArray[
     return np.pad(flat, wider, constant_values=np.nan) if missing else flat
 
 
-def _narrowed(weights: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def narrowed(weights: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Weights in the kernel's precision; Inf, which it leaves alone, for those out of range."""
     with np.errstate(over="ignore", under="ignore"):
         narrow = weights.astype(dtype)
@@ -471,31 +484,42 @@ def _run_carefully(
     packing: Packing | None,
 ) -> None:
     """Fit the series that the fast kernel left, and those without a unique answer."""
-    left = found.status == Status.PENDING
-    if fit.on_deficient == "lstsq":
-        left |= found.status == Status.TOO_FEW
+    left = left_over(found, fit)
     if not left.any():
         return
     source = np.moveaxis(y, fit.axis, -1)
     own = None if weights.ndim == 1 else np.moveaxis(weights, fit.axis, -1)
-    coef, stderr = (np.moveaxis(v, fit.axis, -1) for v in (found.coef, found.stderr))
 
     def work(places: NDArray[np.intp]) -> None:
         index = np.unravel_index(places, fit.batch_shape) if fit.batch_shape else (None,)
         w = weights if own is None else own[index]
-        values = _unpacked(source[index], packing)
+        values = unpacked(source[index], packing)
         series = Series(filled(values, np.dtype(float)), filled(w, np.dtype(float)))
         if strict and own is not None and np.any(series.weights < 0):
             _refuse_negative(series.weights, index, weights, fit)
-        answer = solve_carefully(series, fit)
-        with np.errstate(over="ignore"):
-            coef[index], stderr[index] = answer.coef, answer.stderr
-            for name in ("rss", "count", "rcond", "status"):
-                getattr(found, name)[index] = getattr(answer, name)
-            if fit.covariance:
-                found.covariance[index] = answer.covariance
+        take_care(series, index, fit, found)
 
-    in_threads(work, list(_chunks(np.flatnonzero(left), fit)), threads)
+    in_threads(work, list(careful_pieces(np.flatnonzero(left), fit)), threads)
+
+
+def left_over(found: Found, fit: Fit) -> NDArray[np.bool_]:
+    """The series that are to be fitted with care."""
+    left = found.status == Status.PENDING
+    if fit.on_deficient == "lstsq":
+        left |= found.status == Status.TOO_FEW
+    return left
+
+
+def take_care(series: Series, index: tuple[Any, ...], fit: Fit, found: Found) -> None:
+    """Fit some series with care; index: where they stand in the batch."""
+    answer = solve_carefully(series, fit)
+    with np.errstate(over="ignore"):
+        for name in ("coef", "stderr"):
+            np.moveaxis(getattr(found, name), fit.axis, -1)[index] = getattr(answer, name)
+        for name in ("rss", "count", "rcond", "status"):
+            getattr(found, name)[index] = getattr(answer, name)
+        if fit.covariance:
+            found.covariance[index] = answer.covariance
 
 
 def _refuse_negative(
@@ -506,7 +530,8 @@ def _refuse_negative(
     raise ValueError(_negative(weights, (*place[: fit.axis], observation, *place[fit.axis :])))
 
 
-def _chunks(places: NDArray[np.intp], fit: Fit) -> Iterator[NDArray[np.intp]]:
+def careful_pieces(places: NDArray[np.intp], fit: Fit) -> Iterator[NDArray[np.intp]]:
+    """As many at once as take a few pieces of memory."""
     size = max(LANES, PIECE // (8 * fit.design.size))
     for start in range(0, len(places), size):
         yield places[start : start + size]

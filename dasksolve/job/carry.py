@@ -94,7 +94,7 @@ def _do_block(job: Job, number: int, block: Block) -> BlockResult:
     work = job.work
     with buffers.lent() as space:
         with kernels.compiling_apart(job.plan.compiles_apart):
-            done = work.done(block, job.strict, space, job.solving())
+            done = work.done(block, job.plan.rows, job.strict, space, job.solving())
         fields = [field for field in work.fields if done.arrays[field.name].size]
         arrays = [job.arrays[field.name] for field in fields]
         encoding = map(internals.encode, arrays, (done.arrays[field.name] for field in fields))
@@ -120,10 +120,10 @@ def _do_block(job: Job, number: int, block: Block) -> BlockResult:
         number,
         done.arrays,
         missing=done.missing,
-        chunks_read=work.chunks_read(block),
+        chunks_read=done.reads * work.chunks_read(block),
         chunks_written=len(fields),
         solving=done.seconds,
-        bytes_read=work.bytes_read(block),
+        bytes_read=done.reads * work.bytes_read(block),
         bytes_needed=work.bytes_needed(block),
         bytes_written=sum(values.nbytes for values in done.arrays.values()),
     )

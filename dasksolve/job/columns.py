@@ -61,7 +61,7 @@ class Columns(Systems):
         """What is solved, and that its columns are the batch."""
         return {**super().identity(), "batch": {"of": "columns of b"}}
 
-    def done(self, block: Block, strict: bool, space: Workspace, turn: Turn) -> Done:
+    def done(self, block: Block, _rows: int, strict: bool, space: Workspace, turn: Turn) -> Done:
         """Read a block of columns and solve them."""
         (a, b), missing = self.read(block, strict, space)
         with turn:
@@ -72,7 +72,12 @@ class Columns(Systems):
         return Done({"x": x.T, **beside, "status": status}, missing, seconds)
 
     def compared(
-        self, block: Block, stored: dict[str, NDArray[Any]], exactly: bool, space: Workspace
+        self,
+        block: Block,
+        _rows: int,
+        stored: dict[str, NDArray[Any]],
+        exactly: bool,
+        space: Workspace,
     ) -> Compared:
         """Solve a block of columns again, and compare."""
         (a, b), _ = self.read(block, False, space)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dask.utils import format_bytes
 
@@ -20,6 +21,7 @@ _LARGE, _SMALL = 16 << 20, 1 << 20
 _BLOCKS_A_WORKER = 8
 _PACE = 1 << 10  # bytes that a worker reads and solves in a microsecond, if it is fast
 _IN_HAND = 64  # blocks, where a request is waited for: more gain nothing, and each takes a thread
+_ROWS = 32  # observations at once, where a state has to be read and written for each of them
 _FILES = 2000  # microseconds that it takes to open, create and rename the files of a block
 
 
@@ -39,6 +41,8 @@ class Needs:
     """Bytes of what else is written of a system: a few."""
     working: int = 0
     """Bytes to work with, whatever the size of a block."""
+    state_bytes: int = 0
+    """Bytes of what is kept of a series where observations come a part after the other; 0: none."""
     unit: str = "systems"
     """What the batch consists of."""
 
@@ -81,6 +85,8 @@ class Plan:
     """What the first input is called."""
     unit: str = "systems"
     """What the batch consists of."""
+    rows: int = 0
+    """Observations of a block that are in memory at once, all of them twice; 0: all, once."""
 
     @property
     def compiles_apart(self) -> bool:
@@ -154,67 +160,118 @@ def make_plan(
     base = OVERHEAD + (LOADING if cached else COMPILING)
     unit = block_shape or _unit(needs)
     workers = max(1, min(workers, _count(needs, unit)))
-    for count in [workers] if fixed_workers else range(workers, 0, -1):
-        budget = (memory_limit - base) // count
-        shape = unit
-        if block_shape is None and not needs.layouts[0].whole_systems:
-            shape = _shrink(needs, unit, budget)
-        if block_memory(needs, shape) > budget:
-            continue
-        in_hand = count
-        if far:
-            in_hand = _in_hand(needs, shape, memory_limit, count, processes)
-            budget = min(budget, max(memory_limit - OVERHEAD - COMPILING, 0) // in_hand) or budget
-        if block_shape is None:
-            shape = _grow(needs, shape, budget, in_hand * processes)
-        each = block_memory(needs, shape)
-        if OVERHEAD + COMPILING + in_hand * each <= memory_limit:
-            base = OVERHEAD + COMPILING
-        together = _together(needs, shape, task_cost, count * processes)
-        if task_cost and in_hand > count:  # a task holds as many as are to be in hand, and more
-            blocks = _count(needs, shape) // (2 * count * processes)
-            together = max(together, min(4 * (in_hand // count), blocks), 1)
-        return Plan(
-            batch_shape=needs.batch_shape,
-            block_shape=shape,
-            workers=count,
-            in_hand=in_hand,
-            block_memory=each,
-            memory=base + in_hand * each,
-            memory_limit=memory_limit,
-            base_memory=base,
-            together=together,
-            amplification=needs.layouts[0].amplification(shape),
-            first=needs.names[0],
-            unit=needs.unit,
-        )
-    count = workers if fixed_workers else 1
-    raise ValueError(_too_small(needs, unit, memory_limit, base, count))
+    counts = [workers] if fixed_workers else list(range(workers, 0, -1))
+    cut = _cut(needs, unit, memory_limit - base, counts, block_shape is not None)
+    if cut is None:
+        raise ValueError(_too_small(needs, unit, memory_limit, base, counts[-1]))
+    count, budget, shape, rows = cut
+    in_hand = count
+    if far:
+        in_hand = _in_hand(needs, cut, memory_limit, processes)
+        budget = min(budget, max(memory_limit - OVERHEAD - COMPILING, 0) // in_hand) or budget
+    if block_shape is None and not rows:
+        shape = _grow(needs, shape, budget, in_hand * processes)
+    each = block_memory(needs, shape, rows)
+    if OVERHEAD + COMPILING + in_hand * each <= memory_limit:
+        base = OVERHEAD + COMPILING
+    together = _together(needs, shape, task_cost, count * processes)
+    if task_cost and in_hand > count:  # a task holds as many as are to be in hand, and more
+        blocks = _count(needs, shape) // (2 * count * processes)
+        together = max(together, min(4 * (in_hand // count), blocks), 1)
+    return Plan(
+        batch_shape=needs.batch_shape,
+        block_shape=shape,
+        workers=count,
+        in_hand=in_hand,
+        block_memory=each,
+        memory=base + in_hand * each,
+        memory_limit=memory_limit,
+        base_memory=base,
+        together=together,
+        amplification=_reads(needs, shape, rows),
+        first=needs.names[0],
+        unit=needs.unit,
+        rows=rows,
+    )
+
+
+class _Cut(NamedTuple):
+    """Blocks of a shape that fit in memory, and how many of them at once."""
+
+    workers: int
+    budget: int
+    """Bytes that each may take."""
+    shape: tuple[int, ...]
+    rows: int
+    """As in `Plan`."""
+
+
+def _reads(needs: Needs, block_shape: tuple[int, ...], rows: int) -> float:
+    """How often each byte of the first input is read."""
+    return needs.layouts[0].amplification(block_shape) * (2 if rows else 1)
+
+
+def _cut(
+    needs: Needs, unit: tuple[int, ...], memory: int, counts: list[int], fixed: bool
+) -> _Cut | None:
+    """The first number of workers whose blocks fit; None: no block does.
+
+    Where observations can come a part after the other, fewer blocks at once are larger, and read
+    what is chunked twice, not again and again.
+    """
+    found = []
+    for count in counts:
+        budget = memory // count
+        for rows in (0, *_rows(needs)):
+            shape = unit
+            if not fixed and not needs.layouts[0].whole_systems:
+                shape = _shrink(needs, unit, budget, rows)
+            if block_memory(needs, shape, rows) <= budget:
+                found.append(_Cut(count, budget, shape, rows))
+        if found and not needs.state_bytes:
+            break
+    if not found:
+        return None
+    reads = [_reads(needs, cut.shape, cut.rows) for cut in found]
+    enough = [cut for cut, times in zip(found, reads, strict=True) if times <= 2]
+    return enough[0] if enough else found[reads.index(min(reads))]
+
+
+def _rows(needs: Needs) -> list[int]:
+    """How many observations may be in memory at once: whole chunks, of all some."""
+    if not needs.state_bytes or needs.layouts[0].whole_systems:
+        return []
+    [observations], chunk = needs.layouts[0].core_shape, needs.layouts[0].chunks[-1]
+    several = max(chunk, _ROWS // chunk * chunk)
+    return [rows for rows in dict.fromkeys((several, chunk)) if rows < observations]
 
 
 def _in_hand(
     needs: Needs,
-    block_shape: tuple[int, ...],
+    cut: _Cut,
     memory_limit: int,
-    workers: int,
     processes: int,
 ) -> int:
     """Blocks in hand at once where requests are waited for: as many as the memory holds."""
-    held = (memory_limit - OVERHEAD - COMPILING) // block_memory(needs, block_shape)
-    share = -(-_count(needs, block_shape) // processes)
-    return max(workers, min(_IN_HAND, share, held) // workers * workers)
+    held = (memory_limit - OVERHEAD - COMPILING) // block_memory(needs, cut.shape, cut.rows)
+    share = -(-_count(needs, cut.shape) // processes)
+    return max(cut.workers, min(_IN_HAND, share, held) // cut.workers * cut.workers)
 
 
-def block_memory(needs: Needs, block_shape: tuple[int, ...]) -> int:
-    """Bytes that a block needs at its worst moment: reading, solving or writing."""
+def block_memory(needs: Needs, block_shape: tuple[int, ...], rows: int = 0) -> int:
+    """Bytes that a block needs at its worst moment: reading, solving or writing.
+
+    rows: as in `Plan`.
+    """
     block = tuple((0, n) for n in block_shape)
-    inputs = [layout.memory(block) for layout in needs.layouts]
+    inputs = [layout.with_rows(rows).memory(block) for layout in needs.layouts]
     systems = math.prod(block_shape)
     answers, beside = systems * needs.answer_bytes, systems * needs.beside_bytes
     solving = sum(v.solving for v in inputs) + max(answers, *(v.reading for v in inputs))
     # Answers are written as solved, as encoded and as checked, once the inputs are gone.
     buffers = sum(v.lasting for v in inputs) + max(v.shared for v in inputs)
-    return buffers + max(solving + beside, 3 * (answers + beside)) + needs.working
+    state = systems * needs.state_bytes if rows else 0
+    return buffers + max(solving + beside + state, 3 * (answers + beside)) + needs.working
 
 
 def _count(needs: Needs, block_shape: tuple[int, ...]) -> int:
@@ -233,12 +290,12 @@ def _unit(needs: Needs) -> tuple[int, ...]:
     return tuple(unit)
 
 
-def _shrink(needs: Needs, unit: tuple[int, ...], budget: int) -> tuple[int, ...]:
+def _shrink(needs: Needs, unit: tuple[int, ...], budget: int, rows: int) -> tuple[int, ...]:
     """Divide a chunk evenly, the leading axes first, until it fits or is one system."""
     shape = list(unit)
     for axis in range(len(shape)):
         full, parts = shape[axis], 1
-        while shape[axis] > 1 and block_memory(needs, tuple(shape)) > budget:
+        while shape[axis] > 1 and block_memory(needs, tuple(shape), rows) > budget:
             parts += 1
             shape[axis] = -(-full // parts)
     return tuple(shape)

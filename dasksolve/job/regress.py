@@ -48,8 +48,9 @@ def regress_zarr(
     ----------
     y : str, pathlib.Path or zarr.Array
         Path, URL or open array of the series, with P observations along `axis`: an image series
-        (time, y, x), say. Any chunking; where the observations are chunked themselves, one file a
-        time step, say, the plan says how often a byte is read.
+        (time, y, x), say. Any chunking: where the observations are chunked themselves, one file a
+        time step, say, and those under one chunk do not fit in memory together, they are read some
+        at a time, twice; the plan says so, and how often if not even that fits.
     design : (P, N) array_like, zarr.Array, or path of a zarr array or of a .npy file
         A row for each observation, a column for each coefficient; finite. The name of its second
         dimension, and the coordinate of that name beside it, label the coefficients.

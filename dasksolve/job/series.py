@@ -5,6 +5,8 @@ import hashlib
 import os
 import time
 import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,9 @@ import zarr
 from numpy.typing import NDArray
 
 from dasksolve.batch import regression
+from dasksolve.batch.accumulation import Accumulation, state_bytes
 from dasksolve.batch.lazy_regression import fit_block
+from dasksolve.batch.pieces import LANES
 from dasksolve.batch.regression import Fit
 from dasksolve.errors import PerformanceWarning
 from dasksolve.job import coordinates, journal
@@ -33,7 +37,8 @@ from dasksolve.storage.source import Source
 OPTIONS = ("axis", "ridge", "rcond", "min_count", "on_deficient", "covariance")
 """What the journal states of how series are fitted."""
 _LARGE = 1 << 28  # bytes: more is no design
-_WORKING = 16 << 20  # bytes of the copies, a few pieces each, that fits take
+_KEPT = 8 << 20  # bytes of series that are kept whole, to be fitted with care
+_WORKING = (16 << 20) + _KEPT  # bytes of the copies, a few pieces each, that fits take
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class Series(Work):
             answer_bytes=sum(wide),
             beside_bytes=sum(own) - sum(wide) + 8,  # the places of those that are fitted with care
             working=_WORKING,
+            state_bytes=state_bytes(self.fit) if self.fit.fast else 0,
             unit=self.unit,
         )
 
@@ -145,45 +151,91 @@ class Series(Work):
 
     def warn(self, plan: Plan) -> None:
         """Say so where a chunk is read for several blocks."""
-        if plan.amplification == 1:
+        if plan.amplification <= 2:
             return
         layout = self.y.layout
         warnings.warn(
             f"y is stored in chunks of {layout.stored(layout.chunks)}, which split its series of "
-            f"{len(self.fit.design)} observations, and those under one chunk do not fit in memory "
-            f"together: every byte of it is read {plan.amplification:g} times. Raise the memory "
-            "limit, or store y in chunks of whole series",
+            f"{len(self.fit.design)} observations, and what is to be kept of those under one chunk "
+            f"does not fit in memory together: every byte of it is read {plan.amplification:g} "
+            "times. Raise the memory limit, or store y in chunks of whole series",
             PerformanceWarning,
             stacklevel=4,
         )
 
-    def done(self, block: Block, strict: bool, space: Workspace, turn: Turn) -> Done:
+    def done(self, block: Block, rows: int, strict: bool, space: Workspace, turn: Turn) -> Done:
         """Read a block and fit it."""
+        if rows:
+            return self._accumulated(block, rows, strict, space, turn)
         values, missing = self.read(block, strict, space)
+        y, *own = values
+        weights = self.weights
+        if isinstance(weights, Source):
+            weights = np.broadcast_to(own[0], y.shape)
         with turn:
             began = time.perf_counter()
-            found = self._fitted(values)
+            found = fit_block(y, weights, fit=self.fit, packing=self.packing)
             seconds = time.perf_counter() - began
         return Done(self._by_field(found), missing, seconds)
 
+    def _accumulated(
+        self, block: Block, rows: int, strict: bool, space: Workspace, turn: Turn
+    ) -> Done:
+        """Read a block some observations after the others, twice, and fit it."""
+        fit, missing, seconds, reads = self.fit, 0, 0.0, 0
+        batch = [stop - start for start, stop in block]
+        shape = (*batch[: fit.axis], len(fit.design), *batch[fit.axis :])
+        most = max(LANES, _KEPT // (16 * len(fit.design)))
+        series = Accumulation(fit, shape, rows, self.packing, most)
+
+        def give(to: Callable[[NDArray[Any], NDArray[Any], int], None]) -> None:
+            nonlocal missing, seconds, reads
+            reads += 1
+            missing = 0
+            for start in range(0, len(fit.design), rows):
+                stop = min(start + rows, len(fit.design))
+                sources = tuple(source.part(start, stop) for source in self.sources)
+                (y, *own), gone = self.read(block, strict, space, sources)
+                missing += gone
+                weights = self.weights
+                if isinstance(weights, Source):
+                    weights = np.broadcast_to(own[0], y.shape)
+                else:
+                    weights = weights[start:stop]
+                with turn:
+                    began = time.perf_counter()
+                    to(y, weights, start)
+                    seconds += time.perf_counter() - began
+
+        give(series.add)
+        with turn:
+            series.turn()
+        give(series.add)
+        with turn:
+            found = series.answers()
+            left = series.care(found)
+        while left:  # more than were kept on the way
+            give(series.keep)
+            with turn:
+                left = series.care(found)
+        return Done(self._by_field(series.regression(found)), missing, seconds, reads)
+
     def compared(
-        self, block: Block, stored: dict[str, NDArray[Any]], exactly: bool, space: Workspace
+        self,
+        block: Block,
+        rows: int,
+        stored: dict[str, NDArray[Any]],
+        exactly: bool,
+        space: Workspace,
     ) -> Compared:
         """Fit a block again, and compare."""
-        values, _ = self.read(block, False, space)
-        return _compared(self._by_field(self._fitted(values)), stored, self.fit, exactly)
+        anew = self.done(block, rows, False, space, nullcontext()).arrays
+        return _compared(anew, stored, self.fit, exactly)
 
     def worst(self, found: dict[str, NDArray[Any]]) -> dict[str, float]:
         """The worst condition of the series that have coefficients."""
         conditions = found["rcond"][found["status"] == Status.OK]
         return {"worst_rcond": float(conditions.min())} if conditions.size else {}
-
-    def _fitted(self, values: list[NDArray[Any]]) -> Regression:
-        y, *own = values
-        weights = self.weights
-        if isinstance(weights, Source):
-            weights = np.broadcast_to(own[0], y.shape)
-        return fit_block(y, weights, fit=self.fit, packing=self.packing)
 
     def _by_field(self, found: Regression) -> dict[str, NDArray[Any]]:
         return {field.name: getattr(found, field.name) for field in self.fields}

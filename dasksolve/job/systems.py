@@ -100,7 +100,7 @@ class Systems(Work):
             stacklevel=4,
         )
 
-    def done(self, block: Block, strict: bool, space: Workspace, turn: Turn) -> Done:
+    def done(self, block: Block, _rows: int, strict: bool, space: Workspace, turn: Turn) -> Done:
         """Read a block and solve it."""
         (a, b), missing = self.read(block, strict, space)
         problem = describe(a.shape, a.dtype, b.shape, b.dtype)
@@ -112,7 +112,12 @@ class Systems(Work):
         return Done({"x": x, **beside, "status": status}, missing, seconds)
 
     def compared(
-        self, block: Block, stored: dict[str, NDArray[Any]], exactly: bool, space: Workspace
+        self,
+        block: Block,
+        _rows: int,
+        stored: dict[str, NDArray[Any]],
+        exactly: bool,
+        space: Workspace,
     ) -> Compared:
         """Solve a block again, and compare."""
         (a, b), _ = self.read(block, False, space)

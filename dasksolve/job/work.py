@@ -73,6 +73,8 @@ class Done(NamedTuple):
     """Chunks that were not stored."""
     seconds: float
     """That a thread took to solve it."""
+    reads: int = 1
+    """How often its chunks were read."""
 
 
 class Compared(NamedTuple):
@@ -131,12 +133,17 @@ class Work(ABC):
         """Say what makes the plan slow."""
 
     @abstractmethod
-    def done(self, block: Block, strict: bool, space: Workspace, turn: Turn) -> Done:
-        """Read a block and solve it."""
+    def done(self, block: Block, rows: int, strict: bool, space: Workspace, turn: Turn) -> Done:
+        """Read a block and solve it; rows: as the plan has them."""
 
     @abstractmethod
     def compared(
-        self, block: Block, stored: dict[str, NDArray[Any]], exactly: bool, space: Workspace
+        self,
+        block: Block,
+        rows: int,
+        stored: dict[str, NDArray[Any]],
+        exactly: bool,
+        space: Workspace,
     ) -> Compared:
         """Solve a block again, and compare what is stored of it bit by bit, or within bounds."""
 
@@ -149,9 +156,15 @@ class Work(ABC):
         """How many there are."""
         return math.prod(self.batch_shape)
 
-    def read(self, block: Block, strict: bool, space: Workspace) -> tuple[list[NDArray[Any]], int]:
+    def read(
+        self,
+        block: Block,
+        strict: bool,
+        space: Workspace,
+        sources: tuple[Source, ...] | None = None,
+    ) -> tuple[list[NDArray[Any]], int]:
         """Return what a block needs of each, and how many of their chunks are not stored."""
-        sources = self.sources
+        sources = sources or self.sources
         far = len(sources) > 1 and all(stores.is_far(s.array.store) for s in sources)
         if far:  # one wait for all
             every = internals.together(*(source.fetched(block, space) for source in sources))

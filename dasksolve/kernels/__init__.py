@@ -49,7 +49,7 @@ from dasksolve.kernels.lu import fixed as lu_fixed
 from dasksolve.kernels.lu import interleaved as lu_interleaved
 from dasksolve.kernels.lu import single as lu_single
 from dasksolve.kernels.regimes import alone
-from dasksolve.kernels.regression import separate, shared
+from dasksolve.kernels.regression import parts, separate, shared
 from dasksolve.kernels.triangular import fixed as triangular_fixed
 from dasksolve.kernels.triangular import interleaved as triangular_interleaved
 from dasksolve.kernels.triangular import single as triangular_single
@@ -58,6 +58,7 @@ from dasksolve.kernels.tridiagonal import interleaved as tridiagonal_interleaved
 
 __all__ = [
     "ARITHMETIC",
+    "adding",
     "backward_errors",
     "compiled",
     "compiling_apart",
@@ -312,6 +313,43 @@ def regressing(n: int, dtype: np.dtype[Any]) -> Kernel:
     dispatcher, signature = shared.kernel(n), (*given, *found, index, index)
     compile_apart(dispatcher, signature, regressing, n, dtype)
     return _ready(dispatcher, signature)
+
+
+class Adding(NamedTuple):
+    """The kernels for regressions whose observations come a part after the other."""
+
+    places: dict[Any, int]
+    """What stands where in the state of a tile of series, each a vector."""
+    lanes: int
+    """Series in a tile; the last one may overlap the one before."""
+    add: Kernel
+    """``add(y, w, own, table, basis, state, series, residuals)``: y (P, M) of some observations."""
+    turn: Kernel
+    """``turn(basis, state, series, threshold)``, between sums and residuals."""
+    answer: Kernel
+    """``answer(basis, state, along, min_count, threshold, coef, …)``, as that of `regressing`."""
+
+
+@cache
+def adding(n: int, dtype: np.dtype[Any]) -> Adding:
+    """The kernels for n columns, of a real dtype; all arrays are flat."""
+    numbers, doubles = (types.Array(e, 1, "C") for e in (from_dtype(dtype), types.float64))
+    read, constants = (types.Array(v.dtype, 1, "C", readonly=True) for v in (numbers, doubles))
+    index, number, counts = types.intp, types.float64, types.Array(types.int32, 1, "C")
+    found = (numbers, numbers, numbers, counts, doubles, STATUS, numbers)
+    signatures = (
+        (read, read, index, read, constants, numbers, index, index),
+        (constants, numbers, index, number),
+        (constants, numbers, index, number, number, *found),
+    )
+    made = []
+    for make, signature in zip(
+        (parts.adding, parts.turning, parts.answering), signatures, strict=True
+    ):
+        dispatcher = make(n)
+        compile_apart(dispatcher, signature, adding, n, dtype)
+        made.append(_ready(dispatcher, signature))
+    return Adding(parts.places(n), width(dtype), *made)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -62,6 +62,10 @@ class Layout:
         if self.axis is None:
             return tuple(axes)
         return (*axes[: self.axis], *axes[self.axis + 1 :], axes[self.axis])
+
+    def with_rows(self, rows: int) -> "Layout":
+        """How the first `rows` of what is within its systems lie; 0: all."""
+        return replace(self, shape=(*self.shape[:-1], rows)) if rows else self
 
     @property
     def batch(self) -> int:

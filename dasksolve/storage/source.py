@@ -47,6 +47,8 @@ class Source:
     """How it is stored."""
     packing: Packing | None = None
     """How its numbers are packed; None: they are what they say."""
+    rows: tuple[int, int] | None = None
+    """Of what is within its systems, these alone; None: all."""
 
     @classmethod
     def open(cls, name: str, where: Any, core: int, mask_and_scale: bool = True) -> "Source":
@@ -76,6 +78,10 @@ class Source:
     def packed(self) -> "Source":
         """The same array, whose numbers are left as they are stored."""
         return replace(self, layout=replace(self.layout, unpacked=0), packing=None)
+
+    def part(self, start: int, stop: int) -> "Source":
+        """The same array, of whose systems some observations alone are read."""
+        return replace(self, rows=(start, stop))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -269,7 +275,8 @@ class Source:
 
     def _whole(self, part: Block) -> Block:
         """A part of the batch, with what is within its systems, as it stands in the store."""
-        return self.layout.stored((*part, *((0, n) for n in self.layout.core_shape)))
+        core = [(0, n) for n in self.layout.core_shape] if self.rows is None else [self.rows]
+        return self.layout.stored((*part, *core))
 
     def _chunks(self, part: Block, size: tuple[int, ...]) -> Iterator[Chunk]:
         """The pieces of a grid of cells of this size that lie under `part`."""

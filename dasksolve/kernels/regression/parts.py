@@ -1,0 +1,173 @@
+"""The same regressions where observations come a part after the other, twice: sums, then residuals.
+
+What `shared` keeps in registers between its two passes is kept in a state: for each tile of series
+its numbers one after the other, a vector of lanes each. Sums go on where they stood, in the order
+of the observations, so that a fit has the bits that it has of all observations at once.
+"""
+
+import numpy as np
+
+from dasksolve.kernels.compiling.jit import jit, part
+from dasksolve.kernels.diagnostics.verdicts import weigh
+from dasksolve.kernels.language.lanes import nothing, operation, splat, square_root, where
+from dasksolve.kernels.language.tiles import lane_count, tile
+from dasksolve.kernels.language.values import align_stack
+from dasksolve.kernels.regression.observations import lanes_at, put_observation
+from dasksolve.kernels.regression.shared import (
+    Basis,
+    accumulate,
+    answered,
+    factored,
+    largest_observation,
+    pairs,
+    put_covariance,
+    residuals,
+    solved,
+    spread,
+)
+
+
+def places(n):
+    """Where in a state things are: G, its right-hand side or c, Σ w q r; Σ w r², count, max |y|."""
+    triangle = pairs(n)
+    start = len(triangle)
+    numbers = {place: i for i, place in enumerate(triangle)}
+    numbers |= {(k,): start + k for k in range(n)}
+    numbers |= {("gradient", k): start + n + k for k in range(n)}
+    names = ("rss", "count", "largest")
+    return numbers | {name: start + 2 * n + i for i, name in enumerate(names)}
+
+
+class State:
+    """The numbers of one tile of series."""
+
+    def __init__(self, array, first, lanes, n):
+        self.array, self.first, self.lanes, self.places = array, first, lanes, places(n)
+
+    def __getitem__(self, place):
+        return self.array.load(self.first + self.places[place] * self.lanes, self.lanes)
+
+    def __setitem__(self, place, vector):
+        self.array.store(self.first + self.places[place] * self.lanes, vector)
+
+
+@operation(nothing)
+def add_sums(table, basis, t, observations, state, at, n):
+    """Go on with G, its right-hand side and the count."""
+    align_stack(t.builder)
+    state = State(state, at, t.lanes.count, n)
+    basis = Basis(basis, n)
+    g, count = accumulate(table, basis, t, observations, n, lambda: None, state)
+    for place, total in g.items():
+        state[place] = total
+    state["count"] = count
+
+
+@operation(nothing)
+def turn(basis, state, at, like, n, threshold):
+    """Put the first solution where its right-hand side was, and 1 for rss where it is unsafe."""
+    align_stack(like.builder)
+    state = State(state, at, like.lanes.count, n)
+    g = {place: state[place] for place in [*pairs(n), *((k,) for k in range(n))]}
+    factors = factored(g, n)
+    check = zero = like.fill(0)
+    for k, x in enumerate(solved(factors, [g[(k,)] for k in range(n)], n)):
+        state[(k,)] = x
+        check = weigh(check, x)
+    *_, inflation = spread(Basis(basis, n), factors, n)
+    rcond = zero.fill(np.sqrt(n)) / square_root(inflation)
+    safe = factors.safe & (check == zero) & (rcond >= zero.fill(threshold))
+    state["rss"] = where(safe, zero, zero.fill(1))
+
+
+@operation(nothing)
+def add_residuals(table, t, observations, state, at, n):
+    """Go on with the sums of the residuals, and the largest observation."""
+    align_stack(t.builder)
+    state = State(state, at, t.lanes.count, n)
+    c = [state[(k,)] for k in range(n)]
+    begun = state["rss"], [state["gradient", k] for k in range(n)]
+    rss, gradient = residuals(table, t, observations, c, n, begun)
+    state["rss"] = rss
+    for k, total in enumerate(gradient):
+        state["gradient", k] = total
+    state["largest"] = largest_observation(t, observations, state["largest"])
+
+
+@operation(nothing)
+def answer(basis, s, state, at, series, n, along, wanted, found, first):
+    """Write what is found of the series of a tile."""
+    align_stack(s.builder)
+    state = State(state, at, s.lanes.count, n)
+    g = {place: state[place] for place in pairs(n)}
+    c = [state[(k,)] for k in range(n)]
+    gradient = [state["gradient", k] for k in range(n)]
+    rss, count, largest = (state[name] for name in ("rss", "count", "largest"))
+    observed = rss, gradient, count, lambda _: largest
+    answered(
+        Basis(basis, n), s, factored(g, n), c, observed, n, wanted, found, (series, along, first)
+    )
+
+
+@part
+def stage(y, w, own, first, series, observations, t):
+    """Read the observations of a tile from y (P, M)."""
+    for i in range(observations):
+        at = i * series + first
+        weights = lanes_at(w, at, t) if own else splat(w[i], t)
+        put_observation(t, i, lanes_at(y, at, t), weights)
+
+
+def adding(n):
+    """The kernel that goes on with the state of some series by a part of their observations."""
+    size = len(places(n))
+
+    @jit
+    def add(y, w, own, table, basis, state, series, residuals):
+        lanes, observations = lane_count(y), len(table) // (n + n * (n + 1) // 2)
+        t = tile(observations, 2, state.dtype, state)
+        for number in range(-(-series // lanes)):
+            first, at = min(number * lanes, series - lanes), number * size * lanes
+            stage(y, w, own, first, series, observations, t)
+            if residuals:
+                add_residuals(table, t, observations, state, at, n)
+            else:
+                add_sums(table, basis, t, observations, state, at, n)
+
+    return add
+
+
+def turning(n):
+    """The kernel that makes of sums the solutions whose residuals are asked for."""
+    size = len(places(n))
+
+    @jit
+    def turn_all(basis, state, series, threshold):
+        lanes = lane_count(state)
+        like = tile(1, 1, state.dtype, state)
+        for number in range(-(-series // lanes)):
+            turn(basis, state, number * size * lanes, like, n, threshold)
+
+    return turn_all
+
+
+def answering(n):
+    """The kernel that makes the answers of a state."""
+    size = len(places(n))
+
+    @jit
+    def answer_all(
+        basis, state, along, min_count, threshold,
+        coef, stderr, rss, count, rcond, status, covariance,
+    ):  # fmt: skip
+        series, lanes = len(rss), lane_count(rss)
+        wanted = (min_count, threshold)
+        found = (coef, stderr, rss, count, rcond, status)
+        s = tile(n + 2, n, rss.dtype, rss)
+        for number in range(-(-series // lanes)):
+            first, at = min(number * lanes, series - lanes), number * size * lanes
+            answer(basis, s, state, at, series, n, along, wanted, found, first)
+            if len(covariance):
+                put_covariance(s, basis, covariance, first, n)
+
+    return answer_all
