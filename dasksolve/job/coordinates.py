@@ -20,7 +20,7 @@ class Coordinate:
     """An array that says where along one dimension of the batch its systems are."""
 
     name: str
-    """Of the dimension, and of the array, in the output."""
+    """Name of the dimension, and of the array, in the output."""
     array: Any = field(repr=False)
     """Where it is copied from."""
 

@@ -156,7 +156,7 @@ class Output:
         return all((self.store.root / key).is_file() for key in self._keys(plan, number))
 
     def _keys(self, plan: Plan, number: int) -> list[str]:
-        """Of the chunks of a block in its store."""
+        """Keys of the chunks of a block in its store."""
         chunks = self._chunks(plan, number)
         return [internals.key(array, internals.name(array, place)) for array, place in chunks]
 
@@ -338,5 +338,5 @@ def _fields(prepared: Prepared, compressors: Any) -> dict[str, dict[str, Any]]:
 
 
 def _codecs(field: Field) -> list[Any]:
-    """Of numbers that are not the user's choice: whole ones compress well."""
+    """Codecs of numbers that are not the user's choice: whole ones compress well."""
     return [Crc32cCodec()] if field.dtype.kind == "f" else [ZstdCodec(), Crc32cCodec()]

@@ -32,9 +32,9 @@ class Needs:
     batch_shape: tuple[int, ...]
     """Shape of the whole batch."""
     layouts: tuple[Layout, ...]
-    """Of the inputs; blocks follow the chunks of the first that has a dimension."""
+    """Layouts of the inputs; blocks follow the chunks of the first that has a dimension."""
     names: tuple[str, ...]
-    """Of the inputs."""
+    """Names of the inputs."""
     answer_bytes: int
     """Bytes of the answers of a system, but for a few."""
     beside_bytes: int

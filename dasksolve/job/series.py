@@ -50,7 +50,7 @@ class Series(Work):
     packing: Packing | None
     """What they mean."""
     weights: Source | NDArray[Any]
-    """Of the numbers in y, stored as y is; or (P,), of the observations."""
+    """Those of the numbers in y, stored as y is; or (P,), those of the observations."""
     fit: Fit
     names: tuple[str, ...]
     """Dimension names of the coefficients, as they stand."""
@@ -103,7 +103,7 @@ class Series(Work):
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Of y, and of its weights if each number has its own."""
+        """y, and its weights if each number has its own."""
         return (self.y, self.weights) if isinstance(self.weights, Source) else (self.y,)
 
     @property

@@ -29,9 +29,9 @@ class Histogram:
     counts: NDArray[np.int64]
     """In each half of a decade, the smallest first."""
     zero: int
-    """Of exactly 0."""
+    """Systems whose number is exactly 0."""
     undefined: int
-    """NaN."""
+    """Systems whose number is NaN."""
     least: float
     """The smallest but 0; NaN if there is none."""
     largest: float
@@ -39,7 +39,7 @@ class Histogram:
 
     @staticmethod
     def empty() -> "Histogram":
-        """Of nothing."""
+        """A histogram of no systems."""
         return Histogram(np.zeros(2 * (DECADES[1] - DECADES[0]), np.int64), 0, 0, np.nan, np.nan)
 
     def plus(self, values: NDArray[np.float64]) -> "Histogram":
@@ -71,13 +71,13 @@ class Survey:
     answers: str
     """Name of the array of answers."""
     shape: tuple[int, ...]
-    """Of that array."""
+    """Shape of the array of answers."""
     dtype: str
-    """Of its numbers."""
+    """The dtype of its numbers."""
     eps: float
-    """Of that dtype."""
+    """The machine epsilon of that dtype."""
     names: tuple[str, ...]
-    """Of the dimensions of the batch."""
+    """Names of the dimensions of the batch."""
     batch_shape: tuple[int, ...]
     """Shape of the batch."""
     counts: dict[Status, int]
@@ -93,7 +93,7 @@ class Survey:
     cell: tuple[int, int]
     """Extent of a cell."""
     histograms: dict[str, Histogram]
-    """Of rcond and backward_error, if the job wrote them."""
+    """Those of rcond and backward_error, if the job wrote them."""
 
     @property
     def unit(self) -> str:

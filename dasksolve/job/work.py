@@ -28,11 +28,11 @@ class Field:
     """An array of an output: over the batch, perhaps with axes of its own among those."""
 
     name: str
-    """Of the array."""
+    """Name of the array."""
     dtype: np.dtype[Any]
-    """Of its numbers."""
+    """The dtype of its numbers."""
     names: tuple[str, ...]
-    """Of its dimensions."""
+    """Names of its dimensions."""
     core: tuple[int, ...] = ()
     """Lengths of its own axes."""
     at: int | None = None
@@ -117,7 +117,7 @@ class Work(ABC):
     @property
     @abstractmethod
     def coordinates(self) -> tuple[Coordinate, ...]:
-        """Of the dimensions of the batch."""
+        """Coordinates of the dimensions of the batch."""
 
     @property
     @abstractmethod
