@@ -178,8 +178,9 @@ def test_a_job_that_was_killed_before_it_created_anything(
     assert not [key for key in s3fs.S3FileSystem().find(bucket.out) if key.endswith(".partial")]
 
 
+@pytest.mark.parametrize("blocks", [72, pytest.param(1000, marks=SLOW)])
 @pytest.mark.usefixtures("many_blocks")
-def test_a_block_takes_four_requests(store: Callable[..., Stored], s3: Server) -> None:
+def test_a_block_takes_four_requests(s3: Server, blocks: int) -> None:
     def counted(blocks: int) -> Counter[str]:
         rng = np.random.default_rng(0)
         group = zarr.create_group(f"{BUCKET}/{blocks}.zarr")
@@ -193,8 +194,8 @@ def test_a_block_takes_four_requests(store: Callable[..., Stored], s3: Server) -
         assert counts.pop("HEAD") <= 4 + report.seconds  # x and status of two blocks; the mark
         return counts
 
-    few, many = counted(8), counted(72)
-    assert many - few == {"GET": 2 * 64, "PUT": 2 * 64}
+    few, many = counted(8), counted(blocks)
+    assert many - few == {"GET": 2 * (blocks - 8), "PUT": 2 * (blocks - 8)}
     assert few.total() - 4 * 8 <= 20  # to open, to create, and in the end
 
 
@@ -327,6 +328,25 @@ def test_workers_write_to_the_same_bucket(bucket: Stored) -> None:
     ):
         solve_zarr(bucket.a_path, bucket.b_path, bucket.out, client=client)
     assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+
+
+@pytest.mark.slow
+def test_a_worker_process_asks_for_little_besides_its_blocks(many: Stored, s3: Server) -> None:
+    solve_zarr(many.a_path, many.b_path, many.out)
+    counts = []
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as distant,
+    ):
+        for client in (None, distant):
+            s3.requests.clear()
+            how = {"client": client, "overwrite": True}
+            seconds = solve_zarr(many.a_path, many.b_path, many.out, **how).seconds
+            counts.append(Counter(s3.requests))
+    alone, together = counts
+    heads = together.pop("HEAD") - alone.pop("HEAD")
+    assert together == alone
+    assert heads <= 2 * (3 + seconds)  # a, b and the mark; the mark once a second
 
 
 @pytest.mark.slow
