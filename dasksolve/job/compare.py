@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from dasksolve.batch import diagnosis, eager
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
-from dasksolve.batch.structure import meant
 from dasksolve.job.work import Compared
 from dasksolve.solution import Solution
 from dasksolve.status import Status
@@ -39,7 +38,7 @@ def compared(
     errors = anew.backward_error
     if changed.any() or solve is not None or not _diagnoses(problem, options):
         columns = (b[..., None], x[..., None]) if problem.vectors else (b, x)
-        errors = diagnosis.backward_errors(meant(a, options), *columns)
+        errors = diagnosis.errors_to_rounding(a, *columns, options)
     compare = _differences if exactly else _differences_within_bounds
     suspects = compare(options, status, stored, anew, errors, changed)
     rcond = stored[0] if stored else np.full(status.shape, np.nan)

@@ -38,7 +38,7 @@ from dasksolve.kernels.cholesky import single as cholesky_single
 from dasksolve.kernels.compiling import forking
 from dasksolve.kernels.compiling.child import compile_apart, compiling_apart
 from dasksolve.kernels.compiling.jit import compilation, has_cache, jit, named, warn_without_fma
-from dasksolve.kernels.diagnostics import errors
+from dasksolve.kernels.diagnostics import errors, structured
 from dasksolve.kernels.diagnostics import residuals as extended_residuals
 from dasksolve.kernels.diagonal import fixed as diagonal_fixed
 from dasksolve.kernels.diagonal import interleaved as diagonal_interleaved
@@ -293,6 +293,15 @@ def backward_errors(dtype: np.dtype[Any]) -> Kernel:
     """The kernel ``errors(a, b, x, backward_error)``: NaN where norms are out of its range."""
     read, _ = _arrays(dtype)
     return _ready(errors.kernel(0), (read, read, read, types.Array(types.float64, 1, "C")))
+
+
+@cache
+def structured_errors(dtype: np.dtype[Any]) -> Kernel:
+    """The same of structured matrices, as `diagnostics.structured` has it: quick, for `check`."""
+    read, _ = _arrays(dtype)
+    found = types.Array(types.float64, 1, "C")
+    how = (types.int64, types.int64, types.int64, types.boolean)
+    return _ready(structured.kernel(0), (read, read, read, *how, found))
 
 
 @cache
