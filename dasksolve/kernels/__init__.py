@@ -32,6 +32,7 @@ import numpy as np
 from numba import from_dtype, types
 from numpy.typing import NDArray
 
+from dasksolve.kernels import unpacking as unpack
 from dasksolve.kernels.cholesky import fixed as cholesky_fixed
 from dasksolve.kernels.cholesky import interleaved as cholesky_interleaved
 from dasksolve.kernels.cholesky import single as cholesky_single
@@ -71,6 +72,7 @@ __all__ = [
     "residuals",
     "substituting",
     "tridiagonal_bands",
+    "unpacking",
 ]
 
 Kernel = Callable[..., None]
@@ -321,6 +323,21 @@ def regressing(n: int, dtype: np.dtype[Any]) -> Kernel:
     found = (numbers, numbers, numbers, counts, doubles, STATUS, numbers)
     dispatcher, signature = shared.kernel(n), (*given, *found, index, index)
     compile_apart(dispatcher, signature, regressing, n, dtype)
+    return _ready(dispatcher, signature)
+
+
+@cache
+def unpacking(stored: np.dtype[Any], dtype: np.dtype[Any]) -> Kernel:
+    """The kernel ``unpack(stored, meant, missing, number, scaled, scale, shifted, offset)``.
+
+    Flat arrays; scale and offset of the dtype that is meant; three flags say what is to be done.
+    """
+    number, flag = from_dtype(dtype), types.boolean
+    read = types.Array(from_dtype(stored), 1, "C", readonly=True)
+    written = types.Array(number, 1, "C")
+    signature = (read, written, flag, types.float64, flag, number, flag, number)
+    dispatcher = unpack.kernel()
+    compile_apart(dispatcher, signature, unpacking, stored, dtype)
     return _ready(dispatcher, signature)
 
 

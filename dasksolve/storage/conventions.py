@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dasksolve import kernels
+
 DIMENSIONS = "_ARRAY_DIMENSIONS"
 """Attribute that names dimensions in format 2."""
 _ATTRIBUTES = ("_Unsigned", "scale_factor", "add_offset", "_FillValue", "missing_value")
 _PIECE = 1 << 14  # numbers: what is in hand of them stays in the cache
+_COPY = 1 << 20  # bytes of stored numbers that are copied where they do not lie side by side
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,35 @@ class Packing:
 
     def unpack(self, values: NDArray[Any], into: NDArray[Any]) -> None:
         """Write what stored numbers mean into memory that is there already."""
+        axes = sorted(range(into.ndim), key=lambda axis: -abs(into.strides[axis]))
+        source, target = values.transpose(axes), into.transpose(axes)
+        at_once = source.flags.c_contiguous or source.nbytes <= _COPY
+        if self._is_simple and target.flags.c_contiguous and at_once:
+            self._unpack_at_once(source, target.reshape(-1))
+        else:
+            self._unpack_in_pieces(values, into)
+
+    @property
+    def _is_simple(self) -> bool:
+        """Whether there is a kernel for it."""
+        small = self.stored.kind in "iu" and self.stored.itemsize <= 2
+        return small and self.dtype.kind == "f" and len(self.missing) < 2
+
+    def _unpack_at_once(self, values: NDArray[Any], into: NDArray[Any]) -> None:
+        scale, offset = (self.dtype.type(v or 0) for v in (self.scale, self.offset))
+        missing = bool(self.missing), float((*self.missing, 0)[0])
+        read = np.require(values, values.dtype.newbyteorder("="), ["C", "A"]).view(self.stored)
+        kernels.unpacking(self.stored, self.dtype)(
+            read.reshape(-1),
+            into,
+            *missing,
+            self.scale is not None,
+            scale,
+            self.offset is not None,
+            offset,
+        )
+
+    def _unpack_in_pieces(self, values: NDArray[Any], into: NDArray[Any]) -> None:
         pieces = np.nditer(
             [values.view(self.stored.newbyteorder(values.dtype.byteorder)), into],
             flags=["external_loop", "buffered", "zerosize_ok"],

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from families import same_bits
 
-from dasksolve.storage.conventions import packing
+from dasksolve.storage.conventions import Packing, packing
 
 SMALL = np.array([[0, 1, -1], [5, 7, -128]])
 
@@ -183,3 +184,19 @@ def test_what_is_no_number_is_refused(tmp_path: Path, name: str, value: Any) -> 
     array = zarr.open_array(tmp_path)
     with pytest.raises(ValueError, match=f"{name} is .* is no number to decode with; .*scale"):
         packing(array)
+
+
+@pytest.mark.parametrize("lies", ["whole", "columns", "turned", "far apart"])
+@pytest.mark.parametrize("dtype", ["<i2", ">i2"])
+def test_one_pass_gives_the_bits_of_one_for_each_step(dtype: str, lies: str) -> None:
+    stored = np.random.default_rng(0).integers(-50, 50, (40, 300)).astype(dtype)
+    views = {"whole": np.s_[:], "columns": np.s_[:, 7:90], "far apart": np.s_[::3, ::7]}
+    values = stored.T if lies == "turned" else stored[views[lies]]
+    for missing, scale, offset in (((), 1e-4, None), ((np.int64(-3),), 0.1, 7), ((-3,), None, 0.3)):
+        packing = Packing(np.dtype("i2"), np.dtype("f8"), missing, scale, offset)
+        found, wanted = np.empty_like(values, "f8"), np.where(values == -3, np.nan, values * 1.0)
+        packing.unpack(values, found)
+        if not missing:
+            wanted = values * 1.0
+        wanted = wanted * (1 if scale is None else scale) + (0 if offset is None else offset)
+        assert same_bits(found + 0.0, wanted + 0.0)
