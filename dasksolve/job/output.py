@@ -117,7 +117,8 @@ class Output:
         lost = [name for name, document in zip(names, found, strict=True) if document is None]
         chunks = len(kept) - sum(kept)
         if not lost and not chunks:
-            if self.durable:  # status, and what an earlier run may not have waited for
+            # Status, and what an earlier run may not have waited for.
+            if self.durable and isinstance(self.store, LocalStore):
                 for number in numbers:
                     durable.secure_chunks(self._chunks(plan, int(number)))
             return
