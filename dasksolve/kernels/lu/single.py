@@ -180,7 +180,6 @@ def hold(b, n):
     count = block_lanes(b)
     blocks = -(-n // count)
     last, span = blocks * count, blocks | 1  # odd: it spreads a column over the sets of the cache
-    # In this order: with p behind y, N = 200 takes 210 µs instead of 130.
     f, u = block_tile(last, span, b.dtype, b), block_tile(last * blocks, 1, b.dtype, b)
     p, y = block_tile(count, span, b.dtype, b), block_tile(last, 1, b.dtype, b)
     inverses, order = block_tile(1, blocks, b.dtype, b), np.empty(last, np.intp)
