@@ -100,8 +100,9 @@ def test_every_kernel_is_found_again_by_a_later_process():
     one, other = (subprocess.run(program, check=True, capture_output=True).stdout for _ in "ab")
     assert one.count(b"\n") > 30
     assert one == other
-    named = [line for line in one.splitlines() if b".regimes." in line]
-    assert len(named) == len(set(named)), "two methods have one name"
+    named = [line for line in one.splitlines() if b".regimes" in line]
+    assert len(named) > 20
+    assert len(named) == len(set(named)), "two kernels have one name"
 
 
 @pytest.mark.slow

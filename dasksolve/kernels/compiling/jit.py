@@ -205,7 +205,8 @@ def holder(function: Callable[..., Any]) -> Any:
 
 def named(function: Any, name: str) -> Any:
     """Give a kernel a unique name, to be cached by: numba cannot tell parts in its closure."""
-    function.__qualname__ = function.unique_name = name
+    regime = function.__module__.rpartition(".")[2]
+    function.__qualname__ = function.unique_name = f"{regime}.{name}"
     return function
 
 
