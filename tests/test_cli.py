@@ -379,6 +379,7 @@ def test_what_cannot_be_fitted_is_said_in_a_line(
     y, design, out = stack
     for words, text in (
         ((y, y, out), "design must be of shape (P, N)"),
+        ((design, y, out), "y must be a zarr array"),
         ((y, out, out), "design: there is no zarr array at"),
         ((y, design, out, "--axis", "1"), "y has 6 observations along axis 1, and design 20"),
         ((y, design, out, "--weights", "none.npy"), "weights: there is no file none.npy"),

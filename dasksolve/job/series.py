@@ -77,6 +77,10 @@ class Series(Work):
         strict: bool = True,
     ) -> "Series":
         """Open y and what goes with it, and describe what is to be fitted."""
+        if isinstance(y, str | os.PathLike) and Path(y).suffix == ".npy":
+            raise ValueError(
+                f"y must be a zarr array: {y} is a file of NumPy's, as a design may be"
+            )
         source = Source.open("y", y, 0, mask_and_scale)
         shape, dtype = source.array.shape, source.dtype
         options = (axis, ridge, rcond, min_count, on_deficient, covariance)

@@ -14,6 +14,8 @@ from families import same_bits
 from numpy.typing import NDArray
 from stored import files
 from zarr.codecs import BloscCodec
+from zarr.storage import LocalStore, MemoryStore
+from zarr.testing.store import LatencyStore
 
 import dasksolve
 from dasksolve import BlockErrors, Regression, Report, Status, check_zarr
@@ -432,6 +434,18 @@ def test_on_two_processes(
     report = dasksolve.regress_zarr(stored.path, DESIGN, stored.out, client=two_processes)
     assert_same(stored.found, dasksolve.regress(stored.y, DESIGN))
     assert (report.blocks, report.flagged) == (4, (0, 21, 42))
+
+
+def test_from_a_store_that_is_waited_for_into_memory(stack: Callable[..., Stack]) -> None:
+    stored = stack(chunks=(10, 3, 20))
+    far = LatencyStore(LocalStore(stored.path), get_latency=0.001)
+    into = MemoryStore()
+    report = dasksolve.regress_zarr(zarr.open_array(far, mode="r"), DESIGN, into)
+    found = zarr.open_group(into, mode="r")
+    wanted = dasksolve.regress(stored.y, DESIGN)
+    assert same_bits(found["coef"][...], wanted.coef)
+    assert same_bits(found["status"][...], wanted.status)
+    assert report.chunks_read >= 16
 
 
 def test_the_page(stack: Callable[..., Stack]) -> None:
