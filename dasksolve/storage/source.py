@@ -157,10 +157,15 @@ class Source:
         missing: list[Chunk] = []
 
         async def fill(chunk: Chunk) -> None:
-            values = await self._read_chunk(chunk, workspace)
+            place = block[chunk.where]
+            whole = place.shape == self._grid and place.flags.c_contiguous
+            ready = place if whole and self.packing is None else None
+            values = await self._read_chunk(chunk, workspace, ready=ready)
             if values is None:
                 missing.append(chunk)
-            self._put(nothing if values is None else values, block[chunk.where])
+                values = nothing
+            if not _is_same(values, place):  # it was decoded there
+                self._put(values, place)
 
         if isinstance(self.array.store, LocalStore):
             for chunk in chunks:
@@ -189,13 +194,20 @@ class Source:
         return block
 
     async def _read_chunk(
-        self, chunk: Chunk, workspace: Workspace, alone: bool = False
+        self,
+        chunk: Chunk,
+        workspace: Workspace,
+        alone: bool = False,
+        ready: NDArray[Any] | None = None,
     ) -> NDArray[Any] | None:
-        """The part of a chunk that a block needs; None: it is not stored."""
+        """The part of a chunk that a block needs; None: it is not stored.
+
+        ready: memory of a whole chunk, where it may be decoded.
+        """
         key = self._key(chunk.place)
         try:
             if isinstance(self.array.store, LocalStore):
-                values = await self._load(key, workspace, alone)
+                values = await self._load(key, workspace, alone, ready)
             else:
                 stored = await internals.fetch(self.array, key)
                 values = None if stored is None else await self._decode(stored)
@@ -203,8 +215,10 @@ class Source:
         except Exception as error:
             raise self._unreadable(f"chunk {key}", error) from secrets.cause(error)
 
-    async def _load(self, key: str, workspace: Workspace, alone: bool) -> NDArray[Any] | None:
-        """A chunk on a disk, in memory that the workspace lends."""
+    async def _load(
+        self, key: str, workspace: Workspace, alone: bool, ready: NDArray[Any] | None
+    ) -> NDArray[Any] | None:
+        """A chunk on a disk, in memory that is ready, or that the workspace lends."""
         layout, path = self.layout, self.array.store.root / self.array.path / key
         shared = layout.in_place or not alone
         name, sizes = (
@@ -215,7 +229,10 @@ class Source:
         if stored is None:
             return None
         if layout.in_place:
-            memory = workspace.bytes(self.name if alone else "decoded", layout.chunk_bytes)
+            if ready is None:
+                memory = workspace.bytes(self.name if alone else "decoded", layout.chunk_bytes)
+            else:
+                memory = ready.reshape(-1).view(np.uint8)
             values = decode.into(memory, self.array, stored)
             if values is not None:
                 return values
@@ -290,3 +307,9 @@ class Source:
             axes.append(cells)
         for cell in product(*axes):
             yield Chunk(*zip(*cell, strict=True))
+
+
+def _is_same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two arrays are the same numbers in the same memory."""
+    found = [(v.ctypes.data, v.shape, v.strides, v.dtype) for v in (one, other)]
+    return found[0] == found[1]
