@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.job import journal, series
@@ -18,7 +19,7 @@ from dasksolve.job.run import Job, result, run_job
 from dasksolve.job.schedulers import choose
 from dasksolve.job.systems import options_of
 from dasksolve.job.tally import BlockResult
-from dasksolve.job.work import Work
+from dasksolve.job.work import Field, Work
 from dasksolve.storage import buffers, stores
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
@@ -152,9 +153,20 @@ def _checked(job: Job, number: int, exactly: bool) -> BlockResult:
         return job.failed(number, error)
 
 
+def _stored(job: Job, field: Field, block: Block) -> NDArray[Any]:
+    """What is stored of a block in one array of the output."""
+    try:
+        return np.asarray(job.arrays[field.name][field.region(block)])
+    except Exception as error:
+        raise OSError(
+            f"cannot read {field.name} of the output: {type(error).__name__}: {error}; "
+            "resume=True (--resume) writes the block again"
+        ) from error
+
+
 def _check_block(job: Job, number: int, block: Block, exactly: bool) -> BlockResult:
     work = job.work
-    stored = {f.name: np.asarray(job.arrays[f.name][f.region(block)]) for f in work.fields}
+    stored = {field.name: _stored(job, field, block) for field in work.fields}
     pending = journal.unsolved(stored["status"])
     if pending:
         return job.failed(number, f"{pending} {work.unit} are not solved yet; resume the job")

@@ -1,7 +1,8 @@
 """The coordinates of a batch, which stand beside an input and go with the solution."""
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from dasksolve.storage.source import Source
 
 logger = logging.getLogger(__name__)
 
+_COUNTED = re.compile(r"dim_\d+")
 _PIECE = 1 << 17  # numbers that are in memory at once
 
 
@@ -90,20 +92,40 @@ def of_terms(design: Source, name: str) -> tuple[Coordinate, ...]:
     return () if array is None else (Coordinate(name, array),)
 
 
-def refuse_other_rows(y: Source, axis: int, design: Source) -> None:
-    """Refuse a design whose rows are not where the observations are, as far as both say."""
-    names = y.dimension_names, design.dimension_names
-    if names[0] is None or names[1] is None or names[0][axis] != names[1][0]:
+def refuse_other_places(y: Source, other: Source, axes: Sequence[int]) -> None:
+    """Refuse an array whose first axes stand for these of y and are others, as far as both say."""
+    ours, theirs = given_names(y), given_names(other)
+    if ours is None or theirs is None:
         return
-    name, size = names[0][axis], y.array.shape[axis]
-    ours, theirs = (_beside(source, name, size) for source in (y, design))
+    for axis, name, size in zip(axes, theirs, other.array.shape, strict=False):
+        if size != y.array.shape[axis]:  # it is broadcast
+            continue
+        if name == ours[axis]:
+            _refuse_other_coordinates(y, other, name, size)
+        elif name in ours or ours[axis] in theirs:
+            raise ValueError(
+                f"the dimensions of {other.name} are named {theirs}, those of y {ours}, and they "
+                f"are paired by their order: store {other.name} transposed, or under other names"
+            )
+
+
+def _refuse_other_coordinates(y: Source, other: Source, name: str, size: int) -> None:
+    ours, theirs = (_beside(source, name, size) for source in (y, other))
     if ours is None or theirs is None or Coordinate(name, ours).is_same(theirs):
         return
     raise ValueError(
-        f"the coordinates {name} that stand beside y and design differ: {stores.address(ours)} and "
-        f"{stores.address(theirs)}. Rows and observations are paired by their places: align them "
-        "first, or give the design without coordinates"
+        f"the coordinates {name} that stand beside y and {other.name} differ: "
+        f"{stores.address(ours)} and {stores.address(theirs)}. They are paired by their places: "
+        f"align them first, or give {other.name} without coordinates"
     )
+
+
+def given_names(source: Source) -> tuple[str, ...] | None:
+    """Names that tell dimensions apart; xarray counts those of an array that has none."""
+    names = source.dimension_names
+    if names is None or len({*names}) < len(names) or all(map(_COUNTED.fullmatch, names)):
+        return None
+    return names
 
 
 def write(group: Any, coordinates: tuple[Coordinate, ...]) -> None:

@@ -350,20 +350,31 @@ def _too_small(
     each = block_memory(needs, unit)
     need = base + workers * each
     inputs = list(zip(needs.names, needs.layouts, strict=True))
-    name, large = max(inputs, key=lambda pair: pair[1].chunk_bytes)
-    smaller = list(large.chunks)
-    if large.batch:
-        axis = max(range(large.batch), key=lambda i: large.chunks[i])
-        smaller[axis] = max(1, smaller[axis] // 8)
     start = f"memory_limit={format_bytes(memory_limit)} is too small: "
     if memory_limit < base:
         return start + f"a job needs {format_bytes(base)}, whatever its chunks"
     sizes = ", ".join(f"{format_bytes(layout.chunk_bytes)} of {name}" for name, layout in inputs)
-    return start + (
+    start += (
         f"a block of one stored chunk ({sizes}) needs "
         f"{format_bytes(each)}, {workers} at a time, and the job itself "
-        f"{format_bytes(base)}, its kernel included: {format_bytes(need)} in all. "
-        f"Raise the limit, or store {name} in smaller chunks: "
+        f"{format_bytes(base)}, its kernel included: {format_bytes(need)} in all. Raise the limit"
+    )
+    name, large = max(inputs, key=lambda pair: pair[1].chunk_bytes)
+    room = (memory_limit - base) // workers - needs.working
+    smaller = _smaller(large, (each - needs.working) / room) if room > 0 else None
+    if smaller is None:
+        return start
+    return start + (
+        f", or store {name} in smaller chunks: "
         f'dask.array.from_zarr("{large.location}").rechunk({large.stored(smaller)}).to_zarr(…), '
         "which leaves out chunks of zeros (strict=False)"
     )
+
+
+def _smaller(layout: Layout, times: float) -> tuple[int, ...] | None:
+    """Chunks of so many times less, and an eighth at most; None: they cannot be."""
+    parts, chunks = max(8, math.ceil(1.2 * times)), list(layout.chunks)
+    for axis in sorted(range(layout.batch), key=lambda i: -chunks[i]):
+        cut = min(parts, chunks[axis])
+        chunks[axis], parts = chunks[axis] // max(1, cut), -(-parts // max(1, cut))
+    return tuple(chunks) if times * math.prod(chunks) <= math.prod(layout.chunks) else None

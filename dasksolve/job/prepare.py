@@ -89,7 +89,7 @@ def _find(store: Any, location: str, resume: bool, overwrite: bool) -> journal.R
 
 def _refuse_overlap(location: str, work: Work, overwrite: bool) -> None:
     """Refuse to write among the chunks of an array, or to delete what is to be read."""
-    for source in work.sources:
+    for source in (*work.sources, *work.beside):
         within = f"{location}/".startswith(f"{source.location}/")
         if within or (overwrite and f"{source.location}/".startswith(f"{location}/")):
             harm = f"{location} lies in" if within else f"overwriting {location} would delete"

@@ -56,6 +56,8 @@ class Series(Work):
     """Dimension names of the coefficients, as they stand."""
     stated: dict[str, Any]
     """What the journal says of all this."""
+    beside: tuple[Source, ...]
+    """The design and the weights, where they are stored."""
     coordinates: tuple[Coordinate, ...] = ()
 
     unit = "series"
@@ -87,7 +89,8 @@ class Series(Work):
         terms = _given("design", design, mask_and_scale)
         fit = regression.describe(shape, dtype, _read(terms, strict), *options)
         source = source.with_axis(fit.axis)
-        weighing = _weights(_given("weights", weights, mask_and_scale), fit, strict)
+        given = _given("weights", weights, mask_and_scale)
+        weighing = _weights(given, fit, strict)
         names = _dimension_names(source, fit, terms)
         stated = {
             "y": described(source),
@@ -102,8 +105,12 @@ class Series(Work):
         found = coordinates.find((source,), batch, fit.batch_shape)
         if isinstance(terms, Source):
             found += coordinates.of_terms(terms, names[fit.axis])
-            coordinates.refuse_other_rows(source, fit.axis, terms)
-        return cls(source.packed(), source.packing, weighing, fit, names, stated, found)
+            coordinates.refuse_other_places(source, terms, (fit.axis,))
+        if isinstance(given, Source):
+            every = range(len(shape)) if isinstance(weighing, Source) else (fit.axis,)
+            coordinates.refuse_other_places(source, given, every)
+        read = tuple(array for array in (terms, given) if isinstance(array, Source))
+        return cls(source.packed(), source.packing, weighing, fit, names, stated, read, found)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -129,7 +136,7 @@ class Series(Work):
             Field("rcond", number, batch),
         ]
         if fit.covariance:
-            names = (*batch, term, f"{term}_2")
+            names = (*batch, term, *_second(term))
             found.append(Field("covariance", fit.dtype, names, (fit.n, fit.n), chosen=True))
         return (*found, status_field(batch))
 
@@ -259,8 +266,8 @@ def _numpy_file(name: str, path: Path) -> NDArray[Any]:
         return np.asarray(np.load(path, allow_pickle=False))
     except FileNotFoundError:
         raise FileNotFoundError(f"{name}: there is no file {path}") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{name}: {path} is no array that numpy.save wrote: {error}") from None
+    except (ValueError, EOFError):  # NumPy's own words are of pickles
+        raise ValueError(f"{name}: {path} is no array of numbers that numpy.save wrote") from None
 
 
 def _read(given: Any, strict: bool) -> Any:
@@ -319,8 +326,17 @@ def _dimension_names(y: Source, fit: Fit, design: Any) -> tuple[str, ...]:
     terms = design.dimension_names if isinstance(design, Source) else None
     names[fit.axis] = terms[1] if terms else "coefficient"
     # xarray takes an array that is named like one of its dimensions for a coordinate.
-    names = [f"{name}_" if name in Regression._fields else name for name in names]
-    return tuple(names if len({*names}) == len(names) else [f"dim_{i}" for i in range(len(names))])
+    taken = {*Regression._fields}
+    for place in (*range(fit.axis), *range(fit.axis + 1, len(names)), fit.axis):  # y's come first
+        while {names[place], *_second(names[place], place == fit.axis)} & taken:
+            names[place] += "_"
+        taken |= {names[place]}
+    return tuple(names)
+
+
+def _second(term: str, is_term: bool = True) -> tuple[str, ...]:
+    """What the second dimension of covariances is called, that of the first being this."""
+    return (f"{term}_2",) * is_term
 
 
 def reopened(

@@ -1,6 +1,5 @@
 """`Systems`: stored systems, and how a zarr job solves a block of them."""
 
-import re
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -24,7 +23,6 @@ from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block, Layout
 from dasksolve.storage.source import Source
 
-_COUNTED = re.compile(r"dim_\d+")
 _BESIDE_X = 17  # bytes of a system's status and, perhaps, two diagnostics
 
 
@@ -164,7 +162,7 @@ def _refuse_other_order(a: Source, b: Source) -> None:
 
     Names of their own say nothing of those of systems; along the batch they are other dimensions.
     """
-    left, right = (_given_names(source) for source in (a, b))
+    left, right = (coordinates.given_names(source) for source in (a, b))
     if left is None or right is None:
         return
     batch, (row, _) = left[:-2], left[-2:]
@@ -186,14 +184,6 @@ def _refuse_other_order(a: Source, b: Source) -> None:
             f"be {wanted}. Store one of them transposed or under other names, or solve them by "
             "name with dasksolve.labelled.solve"
         )
-
-
-def _given_names(source: Source) -> tuple[str, ...] | None:
-    """Names that tell dimensions apart; xarray counts those of an array that has none."""
-    names = source.dimension_names
-    if names is None or len({*names}) < len(names) or all(map(_COUNTED.fullmatch, names)):
-        return None
-    return names
 
 
 def _dimension_names(problem: Problem, sources: tuple[Source, ...]) -> tuple[str, ...]:

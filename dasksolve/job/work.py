@@ -104,6 +104,9 @@ class Work(ABC):
     def sources(self) -> tuple[Source, ...]:
         """The stored arrays that are read block by block."""
 
+    beside: tuple[Source, ...] = ()
+    """Stored arrays that were read before, whole."""
+
     @property
     @abstractmethod
     def batch_shape(self) -> tuple[int, ...]:

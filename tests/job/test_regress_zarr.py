@@ -1,6 +1,7 @@
 """`regress_zarr` writes the bits of `regress`, however y is stored, and refuses what cannot be."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -212,6 +213,107 @@ def test_rows_that_are_at_other_times_are_refused(tmp_path: Path) -> None:
 
 
 # Going on
+
+
+def named(path: Path, values: NDArray[Any], **coordinates: Any) -> str:
+    """Store an array as xarray does, with dimensions and coordinates of these names."""
+    names = ("time", "lat", "lon")[: values.ndim]
+    array = xr.DataArray(values, dims=coordinates.pop("dims", names), coords=coordinates)
+    array.rename("values").to_dataset().to_zarr(path, zarr_format=2)
+    return str(path / "values")
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        pytest.param({"dims": ("time", "lon", "lat")}, "named .*'lon', 'lat'.*order", id="order"),
+        pytest.param({"time": np.arange(P)[::-1]}, "coordinates time .* y and weights", id="time"),
+        pytest.param({"lat": np.arange(6)[::-1]}, "coordinates lat .* y and weights", id="place"),
+    ],
+)
+def test_weights_that_stand_elsewhere_are_refused(
+    tmp_path: Path, stored: dict[str, Any], message: str
+) -> None:
+    y = named(tmp_path / "y", np.ones((P, 6, 6)), time=np.arange(P), lat=np.arange(6))
+    weights = named(tmp_path / "weights", np.ones((P, 6, 6)), **stored)
+    with pytest.raises(ValueError, match=message):
+        dasksolve.regress_zarr(y, DESIGN, tmp_path / "out", weights=weights)
+    assert not (tmp_path / "out").exists()
+    fine = named(tmp_path / "fine", np.ones((P, 6, 6)), time=np.arange(P), lat=np.arange(6))
+    assert dasksolve.regress_zarr(y, DESIGN, tmp_path / "out", weights=fine).flagged == ()
+
+
+def test_weights_of_observations_at_other_times_are_refused(tmp_path: Path) -> None:
+    y = named(tmp_path / "y", np.ones((P, 6, 6)), time=np.arange(P))
+    weights = named(tmp_path / "weights", np.ones(P), time=np.arange(P)[::-1])
+    with pytest.raises(ValueError, match=r"coordinates time .* y and weights"):
+        dasksolve.regress_zarr(y, DESIGN, tmp_path / "out", weights=weights)
+
+
+def test_neither_design_nor_weights_are_written_into_or_deleted(tmp_path: Path) -> None:
+    first = zarr.create_array(tmp_path / "first", data=np.ones((P, 2)))
+    dasksolve.regress_zarr(first, DESIGN, tmp_path / "out")
+    second = zarr.create_array(tmp_path / "second", data=np.ones((N, 7)))
+    coef = str(tmp_path / "out/coef")
+    with pytest.raises(ValueError, match=r"overwriting .* would delete design"):
+        dasksolve.regress_zarr(second, coef, tmp_path / "out", overwrite=True)
+    weights = zarr.create_array(tmp_path / "weights", data=np.ones(P))
+    with pytest.raises(ValueError, match="lies in weights"):
+        dasksolve.regress_zarr(first, DESIGN, tmp_path / "weights/out", weights=weights)
+    assert zarr.open_array(coef).shape == (N, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("t", "coefficient_2", "x"), ("coefficient_", "coefficient_2", "x")),
+        (("t", "status", "coefficient"), ("coefficient_", "status_", "coefficient")),
+    ],
+)
+def test_a_name_that_clashes_is_changed_alone(
+    tmp_path: Path, names: tuple[str, ...], found: tuple[str, ...]
+) -> None:
+    y = zarr.create_array(tmp_path / "y", data=np.ones((P, 4, 5)), dimension_names=names)
+    dasksolve.regress_zarr(y, DESIGN, tmp_path / "out", covariance=True)
+    with xr.open_zarr(tmp_path / "out") as out:
+        assert out.coef.dims == found
+
+
+@pytest.mark.parametrize(
+    ("chunks", "limit", "advice"),
+    [
+        ((12, 40000, 40000), "1GiB", r"in all\. Raise the limit, or store y .*rechunk\(\((.*)\)\)"),
+        ((1, 6, 7), "80MiB", r"in all\. Raise the limit$"),
+    ],
+)
+def test_chunks_are_advised_only_if_they_fit(
+    tmp_path: Path, chunks: tuple[int, ...], limit: str, advice: str
+) -> None:
+    def job(chunks: tuple[int, ...]) -> None:
+        y = zarr.create_array(
+            tmp_path / "y", shape=(12, *chunks[1:]), chunks=chunks, dtype="f8", overwrite=True
+        )
+        dasksolve.regress_zarr(y, DESIGN[:12], tmp_path / "out", memory_limit=limit, workers=1)
+
+    with pytest.raises(ValueError, match="is too small") as info:
+        job(chunks)
+    found = re.search(advice, str(info.value))
+    assert found
+    for smaller in found.groups():
+        with pytest.raises(BlockErrors):  # they fit, and are not stored
+            job(tuple(map(int, smaller.split(","))))
+
+
+def test_what_is_damaged_is_named(stack: Callable[..., Stack]) -> None:
+    stored = stack()
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    chunk = next(path for path in (stored.out / "stderr/c").rglob("*") if path.is_file())
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(BlockErrors, match=r"cannot read stderr of the output: .*resume=True"):
+        check_zarr(stored.path, DESIGN, stored.out)
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out, resume=True)
+    assert chunk.read_bytes() == content
 
 
 @pytest.mark.usefixtures("many_blocks")
