@@ -39,6 +39,8 @@ class Needs:
     """Bytes of the answers of a system, but for a few."""
     beside_bytes: int
     """Bytes of what else is written of a system: a few."""
+    beside_copies: int = 3
+    """How often that is in memory while it is written."""
     working: int = 0
     """Bytes to work with, whatever the size of a block."""
     state_bytes: int = 0
@@ -271,7 +273,11 @@ def block_memory(needs: Needs, block_shape: tuple[int, ...], rows: int = 0) -> i
     # Answers are written as solved, as encoded and as checked, once the inputs are gone.
     buffers = sum(v.lasting for v in inputs) + max(v.shared for v in inputs)
     state = systems * needs.state_bytes if rows else 0
-    return buffers + max(solving + beside + state, 3 * (answers + beside)) + needs.working
+    return (
+        buffers
+        + max(solving + beside + state, 3 * answers + needs.beside_copies * beside)
+        + needs.working
+    )
 
 
 def _count(needs: Needs, block_shape: tuple[int, ...]) -> int:

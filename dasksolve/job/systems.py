@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -76,7 +76,9 @@ class Systems(Work):
     @property
     def needs(self) -> Needs:
         """What blocks of systems take."""
-        return needs(self.problem, self.a.layout, self.b.layout)
+        found = needs(self.problem, self.a.layout, self.b.layout)
+        # Alone, a status is written once it is whole.
+        return found if self.options.diagnoses else replace(found, beside_copies=1)
 
     def identity(self) -> dict[str, Any]:
         """The metadata of both, and the options."""

@@ -292,3 +292,21 @@ def test_a_process_forks_when_nothing_is_being_compiled():
     """
     result = python(program)
     assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+BOTH = """
+import sys, numpy as np, dasksolve
+for word in sys.argv[1:]:
+    read = np.eye(5, dtype=bool) if word == "diagonal" else np.tri(5, dtype=bool).T
+    a = np.where(read, 2 * np.eye(5), np.nan) * np.ones((40, 1, 1), np.complex64)
+    a[3] = np.where(read, 0, np.nan)
+    b = np.ones((40, 5), np.complex64)
+    x = dasksolve.solve(a.astype(np.complex64), b, assume_a=word, on_singular="lstsq")
+    assert np.isfinite(x).all(), word
+"""
+
+
+def test_kernels_of_several_processes_are_used_by_one(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for words in (["diagonal"], ["upper triangular"], ["upper triangular", "diagonal"]):
+        subprocess.run([sys.executable, "-c", BOTH, *words], check=True, env=environment)

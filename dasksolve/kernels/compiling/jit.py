@@ -172,14 +172,36 @@ class _PartLibrary(JITCodeLibrary):
         """Leave out what only exceptions use: there is no machine code to tell it to."""
 
 
-class _PartCompiler(Compiler):
-    """Numba's own compiler, for parts."""
+class _KernelLibrary(JITCodeLibrary):
+    """The code of a kernel, whose parts are its own.
+
+    Numba numbers functions as a process compiles them, and machine code that is loaded takes a part
+    of that name and number from what was loaded before: another, if another process compiled it.
+    """
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and "external" not in function.linkage.name:
+                function.linkage = "internal"
+        super()._optimize_final_module()
+
+
+class _KernelCompiler(Compiler):
+    """Numba's own compiler, for kernels."""
+
+    _library: Any = _KernelLibrary
 
     def _compile_bytecode(self) -> Any:
         state = self.state
-        state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library = self._library(state.targetctx.codegen(), state.func_id.func_qualname)
         state.library.enable_object_caching()
         return super()._compile_bytecode()
+
+
+class _PartCompiler(_KernelCompiler):
+    """The same, for parts."""
+
+    _library = _PartLibrary
 
 
 class _Part(CPUDispatcher):
@@ -212,7 +234,8 @@ def named(function: Any, name: str) -> Any:
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a kernel when it is first needed, unless an earlier process did."""
-    dispatcher: Any = CPUDispatcher(function, targetoptions={**_OPTIONS, "nopython": True})
+    options = {**_OPTIONS, "nopython": True}
+    dispatcher: Any = CPUDispatcher(function, targetoptions=options, pipeline_class=_KernelCompiler)
     try:
         dispatcher._cache = _Cache(function)
     except RuntimeError:  # numba found no place that it may write to
