@@ -1,6 +1,5 @@
 """`Columns`: one matrix for many right-hand sides, each of which is a system to a zarr job."""
 
-import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,10 +11,10 @@ from dasksolve.batch import eager
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.job import coordinates
-from dasksolve.job.compare import DIAGNOSTICS, compared
+from dasksolve.job.compare import compared
 from dasksolve.job.plan import Needs
 from dasksolve.job.systems import Systems, needs
-from dasksolve.job.work import Compared, Done, Field, Turn
+from dasksolve.job.work import Compared, Field
 from dasksolve.solution import Solution
 from dasksolve.status import Status
 from dasksolve.storage.buffers import Workspace
@@ -61,15 +60,9 @@ class Columns(Systems):
         """What is solved, and that its columns are the batch."""
         return {**super().identity(), "batch": {"of": "columns of b"}}
 
-    def done(self, block: Block, _rows: int, strict: bool, space: Workspace, turn: Turn) -> Done:
-        """Read a block of columns and solve them."""
-        (a, b), missing = self.read(block, strict, space)
-        with turn:
-            began = time.perf_counter()
-            x, status, *numbers = _solved(a, b.T, self.options)
-            seconds = time.perf_counter() - began
-        beside = dict(zip(DIAGNOSTICS, numbers, strict=False))
-        return Done({"x": x.T, **beside, "status": status}, missing, seconds)
+    def _answers(self, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        x, *others = _solved(a, b.T, self.options)
+        return (x.T, *others)
 
     def compared(
         self,

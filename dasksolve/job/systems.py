@@ -103,13 +103,17 @@ class Systems(Work):
     def done(self, block: Block, _rows: int, strict: bool, space: Workspace, turn: Turn) -> Done:
         """Read a block and solve it."""
         (a, b), missing = self.read(block, strict, space)
-        problem = describe(a.shape, a.dtype, b.shape, b.dtype)
         with turn:
             began = time.perf_counter()
-            x, status, *numbers = eager.answers(a, b, problem, self.options)
+            x, status, *numbers = self._answers(a, b)
             seconds = time.perf_counter() - began
         beside = dict(zip(DIAGNOSTICS, numbers, strict=False))
         return Done({"x": x, **beside, "status": status}, missing, seconds)
+
+    def _answers(self, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Return x as it stands in the output, status, and the diagnostics that there are."""
+        problem = describe(a.shape, a.dtype, b.shape, b.dtype)
+        return eager.answers(a, b, problem, self.options)
 
     def compared(
         self,
