@@ -23,7 +23,8 @@ from distributed import Client
 from stored import Stored
 
 from dasksolve import solve_zarr
-from dasksolve.cli import _client, main, parser
+from dasksolve.cli import _client, main
+from dasksolve.command.arguments import parser
 
 
 def arguments(batch: Stored, *more: str) -> list[str]:

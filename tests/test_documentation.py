@@ -10,7 +10,8 @@ import re
 import pytest
 
 import dasksolve
-from dasksolve import cli, labelled, nopython
+from dasksolve import labelled, nopython
+from dasksolve.command import arguments
 from dasksolve.job import page
 
 MODULES = [
@@ -64,7 +65,7 @@ def test_every_public_name_and_method_has_a_docstring():
 
 def commands():
     """The help of the command line and of each of its commands."""
-    top = cli.parser()
+    top = arguments.parser()
     [choices] = [a.choices for a in top._actions if isinstance(a.choices, dict)]
     return {"": top, **choices}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dasksolve.cli import parser
+from dasksolve.command.arguments import parser
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
