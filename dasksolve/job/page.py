@@ -10,17 +10,30 @@ import numpy as np
 from dask.utils import format_bytes
 from numpy.typing import NDArray
 
+from dasksolve.job.drawing import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Ticks,
+    bottom_axis,
+    frame,
+    left_axis,
+    round_numbers,
+    short,
+    steps,
+    svg,
+    whole_numbers,
+)
 from dasksolve.job.report import table
 from dasksolve.job.survey import DECADES, Histogram, Survey, survey
 from dasksolve.status import Status
 from dasksolve.storage import secrets
 from dasksolve.storage.stores import Location
 
-WIDTH, HEIGHT = 360, 240  # of a drawing: about a phone's, so that its text stays legible there
-LEFT, RIGHT, TOP, BOTTOM = 62, 24, 10, 44
 INTERVALS = 40
-LETTER = 6.7
-"""Width of a digit of a drawing's text."""
 
 # Okabe and Ito's colours, which a colour-blind person can tell apart; grey: not solved yet.
 _FLAGS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -30,7 +43,7 @@ COLOURS = {
 }
 SHADES = {0.001: 0.4, 0.01: 0.6, 0.1: 0.8, 1.0: 1.0}
 """Opacity of a cell of which at most such a share is flagged."""
-PLAIN, LINE = "#a6cbe3", "#0072b2"
+PLAIN = "#a6cbe3"
 
 STYLE = """
 :root { color-scheme: light; --line: #d0d0d0; --ink: #1a1a1a; --soft: #555 }
@@ -222,12 +235,14 @@ def _map(found: Survey) -> str:
         ]
     down, across = found.names[:2] if len(found.batch_shape) > 1 else ("", *found.names)
     extents = [found.cell[axis] * n for axis, n in enumerate((rows, columns))]
-    pieces.append(_frame(height))
-    pieces.append(_ticks(_indices(found.plane[1], extents[1]), across, height))
+    pieces.append(frame(height))
+    pieces.append(bottom_axis(whole_numbers(found.plane[1], extents[1]), across, height))
     if down:
-        pieces.append(_levels(_indices(found.plane[0], extents[0]), down, height, downward=True))
+        pieces.append(
+            left_axis(whole_numbers(found.plane[0], extents[0]), down, height, downward=True)
+        )
     label = f"Map of the flagged {found.unit}: the kind of most, darker where more are flagged"
-    return _svg(label, "".join(pieces), TOP + height + BOTTOM) + _shares(shades)
+    return svg(label, "".join(pieces), TOP + height + BOTTOM) + _shares(shades)
 
 
 EMPTY = ("", 0.0)
@@ -283,13 +298,13 @@ def _throughput(found: Survey) -> str:
     edges = np.linspace(0, seconds[-1], min(INTERVALS, len(samples)) + 1)
     rates = np.diff(np.interp(edges, seconds, done)) / np.diff(edges)
     top, height = 1.05 * rates.max(), HEIGHT - TOP - BOTTOM
-    line = _steps(edges, rates / top, height)
-    text = f"<p>{_short((done[-1] - done[0]) / seconds[-1])} {found.unit} a second on average</p>"
-    axes = _levels(_rounds(top), f"{found.unit} / s", height) + _ticks(
-        _rounds(edges[-1]), "seconds", height
+    line = steps(edges, rates / top, height)
+    text = f"<p>{short((done[-1] - done[0]) / seconds[-1])} {found.unit} a second on average</p>"
+    axes = left_axis(round_numbers(top), f"{found.unit} / s", height) + bottom_axis(
+        round_numbers(edges[-1]), "seconds", height
     )
     label = f"{found.unit.capitalize()} solved a second over time"
-    return text + _svg(label, axes + line + _frame(height), HEIGHT) + _waiting(run, edges)
+    return text + svg(label, axes + line + frame(height), HEIGHT) + _waiting(run, edges)
 
 
 def _waiting(run: dict[str, Any], edges: NDArray[Any]) -> str:
@@ -304,20 +319,12 @@ def _waiting(run: dict[str, Any], edges: NDArray[Any]) -> str:
     text += "wrote, or waited for storage</p>"
     height = 80
     levels: Ticks = [(0, "0"), (0.5, "50 %"), (1, "100 %")]
-    axes = _levels(levels, "waiting", height) + _ticks(_rounds(edges[-1]), "seconds", height)
-    label = "Share of the time that threads waited"
-    drawn = axes + _steps(edges, shares, height) + _frame(height)
-    return text + _svg(label, drawn, TOP + height + BOTTOM)
-
-
-def _steps(edges: NDArray[Any], shares: NDArray[Any], height: float) -> str:
-    """A line of steps between these moments, at these shares of the height."""
-    moments = np.repeat(edges, 2)[1:-1] / edges[-1]
-    points = " ".join(
-        f"{LEFT + m * (WIDTH - LEFT - RIGHT):.1f},{TOP + height * (1 - s):.1f}"
-        for m, s in zip(moments, np.repeat(shares, 2), strict=True)
+    axes = left_axis(levels, "waiting", height) + bottom_axis(
+        round_numbers(edges[-1]), "seconds", height
     )
-    return f'<polyline points="{points}" fill="none" stroke="{LINE}" stroke-width="2"/>'
+    label = "Share of the time that threads waited"
+    drawn = axes + steps(edges, shares, height) + frame(height)
+    return text + svg(label, drawn, TOP + height + BOTTOM)
 
 
 def _histogram(histogram: Histogram, name: str, found: Survey) -> str:
@@ -348,90 +355,9 @@ def _histogram(histogram: Histogram, name: str, found: Survey) -> str:
     decades = range(0, len(counts) + 1, 2)
     every = -(-len(decades) // 6)
     powers = [(i / len(counts), f"1e{DECADES[0] + (first + i) // 2}") for i in decades[::every]]
-    axes = _levels(_rounds(top), found.unit, height)
-    axes += _ticks(powers, name.replace("_", " "), height)
+    axes = left_axis(round_numbers(top), found.unit, height)
+    axes += bottom_axis(powers, name.replace("_", " "), height)
     if name == "rcond":
         text += f"<p>Dark: below eps = {found.eps:.2g}, where {found.answers} means nothing</p>"
     label = f"Histogram of {name.replace('_', ' ')}"
-    return text + _svg(label, axes + "".join(bars) + _frame(height), HEIGHT)
-
-
-Ticks = list[tuple[float, str]]
-"""Places on an axis, in shares of its length, and what is written there."""
-
-
-def _rounds(end: float) -> Ticks:
-    """Round numbers from 0 up to the end of an axis, three to six of them."""
-    power = 10.0 ** math.floor(math.log10(end))
-    step = next(m * power for m in (0.2, 0.5, 1, 2) if end / (m * power) < 6)
-    return [(i * step / end, _short(i * step)) for i in range(int(end / step) + 1)]
-
-
-def _indices(extent: int, end: int) -> Ticks:
-    """The same of whole numbers, and the extent of a dimension; an axis ends with its cells."""
-    rounds = [
-        (round(share * extent), label)
-        for share, label in _rounds(extent)
-        if (share * extent) % 1 < 1e-6 or (share * extent) % 1 > 1 - 1e-6
-    ]
-    before = [(i / end, label) for i, label in rounds if i < 0.85 * extent]
-    return [*before, (extent / end, _short(extent))]
-
-
-def _short(number: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= 0.9995 * size:
-            return f"{number / (1e3 if letter == 'k' else size):.3g} {letter}"
-    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
-
-
-def _levels(ticks: Ticks, name: str, height: float, downward: bool = False) -> str:
-    """Lines across, with numbers at the left."""
-    pieces = []
-    for share, label in ticks:
-        y = TOP + height * (share if downward else 1 - share)
-        reach = f'x1="{LEFT - 4}" x2="{LEFT}"' if downward else f'x1="{LEFT}" x2="{WIDTH - RIGHT}"'
-        stroke = "#555" if downward else "#e5e5e5"
-        pieces.append(
-            f'<line {reach} y1="{y:.1f}" y2="{y:.1f}" stroke="{stroke}"/>'
-            + _text(LEFT - 7, y + 4, label, "end")
-        )
-    return "".join(pieces) + _upright(name, height)
-
-
-def _ticks(ticks: Ticks, name: str, height: float) -> str:
-    """Numbers below, and what they number."""
-    pieces = []
-    for share, label in ticks:
-        x = LEFT + share * (WIDTH - LEFT - RIGHT)
-        pieces.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP + height}" y2="{TOP + height + 4}" '
-            f'stroke="#555"/>'
-            + _text(min(x, WIDTH - LETTER * len(label) / 2), TOP + height + 20, label, "middle")
-        )
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    return "".join(pieces) + _text(middle, TOP + height + 38, name, "middle")
-
-
-def _frame(height: float) -> str:
-    return (
-        f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{height}" '
-        'fill="none" stroke="#555"/>'
-    )
-
-
-def _upright(name: str, height: float) -> str:
-    y = TOP + height / 2
-    turned = f'transform="rotate(-90 14 {y:.1f})"'
-    return f'<text x="14" y="{y:.1f}" text-anchor="middle" {turned}>{escape(name)}</text>'
-
-
-def _text(x: float, y: float, words: Any, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(str(words))}</text>'
-
-
-def _svg(label: str, content: str, height: float) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">'
-        f"<title>{escape(label)}</title>{content}</svg>"
-    )
+    return text + svg(label, axes + "".join(bars) + frame(height), HEIGHT)

@@ -14,18 +14,8 @@ from browser import browser, look_at
 import dasksolve
 from dasksolve.cli import main
 from dasksolve.job import history, journal
-from dasksolve.job.page import (
-    BOTTOM,
-    COLOURS,
-    HEIGHT,
-    LEFT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    _rounds,
-    _waiting,
-    page,
-)
+from dasksolve.job.drawing import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, round_numbers
+from dasksolve.job.page import COLOURS, _waiting, page
 from dasksolve.job.survey import survey
 from dasksolve.status import Status
 
@@ -128,7 +118,7 @@ def test_a_cell_of_many_systems_is_darker_where_more_of_them_are_flagged(tmp_pat
     ],
 )
 def test_numbers_on_an_axis_are_round_and_end_near_the_data(end, labels):
-    ticks = _rounds(end)
+    ticks = round_numbers(end)
     assert " ".join(label for _, label in ticks) == labels
     assert 0.75 < ticks[-1][0] <= 1
 
