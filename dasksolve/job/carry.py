@@ -1,54 +1,72 @@
-"""Carries out a job that is prepared: creates its output, then reads, solves, writes each block."""
+"""Carries out a job: prepares it, creates its output, then reads, solves, writes each block."""
 
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any
 
 from dasksolve import kernels
+from dasksolve.batch.options import check_flags
 from dasksolve.job import history, journal, output
-from dasksolve.job.prepare import Prepared
-from dasksolve.job.progress import Progress, closed
+from dasksolve.job.memory import Gauge
+from dasksolve.job.prepare import prepare
+from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job, Task, meet, result, run_job
 from dasksolve.job.schedulers import Cluster
 from dasksolve.job.tally import BlockResult
+from dasksolve.job.work import Work
 from dasksolve.storage import buffers, internals, stores
 from dasksolve.storage import durable as disk
 from dasksolve.storage.layout import Block
+from dasksolve.storage.stores import Location
 
 
 def carry_out(
     task: Task,
-    prepared: Prepared,
-    token: str,
+    open_work: Callable[[], Work],
+    out: Location,
+    what: str,
     *,
+    memory_limit: int | str | None,
+    workers: int | None,
+    client: Any,
+    resume: bool,
+    overwrite: bool,
     strict: bool,
     durable: bool,
     compressors: Any,
-    progress: Progress | None,
+    progress: Progress | bool | None,
 ) -> tuple[Job, Report]:
-    """Create the output and do every block; `task` is `do_block` under the name that dask shows."""
-    with closed(progress), output.claimed(prepared.store, prepared.location):
-        return _carry_out(task, prepared, token, strict, durable, compressors, progress)
+    """Prepare a job, create its output and do every block.
 
-
-def _carry_out(
-    task: Task,
-    prepared: Prepared,
-    token: str,
-    strict: bool,
-    durable: bool,
-    compressors: Any,
-    progress: Progress | None,
-) -> tuple[Job, Report]:
-    scheduler, store = prepared.scheduler, prepared.store
+    task: `do_block` under the name that dask shows; open_work: as `prepare` takes it; what: the
+    word beside the progress bar; the rest as a user gave them to `solve_zarr`.
+    """
+    check_flags(strict=strict, durable=durable)
+    watch = watcher(progress, what)
+    token = uuid.uuid4().hex[:8]
+    Gauge(token)
+    prepared = prepare(
+        open_work,
+        out,
+        memory_limit=memory_limit,
+        workers=workers,
+        client=client,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    scheduler, store, location = prepared.scheduler, prepared.store, prepared.location
     inputs = [source.array for source in prepared.work.sources]
     advice = (
         "the others are written, and resume=True (--resume) tries again what is not done or "
         "cannot be read"
     )
-    with scheduler.marking(store, token) as mark:
+    with (
+        closed(watch),
+        output.claimed(store, location),
+        scheduler.marking(store, token) as mark,
+    ):
         scheduler.everywhere(meet, token, inputs, store, mark)
         created = output.create(prepared, compressors, uuid.uuid4().hex, durable, mark)
         job = Job(
@@ -64,11 +82,9 @@ def _carry_out(
             resume=prepared.resumed,
             mark=mark,
         )
-        with history.kept(created, progress) as follow:
+        with history.kept(created, watch) as follow:
             try:
-                report = run_job(
-                    task, job, scheduler, prepared.location, follow, advice, created.confirm
-                )
+                report = run_job(task, job, scheduler, location, follow, advice, created.confirm)
             finally:
                 if isinstance(scheduler, Cluster):  # a killed worker left what it was writing
                     with suppress(Exception):  # another job's is not ours; a lost store is told of

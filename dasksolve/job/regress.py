@@ -1,15 +1,12 @@
 """`regress_zarr`: a zarr job that fits series."""
 
-import uuid
 from typing import Any, Never
 
 import zarr
 
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
 from dasksolve.job.carry import carry_out, do_block
-from dasksolve.job.memory import Gauge
-from dasksolve.job.prepare import prepare
-from dasksolve.job.progress import Progress, watcher
+from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job
 from dasksolve.job.series import Series
@@ -104,13 +101,9 @@ def regress_zarr(
     """
     if unknown:
         refuse_unknown("regress_zarr", unknown)
-    check_flags(
-        covariance=covariance, strict=strict, durable=durable, mask_and_scale=mask_and_scale
-    )
-    watch = watcher(progress, "fitting")
-    token = uuid.uuid4().hex[:8]
-    Gauge(token)
-    prepared = prepare(
+    check_flags(covariance=covariance, mask_and_scale=mask_and_scale, strict=strict)
+    _, report = carry_out(
+        regress_block,
         lambda: Series.open(
             y,
             design,
@@ -125,20 +118,16 @@ def regress_zarr(
             strict=strict,
         ),
         out,
+        "fitting",
         memory_limit=memory_limit,
         workers=workers,
         client=client,
         resume=resume,
         overwrite=overwrite,
-    )
-    _, report = carry_out(
-        regress_block,
-        prepared,
-        token,
         strict=strict,
         durable=durable,
         compressors=compressors,
-        progress=watch,
+        progress=progress,
     )
     return report
 

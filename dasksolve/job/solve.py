@@ -1,6 +1,5 @@
 """`solve_zarr`: a zarr job that solves systems."""
 
-import uuid
 from typing import Any, Never
 
 import numpy as np
@@ -12,9 +11,7 @@ from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusi
 from dasksolve.errors import SingularSystemError, flat_indices
 from dasksolve.job.carry import carry_out, do_block
 from dasksolve.job.columns import opened
-from dasksolve.job.memory import Gauge
-from dasksolve.job.prepare import prepare
-from dasksolve.job.progress import Progress, watcher
+from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job
 from dasksolve.job.tally import BlockResult
@@ -149,27 +146,21 @@ def solve_zarr(
     if unknown:
         refuse_unknown("solve_zarr", unknown)
     options = Options.of(assume_a, lower, on_singular, diagnostics, refine, rcond)
-    check_flags(strict=strict, durable=durable, mask_and_scale=mask_and_scale)
-    watch = watcher(progress, "solving")
-    token = uuid.uuid4().hex[:8]
-    Gauge(token)
-    prepared = prepare(
+    check_flags(mask_and_scale=mask_and_scale)
+    job, report = carry_out(
+        solve_block,
         lambda: opened(a, b, options, mask_and_scale),
         out,
+        "solving",
         memory_limit=memory_limit,
         workers=workers,
         client=client,
         resume=resume,
         overwrite=overwrite,
-    )
-    job, report = carry_out(
-        solve_block,
-        prepared,
-        token,
         strict=strict,
         durable=durable,
         compressors=compressors,
-        progress=watch,
+        progress=progress,
     )
     if options.on_singular == "raise":
         _raise_singular(job, report, options.rcond)
