@@ -9,6 +9,7 @@ from dasksolve import kernels
 from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import PIECE, Given, call
 from dasksolve.batch.structure import meant
+from dasksolve.kernels.diagnostics.structured import LARGEST, SMALLEST
 from dasksolve.kernels.scaling import exponents, largest, shifted
 
 
@@ -53,6 +54,29 @@ def errors_to_rounding(
 
     given = [Given(values, 2, x.dtype) for values in (a, b, x)]
     call(measure, errors.shape, max(1, PIECE // (16 * n * max(n, k))), given, [errors])
+    return errors
+
+
+def errors_of_one_matrix(
+    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], options: Options
+) -> NDArray[np.float64]:
+    """`errors_to_rounding` of one matrix (1, N, N) and many b and x of one column, by a product."""
+    full = meant(a[0], options).astype(np.result_type(x, np.float64))
+    errors, step = np.empty(len(x)), max(1, PIECE // full[0].nbytes)
+    with np.errstate(all="ignore"):
+        of_a = abs(full).sum(axis=1).max(initial=0)
+        for start in range(0, len(x), step):
+            piece = slice(start, start + step)
+            given, found = b[piece, :, 0].T, x[piece, :, 0].T
+            of_r, of_b, of_x = (
+                abs(v).max(axis=0, initial=0) for v in (given - full @ found, given, found)
+            )
+            whole = of_a * of_x.astype(float) + of_b
+            sound = (whole > SMALLEST) & (whole < LARGEST)
+            errors[piece] = np.where(sound, of_r / whole, np.nan)
+    unknown = np.isnan(errors) & np.isfinite(x).all(axis=(1, 2))
+    if unknown.any():
+        errors[unknown] = errors_to_rounding(a, b[unknown], x[unknown], options)
     return errors
 
 

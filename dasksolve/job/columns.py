@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dasksolve.batch import eager
+from dasksolve.batch import diagnosis, eager
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.job import coordinates
@@ -61,8 +61,7 @@ class Columns(Systems):
         return {**super().identity(), "batch": {"of": "columns of b"}}
 
     def _answers(self, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        x, *others = _solved(a, b.T, self.options)
-        return (x.T, *others)
+        return _solved(a, b, self.options)
 
     def compared(
         self,
@@ -75,38 +74,43 @@ class Columns(Systems):
         """Solve a block of columns again, and compare."""
         (a, b), _ = self.read(block, False, space)
         stored = stored | {"x": stored["x"].T}
-        return compared(a[None], b.T, self.options, stored, exactly, _solved_again)
+        how = _solved_again, diagnosis.errors_of_one_matrix
+        return compared(a[None], b.T, self.options, stored, exactly, *how)
 
 
 def _solved_again(a: NDArray[Any], b: NDArray[Any], _: Problem, options: Options) -> Solution:
-    x, status, *numbers = _solved(a[0], b, options)
-    return Solution(x, status, *(numbers or np.full((2, len(b)), np.nan)))
+    x, status, *numbers = _solved(a[0], b.T, options)
+    return Solution(x.T, status, *(numbers or np.full((2, len(b)), np.nan)))
 
 
 def _solved(a: NDArray[Any], b: NDArray[Any], options: Options) -> tuple[NDArray[Any], ...]:
-    """Return x of (K, N) and the status of each column, then condition and backward error."""
-    problem = describe((1, *a.shape), a.dtype, b.shape, b.dtype)
+    """Return x of (N, K) and the status of each column, then condition and backward error."""
+    n, k = b.shape
+    problem = describe((1, n, n), a.dtype, (k, n), b.dtype)
     if options.diagnoses:  # of each column apart
-        return eager.answers(a[None], b, problem, options)
-    x, status = np.empty(problem.x_shape, problem.dtype), np.empty(len(b), np.int8)
-    step = max(1, _PIECE // max(1, b[:1].nbytes))
-    for start in range(0, len(b), step):
+        x, *others = eager.answers(a[None], b.T, problem, options)
+        return (x.T, *others)
+    x, status = np.empty((n, k), problem.dtype), np.empty(k, np.int8)
+    step = max(1, _PIECE // max(1, b[:, :1].nbytes))
+    for start in range(0, k, step):
         piece = slice(start, start + step)
-        x[piece], status[piece] = _together(a, b[piece], problem, options)
+        x[:, piece], status[piece] = _together(a, b[:, piece], options)
     return x, status
 
 
 def _together(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options
+    a: NDArray[Any], b: NDArray[Any], options: Options
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
     """Eliminate once for some columns; each has the bits and the status that it has alone."""
-    x, status = np.full(b.shape, np.nan, problem.dtype), np.full(len(b), Status.NONFINITE, np.int8)
-    finite = np.isfinite(b).all(axis=1)
-    if finite.any():
-        columns = b[finite].T
-        one = describe(a.shape, a.dtype, columns.shape, columns.dtype)
-        found, common = eager.answers(a, columns, one, options)
-        x[finite], status[finite] = found.T, common
-        if common == Status.NONFINITE:  # of a column whose x overflowed
-            status[np.isfinite(x).all(axis=1)] = Status.OK
+    finite = np.isfinite(b).all(axis=0)
+    columns = b if finite.all() else b[:, finite]
+    one = describe(a.shape, a.dtype, columns.shape, b.dtype)
+    found, common = eager.answers(a, columns, one, options)
+    solved = np.full(columns.shape[1], common)
+    if common == Status.NONFINITE:  # of a column whose x overflowed
+        solved[np.isfinite(found).all(axis=0)] = Status.OK
+    if columns is b:
+        return found, solved
+    x, status = np.full(b.shape, np.nan, one.dtype), np.full(finite.size, Status.NONFINITE, np.int8)
+    x[:, finite], status[finite] = found, solved
     return x, status

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from dasksolve.batch.diagnosis import backward_errors, errors_to_rounding
+from dasksolve.batch.diagnosis import (
+    backward_errors,
+    errors_of_one_matrix,
+    errors_to_rounding,
+)
 from dasksolve.batch.options import STRUCTURES, Options
 from dasksolve.batch.structure import meant
 
@@ -26,6 +30,26 @@ def test_quick_backward_errors_are_right_to_rounding(dtype, assume_a, lower):
     a[7] *= np.finfo(dtype).max / 100  # out of the range of the quick one
     expected = backward_errors(meant(a, options), b, x)
     found = errors_to_rounding(a, b, x, options)
+    assert np.isnan(found[5])
+    assert found[3] > 1e-3
+    assert_allclose(found, expected, atol=8 * np.finfo(dtype).eps, rtol=1e-3)
+
+
+@pytest.mark.parametrize("assume_a", ["gen", "her", "tridiagonal"])
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_backward_errors_of_vectors_that_share_a_matrix(dtype, assume_a):
+    rng = np.random.default_rng(0)
+    options = Options.of(assume_a, True)
+    a = (rng.standard_normal((1, 7, 7)) + 9 * np.eye(7)).astype(dtype)
+    b = rng.standard_normal((50_000, 7, 1)).astype(dtype)  # more than one piece
+    full = meant(a, options)
+    x = np.linalg.solve(full, b)
+    x[3, 2] += np.linalg.norm(x[3])  # no solution at all
+    x[5, 0] = np.nan
+    b[7] = x[7] = 0
+    x[49_999], b[49_999] = np.finfo(dtype).max / 20, 0  # the product overflows in this dtype
+    expected = backward_errors(full, b, x)
+    found = errors_of_one_matrix(a, b, x, options)
     assert np.isnan(found[5])
     assert found[3] > 1e-3
     assert_allclose(found, expected, atol=8 * np.finfo(dtype).eps, rtol=1e-3)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dasksolve.kernels.compiling.jit import jit
 
-_LEAST, _MOST = 1e-280, 1e300
+SMALLEST, LARGEST = 1e-280, 1e300
 """Of ‖A‖‖x‖ + ‖b‖: beyond, what it is made of may have been lost."""
 
 
@@ -36,7 +36,7 @@ def errors(a, b, x, below, above, mirrored, hermitian, backward_error):
                 of_a, of_r = max(of_a, size), max(of_r, left)
                 of_x, of_b = max(of_x, abs(x[m, i, k] * 1.0)), max(of_b, abs(b[m, i, k] * 1.0))
             whole = of_a * of_x + of_b
-            sound = lost == 0 and _LEAST < whole < _MOST
+            sound = lost == 0 and SMALLEST < whole < LARGEST
             worst = max(worst, of_r / whole) if sound else np.inf
         backward_error[m] = worst if worst < np.inf else np.nan
 
