@@ -269,6 +269,11 @@ def open_store(where: Location) -> tuple[Any, str]:
         return store, str(store.root) if isinstance(store, LocalStore) else place_of(store)
     target = _target("out", where)
     if isinstance(target, Path):
+        if target.suffix == ".zip" and not target.is_dir():
+            raise ValueError(
+                f"out: {target} would be an archive, which cannot replace what it holds, as a job "
+                "does; write to a folder, and pack that afterwards"
+            )
         return LocalStore(target), str(target)
     try:
         return _remote(target), secrets.shown(target)
