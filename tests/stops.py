@@ -1,4 +1,4 @@
-"""Stops a small job at each of its calls that change the disk; a script.
+"""Stops a small job, of systems or of series, at each of its calls that change the disk; a script.
 
 Every job runs in a child of its own, forked from this process, which has no threads and has the
 kernel in memory: a stop costs a tenth of a second. What is printed is JSON: how often a job was
@@ -60,11 +60,12 @@ def stop_at(folder: Path, number: int, sent: signal.Signals) -> None:
 
 
 def store(folder: Path, seed: int) -> None:
-    """Store three blocks of systems, in the place of those that are there."""
+    """Store three blocks of systems, and of series, in the place of those that are there."""
     rng = np.random.default_rng(seed)
-    for name, shape in (("a", (6, 3, 3)), ("b", (6, 3))):
+    chunks = {"a": (2, 3, 3), "b": (2, 3), "y": (5, 2)}
+    for name, shape in (("a", (6, 3, 3)), ("b", (6, 3)), ("y", (8, 6))):
         values = rng.standard_normal(shape)
-        zarr.create_array(folder / name, data=values, chunks=(2, *shape[1:]), overwrite=True)
+        zarr.create_array(folder / name, data=values, chunks=chunks[name], overwrite=True)
 
 
 def main() -> None:
@@ -72,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("which", choices=["first", "resume", "overwrite"])
+    parser.add_argument("--series", action="store_true", help="fit series, do not solve systems")
     parser.add_argument("--step", type=int, default=1, help="at every so many calls")
     parser.add_argument("--first", type=int, default=1, help="the first call to stop at")
     parser.add_argument("--signal", default="SIGKILL")
@@ -81,11 +83,18 @@ def main() -> None:
     # Blocks of one chunk each, however small.
     plan._SMALL, plan._BLOCKS_A_WORKER = 0, 1 << 30
     folder, out = options.folder, options.folder / "out"
-    dasksolve.solve(np.eye(3)[None], np.ones((1, 3)))
+    design = np.stack([np.ones(8), np.arange(8)], axis=1)
+    if options.series:
+        dasksolve.regress(np.ones((8, 6)), design)
+    else:
+        dasksolve.solve(np.eye(3)[None], np.ones((1, 3)))
 
     def solve(**how: bool) -> None:
-        paths = folder / "a", folder / "b", out
-        dasksolve.solve_zarr(*paths, workers=1, diagnostics=True, **how)
+        if options.series:
+            dasksolve.regress_zarr(folder / "y", design, out, workers=1, covariance=True, **how)
+        else:
+            paths = folder / "a", folder / "b", out
+            dasksolve.solve_zarr(*paths, workers=1, diagnostics=True, **how)
 
     def stopped(number: int, **how: bool) -> None:
         stop_at(out, number, sent)

@@ -52,6 +52,18 @@ def run(folder: Path, *words: str) -> str:
     return finished.stdout
 
 
+@pytest.mark.slow
+def test_a_map_in_letters_where_matplotlib_is_not_installed(tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['matplotlib'] = None"
+    path = EXAMPLES / "pixel_regression.py"
+    printed = run(tmp_path, "-c", f"{hidden}; import runpy; runpy.run_path({str(path)!r})")
+    rows = printed.partition("- browning\n")[2].splitlines()
+    assert [len(row) for row in rows] == [40] * 15
+    assert {*"".join(rows)} == {"+", "-", " "}
+    assert rows[-1].lstrip().startswith("++++")  # 0.01 sin(2 x) cos(1.5 y)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "name", [*PRINTED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )

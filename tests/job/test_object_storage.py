@@ -133,6 +133,30 @@ def test_a_job(bucket: Stored) -> None:
     assert check_zarr(bucket.a_path, bucket.b_path, bucket.out).worst_backward_error < 1e-13
 
 
+@pytest.mark.usefixtures("many_blocks", "s3")
+def test_a_regression() -> None:
+    rng = np.random.default_rng(0)
+    y, years = rng.standard_normal((12, 4, 6)), np.arange(12.0)
+    y[rng.random(y.shape) < 0.2] = np.nan
+    design = np.stack([np.ones(12), years, np.cos(years)], axis=1)
+    data, out = f"{BUCKET}/data.zarr", f"{BUCKET}/fit.zarr"
+    group = zarr.create_group(data)
+    group.create_array("y", data=y, chunks=(1, 2, 6))
+    group.create_array("design", data=design)
+    report = dasksolve.regress_zarr(f"{data}/y", f"{data}/design", out)
+    assert (report.blocks, report.chunks_read) == (2, 24)
+    wanted = dasksolve.regress(y, design)
+    for name in ("coef", "stderr", "rss", "count", "rcond", "status"):
+        found = zarr.open_array(f"{out}/{name}", mode="r")[...]
+        assert same_bits(found, getattr(wanted, name)), name
+    with pytest.raises(FileExistsError, match="--resume"):
+        dasksolve.regress_zarr(f"{data}/y", f"{data}/design", out)
+    s3fs.S3FileSystem().rm(f"{out}/stderr/c/0/1/0")
+    again = dasksolve.regress_zarr(f"{data}/y", f"{data}/design", out, resume=True)
+    assert again.blocks_resumed == 1
+    assert check_zarr(f"{data}/y", f"{data}/design", out).flagged == report.flagged
+
+
 def test_a_job_through_obstore(bucket: Stored) -> None:
     def opened(path: str) -> ObjectStore[Any]:
         place = S3Store("systems", prefix=path, client_options={"allow_http": True})

@@ -30,6 +30,16 @@ def test_at_every_call_that_changes_the_disk(
     assert found["stops"] > calls
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("which", "calls"), [("first", 14), ("resume", 5), ("overwrite", 20)])
+def test_a_regression_that_is_killed_goes_on_to_the_same_bits(
+    tmp_path: Path, which: str, calls: int
+) -> None:
+    found = stopped(tmp_path, which, "--series", "--step", "7")
+    assert found["wrong"] == []
+    assert found["stops"] > calls
+
+
 def test_at_some_calls_that_change_the_disk(tmp_path: Path) -> None:
     found = stopped(tmp_path, "overwrite", "--first", "17", "--step", "40")
     assert found["wrong"] == []
