@@ -336,7 +336,7 @@ def lstsq(
     b : (P,), (..., P) or (..., P, K) array_like or dask.array.Array
         Right-hand sides, told apart by the number of dimensions alone, as in `solve`.
     weights : (P,) or (..., P) array_like or dask.array.Array, optional
-        Inverse variances of the rows; 0 or NaN leaves a row out.
+        Inverse variances of the rows; 0, NaN or a mask leaves a row out.
     rcond : float, optional
         A system whose reciprocal condition number is below it, columns scaled to one length, is
         rank-deficient; the default is max(P, N) times the eps of x's dtype.
@@ -355,7 +355,7 @@ def lstsq(
     Raises
     ------
     ValueError
-        The shapes do not fit, a weight is negative, an option is unknown.
+        The shapes do not fit, a weight is negative, or one of (P,) infinite, an option is unknown.
     TypeError
         A dtype that `solve` does not take.
 
@@ -457,8 +457,8 @@ def regress(
         Of the observations in y.
     weights : (P,) or y's shape, array_like or dask.array.Array, optional
         Inverse variances, one for each observation or for each number in y, to which they
-        broadcast; as of ``statsmodels.WLS``. (`numpy.polyfit` wants their roots.) 0 or NaN leaves
-        an observation out.
+        broadcast; as of ``statsmodels.WLS``. (`numpy.polyfit` wants their roots.) 0, NaN or a mask
+        leaves an observation out.
     ridge : float or (N,) array_like, optional
         What is minimised is then ``sum(w * (y - X @ coef)**2) + sum(ridge * coef**2)``.
     rcond : float, optional
@@ -489,7 +489,8 @@ def regress(
     Raises
     ------
     ValueError
-        The shapes do not fit, the design is not finite, a weight is negative, an option is unknown.
+        The shapes do not fit, the design is not finite, a weight is negative, or one of (P,)
+        infinite, an option is unknown.
     TypeError
         A dtype that is none of the above.
 

@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 from dasksolve import kernels
 from dasksolve.batch import basis
 from dasksolve.batch.careful import Series
-from dasksolve.batch.pieces import LANES, PIECE, pieces
+from dasksolve.batch.fit import Fit
+from dasksolve.batch.pieces import LANES, PIECE, in_threads, pieces
 from dasksolve.batch.regression import (
-    Fit,
     Found,
     as_regression,
     careful_pieces,
     filled,
     left_over,
-    narrowed,
     padded,
     put,
     take_care,
     unfilled,
     unpacked,
 )
+from dasksolve.batch.weights import narrowed
 from dasksolve.solution import Regression
 from dasksolve.storage.conventions import Packing
 
@@ -42,10 +42,17 @@ class Accumulation:
     """
 
     def __init__(
-        self, fit: Fit, shape: tuple[int, ...], rows: int, packing: Packing | None, most: int
+        self,
+        fit: Fit,
+        shape: tuple[int, ...],
+        rows: int,
+        packing: Packing | None,
+        most: int,
+        threads: int = 1,
     ) -> None:
         """Shape: of all observations of these series; at most `rows` of them are there at once."""
         self.fit, self.packing, self.most = replace(fit, shape=shape), packing, most
+        self.threads = threads
         self.kernels = kernels.adding(fit.n, fit.dtype)
         self.table, self.basis = basis.table(fit.basis, fit.dtype), basis.packed(fit.basis)
         size = max(LANES, PIECE // (rows * fit.dtype.itemsize) // LANES * LANES)
@@ -73,7 +80,9 @@ class Accumulation:
         own = None if weights.ndim == 1 else np.moveaxis(weights, self.fit.axis, -1)
         columns = n + n * (n + 1) // 2
         table = self.table[start * columns : (start + source.shape[-1]) * columns]
-        for (index, _), state in zip(self.pieces, self.states, strict=True):
+
+        def work(part: tuple[Any, NDArray[Any]]) -> None:
+            (index, _), state = part
             given = padded(unpacked(source[index], self.packing), self.fit.dtype, False)
             w = narrowed(weights if own is None else own[index], self.fit.dtype)
             w = w if own is None else padded(w, self.fit.dtype, False)
@@ -87,6 +96,8 @@ class Accumulation:
                 given.shape[1],
                 self.turned,
             )
+
+        in_threads(work, list(zip(self.pieces, self.states, strict=True)), self.threads)
         if self.turned:
             self.keep(y, weights, start)
 

@@ -52,6 +52,12 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
     return np.asarray(values)
 
 
+def as_observations(name: str, values: Any) -> Any:
+    """An array, which may be masked; nothing for nothing."""
+    as_it_is = values is None or isinstance(values, np.ma.MaskedArray)
+    return values if as_it_is else as_array(name, values)
+
+
 def _refuse(name: str, values: Any) -> None:
     """Refuse what np.asarray would make less of, also in lists."""
     if isinstance(values, bool | int | float | complex | np.generic):

@@ -61,8 +61,14 @@ def _orthogonalized(numbers: bytes, shape: tuple[int, int], of_ridge: bytes) -> 
 
 def table(basis: Basis, dtype: np.dtype[Any]) -> NDArray[Any]:
     """For each observation its row of Q, and the products of each two elements of that row."""
-    i, j = np.tril_indices(basis.q.shape[1])
-    values = np.concatenate([basis.q, basis.q[:, i] * basis.q[:, j]], axis=1)
+    return _table(basis.q.tobytes(), basis.q.shape, dtype)
+
+
+@lru_cache(maxsize=16)
+def _table(numbers: bytes, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    q = np.frombuffer(numbers).reshape(shape)
+    i, j = np.tril_indices(shape[1])
+    values = np.concatenate([q, q[:, i] * q[:, j]], axis=1)
     return np.ascontiguousarray(values.astype(dtype)).reshape(-1)
 
 

@@ -5,16 +5,14 @@ scaled by powers of two and solved in double precision, each with its own design
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve import kernels
+from dasksolve.batch.fit import Fit
 from dasksolve.status import Status
-
-if TYPE_CHECKING:
-    from dasksolve.batch.regression import Fit
 
 Floats = NDArray[np.float64]
 
@@ -54,7 +52,7 @@ class Scaled(NamedTuple):
     """(M,)."""
 
 
-def solve_carefully(series: Series, fit: "Fit") -> Answer:
+def solve_carefully(series: Series, fit: Fit) -> Answer:
     """Fit each series."""
     with np.errstate(all="ignore"):
         return _solved(_scaled(series), fit)
@@ -72,7 +70,7 @@ def _scaled(series: Series) -> Scaled:
     return Scaled(np.ldexp(y, -size), np.ldexp(roots, -weight), size, weight, finite)
 
 
-def _rows(scaled: Scaled, fit: "Fit") -> tuple[Floats, Floats, Floats]:
+def _rows(scaled: Scaled, fit: Fit) -> tuple[Floats, Floats, Floats]:
     """Design, observations and roots of the weights of each series, with rows for the ridge.
 
     Only as many rows as the longest series has: those that are missing would add zeros to all sums.
@@ -90,7 +88,7 @@ def _rows(scaled: Scaled, fit: "Fit") -> tuple[Floats, Floats, Floats]:
     return np.ascontiguousarray(design), np.ascontiguousarray(y), np.ascontiguousarray(roots)
 
 
-def _solved(scaled: Scaled, fit: "Fit") -> Answer:
+def _solved(scaled: Scaled, fit: Fit) -> Answer:
     design, y, roots = _rows(scaled, fit)
     count = (scaled.roots > 0).sum(axis=1)
     series, n = len(y), fit.n
@@ -155,7 +153,7 @@ def _covariance(
     return np.ldexp(products, exponents[:, :, None] + exponents[:, None, :])
 
 
-def _minimum_norm(scaled: Scaled, fit: "Fit", m: int) -> tuple[Floats, float]:
+def _minimum_norm(scaled: Scaled, fit: Fit, m: int) -> tuple[Floats, float]:
     """The shortest solution of series m, in units of the scaled columns, and its residual."""
     exponents, known = fit.basis.exponents, scaled.roots[m] > 0
     if not known.any():

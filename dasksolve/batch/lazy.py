@@ -13,9 +13,10 @@ from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
 from dasksolve.batch import bands, eager, least_squares
-from dasksolve.batch.arrays import as_array
+from dasksolve.batch.arrays import as_array, as_observations
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe, describe_bands
+from dasksolve.batch.weights import without_mask
 from dasksolve.errors import PerformanceWarning, SingularSystemError
 from dasksolve.solution import LeastSquares, Solution
 from dasksolve.status import Status
@@ -119,8 +120,9 @@ def lstsq(a: Any, b: Any, weights: Any, wanted: least_squares.Wanted) -> LeastSq
     """Solve least squares lazily; `dasksolve.lstsq_ex` documents it."""
     a, b = checked("a", a), checked("b", b)
     problem = least_squares.describe(a.shape, a.dtype, b.shape, b.dtype)
-    weights = np.ones(problem.rows) if weights is None else checked("weights", weights)
-    least_squares.check_weights(weights.shape, weights.dtype, problem)
+    weights = least_squares.checked_weights(weighing(weights), problem)
+    if weights is None:
+        weights = np.ones(problem.rows)
     weights = _matrices(weights, a.ndim)
     if problem.vectors:
         b = _matrices(b, a.ndim)
@@ -286,6 +288,14 @@ def checked(name: str, values: Any, *kinds: type) -> Any:
             f"call {name}.compute_chunk_sizes() first"
         )
     return values
+
+
+def weighing(weights: Any) -> Any:
+    """Weights that are 0 where they were masked, in memory or lazy; nothing for nothing."""
+    if not isinstance(weights, da.Array):
+        return without_mask(as_observations("weights", weights))
+    weights = checked("weights", weights, np.ma.MaskedArray)
+    return da.map_blocks(without_mask, weights, dtype=weights.dtype)
 
 
 def _chunks(values: Any) -> tuple[Chunks, ...]:

@@ -11,15 +11,11 @@ import numpy as np
 from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
-from dasksolve.batch.lazy import checked, member
-from dasksolve.batch.regression import (
-    Fit,
-    as_observations,
-    checked_weights,
-    describe,
-    run,
-    without_mask,
-)
+from dasksolve.batch.arrays import as_observations
+from dasksolve.batch.fit import Fit, describe
+from dasksolve.batch.lazy import checked, member, weighing
+from dasksolve.batch.regression import run
+from dasksolve.batch.weights import checked_weights
 from dasksolve.errors import PerformanceWarning
 from dasksolve.solution import Regression
 from dasksolve.storage.conventions import Packing
@@ -38,14 +34,12 @@ def regress(
     covariance: bool = False,
 ) -> Regression:
     """Fit series lazily; `dasksolve.regress` documents it."""
-    y = _checked("y", y)
+    lazy = isinstance(y, da.Array)
+    y = checked("y", y, np.ma.MaskedArray) if lazy else as_observations("y", y)
     fit = describe(
         y.shape, y.dtype, design, axis, ridge, rcond, min_count, on_deficient, covariance
     )
-    weights = _checked("weights", weights)
-    if isinstance(weights, da.Array):
-        weights = da.map_blocks(without_mask, weights, dtype=weights.dtype)
-    weights = checked_weights(weights, fit)
+    weights = checked_weights(weighing(weights), fit)
     y = _whole(da.asanyarray(y), fit)
     axes = tuple(range(y.ndim))
     arrays: list[Any] = [y, axes]
@@ -76,17 +70,15 @@ def regress(
 
 
 def fit_block(
-    y: NDArray[Any], weights: NDArray[Any], *, fit: Fit, packing: Packing | None = None
+    y: NDArray[Any],
+    weights: NDArray[Any],
+    *,
+    fit: Fit,
+    packing: Packing | None = None,
+    threads: int = 1,
 ) -> Regression:
     """Fit the series of one block."""
-    return run(y, weights, replace(fit, shape=y.shape), packing=packing)
-
-
-def _checked(name: str, values: Any) -> Any:
-    """Refuse what dask cannot map over; leave what is no dask array."""
-    if not isinstance(values, da.Array):
-        return as_observations(name, values)
-    return checked(name, values, np.ma.MaskedArray)
+    return run(y, weights, replace(fit, shape=y.shape), threads, packing=packing)
 
 
 def _whole(y: da.Array, fit: Fit) -> da.Array:

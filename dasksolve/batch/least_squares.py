@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve import kernels
-from dasksolve.batch.arrays import as_array
+from dasksolve.batch.arrays import as_array, as_observations
+from dasksolve.batch.fit import ON_DEFICIENT
 from dasksolve.batch.options import check_word, checked_rcond
 from dasksolve.batch.pieces import LANES, PIECE, Given, call, thread_count
 from dasksolve.batch.problem import describe as describe_square
+from dasksolve.batch.weights import refuse_unusable, without_mask
 from dasksolve.solution import LeastSquares
 from dasksolve.status import Status
-
-ON_DEFICIENT = ("nan", "lstsq")
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,15 @@ def lstsq(
     options, threads = wanted(rcond, on_deficient), thread_count(workers)
     a, b = as_array("a", a), as_array("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype)
-    weights = None if weights is None else as_array("weights", weights)
-    if weights is not None:
-        check_weights(weights.shape, weights.dtype, problem)
-        if (weights < 0).any():
-            raise ValueError("weights must not be negative: they are inverse variances")
+    weights = checked_weights(without_mask(as_observations("weights", weights)), problem)
     return run(a, b, weights, problem, options, threads)
 
 
-def check_weights(shape: tuple[int, ...], dtype: np.dtype[Any], problem: Overdetermined) -> None:
-    """Refuse weights that are not one for each equation."""
-    whole = (*problem.batch_shape, problem.rows)
+def checked_weights(weights: Any, problem: Overdetermined) -> Any:
+    """Refuse weights that are not one for each equation, or that are known to be none."""
+    if weights is None:
+        return None
+    shape, whole = weights.shape, (*problem.batch_shape, problem.rows)
     try:
         fits = np.broadcast_shapes(shape, whole) == whole
     except ValueError:
@@ -104,8 +102,12 @@ def check_weights(shape: tuple[int, ...], dtype: np.dtype[Any], problem: Overdet
             f"weights must be of shape ({problem.rows},), one for each equation, or broadcast to "
             f"{whole}: they have shape {shape}"
         )
-    if dtype.kind not in "biuf":
-        raise TypeError(f"weights has dtype {dtype}; real numbers are needed")
+    if weights.dtype.kind not in "biuf":
+        raise TypeError(f"weights has dtype {weights.dtype}; real numbers are needed")
+    if isinstance(weights, np.ndarray):
+        every = weights.ndim == 1  # of all systems: none would be solved
+        refuse_unusable(weights, (weights < 0) | (np.isinf(weights) & every))
+    return weights
 
 
 def run(

@@ -10,72 +10,19 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.batch import basis
-from dasksolve.batch.arrays import as_array
+from dasksolve.batch.arrays import as_observations
 from dasksolve.batch.careful import Series, solve_carefully
-from dasksolve.batch.options import check_word, checked_rcond
+from dasksolve.batch.fit import Fit, describe
 from dasksolve.batch.pieces import LANES, PIECE, in_threads, is_plain, pieces, thread_count
+from dasksolve.batch.weights import checked_weights, narrowed, unusable_at, without_mask
 from dasksolve.solution import Regression
 from dasksolve.status import Status
 from dasksolve.storage.conventions import Packing
 
-ON_DEFICIENT = ("nan", "lstsq")
-MOST = 16
-"""Columns up to which the fast kernel is the fastest and takes less than 5 s to compile."""
 STRIP = 512
 """Series that are read together where they lie side by side."""
 RUN = 16 << 20
 """Bytes that the kernel is given at once where nothing is copied: it reads ahead."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What is fitted to series of observations, described without the observations."""
-
-    shape: tuple[int, ...]
-    """Of y."""
-    axis: int
-    """Of the observations, counted from the first."""
-    dtype: np.dtype[Any]
-    """What is computed in: float32 or float64."""
-    design: NDArray[np.float64]
-    """(P, N)."""
-    basis: basis.Basis
-    """The same, orthogonalized."""
-    threshold: float
-    """The rcond below which a series is rank-deficient."""
-    rcond: float | None
-    """That of the shortest solution, as `numpy.linalg.lstsq` takes it."""
-    min_count: int
-    """Fewer observations are too few."""
-    on_deficient: str
-    """What becomes of series that have no unique answer."""
-    covariance: bool
-    """Whether it is asked for."""
-
-    @property
-    def n(self) -> int:
-        """How many coefficients there are."""
-        return self.design.shape[1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """y's shape without the observations."""
-        return self.shape[: self.axis] + self.shape[self.axis + 1 :]
-
-    @property
-    def series(self) -> int:
-        """How many there are."""
-        return math.prod(self.batch_shape)
-
-    @property
-    def coef_shape(self) -> tuple[int, ...]:
-        """y's shape with coefficients in place of observations."""
-        return (*self.shape[: self.axis], self.n, *self.shape[self.axis + 1 :])
-
-    @property
-    def fast(self) -> bool:
-        """Whether there is any hope for the fast kernel."""
-        return self.n <= MOST and self.basis.rcond >= self.threshold / 8
 
 
 def regress(
@@ -99,146 +46,6 @@ def regress(
     )
     weights = checked_weights(as_observations("weights", weights), fit)
     return run(y, weights, fit, threads, strict=True)
-
-
-def describe(
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    design: Any,
-    axis: int,
-    ridge: Any,
-    rcond: float | None,
-    min_count: int | None,
-    on_deficient: str,
-    covariance: bool,
-) -> Fit:
-    """Return what is to be fitted, or raise what tells a person why nothing can be."""
-    check_word("on_deficient", on_deficient, ON_DEFICIENT)
-    rcond = checked_rcond(rcond)
-    dtype = _dtype("y", dtype)
-    design = as_array("design", design)
-    _dtype("design", design.dtype)
-    if design.ndim != 2 or design.shape[1] == 0:
-        raise ValueError(
-            f"design must be of shape (P, N), a row for each observation and a column for each "
-            f"coefficient: it has shape {design.shape}"
-        )
-    if not shape:
-        raise ValueError("y must have an axis of observations: it is a single number")
-    if not _is_integer(axis) or not -len(shape) <= axis < len(shape):
-        raise ValueError(
-            f"axis={axis!r} is not an axis of y, which has shape {shape}: it must be an integer "
-            f"from {-len(shape)} to {len(shape) - 1}"
-        )
-    if min_count is not None and not (_is_integer(min_count) and min_count >= 0):
-        raise ValueError(
-            f"min_count={min_count!r} must be None, or an integer from 0: series with fewer "
-            "observations have too few"
-        )
-    axis %= len(shape)
-    if shape[axis] != len(design):
-        raise ValueError(
-            f"y has {shape[axis]} observations along axis {axis}, and design {len(design)} rows: "
-            f"y has shape {shape}, design has shape {design.shape}"
-        )
-    if not np.isfinite(design).all():
-        place = tuple(map(int, np.argwhere(~np.isfinite(design))[0]))
-        raise ValueError(
-            f"design must be finite: design[{place[0]}, {place[1]}] is {design[place]}; where an "
-            "observation is missing, say so by NaN in y"
-        )
-    observations, n = design.shape
-    design = np.ascontiguousarray(design, np.float64)
-    rows = np.zeros((1, n)) if observations == 0 else design
-    return Fit(
-        shape=shape,
-        axis=axis,
-        dtype=dtype,
-        design=rows,
-        basis=basis.orthogonalized(rows, checked_ridge(ridge, n)),
-        threshold=max(observations, n) * np.finfo(dtype).eps if rcond is None else rcond,
-        rcond=rcond,
-        min_count=n if min_count is None else int(min_count),
-        on_deficient=on_deficient,
-        covariance=bool(covariance),
-    )
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    if dtype.kind in "biu":
-        return np.dtype(np.float64)
-    if dtype.kind == "f" and dtype.itemsize in (4, 8):
-        return dtype.newbyteorder("=")
-    advice = (
-        "fit its real and imaginary parts one after the other"
-        if dtype.kind == "c"
-        else "convert it with astype()"
-    )
-    raise TypeError(
-        f"{name} has dtype {dtype}; regressions are of float32 and float64 (integers and bool "
-        f"become float64): {advice}"
-    )
-
-
-def as_observations(name: str, values: Any) -> Any:
-    """An array, which may be masked; nothing for nothing."""
-    as_it_is = values is None or isinstance(values, np.ma.MaskedArray)
-    return values if as_it_is else as_array(name, values)
-
-
-def checked_ridge(ridge: Any, n: int) -> NDArray[np.float64]:
-    """Of every coefficient."""
-    values = as_array("ridge", 0.0 if ridge is None else ridge)
-    if values.dtype.kind not in "biuf":
-        raise TypeError(f"ridge must be real numbers: {ridge!r} has dtype {values.dtype}")
-    values = values.astype(np.float64)
-    if values.shape not in ((), (n,)):
-        raise ValueError(f"ridge must be a number or ({n},) numbers: it has shape {values.shape}")
-    if not (np.isfinite(values) & (values >= 0)).all():
-        raise ValueError(f"ridge must be finite and not negative: it is {ridge}")
-    return np.ascontiguousarray(np.broadcast_to(values, (n,)))
-
-
-def checked_weights(weights: Any, fit: Fit) -> Any:
-    """Weights (P,), of the observations, or else of y's shape; none are ones."""
-    observations = fit.shape[fit.axis]
-    if weights is None:
-        return np.ones(observations, fit.dtype)
-    if weights.dtype.kind not in "biuf":
-        raise TypeError(f"weights has dtype {weights.dtype}; real numbers are needed")
-    if weights.shape != (observations,):
-        try:
-            same = np.broadcast_shapes(weights.shape, fit.shape) == fit.shape
-        except ValueError:
-            same = False
-        if not same:
-            raise ValueError(
-                f"weights must be of shape ({observations},), one for each observation, or "
-                f"broadcast to y's {fit.shape}: they have shape {weights.shape}"
-            )
-        weights = np.broadcast_to(without_mask(weights), fit.shape)
-    if weights.ndim == 1:
-        weights = without_mask(np.asanyarray(weights))
-        if np.any(weights < 0):
-            raise ValueError(_negative(weights, np.flatnonzero(weights < 0)[:1]))
-    return weights
-
-
-def without_mask(weights: Any) -> Any:
-    """Weights that are 0 where they were masked, as `numpy.broadcast_to` drops masks."""
-    return weights.filled(0) if isinstance(weights, np.ma.MaskedArray) else weights
-
-
-def _negative(weights: NDArray[Any], place: Any) -> str:
-    place = tuple(map(int, place))
-    return (
-        f"weights must not be negative: weights[{', '.join(map(str, place))}] is {weights[place]}; "
-        "they are inverse variances, and 0 leaves an observation out"
-    )
 
 
 @dataclass(frozen=True)
@@ -311,6 +118,9 @@ def _turned(found: Regression) -> Regression:
     return Regression._make([*arrays, covariance])
 
 
+Call = Callable[[NDArray[Any], NDArray[Any], bool, Found, int, int], None]
+
+
 def _run_fast(
     y: NDArray[Any],
     weights: NDArray[Any],
@@ -319,36 +129,34 @@ def _run_fast(
     threads: int,
     packing: Packing | None,
 ) -> None:
-    kernel = kernels.regressing(fit.n, fit.dtype)
+    below = math.prod(fit.shape[fit.axis + 1 :])
+    fills = below >= LANES or (below == 1 and fit.series >= LANES)
+    if fills and (weights.ndim == 1 or _is_ready(weights, fit.dtype)):
+        if packing is None and _is_ready(y, fit.dtype):
+            _in_place(y, weights, fit, found, threads, _calling(fit, fit.dtype))
+            return
+        if packing is not None and packing.numbers and _is_ready(y, y.dtype.newbyteorder("=")):
+            call = _calling(fit, packing.stored, packing.numbers)
+            _in_place(y.view(packing.stored), weights, fit, found, threads, call)
+            return
+    _in_copies(y, weights, fit, found, threads, _calling(fit, fit.dtype), packing)
+
+
+def _calling(
+    fit: Fit, stored: np.dtype[Any], packing: tuple[float, float, float] = (np.nan, 1.0, -0.0)
+) -> Call:
+    """What calls the kernel for numbers that are stored so."""
+    kernel = kernels.regressing(fit.n, fit.dtype, stored)
     constants = basis.table(fit.basis, fit.dtype), basis.packed(fit.basis)
+    wanted = float(fit.min_count), fit.threshold
 
     def call(
         y: NDArray[Any], w: NDArray[Any], along: bool, into: Found, start: int, stop: int
     ) -> None:
-        kernel(
-            y.reshape(-1),
-            w.reshape(-1),
-            w.ndim > 1,
-            along,
-            *constants,
-            float(fit.min_count),
-            fit.threshold,
-            *into.flat(),
-            start,
-            stop,
-        )
+        flat = y.reshape(-1), packing, w.reshape(-1)
+        kernel(*flat, w.ndim > 1, along, *constants, *wanted, *into.flat(), start, stop)
 
-    below = math.prod(fit.shape[fit.axis + 1 :])
-    direct = (
-        packing is None
-        and _is_ready(y, fit.dtype)
-        and (weights.ndim == 1 or _is_ready(weights, fit.dtype))
-        and (below >= LANES or (below == 1 and fit.series >= LANES))
-    )
-    if direct:
-        _in_place(y, weights, fit, found, threads, call)
-    else:
-        _in_copies(y, weights, fit, found, threads, call, packing)
+    return call
 
 
 def _is_ready(values: NDArray[Any], dtype: np.dtype[Any]) -> bool:
@@ -360,9 +168,6 @@ def _size(fit: Fit, nbytes: int = PIECE) -> int:
     """Series in a piece of so many bytes."""
     size = nbytes // (len(fit.design) * fit.dtype.itemsize)
     return size // STRIP * STRIP or size // LANES * LANES or LANES
-
-
-Call = Callable[[NDArray[Any], NDArray[Any], bool, Found, int, int], None]
 
 
 def _in_place(
@@ -458,15 +263,6 @@ def padded(values: NDArray[Any], dtype: np.dtype[Any], along: bool) -> NDArray[A
     return np.pad(flat, wider, constant_values=np.nan) if missing else flat
 
 
-def narrowed(weights: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Weights in the kernel's precision; Inf, which it leaves alone, for those out of range."""
-    with np.errstate(over="ignore", under="ignore"):
-        narrow = weights.astype(dtype)
-    if weights.dtype.kind == "f" and weights.dtype.itemsize > dtype.itemsize:
-        narrow[(abs(narrow) < np.finfo(dtype).tiny) & (weights != 0)] = np.inf
-    return narrow
-
-
 def filled(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     """An array with NaN for what is masked."""
     if isinstance(values, np.ma.MaskedArray):
@@ -527,7 +323,8 @@ def _refuse_negative(
 ) -> None:
     series, observation = np.argwhere(found < 0)[0]
     place = [int(along[series]) for along in index]
-    raise ValueError(_negative(weights, (*place[: fit.axis], observation, *place[fit.axis :])))
+    place = [*place[: fit.axis], int(observation), *place[fit.axis :]]
+    raise ValueError(unusable_at(weights, tuple(place)))
 
 
 def careful_pieces(places: NDArray[np.intp], fit: Fit) -> Iterator[NDArray[np.intp]]:

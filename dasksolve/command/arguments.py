@@ -4,9 +4,9 @@ import argparse
 from typing import Any
 
 import dasksolve
+from dasksolve.batch.fit import ON_DEFICIENT
 from dasksolve.batch.options import ON_SINGULAR, STRUCTURES, Options
 from dasksolve.batch.pieces import thread_count
-from dasksolve.batch.regression import ON_DEFICIENT
 from dasksolve.command import bench
 from dasksolve.job.memory import parse_size
 

@@ -108,7 +108,7 @@ def do_block(job: Job, number: int) -> BlockResult:
 
 def _do_block(job: Job, number: int, block: Block) -> BlockResult:
     work = job.work
-    with buffers.lent() as space:
+    with buffers.lent(job.plan.threads) as space:
         with kernels.compiling_apart(job.plan.compiles_apart):
             done = work.done(block, job.plan.rows, job.strict, space, job.solving())
         fields = [field for field in work.fields if done.arrays[field.name].size]

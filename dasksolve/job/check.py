@@ -170,7 +170,7 @@ def _check_block(job: Job, number: int, block: Block, exactly: bool) -> BlockRes
     pending = journal.unsolved(stored["status"])
     if pending:
         return job.failed(number, f"{pending} {work.unit} are not solved yet; resume the job")
-    with buffers.lent() as space, kernels.compiling_apart(job.plan.compiles_apart):
+    with buffers.lent(job.plan.threads) as space, kernels.compiling_apart(job.plan.compiles_apart):
         compared = work.compared(block, job.plan.rows, stored, exactly, space)
     for name, suspect in compared.suspects.items():
         if suspect.any():

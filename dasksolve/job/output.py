@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore
 
 from dasksolve.job import coordinates, journal
@@ -340,4 +340,9 @@ def _fields(prepared: Prepared, compressors: Any) -> dict[str, dict[str, Any]]:
 
 def _codecs(field: Field) -> list[Any]:
     """Codecs of numbers that are not the user's choice: whole ones compress well."""
-    return [Crc32cCodec()] if field.dtype.kind == "f" else [ZstdCodec(), Crc32cCodec()]
+    if field.dtype.kind == "f":
+        return [Crc32cCodec()]
+    if field.dtype.itemsize == 1:
+        return [ZstdCodec(), Crc32cCodec()]
+    # Byte by byte: a quarter of the time, and half of the bytes.
+    return [BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 from dask.utils import format_bytes
@@ -19,6 +20,8 @@ _LARGE, _SMALL = 16 << 20, 1 << 20
 # Bytes of a block: a larger buffer costs a page fault a page on each allocation, a smaller one is
 # not worth its task. In between, enough blocks that no worker is long idle at the end.
 _BLOCKS_A_WORKER = 8
+_IN_PIECES = 64 << 20  # bytes of a block whose chunks are never in memory together
+_FEW = 4  # blocks for each worker: with fewer, several threads work on each
 _PACE = 1 << 10  # bytes that a worker reads and solves in a microsecond, if it is fast
 _IN_HAND = 64  # blocks, where a request is waited for: more gain nothing, and each takes a thread
 _ROWS = 32  # observations at once, where a state has to be read and written for each of them
@@ -42,11 +45,15 @@ class Needs:
     beside_copies: int = 3
     """How often that is in memory while it is written."""
     working: int = 0
-    """Bytes to work with, whatever the size of a block."""
+    """Bytes that each thread works with, whatever the size of a block."""
     state_bytes: int = 0
     """Bytes of what is kept of a series where observations come a part after the other; 0: none."""
     unit: str = "systems"
     """What the batch consists of."""
+    divisible: bool = False
+    """Several threads can work on a block."""
+    aligned: bool = False
+    """Chunks of a block can be worked on one after the other: those of all inputs lie alike."""
 
     @property
     def systems(self) -> int:
@@ -89,6 +96,8 @@ class Plan:
     """What the batch consists of."""
     rows: int = 0
     """Observations of a block that are in memory at once, all of them twice; 0: all, once."""
+    threads: int = 1
+    """Threads that work on a block together."""
 
     @property
     def compiles_apart(self) -> bool:
@@ -128,6 +137,7 @@ class Plan:
         lines = [
             f"{systems:,} {self.unit} in {self.blocks:,} blocks of {self.block_shape}",
             f"{self.workers} at a time, {format_bytes(self.block_memory)} each"
+            + (f", {self.threads} threads to each" if self.threads > 1 else "")
             + (f", {self.together} a task" if self.together > 1 else "")
             + (f", {self.in_hand} in hand" if self.in_hand > self.workers else ""),
             f"at most {format_bytes(self.memory)} of memory, of a limit of "
@@ -160,7 +170,7 @@ def make_plan(
     `block_shape`: the blocks are cut already.
     """
     base = OVERHEAD + (LOADING if cached else COMPILING)
-    unit = block_shape or _unit(needs)
+    unit, threads = block_shape or _unit(needs), workers
     workers = max(1, min(workers, _count(needs, unit)))
     counts = [workers] if fixed_workers else list(range(workers, 0, -1))
     cut = _cut(needs, unit, memory_limit - base, counts, block_shape is not None)
@@ -173,7 +183,10 @@ def make_plan(
         budget = min(budget, max(memory_limit - OVERHEAD - COMPILING, 0) // in_hand) or budget
     if block_shape is None and not rows:
         shape = _grow(needs, shape, budget, in_hand * processes)
-    each = block_memory(needs, shape, rows)
+    threads = _threads(needs, shape, threads, count, processes)
+    while threads > 1 and base + in_hand * block_memory(needs, shape, rows, threads) > memory_limit:
+        threads -= 1
+    each = block_memory(needs, shape, rows, threads)
     if OVERHEAD + COMPILING + in_hand * each <= memory_limit:
         base = OVERHEAD + COMPILING
     together = _together(needs, shape, task_cost, count * processes)
@@ -194,7 +207,38 @@ def make_plan(
         first=needs.names[0],
         unit=needs.unit,
         rows=rows,
+        threads=threads,
     )
+
+
+def portions(needs: Needs, block: Block) -> Iterator[Block]:
+    """The parts of a block that are in memory one after the other: chunks that are large enough."""
+    steps = _piece(needs, tuple(stop - start for start, stop in block))
+    axes = [
+        [(i, min(i + step, stop)) for i in range(start, stop, step)]
+        for (start, stop), step in zip(block, steps, strict=True)
+    ]
+    yield from product(*axes)
+
+
+def _piece(needs: Needs, block_shape: tuple[int, ...]) -> tuple[int, ...]:
+    unit = _unit(needs)
+    if not needs.aligned or math.prod(unit) * needs.system_bytes < _SMALL:
+        return block_shape
+    return tuple(map(min, unit, block_shape))
+
+
+def _threads(
+    needs: Needs, block_shape: tuple[int, ...], workers: int, at_once: int, processes: int
+) -> int:
+    """How many threads are to work on a block, of which some are in hand at once.
+
+    Where they are few, twice as many as there are workers: they do not all end together.
+    """
+    if not needs.divisible:
+        return 1
+    few = _count(needs, block_shape) < _FEW * workers * processes
+    return min(workers, -(-workers * (2 if few else 1) // at_once))
 
 
 class _Cut(NamedTuple):
@@ -219,7 +263,7 @@ def _cut(
     """The first number of workers whose blocks fit; None: no block does.
 
     Where observations can come a part after the other, fewer blocks at once are larger, and read
-    what is chunked twice, not again and again.
+    what is chunked once, or twice, not again and again.
     """
     found = []
     for count in counts:
@@ -234,9 +278,7 @@ def _cut(
             break
     if not found:
         return None
-    reads = [_reads(needs, cut.shape, cut.rows) for cut in found]
-    enough = [cut for cut, times in zip(found, reads, strict=True) if times <= 2]
-    return enough[0] if enough else found[reads.index(min(reads))]
+    return min(found, key=lambda cut: _reads(needs, cut.shape, cut.rows))
 
 
 def _rows(needs: Needs) -> list[int]:
@@ -260,24 +302,33 @@ def _in_hand(
     return max(cut.workers, min(_IN_HAND, share, held) // cut.workers * cut.workers)
 
 
-def block_memory(needs: Needs, block_shape: tuple[int, ...], rows: int = 0) -> int:
+def block_memory(
+    needs: Needs, block_shape: tuple[int, ...], rows: int = 0, threads: int = 1
+) -> int:
     """Bytes that a block needs at its worst moment: reading, solving or writing.
 
-    rows: as in `Plan`.
+    rows, threads: as in `Plan`.
     """
-    block = tuple((0, n) for n in block_shape)
-    inputs = [layout.with_rows(rows).memory(block) for layout in needs.layouts]
+    piece = block_shape if rows else _piece(needs, block_shape)
+    inputs = [layout.with_rows(rows).memory(_origin(piece)) for layout in needs.layouts]
     systems = math.prod(block_shape)
     answers, beside = systems * needs.answer_bytes, systems * needs.beside_bytes
     solving = sum(v.solving for v in inputs) + max(answers, *(v.reading for v in inputs))
+    if piece != block_shape:  # its answers are put among those of the block
+        solving += math.prod(piece) * (needs.answer_bytes + needs.beside_bytes)
     # Answers are written as solved, as encoded and as checked, once the inputs are gone.
-    buffers = sum(v.lasting for v in inputs) + max(v.shared for v in inputs)
+    buffers = sum(v.lasting for v in inputs) + threads * max(v.shared for v in inputs)
     state = systems * needs.state_bytes if rows else 0
     return (
         buffers
         + max(solving + beside + state, 3 * answers + needs.beside_copies * beside)
-        + needs.working
+        + threads * needs.working
     )
+
+
+def _origin(block_shape: tuple[int, ...]) -> Block:
+    """The first block of a shape."""
+    return tuple((0, n) for n in block_shape)
 
 
 def _count(needs: Needs, block_shape: tuple[int, ...]) -> int:
@@ -312,7 +363,8 @@ def _grow(needs: Needs, unit: tuple[int, ...], budget: int, parallel: int) -> tu
     shape = list(unit)
     system = needs.system_bytes
     share = needs.systems * system // (parallel * _BLOCKS_A_WORKER)
-    target = min(max(share, _SMALL), _LARGE)
+    in_pieces = needs.aligned and math.prod(unit) * system >= _SMALL
+    target = min(max(share, _SMALL), _IN_PIECES if in_pieces else _LARGE)
 
     def fits(axis: int, cells: int) -> bool:
         tried = (*shape[:axis], cells * unit[axis], *shape[axis + 1 :])

@@ -36,9 +36,7 @@ def _graph(task: Task, job: Any, numbers: range, attempt: int = 0) -> da.Array:
     """Tasks of `job.plan.together` blocks: `task(job, number)` of each, as an array of results."""
     parts = _parts(numbers, job.plan.together)
     return da.map_blocks(
-        _call,
-        task=task,
-        job=job,
+        partial(_call, task, job),  # which dask, unlike a dataclass, does not look for arrays in
         numbers=numbers,
         name=f"{task.__name__}-{job.token}-{numbers.start}-{attempt}",  # no two share a result
         chunks=(tuple(map(len, parts)),),
@@ -47,7 +45,7 @@ def _graph(task: Task, job: Any, numbers: range, attempt: int = 0) -> da.Array:
     )
 
 
-def _call(task: Task, job: Any, numbers: range, block_id: tuple[int]) -> NDArray[Any]:
+def _call(task: Task, job: Any, *, numbers: range, block_id: tuple[int]) -> NDArray[Any]:
     part = _parts(numbers, job.plan.together)[block_id[0]]
     results = np.empty(len(part), object)
     at_once = min(len(part), job.plan.in_hand // job.plan.workers)

@@ -16,16 +16,18 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from dasksolve.batch import regression
+from dasksolve.batch import fit as fits
 from dasksolve.batch.accumulation import Accumulation, state_bytes
+from dasksolve.batch.arrays import as_observations
+from dasksolve.batch.fit import Fit
 from dasksolve.batch.lazy_regression import fit_block
 from dasksolve.batch.pieces import LANES
-from dasksolve.batch.regression import Fit
+from dasksolve.batch.weights import checked_weights
 from dasksolve.errors import PerformanceWarning
 from dasksolve.job import coordinates, journal
 from dasksolve.job.compare import other, other_bits
 from dasksolve.job.coordinates import Coordinate
-from dasksolve.job.plan import Needs, Plan
+from dasksolve.job.plan import Needs, Plan, portions
 from dasksolve.job.work import Compared, Done, Field, Turn, Work, described, status_field
 from dasksolve.solution import Regression
 from dasksolve.status import Status
@@ -87,7 +89,7 @@ class Series(Work):
         shape, dtype = source.array.shape, source.dtype
         options = (axis, ridge, rcond, min_count, on_deficient, covariance)
         terms = _given("design", design, mask_and_scale)
-        fit = regression.describe(shape, dtype, _read(terms, strict), *options)
+        fit = fits.describe(shape, dtype, _read(terms, strict), *options)
         source = source.with_axis(fit.axis)
         given = _given("weights", weights, mask_and_scale)
         weighing = _weights(given, fit, strict)
@@ -98,7 +100,7 @@ class Series(Work):
             "weights": described(weighing) if isinstance(weighing, Source) else _digest(weighing),
             "options": {
                 **{name: getattr(fit, name) for name in OPTIONS if name != "ridge"},
-                "ridge": regression.checked_ridge(ridge, fit.n).tolist(),
+                "ridge": fits.checked_ridge(ridge, fit.n).tolist(),
             },
         }
         batch = (*names[: fit.axis], *names[fit.axis + 1 :])
@@ -154,6 +156,8 @@ class Series(Work):
             working=_WORKING,
             state_bytes=state_bytes(self.fit) if self.fit.fast else 0,
             unit=self.unit,
+            divisible=True,
+            aligned=all(s.layout.chunks[:-1] == self.y.layout.chunks[:-1] for s in self.sources),
         )
 
     def identity(self) -> dict[str, Any]:
@@ -175,9 +179,31 @@ class Series(Work):
         )
 
     def done(self, block: Block, rows: int, strict: bool, space: Workspace, turn: Turn) -> Done:
-        """Read a block and fit it."""
+        """Read a block and fit it, as much at a time as there are chunks or observations."""
         if rows:
             return self._accumulated(block, rows, strict, space, turn)
+        several = list(portions(self.needs, block))
+        if len(several) == 1:
+            return self._part(block, strict, space, turn)
+        lengths = [stop - start for start, stop in block]
+        whole = {
+            f.name: space.array(f"whole {f.name}", f.among(lengths, f.core), f.dtype)
+            for f in self.fields
+        }
+        missing, seconds = 0, 0.0
+        for part in several:
+            done = self._part(part, strict, space, turn)
+            missing, seconds = missing + done.missing, seconds + done.seconds
+            where = [
+                (start - first, stop - first)
+                for (start, stop), (first, _) in zip(part, block, strict=True)
+            ]
+            for field in self.fields:
+                whole[field.name][field.region(tuple(where))] = done.arrays[field.name]
+        return Done(whole, missing, seconds)
+
+    def _part(self, block: Block, strict: bool, space: Workspace, turn: Turn) -> Done:
+        """Read some series, and fit them."""
         values, missing = self.read(block, strict, space)
         y, *own = values
         weights = self.weights
@@ -185,7 +211,7 @@ class Series(Work):
             weights = np.broadcast_to(own[0], y.shape)
         with turn:
             began = time.perf_counter()
-            found = fit_block(y, weights, fit=self.fit, packing=self.packing)
+            found = fit_block(y, weights, fit=self.fit, packing=self.packing, threads=space.threads)
             seconds = time.perf_counter() - began
         return Done(self._by_field(found), missing, seconds)
 
@@ -197,7 +223,7 @@ class Series(Work):
         batch = [stop - start for start, stop in block]
         shape = (*batch[: fit.axis], len(fit.design), *batch[fit.axis :])
         most = max(LANES, _KEPT // (16 * len(fit.design)))
-        series = Accumulation(fit, shape, rows, self.packing, most)
+        series = Accumulation(fit, shape, rows, self.packing, most, space.threads)
 
         def give(to: Callable[[NDArray[Any], NDArray[Any], int], None]) -> None:
             nonlocal missing, seconds, reads
@@ -245,8 +271,10 @@ class Series(Work):
 
     def worst(self, found: dict[str, NDArray[Any]]) -> dict[str, float]:
         """The worst condition of the series that have coefficients."""
-        conditions = found["rcond"][found["status"] == Status.OK]
-        return {"worst_rcond": float(conditions.min())} if conditions.size else {}
+        fine = found["status"] == Status.OK
+        if not fine.any():
+            return {}
+        return {"worst_rcond": float(np.min(found["rcond"], where=fine, initial=np.inf))}
 
     def _by_field(self, found: Regression) -> dict[str, NDArray[Any]]:
         return {field.name: getattr(found, field.name) for field in self.fields}
@@ -255,7 +283,7 @@ class Series(Work):
 def _given(name: str, given: Any, mask_and_scale: bool) -> Any:
     """An array in memory, or of a file of NumPy's; or a stored one, which is not read yet."""
     if not isinstance(given, zarr.Array | str | os.PathLike):
-        return regression.as_observations(name, given)
+        return as_observations(name, given)
     if isinstance(given, str | os.PathLike) and Path(given).suffix == ".npy":
         return _numpy_file(name, Path(given))
     return Source.open(name, given, 0, mask_and_scale)
@@ -292,7 +320,7 @@ def _weights(given: Any, fit: Fit, strict: bool) -> Source | NDArray[Any]:
             f"weights have shape {values.shape}: in memory they are ({observations},), one for "
             "each observation; those of every number in y must be stored in zarr, as y is"
         )
-    found: NDArray[Any] = regression.checked_weights(values, fit)
+    found: NDArray[Any] = checked_weights(values, fit)
     return found
 
 

@@ -307,22 +307,24 @@ def structured_errors(dtype: np.dtype[Any]) -> Kernel:
 
 
 @cache
-def regressing(n: int, dtype: np.dtype[Any]) -> Kernel:
+def regressing(n: int, dtype: np.dtype[Any], stored: np.dtype[Any]) -> Kernel:
     """The kernel for regressions on n columns, of a real dtype; at least as many series as lanes.
 
-    It is called as ``kernel(y, w, own, along, table, basis, min_count, threshold, coef, stderr,
-    rss, count, rcond, status, covariance, start, stop)``, all arrays flat: y (P, M), or (M, P) if
-    `along`; w of that shape if `own`, else (P,); `table` and `basis` as `batch.basis` makes them;
-    coef and stderr (N, M), or (M, N) if `along`; covariance (M, N, N) or empty. It does the series
-    start … stop.
+    It is called as ``kernel(y, packing, w, own, along, table, basis, min_count, threshold, coef,
+    stderr, rss, count, rcond, status, covariance, start, stop)``, all arrays flat: y (P, M), or
+    (M, P) if `along`, `stored` in that dtype or in integers of 16 bits at most, of which three
+    numbers of `packing` say which is missing, what they are multiplied by and what is added; w of
+    y's shape if `own`, else (P,); `table` and `basis` as `batch.basis` makes them; coef and stderr
+    (N, M), or (M, N) if `along`; covariance (M, N, N) or empty. It does the series start … stop.
     """
     numbers, doubles = (types.Array(e, 1, "C") for e in (from_dtype(dtype), types.float64))
     read, constants = (types.Array(v.dtype, 1, "C", readonly=True) for v in (numbers, doubles))
     index, number, counts = types.intp, types.float64, types.Array(types.int32, 1, "C")
-    given = (read, read, index, index, read, constants, number, number)
+    y = types.Array(from_dtype(stored), 1, "C", readonly=True)
+    given = (y, types.UniTuple(number, 3), read, index, index, read, constants, number, number)
     found = (numbers, numbers, numbers, counts, doubles, STATUS, numbers)
     dispatcher, signature = shared.kernel(n), (*given, *found, index, index)
-    compile_apart(dispatcher, signature, regressing, n, dtype)
+    compile_apart(dispatcher, signature, regressing, n, dtype, stored)
     return _ready(dispatcher, signature)
 
 

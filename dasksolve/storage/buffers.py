@@ -1,9 +1,11 @@
 """What a thread reads and writes blocks with: an event loop of its own, and buffers that last."""
 
 import asyncio
+import math
 import os
 import stat
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -16,6 +18,7 @@ from zarr.storage import LocalStore
 from dasksolve.storage import internals
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class _Here(asyncio.SelectorEventLoop):
@@ -48,6 +51,26 @@ class Workspace:
     def __init__(self) -> None:
         self._loop = _Here()
         self._buffers: dict[str, NDArray[np.uint8]] = {}
+        self._others: list[Workspace] = []
+        self.threads = 1
+        """How many may work on the block."""
+
+    def each(self, work: Callable[[Item, "Workspace"], None], items: Iterable[Item]) -> None:
+        """Do the same for each item, in several threads, each of which has a workspace."""
+        self._others += [Workspace() for _ in range(len(self._others), self.threads)]
+        queue = iter(list(items))  # a list's iterator hands each item to one thread only
+
+        def drain(space: Workspace) -> None:
+            for item in queue:
+                work(item, space)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            try:
+                for future in [pool.submit(drain, space) for space in self._others[: self.threads]]:
+                    future.result()
+            finally:
+                for _ in queue:  # leave the threads nothing more to do
+                    pass
 
     def run(self, store: Any, work: Coroutine[Any, Any, T]) -> T:
         """Run what works on a store: on a disk, in this thread; far away, where zarr does."""
@@ -80,8 +103,22 @@ class Workspace:
             buffer = self._buffers[name] = np.empty(size, np.uint8)
         return buffer[:size]
 
-    def load(self, name: str, path: Path, usual: int, most: int) -> NDArray[np.uint8] | None:
-        """The bytes of a file, usually so many, at most `most`; None: no file."""
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Uninitialised numbers, until the same name is asked for again."""
+        return self.bytes(name, math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+
+    def load(
+        self,
+        name: str,
+        path: Path,
+        usual: int,
+        most: int,
+        ready: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8] | None:
+        """The bytes of a file, usually so many, at most `most`; None: no file.
+
+        ready: memory for them, if they are exactly as many.
+        """
         try:
             with open(path, "rb", opener=_opened) as file:
                 found = os.fstat(file.fileno())
@@ -90,13 +127,18 @@ class Workspace:
                 size = found.st_size
                 if size > most:
                     raise OSError(f"{path} has {size:,} bytes, where a chunk has {most:,} at most")
-                buffer = self.bytes(name, max(size, usual))[:size]
+                if ready is not None and ready.size == size:
+                    buffer = ready
+                else:
+                    buffer = self.bytes(name, max(size, usual))[:size]
                 return buffer[: file.readinto(buffer.data)]
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
 
     def close(self) -> None:
         """Free everything."""
+        for other in self._others:
+            other.close()
         self._buffers.clear()
         self._loop.close()
 
@@ -106,9 +148,10 @@ _lock = Lock()  # to look and to take are two steps
 
 
 @contextmanager
-def lent() -> Iterator[Workspace]:
-    """A workspace for as long as a block is in hand."""
+def lent(threads: int = 1) -> Iterator[Workspace]:
+    """A workspace for as long as a block is in hand, on which so many threads may work."""
     workspace = _taken() or Workspace()
+    workspace.threads = threads
     try:
         yield workspace
     finally:

@@ -45,6 +45,17 @@ class Packing:
         parts += [f"{number!s} is missing" for number in self.missing]
         return ", ".join(parts)
 
+    @property
+    def numbers(self) -> tuple[float, float, float] | None:
+        """Which is missing, the factor, the summand, as kernels take them; None: they do not."""
+        if not self._is_simple:
+            return None
+        missing = float((*self.missing, np.nan)[0])
+        if self.dtype.type(missing) != missing:  # rounded, it might be one of the others
+            missing = np.nan
+        offset = -0.0 if self.offset is None else self.offset  # keeps the sign of zero
+        return missing, 1.0 if self.scale is None else self.scale, offset
+
     def unpack(self, values: NDArray[Any], into: NDArray[Any]) -> None:
         """Write what stored numbers mean into memory that is there already."""
         axes = sorted(range(into.ndim), key=lambda axis: -abs(into.strides[axis]))

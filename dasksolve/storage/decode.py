@@ -37,6 +37,17 @@ def is_known(array: Any) -> bool:
     )
 
 
+def is_raw(array: Any) -> bool:
+    """Whether the chunks of an array are its numbers as they are in memory."""
+    return (
+        array.shards is None
+        and isinstance(array.serializer, BytesCodec)
+        and not array.filters
+        and not array.compressors
+        and _stored_dtype(array) == np.dtype(array.dtype)
+    )
+
+
 def refuse_false(array: Any, stored: Bytes) -> None:
     """Refuse a chunk that says it is longer than it is, or than a chunk: zarr would believe it."""
     codecs = list(array.compressors)
@@ -90,9 +101,13 @@ def into(memory: Bytes, array: Any, stored: Bytes) -> NDArray[Any] | None:
     if size(stored) != memory.size:
         return None
     codec.decode(stored, out=memory)
-    endian = array.serializer.endian
-    dtype = array.dtype.newbyteorder(getattr(endian, "value", endian)) if endian else array.dtype
-    return memory.view(dtype).reshape(array.chunks)
+    return memory.view(_stored_dtype(array)).reshape(array.chunks)
+
+
+def _stored_dtype(array: Any) -> np.dtype[Any]:
+    """What the bytes of a chunk are, once they are decompressed."""
+    endian, dtype = array.serializer.endian, np.dtype(array.dtype)
+    return dtype.newbyteorder(getattr(endian, "value", endian)) if endian else dtype
 
 
 def _zstd_size(stored: Bytes) -> int | None:

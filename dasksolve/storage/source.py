@@ -1,6 +1,5 @@
 """An input array of a zarr job, read block by block."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -156,28 +155,29 @@ class Source:
         nothing = np.asarray(self.fill_value, self.array.dtype)
         missing: list[Chunk] = []
 
-        async def fill(chunk: Chunk) -> None:
+        async def fill(chunk: Chunk, space: Workspace = workspace) -> None:
             place = block[chunk.where]
             whole = place.shape == self._grid and place.flags.c_contiguous
             ready = place if whole and self.packing is None else None
-            values = await self._read_chunk(chunk, workspace, ready=ready)
+            values = await self._read_chunk(chunk, space, ready=ready)
             if values is None:
                 missing.append(chunk)
                 values = nothing
             if not _is_same(values, place):  # it was decoded there
                 self._put(values, place)
 
-        if isinstance(self.array.store, LocalStore):
+        if not isinstance(self.array.store, LocalStore):
+            await internals.each(fill, chunks, self.layout.fetched)
+        elif workspace.threads > 1 and len(chunks) > 1:
+            workspace.each(lambda chunk, space: space.here(fill(chunk, space)), chunks)
+        else:
             for chunk in chunks:
                 await fill(chunk)
-        else:
-            await internals.each(fill, chunks, self.layout.fetched)
         return block, [f"chunk {self._key(chunk.place)}" for chunk in sorted(missing)]
 
     def _memory(self, shape: tuple[int, ...], workspace: Workspace) -> NDArray[Any]:
         """Memory for the numbers of a block."""
-        size = math.prod(shape) * self.dtype.itemsize
-        return workspace.bytes(self.name, size).view(self.dtype).reshape(shape)
+        return workspace.array(self.name, shape, self.dtype)
 
     def _put(self, stored: NDArray[Any], place: NDArray[Any]) -> None:
         """Put the numbers of a chunk into their place in a block."""
@@ -225,14 +225,14 @@ class Source:
             "shared" if shared else self.name,
             (layout.stored_bytes, layout.largest_stored),
         )
-        stored = workspace.load(name, path, *sizes)
+        place = None if ready is None else ready.reshape(-1).view(np.uint8)
+        stored = workspace.load(name, path, *sizes, place if self._is_raw else None)
         if stored is None:
             return None
         if layout.in_place:
-            if ready is None:
+            memory = place
+            if memory is None:
                 memory = workspace.bytes(self.name if alone else "decoded", layout.chunk_bytes)
-            else:
-                memory = ready.reshape(-1).view(np.uint8)
             values = decode.into(memory, self.array, stored)
             if values is not None:
                 return values
@@ -244,6 +244,10 @@ class Source:
         if inflated is None:
             return await internals.decode(self.array, stored)
         return await internals.decode(self._uncompressed, inflated)
+
+    @cached_property
+    def _is_raw(self) -> bool:
+        return decode.is_raw(self.array)
 
     @cached_property
     def _uncompressed(self) -> Any:

@@ -477,6 +477,7 @@ def delete(store: Any, members: Sequence[str]) -> None:
         folder = Path(store.root, name)
         if folder.is_symlink():
             folder.unlink()
+        if not folder.is_dir():  # what each deletion of nothing takes, a job would wait for
             continue
         for part in PARTS:
             internals.run(store.delete_dir(f"{name}/{part}"))

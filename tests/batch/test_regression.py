@@ -8,7 +8,8 @@ import statsmodels.api as sm
 
 import dasksolve
 from dasksolve import PerformanceWarning, Status, kernels
-from dasksolve.batch import basis
+from dasksolve.batch import basis, fit, regression
+from dasksolve.storage.conventions import Packing
 
 P = 120
 MONTHS = np.arange(P) / 12
@@ -395,6 +396,11 @@ REFUSED = {
     "weights": ({"weights": np.ones(7)}, ValueError, r"shape \(120,\).*\(7,\)"),
     "weight": ({"y": np.ones(P), "weights": [-1]}, ValueError, r"weights\[0\] is -1"),
     "negative": ({"weights": -np.ones(P)}, ValueError, r"weights\[0\] is -1.0"),
+    "infinite": (
+        {"weights": np.where(np.arange(P) == 5, np.inf, 1)},
+        ValueError,
+        r"not be negative or infinite: weights\[5\] is inf",
+    ),
     "one negative": (
         {"weights": np.where(np.arange(P * 3).reshape(P, 3) == 100, -2.0, 1)},
         ValueError,
@@ -526,6 +532,32 @@ def test_weights_of_half_precision_are_numbers_like_others():
     w = np.random.default_rng(3).uniform(0.5, 2, P).astype(np.float16)
     wanted = dasksolve.regress(series(), DESIGN, weights=w.astype(float))
     assert_same(dasksolve.regress(series(), DESIGN, weights=w), wanted)
+
+
+PACKINGS = {
+    "as images are": Packing(np.dtype("i2"), np.dtype("f8"), (-32768,), 1e-4, None),
+    "all at once": Packing(np.dtype("u1"), np.dtype("f4"), (255,), 0.3, -7.0),
+    "a number that is none of them": Packing(np.dtype("u2"), np.dtype("f4"), (0.5,), None, 1.0),
+    "nothing missing": Packing(np.dtype("i1"), np.dtype("f8"), (), -0.0, None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", PACKINGS.values(), ids=PACKINGS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_what_the_kernel_unpacks_has_the_bits_of_what_was_unpacked_before(packing, axis):
+    info = np.iinfo(packing.stored)
+    low, high = (0, 300) if info.max > 255 else (info.min, info.max + 1)
+    y = np.random.default_rng(0).integers(low, high, (P, 70)).astype(packing.stored)
+    if packing.missing:
+        y[np.random.default_rng(1).random(y.shape) < 0.3] = int(packing.missing[0])
+    y = np.ascontiguousarray(np.moveaxis(y, 0, axis))
+    meant = np.empty(y.shape, packing.dtype)
+    packing.unpack(y, meant)
+    described = fit.describe(y.shape, meant.dtype, DESIGN, axis, None, None, None, "nan", True)
+    found = regression.run(y, np.ones(P), described, packing=packing)
+    assert_same(found, dasksolve.regress(meant, DESIGN, axis=axis, covariance=True))
+    assert found.count.min() < P or not packing.missing or packing.missing == (0.5,)
 
 
 def test_lazy_weights_that_are_negative_are_not_finite():

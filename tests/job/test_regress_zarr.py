@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,16 @@ from zarr.testing.store import LatencyStore
 import dasksolve
 from dasksolve import BlockErrors, Regression, Report, Status, check_zarr
 from dasksolve.job.page import page
-from dasksolve.job.plan import Needs, make_plan
+from dasksolve.job.plan import (
+    LOADING,
+    OVERHEAD,
+    Needs,
+    Plan,
+    block_memory,
+    make_plan,
+    portions,
+)
+from dasksolve.job.series import Series
 from dasksolve.storage.layout import Layout
 
 P, N = 40, 3
@@ -527,6 +537,51 @@ def test_the_plan_says_how_often_chunks_are_read() -> None:
     assert made[250].amplification > 2
     assert (made[9000].amplification, made[9000].rows) == (1, 0)
     assert all(plan.memory <= plan.memory_limit for plan in made.values())
+
+
+def test_a_chunk_column_that_fits_in_memory_is_read_once() -> None:
+    y = Layout((2000, 1000, 1000), (2000, 1000, 1), 1, 4, axis=0)
+    needs = Needs((2000, 1000), (y,), ("y",), 24, 25, state_bytes=60, unit="series")
+    [column] = {make_plan(needs, memory_limit=n << 30, workers=4).amplification for n in (9, 10)}
+    assert column == 1
+    assert make_plan(needs, memory_limit=9 << 30, workers=4).workers == 1
+
+
+def test_several_threads_work_on_few_blocks() -> None:
+    y = Layout((6000, 1000, 100), (1000, 1000, 1), 1, 4, axis=0)
+    needs = Needs((6000, 1000), (y,), ("y",), 24, 25, working=1 << 20, divisible=True)
+
+    def made(workers: int, limit: int = 64 << 30, **how: Any) -> Plan:
+        return make_plan(needs, memory_limit=limit, workers=workers, **how)
+
+    assert [made(n).threads for n in (1, 2, 8)] == [1, 2, 3]
+    assert ", 3 threads to each" in str(made(8))
+    assert made(2, 2000 << 20).threads == 2
+    tight = OVERHEAD + LOADING + 6 * block_memory(needs, (1000, 1000), threads=2)
+    assert (made(8, tight).threads, made(8, tight).workers) == (2, 6)
+    wide = replace(y, shape=(6000, 9000, 100))
+    many = replace(needs, batch_shape=(6000, 9000), layouts=(wide,))
+    assert make_plan(many, memory_limit=64 << 30, workers=2).threads == 1
+    systems = replace(needs, divisible=False)
+    assert make_plan(systems, memory_limit=64 << 30, workers=8).threads == 1
+
+
+@pytest.mark.parametrize("how", [{"chunks": (P, 6, 10)}, {"chunks": (7, 6, 10)}], ids=str)
+def test_chunks_of_a_block_are_fitted_one_after_the_other(
+    stack: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("dasksolve.job.plan._SMALL", 1 << 10)
+    monkeypatch.setattr("dasksolve.job.plan._BLOCKS_A_WORKER", 1)
+    stored = stack(**how)
+    report = dasksolve.regress_zarr(stored.path, DESIGN, stored.out, covariance=True, workers=1)
+    assert report.blocks == 1
+    assert_same(stored.found, dasksolve.regress(stored.y, DESIGN, covariance=True))
+    check_zarr(stored.path, DESIGN, stored.out)
+    series = Series.open(stored.path, DESIGN)
+    parts = list(portions(series.needs, ((0, 12), (0, 20))))
+    assert parts == [((i, i + 6), (j, j + 10)) for i in (0, 6) for j in (0, 10)]
+    whole = replace(series.needs, aligned=False)
+    assert block_memory(whole, (12, 20)) > block_memory(series.needs, (12, 20))
 
 
 def test_on_two_processes(

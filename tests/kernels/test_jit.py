@@ -89,7 +89,7 @@ KEYS = """
         kernels.factoring(n, d)
     kernels.tridiagonal_bands(d)
     kernels.residuals(d)
-    kernels.regressing(3, d)
+    kernels.regressing(3, d, d)
     kernels.least_squares(d)
 """
 

@@ -91,6 +91,55 @@ def test_many_threads_never_share_a_workspace() -> None:
     buffers.free_all()
 
 
+def test_several_threads_work_on_a_block_each_with_a_workspace() -> None:
+    together = threading.Barrier(2)
+    used: list[Workspace] = []
+
+    def work(_: int, space: Workspace) -> None:
+        together.wait(60)
+        used.append(space)
+
+    with buffers.lent(threads=2) as space:
+        space.each(work, range(4))
+        assert len({*map(id, used)}) == 2
+        assert space not in used
+    buffers.free_all()
+    with pytest.raises(RuntimeError, match="closed"):
+        used[0]._loop.call_soon(print)
+
+
+def test_the_first_error_of_several_threads_is_raised_and_ends_the_others() -> None:
+    done: list[int] = []
+
+    def work(number: int, _: Workspace) -> None:
+        if number == 3:
+            raise OSError("three")
+        done.append(number)
+
+    with buffers.lent(threads=1) as space, pytest.raises(OSError, match="three"):
+        space.each(work, range(10**6))
+    assert done == [0, 1, 2]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4"])
+def test_raw_chunks_are_read_where_they_are_to_be(tmp_path: Path, dtype: str, threads: int) -> None:
+    values = np.random.default_rng(0).standard_normal((8, 3, 5)).astype(dtype)
+    array = zarr.create_array(tmp_path / "a", data=values, chunks=(2, 3, 5), compressors=None)
+    source = Source("a", array, "a", layout(array, "a", 2))
+    buffers.free_all()
+    with buffers.lent(threads) as space:
+        found, missing = source.read(((2, 8),), True, space)
+        assert np.array_equal(found, values[2:])
+        assert not missing
+        spaces = [space, *space._others]
+        assert dtype == ">f4" or not any("shared" in each._buffers for each in spaces)
+        chunk = tmp_path / "a/c/2/0/0"
+        chunk.write_bytes(chunk.read_bytes()[:-1])
+        with pytest.raises(OSError, match="cannot read chunk c/2/0/0"):
+            source.read(((2, 8),), True, space)
+
+
 def test_bytes_are_the_same_until_more_are_asked_for(space: Workspace) -> None:
     first = space.bytes("a", 100)
     assert np.shares_memory(first, space.bytes("a", 50))

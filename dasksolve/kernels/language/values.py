@@ -159,6 +159,12 @@ class Vector(Emitted):
         same = self.value.type == kind
         return self if same else self.new(self.builder.fptrunc(self.value, kind))
 
+    def as_numbers(self, like, signed):
+        """Integers as real numbers of the sort of `like`."""
+        convert = self.builder.sitofp if signed else self.builder.uitofp
+        kind = ir.VectorType(like.value.type.element, self.count)
+        return self.new(convert(self.value, kind))
+
     def _arithmetic(self, name, other):
         name = name if self.integer else "f" + name
         return self.new(getattr(self.builder, name)(self.value, other.value))

@@ -20,6 +20,24 @@ def lanes_at(array, index, t):
     return array.load(index, t.lanes.count)
 
 
+class Packed:
+    """Emitted access to an array of numbers, or of integers as the numbers that they mean."""
+
+    parts = 1
+
+    def __init__(self, array, packing, like):
+        """packing: which integer is missing, what the others are multiplied by, what is added."""
+        self.array, self.packing, self.like = array, packing, like
+
+    def load(self, place, count):
+        x = self.array.load(place, count)
+        if not x.integer:
+            return x
+        x = x.as_numbers(self.like, self.array.lanes.dtype.signed)
+        missing, scale, offset = (x.fill(number) for number in self.packing)
+        return where(x == missing, x.fill(np.nan), x * scale + offset)
+
+
 @operation(nothing)
 def put_observation(t, i, y, w):
     """t[i] = y and its weight, 0 both where one is missing; NaN for a weight that is negative."""
@@ -30,18 +48,18 @@ def put_observation(t, i, y, w):
 
 
 @operation(nothing)
-def move(source, start, target, place, t):
-    """Copy a vector."""
-    target.store(place, source.load(start, t.lanes.count))
+def move(source, packing, start, target, place, t):
+    """Copy a vector, unpacked."""
+    target.store(place, Packed(source, packing, t.fill(0)).load(start, t.lanes.count))
 
 
 @part
-def copy_lines(values, left, series, tiles, begin, end, t, kept, base):
+def copy_lines(values, packing, left, series, tiles, begin, end, t, kept, base):
     """Copy lines begin … end of a strip of values (P, M), which has `tiles` to a row."""
     lanes, (row, column) = lane_count(kept), divmod(begin, max(tiles, 1))
     for _ in range(begin, end):
         place = base + (row * (tiles + 1) + column) * lanes
-        move(values, left + row * series + column * lanes, kept, place, t)
+        move(values, packing, left + row * series + column * lanes, kept, place, t)
         column += 1
         if column == tiles:
             row, column = row + 1, 0
@@ -58,10 +76,10 @@ def stage_across(y, w, own, base, tiles, observations, t):
 
 
 @operation(nothing)
-def put_observations(y, w, own, first, observations, i, length, t):
+def put_observations(y, packing, w, own, first, observations, i, length, t):
     """Observations i, i + 1, … from y (M, P)."""
     starts = [(first + lane) * observations + i for lane in range(t.lanes.count)]
-    values = deal(y, starts, length)
+    values = deal(Packed(y, packing, t.fill(0)), starts, length)
     weights = (
         deal(w, starts, length)
         if own
@@ -72,21 +90,21 @@ def put_observations(y, w, own, first, observations, i, length, t):
 
 
 @part
-def stage_along(y, w, own, first, observations, t):
+def stage_along(y, packing, w, own, first, observations, t):
     """Read the observations of a tile from y (M, P)."""
     if observations < 8:
         for i in range(observations):
             if own:
-                put_observations(y, w, True, first, observations, i, 1, t)
+                put_observations(y, packing, w, True, first, observations, i, 1, t)
             else:
-                put_observations(y, w, False, first, observations, i, 1, t)
+                put_observations(y, packing, w, False, first, observations, i, 1, t)
         return
     for start in range(0, observations, 8):
         i = min(start, observations - 8)
         if own:
-            put_observations(y, w, True, first, observations, i, 8, t)
+            put_observations(y, packing, w, True, first, observations, i, 8, t)
         else:
-            put_observations(y, w, False, first, observations, i, 8, t)
+            put_observations(y, packing, w, False, first, observations, i, 8, t)
 
 
 @part

@@ -12,19 +12,18 @@ from dasksolve.kernels.diagnostics.verdicts import weigh
 from dasksolve.kernels.language.lanes import nothing, operation, splat, square_root, where
 from dasksolve.kernels.language.tiles import lane_count, tile
 from dasksolve.kernels.language.values import align_stack
-from dasksolve.kernels.regression.observations import lanes_at, put_observation
-from dasksolve.kernels.regression.shared import (
+from dasksolve.kernels.regression.answers import answered, put_covariance
+from dasksolve.kernels.regression.gram import (
     Basis,
     accumulate,
-    answered,
     factored,
     largest_observation,
     pairs,
-    put_covariance,
     residuals,
     solved,
     spread,
 )
+from dasksolve.kernels.regression.observations import lanes_at, put_observation
 
 
 def places(n):

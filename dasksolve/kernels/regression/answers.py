@@ -1,0 +1,118 @@
+"""What is found of the series of a tile, of the sums over their observations, and written."""
+
+from typing import Any
+
+import numpy as np
+
+from dasksolve.kernels.compiling.jit import part
+from dasksolve.kernels.diagnostics.verdicts import limits, weigh
+from dasksolve.kernels.language.lanes import (
+    fma,
+    fnma,
+    inner,
+    nothing,
+    operation,
+    splat,
+    square_root,
+    unsigned_zero,
+    where,
+)
+from dasksolve.kernels.language.tiles import collect
+from dasksolve.kernels.regression.gram import shrink, solved, spread
+from dasksolve.status import Status
+
+OK, PENDING, TOO_FEW = int(Status.OK), int(Status.PENDING), int(Status.TOO_FEW)
+
+
+def transformed(basis, c, n):
+    """R⁻¹ c in double precision; what rounding one coefficient leaves, the next takes up."""
+    found: dict[int, Any] = {}
+    for j in reversed(range(n)):
+        x = c[j].widened()
+        for k in range(j + 1, n):
+            x = fnma(x.fill(basis.triangle(j, k)), found[k], x)
+        x = x * x.fill(basis.reciprocal(j))
+        found[j] = x.rounded_like(c[j]).widened()
+    return [in_units(basis, found[j], j, c[j]) for j in range(n)]
+
+
+def in_units(basis, x, j, like):
+    """A number in units of the scaled column j as one in those of the column."""
+    wide = x.widened()
+    return (wide * wide.fill(basis.unit(j))).rounded_like(like)
+
+
+def write(values, arrays, series, n, along, first):
+    """Coefficients to arrays (M, N) if `along` is 1, else (N, M)."""
+    starts = [(first + lane) * n for lane in range(values[0][0].count)]
+    with first.builder.if_else((along == 1).value) as (yes, no):
+        with yes:
+            for several, array in zip(values, arrays, strict=True):
+                collect(several, array, starts)
+        with no:
+            for several, array in zip(values, arrays, strict=True):
+                for j, x in enumerate(several):
+                    array.store(first + series * j, x)
+
+
+def answered(basis, s, factors, c, observed, n, wanted, found, place):
+    """Write what is found of the series of a tile.
+
+    observed: what `residuals` gives, the count, and a function of the lanes in which it is wanted
+    that gives max |y|.
+    """
+    rss, gradient, count, largest = observed
+    zero, nan = count.fill(0), count.fill(np.nan)
+    series, along, first = place
+    shrunk = shrink(basis, c, n)
+    step = solved(factors, [x - less for x, less in zip(gradient, shrunk, strict=True)], n)
+    c = [x + more for x, more in zip(c, step, strict=True)]
+    shrunk = shrink(basis, c, n)
+    rss = rss - inner(step, [x + more for x, more in zip(gradient, shrunk, strict=True)])
+    rss = where(rss < zero, zero, rss)
+    coef = transformed(basis, c, n)
+    factors_x, variances, inflation = spread(basis, factors, n)
+    rcond = zero.fill(np.sqrt(n)) / square_root(inflation)
+    freedom = count - zero.fill(n)
+    noise = where(freedom > zero, rss / freedom, nan)
+    stderr = [in_units(basis, square_root(v * noise), j, zero) for j, v in enumerate(variances)]
+    check = zero
+    for x in (*coef, *variances, rss):
+        check = weigh(check, x)
+    least, threshold = wanted
+    safe = factors.safe & (check == zero) & (rcond >= zero.fill(threshold))
+    info = limits(zero)
+    normal = rss > zero.fill(info.tiny / info.eps)
+    safe = safe & (normal | (largest(~normal) == zero))  # zero is right where all observations are
+    few = count < zero.fill(least)
+    for place, x in factors_x.items():
+        s[place] = x
+    for k in range(n):
+        s[n, k] = factors.reciprocals[k]
+    s[n + 1, 0] = where(few, nan, noise)
+    verdict = where(few, zero.fill(TOO_FEW), where(safe, zero.fill(OK), zero.fill(PENDING)))
+    kept = [[unsigned_zero(where(few, nan, x)) for x in values] for values in (coef, stderr)]
+    write(kept, found[:2], series, n, along, first)
+    rss, rcond = where(few, nan, rss), where(few, nan, rcond).widened()
+    for array, x in zip(found[2:], (rss, count, rcond, verdict), strict=True):
+        array.store(first, array.numbers(x))
+
+
+@operation(nothing)
+def put_element(array, offset, stride, first, x):
+    """array.flat[series * stride + offset] = x."""
+    collect([x], array, [(first + lane) * stride + offset for lane in range(x.count)])
+
+
+@part
+def put_covariance(s, basis, covariance, first, n):
+    """(XᵀWX)⁻¹ times the variance of an observation."""
+    for i in range(n):
+        for j in range(i + 1):
+            total = splat(0.0, s)
+            for k in range(i, n):
+                total = fma(s[i, k] * s[n, k], s[j, k], total)
+            units = basis[3 * n * n + i] * basis[3 * n * n + j]
+            total = total * s[n + 1, 0] * splat(units, s)
+            put_element(covariance, i * n + j, n * n, first, total)
+            put_element(covariance, j * n + i, n * n, first, total)

@@ -1,0 +1,199 @@
+"""The sums over the observations of a tile of series, and the small systems that they make.
+
+In the basis of the design's orthonormal columns q, with the weights w, 0 where nothing is known:
+
+    G = Σ w q qᵀ,  b = Σ w q y,  c = G⁻¹ b,  r = y - q c,  c ← c + G⁻¹ Σ w q r,  coef = R⁻¹ c
+
+Every sum is taken in the order of the observations, so that its bits depend on no other series.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dasksolve.kernels.diagnostics.verdicts import limits
+from dasksolve.kernels.language.lanes import fma, fnma, inner, where
+from dasksolve.kernels.language.target import VECTOR_BYTES
+from dasksolve.kernels.language.values import Variable, loop
+
+# Sums that stay in registers while the observations pass: all of N = 6, where there are 32.
+TOGETHER = 27 if VECTOR_BYTES == 64 else 12
+# What a pivot of G must keep of its diagonal: less, and stderr loses digits.
+KEPT = {"float": 1e-2, "double": 1e-5}
+
+
+def pairs(n):
+    """The elements of a symmetric matrix that are computed."""
+    return [(i, j) for i in range(n) for j in range(i + 1)]
+
+
+class Basis:
+    """The constants of a design of n columns: R, R⁻¹, the ridge, units; as `packed` packs them."""
+
+    def __init__(self, array, n):
+        self.array, self.n = array, n
+
+    def _number(self, row, column):
+        return self.array.load(row * self.n + column, 1).lane(0)
+
+    def triangle(self, i, j):
+        return self._number(i, j)
+
+    def inverse(self, i, j):
+        return self._number(self.n + i, j)
+
+    def ridge(self, i, j):
+        return self._number(2 * self.n + i, j)
+
+    def unit(self, i):
+        return self._number(3 * self.n, i)
+
+    def reciprocal(self, i):
+        return self._number(3 * self.n + 1, i)
+
+
+def accumulate(table, basis, t, observations, n, ask, begun=None):
+    """G and b over the observations, and their number; or on with those that are begun."""
+    zero = t.fill(0)
+    columns = n + n * (n + 1) // 2
+    places: list[Any] = [(k,) for k in range(n)] + pairs(n)
+    found, count = {}, Variable(zero if begun is None else begun["count"])
+
+    def start_of(place):
+        if begun is not None:
+            return begun[place]
+        return zero if len(place) == 1 else t.fill(basis.ridge(*place))
+
+    for start in range(0, columns, TOGETHER):
+        group = places[start : start + TOGETHER]
+        sums = {place: Variable(start_of(place)) for place in group}
+        with loop(t.builder, 0, observations) as i:
+            w = t[i, 1]
+            if start < n:
+                product = w * t[i, 0]
+            for e, (place, total) in enumerate(sums.items(), start):
+                x = t.fill(table.load(i * columns + e, 1).lane(0))
+                total.set(fma(x, product if len(place) == 1 else w, total.get()))
+            if start == 0:
+                count.set(count.get() + where(w != zero, w.fill(1), zero))
+                ask()
+        found.update({place: total.get() for place, total in sums.items()})
+    return found, count.get()
+
+
+def residuals(table, t, observations, c, n, begun=None):
+    """Σ w r² and Σ w q r; or on with those that are begun."""
+    zero = t.fill(0)
+    columns = n + n * (n + 1) // 2
+    first, others = begun or (zero, [zero] * n)
+    rss, sums = Variable(first), [Variable(other) for other in others]
+    with loop(t.builder, 0, observations) as i:
+        q = [t.fill(table.load(i * columns + k, 1).lane(0)) for k in range(n)]
+        r = t[i, 0]
+        for x, unknown in zip(q, c, strict=True):
+            r = fnma(x, unknown, r)
+        weighted = t[i, 1] * r
+        rss.set(fma(weighted, r, rss.get()))
+        for x, total in zip(q, sums, strict=True):
+            total.set(fma(x, weighted, total.get()))
+    return rss.get(), [total.get() for total in sums]
+
+
+def largest_observation(t, observations, begun):
+    """max |y|; or on with what is begun."""
+    largest = Variable(begun)
+    with loop(t.builder, 0, observations) as i:
+        size = abs(t[i, 0])
+        largest.set(where(size > largest.get(), size, largest.get()))
+    return largest.get()
+
+
+class Factors(NamedTuple):
+    """G = L D Lᵀ, with ones on the diagonal of L."""
+
+    lower: dict[Any, Any]
+    """L."""
+    inverse: dict[Any, Any]
+    """L⁻¹."""
+    pivots: list[Any]
+    """D."""
+    reciprocals: list[Any]
+    """1 / D."""
+    safe: Any
+    """Where it is safe to go on with them."""
+
+
+def factored(g, n):
+    """The factors of G; no square roots: they would take a fifth of the time."""
+    u: dict[Any, Any] = {}
+    lower: dict[Any, Any] = {}
+    pivots, reciprocals = [], []
+    info = limits(g[0, 0])
+    kept = KEPT[str(g[0, 0].value.type.element)]
+    low, high = np.sqrt(info.tiny) / info.eps, np.sqrt(info.max) * info.eps
+    safe = g[0, 0] == g[0, 0]
+    for j in range(n):
+        for i in range(j, n):
+            u[i, j] = g[i, j]
+            for k in range(j):
+                u[i, j] = fnma(u[i, k], lower[j, k], u[i, j])
+        pivot, size = u[j, j], g[j, j]
+        safe = safe & (pivot > size * size.fill(kept))
+        safe = safe & (size > size.fill(low)) & (size < size.fill(high))
+        pivots.append(pivot)
+        reciprocals.append(pivot.fill(1) / pivot)
+        for i in range(j + 1, n):
+            lower[i, j] = u[i, j] * reciprocals[j]
+    return Factors(lower, inverted(lower, n), pivots, reciprocals, safe)
+
+
+def inverted(lower, n):
+    """L⁻¹."""
+    z: dict[Any, Any] = {}
+    for k in range(n):
+        for i in range(k + 1, n):
+            total = lower[i, k]
+            for j in range(k + 1, i):
+                total = fma(lower[i, j], z[j, k], total)
+            z[i, k] = -total
+    return z
+
+
+def solved(factors, b, n):
+    """G⁻¹ b."""
+    z, x = factors.inverse, list(b)
+    for i in range(n):
+        for k in range(i):
+            x[i] = fma(z[i, k], b[k], x[i])
+    x = [half * reciprocal for half, reciprocal in zip(x, factors.reciprocals, strict=True)]
+    for k in range(n):
+        for i in range(k + 1, n):
+            x[k] = fma(z[i, k], x[i], x[k])
+    return x
+
+
+def spread(basis, factors, n):
+    """R⁻¹ L⁻ᵀ; the diagonal of (XᵀWX)⁻¹; the sum of its products with that of XᵀWX."""
+    like, z, lower = factors.pivots[0], factors.inverse, factors.lower
+    s, variances, inflation = {}, [], like.fill(0)
+    for j in range(n):
+        variance, length = like.fill(0), like.fill(0)
+        for i in range(j, n):
+            s[j, i] = like.fill(basis.inverse(j, i))
+            for k in range(j, i):
+                s[j, i] = fma(like.fill(basis.inverse(j, k)), z[i, k], s[j, i])
+            variance = fma(s[j, i] * s[j, i], factors.reciprocals[i], variance)
+        for i in range(j + 1):
+            x = like.fill(basis.triangle(i, j))
+            for k in range(i + 1, j + 1):
+                x = fma(lower[k, i], like.fill(basis.triangle(k, j)), x)
+            length = fma(x * x, factors.pivots[i], length)
+        variances.append(variance)
+        inflation = fma(length, variance, inflation)
+    return s, variances, inflation
+
+
+def shrink(basis, x, n):
+    """The ridge's matrix times x."""
+    rows = [[x[0].fill(basis.ridge(i, k)) for k in range(n)] for i in range(n)]
+    return [inner(row, x) for row in rows]
