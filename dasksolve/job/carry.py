@@ -1,9 +1,13 @@
 """Carries out a job: prepares it, creates its output, then reads, solves, writes each block."""
 
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
+
+from zarr.abc.buffer import Buffer
+from zarr.storage import LocalStore
 
 from dasksolve import kernels
 from dasksolve.batch.options import check_flags
@@ -15,9 +19,10 @@ from dasksolve.job.report import Report
 from dasksolve.job.run import Job, Task, meet, result, run_job
 from dasksolve.job.schedulers import Cluster
 from dasksolve.job.tally import BlockResult
-from dasksolve.job.work import Work
-from dasksolve.storage import buffers, internals, stores
+from dasksolve.job.work import Done, Work
 from dasksolve.storage import durable as disk
+from dasksolve.storage import internals, stores
+from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
 
@@ -84,54 +89,62 @@ def carry_out(
         )
         with history.kept(created, watch) as follow:
             try:
-                report = run_job(task, job, scheduler, location, follow, advice, created.confirm)
+                report = run_job(task, job, scheduler, location, follow, advice, created)
             finally:
                 if isinstance(scheduler, Cluster):  # a killed worker left what it was writing
                     with suppress(Exception):  # another job's is not ours; a lost store is told of
-                        job.refuse_late()
+                        if mark is not None:
+                            internals.run(stores.refuse_unmarked(store, mark))
                         stores.sweep(store, mark)
     return job, report
 
 
-def do_block(job: Job, number: int) -> BlockResult:
+async def do_block(job: Job, number: int, space: Workspace) -> BlockResult:
     """Read, solve and write one block; its status last, since that says that it is done."""
     try:
-        job.begin()
         if job.resume:
-            found = output.finished(job, number)
+            found = await output.finished(job, number)
             if found is not None:
                 return result(job, number, found, resumed=True)
-        return _do_block(job, number, job.plan.block(number))
+        return await _do_block(job, number, job.plan.block(number), space)
     except Exception as error:  # the other blocks go on
         return job.failed(number, error)
 
 
-def _do_block(job: Job, number: int, block: Block) -> BlockResult:
+async def _do_block(job: Job, number: int, block: Block, space: Workspace) -> BlockResult:
     work = job.work
-    with buffers.lent(job.plan.threads) as space:
-        with kernels.compiling_apart(job.plan.compiles_apart):
-            done = work.done(block, job.plan.rows, job.strict, space, job.solving())
-        fields = [field for field in work.fields if done.arrays[field.name].size]
-        arrays = [job.arrays[field.name] for field in fields]
-        encoding = map(internals.encode, arrays, (done.arrays[field.name] for field in fields))
-        chunks = space.here(internals.together(*encoding))
-        places = [field.chunk(job.plan.place(number)) for field in fields]
+    then = partial(_packed, job, number, block)
+    with kernels.compiling_apart(job.plan.compiles_apart):
+        packed = await work.done(block, job.plan.rows, job.strict, space, then)
+    *others, status = packed.files
+    await job.refuse_late()
+    await internals.together(*(internals.put(*file) for file in others))
+    if job.durable and isinstance(job.status.store, LocalStore):
+        await space.computed(_secure, job, number)
+    await job.refuse_late()
+    await internals.put(*status)
+    return packed.result
 
-        async def write() -> bool:
-            """Write all, or all but the status, before which the mark must be looked at."""
-            writes = map(internals.put_chunk, arrays[:-1], places, chunks)
-            await internals.together(*writes, *_checksum(job, number, done.arrays))
-            _secure(job, number)
-            if not job.looked_lately():
-                return False
-            await internals.put_chunk(job.status, places[-1], chunks[-1])
-            return True
 
-        job.refuse_late()
-        if not space.run(job.status.store, write()):
-            job.refuse_late()
-            space.run(job.status.store, internals.put_chunk(job.status, places[-1], chunks[-1]))
-    return result(
+class _Packed(NamedTuple):
+    """A block as it is written."""
+
+    files: list[tuple[Any, str, bytes | Buffer]]
+    """Each with its array, and its name in that; status, which speaks of the others, is last."""
+    result: BlockResult
+
+
+async def _packed(job: Job, number: int, block: Block, done: Done) -> _Packed:
+    work, place = job.work, job.plan.place(number)
+    fields = [field for field in work.fields if done.arrays[field.name].size]
+    arrays = [job.arrays[field.name] for field in fields]
+    chunks = [await job.codecs[field.name].encode(done.arrays[field.name]) for field in fields]
+    names = [internals.name(job.arrays[field.name], field.chunk(place)) for field in fields]
+    files: list[Any] = list(zip(arrays, names, chunks, strict=True))
+    if job.summed:  # of answers whose chunks have no checksum, by which they are known again
+        sums = journal.checksum(done.arrays[f.name] for f in work.fields if f.name in job.summed)
+        files.insert(0, (job.status, journal.checksum_file(place), sums))
+    counted = result(
         job,
         number,
         done.arrays,
@@ -143,21 +156,13 @@ def _do_block(job: Job, number: int, block: Block) -> BlockResult:
         bytes_needed=work.bytes_needed(block),
         bytes_written=sum(values.nbytes for values in done.arrays.values()),
     )
-
-
-def _checksum(job: Job, number: int, found: dict[str, Any]) -> Iterator[Coroutine[Any, Any, None]]:
-    """Write a checksum of the answers whose chunks have none, by which they are known again."""
-    if job.summed:
-        file = journal.checksum_file(job.plan.place(number))
-        sums = journal.checksum(found[f.name] for f in job.work.fields if f.name in job.summed)
-        yield internals.put(job.status, file, sums)
+    return _Packed(files, counted)
 
 
 def _secure(job: Job, number: int) -> None:
     """Wait for what the status of a block speaks of."""
-    if job.durable:
-        place = job.plan.place(number)
-        disk.secure_chunks((job.arrays[f.name], f.chunk(place)) for f in job.work.fields[:-1])
-        if job.summed:
-            file = internals.key(job.status, journal.checksum_file(place))
-            disk.secure_files(job.status.store, [file])
+    place = job.plan.place(number)
+    disk.secure_chunks((job.arrays[f.name], f.chunk(place)) for f in job.work.fields[:-1])
+    if job.summed:
+        file = internals.key(job.status, journal.checksum_file(place))
+        disk.secure_files(job.status.store, [file])

@@ -20,7 +20,8 @@ from dasksolve.job.schedulers import choose
 from dasksolve.job.systems import options_of
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Field, Work
-from dasksolve.storage import buffers, stores
+from dasksolve.storage import internals, stores
+from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
 
@@ -135,28 +136,27 @@ def _work(
     return opened(a, b, options_of(record, location), mask_and_scale)
 
 
-def check_block(job: Job, number: int) -> BlockResult:
+async def check_block(job: Job, number: int, space: Workspace) -> BlockResult:
     """Read one block with its solution, solve it again, and compare every bit."""
-    return _checked(job, number, True)
+    return await _checked(job, number, True, space)
 
 
-def check_block_within_bounds(job: Job, number: int) -> BlockResult:
+async def check_block_within_bounds(job: Job, number: int, space: Workspace) -> BlockResult:
     """Read one block with its solution, solve it again, and compare within bounds."""
-    return _checked(job, number, False)
+    return await _checked(job, number, False, space)
 
 
-def _checked(job: Job, number: int, exactly: bool) -> BlockResult:
+async def _checked(job: Job, number: int, exactly: bool, space: Workspace) -> BlockResult:
     try:
-        job.begin()
-        return _check_block(job, number, job.plan.block(number), exactly)
+        return await _check_block(job, number, job.plan.block(number), exactly, space)
     except Exception as error:  # the other blocks go on
         return job.failed(number, error)
 
 
-def _stored(job: Job, field: Field, block: Block) -> NDArray[Any]:
+async def _stored(job: Job, field: Field, block: Block) -> NDArray[Any]:
     """What is stored of a block in one array of the output."""
     try:
-        return np.asarray(job.arrays[field.name][field.region(block)])
+        return await internals.read(job.arrays[field.name], field.region(block))
     except Exception as error:
         raise OSError(
             f"cannot read {field.name} of the output: {type(error).__name__}: {error}; "
@@ -164,14 +164,17 @@ def _stored(job: Job, field: Field, block: Block) -> NDArray[Any]:
         ) from error
 
 
-def _check_block(job: Job, number: int, block: Block, exactly: bool) -> BlockResult:
+async def _check_block(
+    job: Job, number: int, block: Block, exactly: bool, space: Workspace
+) -> BlockResult:
     work = job.work
-    stored = {field.name: _stored(job, field, block) for field in work.fields}
+    found = await internals.together(*(_stored(job, field, block) for field in work.fields))
+    stored = {field.name: values for field, values in zip(work.fields, found, strict=True)}
     pending = journal.unsolved(stored["status"])
     if pending:
         return job.failed(number, f"{pending} {work.unit} are not solved yet; resume the job")
-    with buffers.lent(job.plan.threads) as space, kernels.compiling_apart(job.plan.compiles_apart):
-        compared = work.compared(block, job.plan.rows, stored, exactly, space)
+    with kernels.compiling_apart(job.plan.compiles_apart):
+        compared = await work.compared(block, job.plan.rows, stored, exactly, space)
     for name, suspect in compared.suspects.items():
         if suspect.any():
             first = tuple(

@@ -17,8 +17,6 @@ from dasksolve.job.systems import Systems, needs
 from dasksolve.job.work import Compared, Field
 from dasksolve.solution import Solution
 from dasksolve.status import Status
-from dasksolve.storage.buffers import Workspace
-from dasksolve.storage.layout import Block
 
 _PIECE = 1 << 18
 """Bytes of right-hand sides for which a matrix is eliminated once: they stay in the cache."""
@@ -63,16 +61,9 @@ class Columns(Systems):
     def _answers(self, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         return _solved(a, b, self.options)
 
-    def compared(
-        self,
-        block: Block,
-        _rows: int,
-        stored: dict[str, NDArray[Any]],
-        exactly: bool,
-        space: Workspace,
+    def _compared(
+        self, a: NDArray[Any], b: NDArray[Any], stored: dict[str, NDArray[Any]], exactly: bool
     ) -> Compared:
-        """Solve a block of columns again, and compare."""
-        (a, b), _ = self.read(block, False, space)
         stored = stored | {"x": stored["x"].T}
         how = _solved_again, diagnosis.errors_of_one_matrix
         return compared(a[None], b.T, self.options, stored, exactly, *how)

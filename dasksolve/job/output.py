@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -70,6 +71,10 @@ def _lock(folder: int, location: str) -> None:
         logger.debug("%s cannot be locked: %s", location, error)
 
 
+Looked = tuple[list[Document | None], list[bool]]
+"""The documents of an output, and whether all of some blocks is there."""
+
+
 @dataclass(frozen=True)
 class Output:
     """The group that a job writes, as it is in its store."""
@@ -95,18 +100,25 @@ class Output:
                 "another output"
             )
 
-    def confirm(self, plan: Plan, done: NDArray[np.bool_]) -> None:
+    def look(self, plan: Plan, done: NDArray[np.bool_]) -> Future[Looked]:
+        """Begin to look at what is there of the output, where that is waited for."""
+        numbers = np.flatnonzero(done)
+        looks = numbers[[0, -1]] if len(numbers) > 1 else numbers  # each is a request
+        return internals.begin(self._looked(plan, looks))
+
+    def confirm(
+        self, plan: Plan, done: NDArray[np.bool_], look: Future[Looked] | None = None
+    ) -> None:
         """Make sure that all is there that was written; write the metadata again if they are not.
 
-        done: which blocks are said to be.
+        done: which blocks are said to be; look: that was begun already.
         """
         numbers = np.flatnonzero(done)
         if isinstance(self.store, LocalStore):
             found = internals.run(documents.found(self.store, ("", *self.documents)))
             kept = [self._holds(plan, int(number)) for number in numbers]
-        else:  # each look is a request
-            looks = numbers[[0, -1]] if len(numbers) > 1 else numbers
-            found, kept = internals.run(self._looked(plan, looks))
+        else:
+            found, kept = (look or self.look(plan, done)).result()
         try:
             self.refuse_another((found[0], found[1 + [*self.documents].index("status")]))
         except BlockingIOError:
@@ -130,9 +142,7 @@ class Output:
             "resume=True (--resume) writes again what is gone"
         )
 
-    async def _looked(
-        self, plan: Plan, numbers: NDArray[Any]
-    ) -> tuple[list[Document | None], list[bool]]:
+    async def _looked(self, plan: Plan, numbers: NDArray[Any]) -> Looked:
         """The documents, and whether all of some blocks is there, in the time of one request."""
         keys = [self._keys(plan, int(number)) for number in numbers]
         places = [(self.store, key) for block in keys for key in block]
@@ -162,21 +172,24 @@ class Output:
         return [internals.key(array, internals.name(array, place)) for array, place in chunks]
 
 
-def finished(job: Job, number: int) -> dict[str, NDArray[Any]] | None:
+async def finished(job: Job, number: int) -> dict[str, NDArray[Any]] | None:
     """What an earlier run wrote of a block, if it finished it; None: solve it (again)."""
     block, place, fields = job.plan.block(number), job.plan.place(number), job.work.fields
-    try:
-        # After a power cut, a file may be there and empty.
-        found = {f.name: np.asarray(job.arrays[f.name][f.region(block)]) for f in reversed(fields)}
+    status, *others = reversed(fields)
+    try:  # after a power cut, a file may be there and empty
+        found = {"status": await internals.read(job.status, status.region(block))}
+        if journal.unsolved(found["status"]):
+            return None
+        for field in others:
+            found[field.name] = await internals.read(job.arrays[field.name], field.region(block))
     except Exception:  # a damaged chunk of our own is written anew
         return None
-    if journal.unsolved(found["status"]):
-        return None
-    if not all(stores.holds_chunk(job.arrays[f.name], f.chunk(place)) for f in fields[:-1]):
+    chunks = [(job.arrays[field.name], field.chunk(place)) for field in others]
+    keys = [(array.store, internals.key(array, internals.name(array, at))) for array, at in chunks]
+    if not all(await internals.stored(keys)):
         return None
     if job.summed:  # or a file of zeros, in the place of what did not reach the disk, is believed
-        file = internals.fetch(job.status, journal.checksum_file(place))
-        kept = internals.run(file)
+        kept = await internals.fetch(job.status, journal.checksum_file(place))
         sums = journal.checksum(found[f.name] for f in fields if f.name in job.summed)
         if kept is None or kept.tobytes() != sums:
             return None

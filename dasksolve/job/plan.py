@@ -23,7 +23,7 @@ _BLOCKS_A_WORKER = 8
 _IN_PIECES = 64 << 20  # bytes of a block whose chunks are never in memory together
 _FEW = 4  # blocks for each worker: with fewer, several threads work on each
 _PACE = 1 << 10  # bytes that a worker reads and solves in a microsecond, if it is fast
-_IN_HAND = 64  # blocks, where a request is waited for: more gain nothing, and each takes a thread
+_IN_HAND = 256  # blocks, where a request is waited for: two open connections each
 _ROWS = 32  # observations at once, where a state has to be read and written for each of them
 _FILES = 2000  # microseconds that it takes to open, create and rename the files of a block
 
@@ -190,9 +190,9 @@ def make_plan(
     if OVERHEAD + COMPILING + in_hand * each <= memory_limit:
         base = OVERHEAD + COMPILING
     together = _together(needs, shape, task_cost, count * processes)
-    if task_cost and in_hand > count:  # a task holds as many as are to be in hand, and more
-        blocks = _count(needs, shape) // (2 * count * processes)
-        together = max(together, min(4 * (in_hand // count), blocks), 1)
+    if task_cost and in_hand > count:  # a task waits for its last blocks alone
+        share, at_once = -(-_count(needs, shape) // (count * processes)), in_hand // count
+        together = max(together, share if share <= at_once else min(8 * at_once, -(-share // 2)))
     return Plan(
         batch_shape=needs.batch_shape,
         block_shape=shape,

@@ -11,6 +11,7 @@ from dasksolve.job.report import Report
 from dasksolve.job.run import Job
 from dasksolve.job.series import Series
 from dasksolve.job.tally import BlockResult
+from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.stores import Location
 
 
@@ -132,6 +133,6 @@ def regress_zarr(
     return report
 
 
-def regress_block(job: Job, number: int) -> BlockResult:
+async def regress_block(job: Job, number: int, space: Workspace) -> BlockResult:
     """Do one block, under a name that tells a person at dask's dashboard what it is."""
-    return do_block(job, number)
+    return await do_block(job, number, space)

@@ -1,12 +1,15 @@
 """Carries out a task for every block of a job, and counts what comes of it."""
 
+import asyncio
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +22,8 @@ from dasksolve.job.report import Report
 from dasksolve.job.schedulers import WINDOW, Cluster, Threads
 from dasksolve.job.tally import BlockResult, Tally, count
 from dasksolve.job.work import Work
-from dasksolve.storage import buffers, secrets, stores
+from dasksolve.storage import buffers, internals, secrets, stores
+from dasksolve.storage.buffers import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +32,8 @@ _BEGUN: set[str] = set()
 _LOOKING = threading.Lock()
 _LOOKED: dict[str, float] = {}
 """When this process last saw the mark of a job."""
-_TURNS: dict[str, threading.Semaphore] = {}
-"""How many of a job's blocks this process may solve at once."""
+_LOOKS: dict[str, asyncio.Future[None]] = {}
+"""The look for the mark of a job that is on its way."""
 
 
 @dataclass(frozen=True)
@@ -55,37 +59,55 @@ class Job:
         """The array of that name, which is the journal."""
         return self.arrays["status"]
 
-    def solving(self) -> threading.Semaphore:
-        """A turn to solve, in a process that has more blocks in hand than that."""
-        return _TURNS.setdefault(self.token, threading.Semaphore(self.plan.workers))
+    @cached_property
+    def codecs(self) -> dict[str, internals.Codecs]:
+        """Theirs."""
+        return {name: internals.Codecs(array) for name, array in self.arrays.items()}
+
+    @property
+    def far(self) -> bool:
+        """Whether requests are waited for, with nothing to do meanwhile but other blocks."""
+        arrays = [*(source.array for source in self.work.sources), *self.arrays.values()]
+        return any(stores.is_far(array.store) for array in arrays)
 
     def begin(self) -> None:
-        """What a process does before it works on a block."""
+        """What a process does before it works on blocks."""
         Gauge(self.token)
         inputs = [source.array for source in self.work.sources]
         meet(self.token, [*inputs, self.status], self.status.store, self.mark)
-        self.refuse_late()
 
-    def refuse_late(self) -> None:
-        """Keep what a killed client left in the hands of a worker out of the output of another."""
-        if self.mark is None or self.looked_lately():
+    async def refuse_late(self) -> None:
+        """Keep what a killed client left in the hands of a worker out of the output of another.
+
+        Where a look is waited for, it begins once the last is old, and nobody waits for it yet.
+        """
+        if self.mark is None or self._age() < stores.LOOK_EVERY:
             return
-        with _LOOKING:
-            if not self.looked_lately():  # nor another thread meanwhile
-                now = time.monotonic()
-                stores.refuse_unmarked(self.status.store, self.mark)
-                _LOOKED[self.token] = now
+        if not stores.is_far(self.status.store):
+            await self._look()
+            return
+        look = _LOOKS.get(self.token)
+        if look is None:
+            look = _LOOKS[self.token] = asyncio.ensure_future(self._look())
+            look.add_done_callback(lambda ended: _forget(self.token, ended))
+        if self._age() >= stores.patience(self.status.store):
+            await look
 
-    def looked_lately(self) -> bool:
-        """Whether this process need not look for the mark again."""
-        last = _LOOKED.get(self.token, -math.inf)
-        return self.mark is None or time.monotonic() - last < stores.LOOK_EVERY
+    def _age(self) -> float:
+        """Seconds since this process last saw the mark."""
+        return time.monotonic() - _LOOKED.get(self.token, -math.inf)
+
+    async def _look(self) -> None:
+        assert self.mark is not None
+        began = time.monotonic()
+        await stores.refuse_unmarked(self.status.store, self.mark)
+        _LOOKED[self.token] = began
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
         kind = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
         return BlockResult(
-            number, failure=f"{kind}{secrets.shown(error)}", memory=Gauge(self.token).highest()
+            number, failure=f"{kind}{secrets.shown(error)}", memory=Gauge(self.token).lately()
         )
 
 
@@ -98,7 +120,24 @@ def meet(token: str, arrays: Sequence[Any], store: Any, mark: str | None) -> Non
             _LOOKED[token] = time.monotonic()
 
 
-Task = Callable[[Job, int], BlockResult]
+def _forget(token: str, look: asyncio.Future[None]) -> None:
+    """A look that has ended, and what came of it: who has waited for it knows."""
+    _LOOKS.pop(token, None)
+    if not look.cancelled():
+        look.exception()
+
+
+class Written(Protocol):
+    """What a job writes: see `Output`."""
+
+    def look(self, plan: Plan, done: NDArray[np.bool_]) -> Future[Any]:
+        """Begin to look at what is there."""
+
+    def confirm(self, plan: Plan, done: NDArray[np.bool_], look: Future[Any] | None = None) -> None:
+        """Make sure that all is there that was written."""
+
+
+Task = Callable[[Job, int, Workspace], Coroutine[Any, Any, BlockResult]]
 
 
 def run_job(
@@ -108,12 +147,13 @@ def run_job(
     location: str,
     progress: Progress | None,
     advice: str,
-    confirm: Callable[[Plan, NDArray[np.bool_]], None] | None = None,
+    output: Written | None = None,
 ) -> Report:
     """Carry out `task` for every block; raise `BlockErrors` at the end if some failed.
 
-    confirm: looks, at the end, at what is there of the blocks that are done.
+    output: what is there of the blocks that are done is confirmed.
     """
+    plan, left, look = job.plan, job.plan.blocks, None
     tally = Tally(job.token, location, job.plan, job.plan.workers * scheduler.processes)
     done = np.zeros(job.plan.blocks, np.bool_)
     _BEGUN.add(job.token)  # this process has opened all that it works on, and put the mark there
@@ -122,7 +162,9 @@ def run_job(
     logger.info("%s %s: %s; %s", location, how, scheduler, "; ".join(str(job.plan).splitlines()))
 
     def on_result(result: BlockResult) -> None:
+        nonlocal left, look
         tally.add(result)
+        left -= 1
         done[result.number] = result.failure is None
         if result.failure is not None:
             logger.warning("%s: %s", location, tally.failures[-1])
@@ -130,16 +172,19 @@ def run_job(
             logger.info("%s: %d of %d blocks done", location, tally.done, job.plan.blocks)
         if progress is not None:
             progress(tally.report())
+        far = stores.is_far(job.status.store)
+        if output is not None and look is None and far and left <= plan.in_hand:
+            look = output.look(plan, done)  # while the last blocks are written
 
-    plan = job.plan
     scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.in_hand, on_result)
     scheduler.in_each_process(buffers.free_all)
-    if confirm is not None:
+    if output is not None:
         try:
-            confirm(plan, done)
+            output.confirm(plan, done, look)
         except Exception as error:  # blocks that failed tell of a store that is gone
             if isinstance(error, FileNotFoundError) or not tally.failures:
                 raise
+    Gauge(job.token).highest()
     report = tally.report()
     logger.info("%s finished: %s", location, "; ".join(" ".join(row) for row in report.rows()))
     if tally.failures:
@@ -152,4 +197,4 @@ def result(job: Job, number: int, found: dict[str, Any], **numbers: Any) -> Bloc
     origin = tuple(start for start, _ in job.plan.block(number))
     counts, flagged = count(found["status"], origin, job.plan.batch_shape)
     numbers |= job.work.worst(found)
-    return BlockResult(number, counts, flagged, memory=Gauge(job.token).highest(), **numbers)
+    return BlockResult(number, counts, flagged, memory=Gauge(job.token).lately(), **numbers)

@@ -6,8 +6,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import dask
@@ -17,6 +18,7 @@ from dask.utils import format_bytes, parse_timedelta
 from numpy.typing import NDArray
 
 from dasksolve.batch.pieces import thread_count
+from dasksolve.job import blocks
 from dasksolve.storage.stores import end_others, has_one_writer, lockable, marked, place_of
 
 logger = logging.getLogger(__name__)
@@ -48,12 +50,7 @@ def _graph(task: Task, job: Any, numbers: range, attempt: int = 0) -> da.Array:
 def _call(task: Task, job: Any, *, numbers: range, block_id: tuple[int]) -> NDArray[Any]:
     part = _parts(numbers, job.plan.together)[block_id[0]]
     results = np.empty(len(part), object)
-    at_once = min(len(part), job.plan.in_hand // job.plan.workers)
-    if at_once <= 1:
-        results[:] = [task(job, number) for number in part]
-        return results
-    with ThreadPoolExecutor(at_once) as pool:  # the others wait for a store that is far away
-        results[:] = list(pool.map(partial(task, job), part))
+    results[:] = list(blocks.worked_off(task, job, part, job.plan.in_hand // job.plan.workers, 1))
     return results
 
 
@@ -100,7 +97,13 @@ class Threads:
     def run(
         self, task: Task, job: Any, windows: Iterable[range], in_hand: int, on_result: OnResult
     ) -> None:
-        """Call ``on_result(task(job, number))`` for each number; `task` must not raise."""
+        """Call ``on_result`` with what comes of `task`, which must not raise, for each number."""
+        if job.far:
+            every = chain.from_iterable(windows)
+            with closing(blocks.worked_off(task, job, every, in_hand, job.plan.workers)) as results:
+                for result in results:
+                    on_result(result)
+            return
 
         def finished(_key: Any, results: Any, *_: Any) -> None:
             for result in results:
@@ -214,7 +217,7 @@ class Cluster:
     def run(
         self, task: Task, job: Any, windows: Iterable[range], in_hand: int, on_result: OnResult
     ) -> None:
-        """Call ``on_result(task(job, number))`` for each number, whatever becomes of a worker."""
+        """Call ``on_result`` with what comes of each number, whatever becomes of a worker."""
         with _not_in_the_way():
             self._run_all(task, job, windows, on_result)
 

@@ -5,12 +5,11 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
@@ -28,16 +27,19 @@ from dasksolve.job import coordinates, journal
 from dasksolve.job.compare import other, other_bits
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Needs, Plan, portions
-from dasksolve.job.work import Compared, Done, Field, Turn, Work, described, status_field
+from dasksolve.job.work import Compared, Done, Field, Work, described, status_field
 from dasksolve.solution import Regression
 from dasksolve.status import Status
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.conventions import Packing
 from dasksolve.storage.layout import Block
-from dasksolve.storage.source import Source
+from dasksolve.storage.source import Fetched, Source
 
 OPTIONS = ("axis", "ridge", "rcond", "min_count", "on_deficient", "covariance")
 """What the journal states of how series are fitted."""
+T = TypeVar("T")
+Give = Callable[[NDArray[Any], NDArray[Any], int], None]
+"""Takes some observations, their weights, and the number of the first of them."""
 _LARGE = 1 << 28  # bytes: more is no design
 _KEPT = 8 << 20  # bytes of series that are kept whole, to be fitted with care
 _WORKING = (16 << 20) + _KEPT  # bytes of the copies, a few pieces each, that fits take
@@ -178,13 +180,29 @@ class Series(Work):
             stacklevel=4,
         )
 
-    def done(self, block: Block, rows: int, strict: bool, space: Workspace, turn: Turn) -> Done:
+    def answers(self, threads: int, *read: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Fit a block of y."""
+        y, *own = read
+        weights = self.weights
+        if isinstance(weights, Source):
+            weights = np.broadcast_to(own[0], y.shape)
+        found = fit_block(y, weights, fit=self.fit, packing=self.packing, threads=threads)
+        return self._by_field(found)
+
+    async def done(
+        self,
+        block: Block,
+        rows: int,
+        strict: bool,
+        space: Workspace,
+        then: Callable[[Done], Coroutine[Any, Any, T]],
+    ) -> T:
         """Read a block and fit it, as much at a time as there are chunks or observations."""
         if rows:
-            return self._accumulated(block, rows, strict, space, turn)
+            return await space.apart(then, await self._accumulated(block, rows, strict, space))
         several = list(portions(self.needs, block))
         if len(several) == 1:
-            return self._part(block, strict, space, turn)
+            return await super().done(block, rows, strict, space, then)
         lengths = [stop - start for start, stop in block]
         whole = {
             f.name: space.array(f"whole {f.name}", f.among(lengths, f.core), f.dtype)
@@ -192,32 +210,22 @@ class Series(Work):
         }
         missing, seconds = 0, 0.0
         for part in several:
-            done = self._part(part, strict, space, turn)
+            put = partial(self._put, whole, block, part)
+            done = await super().done(part, rows, strict, space, put)
             missing, seconds = missing + done.missing, seconds + done.seconds
-            where = [
-                (start - first, stop - first)
-                for (start, stop), (first, _) in zip(part, block, strict=True)
-            ]
-            for field in self.fields:
-                whole[field.name][field.region(tuple(where))] = done.arrays[field.name]
-        return Done(whole, missing, seconds)
+        return await space.apart(then, Done(whole, missing, seconds))
 
-    def _part(self, block: Block, strict: bool, space: Workspace, turn: Turn) -> Done:
-        """Read some series, and fit them."""
-        values, missing = self.read(block, strict, space)
-        y, *own = values
-        weights = self.weights
-        if isinstance(weights, Source):
-            weights = np.broadcast_to(own[0], y.shape)
-        with turn:
-            began = time.perf_counter()
-            found = fit_block(y, weights, fit=self.fit, packing=self.packing, threads=space.threads)
-            seconds = time.perf_counter() - began
-        return Done(self._by_field(found), missing, seconds)
-
-    def _accumulated(
-        self, block: Block, rows: int, strict: bool, space: Workspace, turn: Turn
+    async def _put(
+        self, whole: dict[str, NDArray[Any]], block: Block, part: Block, done: Done
     ) -> Done:
+        """Put the answers of a part among those of its block."""
+        axes = zip(part, block, strict=True)
+        where = tuple((start - first, stop - first) for (start, stop), (first, _) in axes)
+        for field in self.fields:
+            whole[field.name][field.region(where)] = done.arrays[field.name]
+        return done
+
+    async def _accumulated(self, block: Block, rows: int, strict: bool, space: Workspace) -> Done:
         """Read a block some observations after the others, twice, and fit it."""
         fit, missing, seconds, reads = self.fit, 0, 0.0, 0
         batch = [stop - start for start, stop in block]
@@ -225,39 +233,40 @@ class Series(Work):
         most = max(LANES, _KEPT // (16 * len(fit.design)))
         series = Accumulation(fit, shape, rows, self.packing, most, space.threads)
 
-        def give(to: Callable[[NDArray[Any], NDArray[Any], int], None]) -> None:
-            nonlocal missing, seconds, reads
+        async def add(
+            to: Give, start: int, fetched: list[Fetched], sources: tuple[Source, ...]
+        ) -> None:
+            nonlocal missing, seconds
+            (y, *own), gone = await self.taken(block, fetched, strict, space, sources)
+            missing += gone
+            weights = self.weights
+            if isinstance(weights, Source):
+                weights = np.broadcast_to(own[0], y.shape)
+            else:
+                weights = weights[start : start + rows]
+            began = time.perf_counter()
+            to(y, weights, start)
+            seconds += time.perf_counter() - began
+
+        async def give(to: Give) -> None:
+            nonlocal missing, reads
             reads += 1
             missing = 0
             for start in range(0, len(fit.design), rows):
                 stop = min(start + rows, len(fit.design))
                 sources = tuple(source.part(start, stop) for source in self.sources)
-                (y, *own), gone = self.read(block, strict, space, sources)
-                missing += gone
-                weights = self.weights
-                if isinstance(weights, Source):
-                    weights = np.broadcast_to(own[0], y.shape)
-                else:
-                    weights = weights[start:stop]
-                with turn:
-                    began = time.perf_counter()
-                    to(y, weights, start)
-                    seconds += time.perf_counter() - began
+                fetched = await self.fetched(block, space, sources)
+                await space.apart(add, to, start, fetched, sources)
 
-        give(series.add)
-        with turn:
-            series.turn()
-        give(series.add)
-        with turn:
-            found = series.answers()
-            left = series.care(found)
-        while left:  # more than were kept on the way
-            give(series.keep)
-            with turn:
-                left = series.care(found)
+        await give(series.add)
+        await space.computed(series.turn)
+        await give(series.add)
+        found = await space.computed(series.answers)
+        while await space.computed(series.care, found):  # more than were kept on the way
+            await give(series.keep)
         return Done(self._by_field(series.regression(found)), missing, seconds, reads)
 
-    def compared(
+    async def compared(
         self,
         block: Block,
         rows: int,
@@ -266,8 +275,11 @@ class Series(Work):
         space: Workspace,
     ) -> Compared:
         """Fit a block again, and compare."""
-        anew = self.done(block, rows, False, space, nullcontext()).arrays
-        return _compared(anew, stored, self.fit, exactly)
+
+        async def other(anew: Done) -> Compared:
+            return _compared(anew.arrays, stored, self.fit, exactly)
+
+        return await self.done(block, rows, False, space, other)
 
     def worst(self, found: dict[str, NDArray[Any]]) -> dict[str, float]:
         """The worst condition of the series that have coefficients."""

@@ -16,6 +16,7 @@ from dasksolve.job.report import Report
 from dasksolve.job.run import Job
 from dasksolve.job.tally import BlockResult
 from dasksolve.status import Status
+from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
 
@@ -167,9 +168,9 @@ def solve_zarr(
     return report
 
 
-def solve_block(job: Job, number: int) -> BlockResult:
+async def solve_block(job: Job, number: int, space: Workspace) -> BlockResult:
     """Do one block, under a name that tells a person at dask's dashboard what it is."""
-    return do_block(job, number)
+    return await do_block(job, number, space)
 
 
 def _is_lost(job: Job, block: Block) -> NDArray[np.bool_]:

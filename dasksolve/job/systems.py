@@ -1,6 +1,5 @@
 """`Systems`: stored systems, and how a zarr job solves a block of them."""
 
-import time
 import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,7 +17,7 @@ from dasksolve.job.compare import DIAGNOSTICS, compared
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Needs, Plan
 from dasksolve.job.tally import worst
-from dasksolve.job.work import Compared, Done, Field, Turn, Work, described, status_field
+from dasksolve.job.work import Compared, Field, Work, described, status_field
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block, Layout
 from dasksolve.storage.source import Source
@@ -100,22 +99,17 @@ class Systems(Work):
             stacklevel=4,
         )
 
-    def done(self, block: Block, _rows: int, strict: bool, space: Workspace, turn: Turn) -> Done:
-        """Read a block and solve it."""
-        (a, b), missing = self.read(block, strict, space)
-        with turn:
-            began = time.perf_counter()
-            x, status, *numbers = self._answers(a, b)
-            seconds = time.perf_counter() - began
-        beside = dict(zip(DIAGNOSTICS, numbers, strict=False))
-        return Done({"x": x, **beside, "status": status}, missing, seconds)
+    def answers(self, _threads: int, *read: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Solve a block of a and b."""
+        x, status, *numbers = self._answers(*read)
+        return {"x": x, **dict(zip(DIAGNOSTICS, numbers, strict=False)), "status": status}
 
     def _answers(self, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """Return x as it stands in the output, status, and the diagnostics that there are."""
         problem = describe(a.shape, a.dtype, b.shape, b.dtype)
         return eager.answers(a, b, problem, self.options)
 
-    def compared(
+    async def compared(
         self,
         block: Block,
         _rows: int,
@@ -124,7 +118,17 @@ class Systems(Work):
         space: Workspace,
     ) -> Compared:
         """Solve a block again, and compare."""
-        (a, b), _ = self.read(block, False, space)
+        fetched = await self.fetched(block, space)
+
+        async def solved() -> Compared:
+            (a, b), _ = await self.taken(block, fetched, False, space)
+            return self._compared(a, b, stored, exactly)
+
+        return await space.apart(solved)
+
+    def _compared(
+        self, a: NDArray[Any], b: NDArray[Any], stored: dict[str, NDArray[Any]], exactly: bool
+    ) -> Compared:
         return compared(a, b, self.options, stored, exactly)
 
     def worst(self, found: dict[str, NDArray[Any]]) -> dict[str, float]:

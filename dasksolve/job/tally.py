@@ -136,7 +136,7 @@ class Tally:
 
     def report(self) -> Report:
         """The report as of now."""
-        self.memory = max(self.memory, Gauge(self.job).highest())
+        self.memory = max(self.memory, Gauge(self.job).lately())
         seconds = time.perf_counter() - self.started
         systems = math.prod(self.plan.batch_shape)
         counts = dict(zip(Status, self.counts, strict=True))

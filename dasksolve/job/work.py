@@ -1,11 +1,11 @@
 """`Work`: what a zarr job reads, makes of it and writes; the job itself is the same for all."""
 
 import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,9 @@ from dasksolve.storage import internals, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.internals import Region
 from dasksolve.storage.layout import Block
-from dasksolve.storage.source import Source
+from dasksolve.storage.source import Fetched, Source
 
-Turn = AbstractContextManager[Any]
-"""To solve, where more blocks are in hand than are solved at once."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -136,11 +135,11 @@ class Work(ABC):
         """Say what makes the plan slow."""
 
     @abstractmethod
-    def done(self, block: Block, rows: int, strict: bool, space: Workspace, turn: Turn) -> Done:
-        """Read a block and solve it; rows: as the plan has them."""
+    def answers(self, threads: int, *read: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Solve a block of which this was read, in so many threads; return each field's numbers."""
 
     @abstractmethod
-    def compared(
+    async def compared(
         self,
         block: Block,
         rows: int,
@@ -159,25 +158,49 @@ class Work(ABC):
         """How many there are."""
         return math.prod(self.batch_shape)
 
-    def read(
+    async def done(
         self,
         block: Block,
+        _rows: int,
+        strict: bool,
+        space: Workspace,
+        then: Callable[[Done], Coroutine[Any, Any, T]],
+    ) -> T:
+        """Read a block, solve it, and return what `then`, in the same thread, makes of it.
+
+        rows: as the plan has them.
+        """
+        fetched = await self.fetched(block, space)
+
+        async def solved() -> T:
+            read, missing = await self.taken(block, fetched, strict, space)
+            began = time.perf_counter()
+            arrays = self.answers(space.threads, *read)
+            return await then(Done(arrays, missing, time.perf_counter() - began))
+
+        return await space.apart(solved)
+
+    async def fetched(
+        self, block: Block, space: Workspace, sources: tuple[Source, ...] | None = None
+    ) -> list[Fetched]:
+        """Ask for what a block needs of each, and wait for it."""
+        sources = sources or self.sources
+        if all(stores.is_far(source.array.store) for source in sources):  # one wait for all
+            asked = (source.fetched(block, space) for source in sources)
+            return await internals.together(*asked)
+        return [await source.fetched(block, space) for source in sources]
+
+    async def taken(
+        self,
+        block: Block,
+        fetched: list[Fetched],
         strict: bool,
         space: Workspace,
         sources: tuple[Source, ...] | None = None,
     ) -> tuple[list[NDArray[Any]], int]:
-        """Return what a block needs of each, and how many of their chunks are not stored."""
-        sources = sources or self.sources
-        far = len(sources) > 1 and all(stores.is_far(s.array.store) for s in sources)
-        if far:  # one wait for all
-            every = internals.together(*(source.fetched(block, space) for source in sources))
-            found = internals.run(every)
-            parts = [
-                source.checked(block, values, strict, space)
-                for source, values in zip(sources, found, strict=True)
-            ]
-        else:
-            parts = [source.read(block, strict, space) for source in sources]
+        """Return the numbers of what was fetched, and how many chunks are not stored."""
+        found = zip(sources or self.sources, fetched, strict=True)
+        parts = [await source.taken(block, one, strict, space) for source, one in found]
         return [values for values, _ in parts], sum(missing for _, missing in parts)
 
     def chunks_read(self, block: Block) -> int:

@@ -1,11 +1,13 @@
-"""What a thread reads and writes blocks with: an event loop of its own, and buffers that last."""
+"""What blocks are read and written with: event loops of threads, and buffers that last."""
 
 import asyncio
+import contextvars
 import math
 import os
+import selectors
 import stat
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -19,10 +21,21 @@ from dasksolve.storage import internals
 
 T = TypeVar("T")
 Item = TypeVar("Item")
+Idle = TypeVar("Idle")
+
+
+class _Unasked(selectors.DefaultSelector):
+    """Asks the system for news only where there is nothing else to do."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        return [] if timeout == 0 else super().select(timeout)
 
 
 class _Here(asyncio.SelectorEventLoop):
     """Runs at once, in its own thread, what other loops hand to a pool and wait for."""
+
+    def __init__(self) -> None:
+        super().__init__(_Unasked())
 
     def run_in_executor(  # type: ignore[override]
         self, _executor: Any, function: Callable[..., T], *arguments: Any
@@ -49,7 +62,7 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self._loop = _Here()
+        self.solvers: Executor | None = None
         self._buffers: dict[str, NDArray[np.uint8]] = {}
         self._others: list[Workspace] = []
         self.threads = 1
@@ -72,27 +85,22 @@ class Workspace:
                 for _ in queue:  # leave the threads nothing more to do
                     pass
 
-    def run(self, store: Any, work: Coroutine[Any, Any, T]) -> T:
-        """Run what works on a store: on a disk, in this thread; far away, where zarr does."""
-        if isinstance(store, LocalStore):
-            return self.here(work)
-        return internals.run(work)  # a connection belongs to the loop that opened it
+    async def apart(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+        """Do what takes a processor: where other blocks wait on this loop, in a thread for it."""
+        if self.solvers is None:
+            return await work(*arguments)
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(
+            self.solvers, lambda: context.run(here, work(*arguments))
+        )
 
-    def here(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run what asks no store, or a disk, in this thread."""
-        try:
-            return self._loop.run_until_complete(work)
-        except BaseException:
-            self._end_all()
-            raise
+    async def computed(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The same of what waits for nothing."""
 
-    def _end_all(self) -> None:
-        """End what a read that failed left waiting; its end would be told on standard error."""
-        waiting = asyncio.all_tasks(self._loop)
-        for task in waiting:
-            task.cancel()
-        if waiting:
-            self._loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
+        async def called() -> T:
+            return function(*arguments)
+
+        return await self.apart(called)
 
     def bytes(self, name: str, size: int) -> NDArray[np.uint8]:
         """Uninitialised bytes, until the same name is asked for again."""
@@ -140,30 +148,61 @@ class Workspace:
         for other in self._others:
             other.close()
         self._buffers.clear()
-        self._loop.close()
 
 
 _idle: list[Workspace] = []
+_loops: list[_Here] = []
 _lock = Lock()  # to look and to take are two steps
 
 
 @contextmanager
-def lent(threads: int = 1) -> Iterator[Workspace]:
-    """A workspace for as long as a block is in hand, on which so many threads may work."""
-    workspace = _taken() or Workspace()
-    workspace.threads = threads
+def lent(threads: int = 1, solvers: Executor | None = None) -> Iterator[Workspace]:
+    """A workspace for as long as a block is in hand, on which so many threads may work.
+
+    solvers: threads that compute; None: the one that reads does.
+    """
+    workspace = _taken(_idle) or Workspace()
+    workspace.threads, workspace.solvers = threads, solvers
     try:
         yield workspace
     finally:
         _idle.append(workspace)
 
 
-def _taken() -> Workspace | None:
+def here(work: Coroutine[Any, Any, T]) -> T:
+    """Run what asks no store, or one that is near, in this thread."""
+    loop = _taken(_loops) or _Here()
+    try:
+        return loop.run_until_complete(work)
+    except BaseException:
+        _end_all(loop)
+        raise
+    finally:
+        _loops.append(loop)
+
+
+def run(store: Any, work: Coroutine[Any, Any, T]) -> T:
+    """Run what works on a store: on a disk, in this thread; far away, where zarr does."""
+    if isinstance(store, LocalStore):
+        return here(work)
+    return internals.run(work)  # a connection belongs to the loop that opened it
+
+
+def _end_all(loop: _Here) -> None:
+    """End what a read that failed left waiting; its end would be told on standard error."""
+    waiting = asyncio.all_tasks(loop)
+    for task in waiting:
+        task.cancel()
+    if waiting:
+        loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
+
+
+def _taken(idle: list[Idle]) -> Idle | None:
     with _lock:
-        return _idle.pop() if _idle else None
+        return idle.pop() if idle else None
 
 
 def free_all() -> None:
     """Free what no block is using, at the end of a job."""
-    while workspace := _taken():
-        workspace.close()
+    while found := _taken(_idle) or _taken(_loops):
+        found.close()

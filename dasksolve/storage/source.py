@@ -1,6 +1,7 @@
 """An input array of a zarr job, read block by block."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from dasksolve.storage import conventions, decode, internals, secrets, stores
-from dasksolve.storage.buffers import Workspace, lent
+from dasksolve.storage import buffers, conventions, decode, internals, secrets, stores
+from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.conventions import Packing
 from dasksolve.storage.internals import Region
 from dasksolve.storage.layout import Block, Layout
@@ -30,6 +31,17 @@ class Chunk(NamedTuple):
     """The part of the chunk that the block needs."""
     where: Region
     """The part of the block that it fills."""
+
+
+class Fetched(NamedTuple):
+    """What was read of a block."""
+
+    values: NDArray[Any]
+    """Its numbers."""
+    missing: list[str]
+    """The chunks of it that are known not to be stored."""
+    chunk: Chunk | None = None
+    """What it is all of: the values are the bytes of this chunk, as they are stored."""
 
 
 @dataclass(frozen=True)
@@ -97,31 +109,30 @@ class Source:
 
         The part is lent by the workspace, until it reads this array again.
         """
-        found = workspace.run(self.array.store, self.fetched(block, workspace))
-        return self.checked(block, found, strict, workspace)
+
+        async def found() -> tuple[NDArray[Any], int]:
+            return await self.taken(block, await self.fetched(block, workspace), strict, workspace)
+
+        return buffers.run(self.array.store, found())
 
     def everything(self, strict: bool) -> NDArray[Any]:
         """All of it, where all of it is one system."""
-        with lent() as space:
+        with buffers.lent() as space:
             return self.read((), strict, space)[0].copy()
 
-    async def fetched(self, block: Block, workspace: Workspace) -> tuple[NDArray[Any], list[str]]:
-        """The part that `block` needs, and the chunks of it that are known not to be stored."""
+    async def fetched(self, block: Block, workspace: Workspace) -> Fetched:
+        """Ask for what `block` needs, and wait for it."""
         read = self._read_shards if self.array.shards else self._read_chunks
         return await read(self.layout.part(block), workspace)
 
-    def checked(
-        self,
-        block: Block,
-        found: tuple[NDArray[Any], list[str]],
-        strict: bool,
-        workspace: Workspace,
+    async def taken(
+        self, block: Block, found: Fetched, strict: bool, workspace: Workspace
     ) -> tuple[NDArray[Any], int]:
         """What `read` returns, of what was fetched."""
-        values, missing = found
+        values, missing, chunk = found
+        if chunk is not None:
+            values = await self._decoded(values, chunk)
         if self.array.shards:
-            part = self.layout.part(block)
-            missing = self._missing_in_shards(part, values)
             values = self._unpacked(values, workspace)
         if missing and strict:
             raise MissingChunkError(
@@ -142,38 +153,56 @@ class Source:
     def _key(self, place: tuple[int, ...]) -> str:
         return internals.name(self.array, place)
 
-    async def _read_chunks(
-        self, part: Block, workspace: Workspace
-    ) -> tuple[NDArray[Any], list[str]]:
+    async def _read_chunks(self, part: Block, workspace: Workspace) -> Fetched:
         chunks = list(self._chunks(part, self._grid))
+        local = isinstance(self.array.store, LocalStore)
         if len(chunks) == 1 and self.packing is None:  # a view of the chunk spares a copy of it
-            values = await self._read_chunk(chunks[0], workspace, alone=True)
-            if values is not None:
-                return values, []
+            [chunk] = chunks
+            if local:
+                values = await workspace.apart(self._load, chunk, workspace, None, True)
+                if values is not None:
+                    return Fetched(values, [])
+            else:
+                stored = await self._stored(chunk)
+                if stored is not None:
+                    return Fetched(stored, [], chunk)
         shape = tuple(stop - start for start, stop in self._whole(part))
         block = self._memory(shape, workspace)
         nothing = np.asarray(self.fill_value, self.array.dtype)
         missing: list[Chunk] = []
 
-        async def fill(chunk: Chunk, space: Workspace = workspace) -> None:
+        def put(values: NDArray[Any] | None, chunk: Chunk) -> None:
             place = block[chunk.where]
-            whole = place.shape == self._grid and place.flags.c_contiguous
-            ready = place if whole and self.packing is None else None
-            values = await self._read_chunk(chunk, space, ready=ready)
             if values is None:
                 missing.append(chunk)
                 values = nothing
             if not _is_same(values, place):  # it was decoded there
                 self._put(values, place)
 
-        if not isinstance(self.array.store, LocalStore):
-            await internals.each(fill, chunks, self.layout.fetched)
-        elif workspace.threads > 1 and len(chunks) > 1:
-            workspace.each(lambda chunk, space: space.here(fill(chunk, space)), chunks)
+        async def load(chunk: Chunk, space: Workspace = workspace) -> None:
+            place = block[chunk.where]
+            whole = place.shape == self._grid and place.flags.c_contiguous
+            ready = place if whole and self.packing is None else None
+            put(await self._load(chunk, space, ready), chunk)
+
+        async def load_all() -> None:
+            if workspace.threads > 1 and len(chunks) > 1:
+                workspace.each(lambda chunk, space: buffers.here(load(chunk, space)), chunks)
+            else:
+                for chunk in chunks:
+                    await load(chunk)
+
+        async def decode(stored: NDArray[np.uint8] | None, chunk: Chunk) -> None:
+            put(None if stored is None else await self._decoded(stored, chunk), chunk)
+
+        async def fetch(chunk: Chunk) -> None:
+            await workspace.apart(decode, await self._stored(chunk), chunk)
+
+        if local:
+            await workspace.apart(load_all)
         else:
-            for chunk in chunks:
-                await fill(chunk)
-        return block, [f"chunk {self._key(chunk.place)}" for chunk in sorted(missing)]
+            await internals.each(fetch, chunks, self.layout.fetched)
+        return Fetched(block, [f"chunk {self._key(chunk.place)}" for chunk in sorted(missing)])
 
     def _memory(self, shape: tuple[int, ...], workspace: Workspace) -> NDArray[Any]:
         """Memory for the numbers of a block."""
@@ -193,32 +222,43 @@ class Source:
         self._put(stored, block)
         return block
 
-    async def _read_chunk(
-        self,
-        chunk: Chunk,
-        workspace: Workspace,
-        alone: bool = False,
-        ready: NDArray[Any] | None = None,
-    ) -> NDArray[Any] | None:
-        """The part of a chunk that a block needs; None: it is not stored.
-
-        ready: memory of a whole chunk, where it may be decoded.
-        """
+    @contextmanager
+    def _reading(self, chunk: Chunk) -> Iterator[str]:
+        """The name of a chunk, for the time that it is read."""
         key = self._key(chunk.place)
         try:
-            if isinstance(self.array.store, LocalStore):
-                values = await self._load(key, workspace, alone, ready)
-            else:
-                stored = await internals.fetch(self.array, key)
-                values = None if stored is None else await self._decode(stored)
-            return None if values is None else values[chunk.inside]
+            yield key
         except Exception as error:
             raise self._unreadable(f"chunk {key}", error) from secrets.cause(error)
 
+    async def _stored(self, chunk: Chunk) -> NDArray[np.uint8] | None:
+        """The bytes of a chunk that is far away; None: it is not stored."""
+        with self._reading(chunk) as key:
+            return await internals.fetch(self.array, key)
+
+    async def _decoded(self, stored: NDArray[np.uint8], chunk: Chunk) -> NDArray[Any]:
+        """The part of a chunk that a block needs."""
+        with self._reading(chunk):
+            return (await self._decode(stored))[chunk.inside]
+
     async def _load(
-        self, key: str, workspace: Workspace, alone: bool, ready: NDArray[Any] | None
+        self,
+        chunk: Chunk,
+        workspace: Workspace,
+        ready: NDArray[Any] | None,
+        alone: bool = False,
     ) -> NDArray[Any] | None:
-        """A chunk on a disk, in memory that is ready, or that the workspace lends."""
+        """The same of a chunk on a disk; None: it is not stored.
+
+        ready: memory of a whole chunk, where it may be decoded; None: the workspace lends some.
+        """
+        with self._reading(chunk) as key:
+            values = await self._loaded(key, workspace, ready, alone)
+            return None if values is None else values[chunk.inside]
+
+    async def _loaded(
+        self, key: str, workspace: Workspace, ready: NDArray[Any] | None, alone: bool
+    ) -> NDArray[Any] | None:
         layout, path = self.layout, self.array.store.root / self.array.path / key
         shared = layout.in_place or not alone
         name, sizes = (
@@ -242,23 +282,26 @@ class Source:
         decode.refuse_false(self.array, stored)
         inflated = decode.inflated(self.array, stored)
         if inflated is None:
-            return await internals.decode(self.array, stored)
-        return await internals.decode(self._uncompressed, inflated)
+            return await self._codecs.decode(stored)
+        return await self._codecs_but_compressors.decode(inflated)
 
     @cached_property
     def _is_raw(self) -> bool:
         return decode.is_raw(self.array)
 
     @cached_property
-    def _uncompressed(self) -> Any:
-        return internals.uncompressed(self.array)
+    def _codecs(self) -> internals.Codecs:
+        return internals.Codecs(self.array)
 
-    async def _read_shards(
-        self, part: Block, workspace: Workspace
-    ) -> tuple[NDArray[Any], list[str]]:
+    @cached_property
+    def _codecs_but_compressors(self) -> internals.Codecs:
+        return internals.Codecs(internals.uncompressed(self.array))
+
+    async def _read_shards(self, part: Block, _: Workspace) -> Fetched:
         region = tuple(slice(*r) for r in self._whole(part))
         try:
-            return await internals.read(self.array, region), []
+            values = await internals.read(self.array, region)
+            return Fetched(values, await self._missing_in_shards(part, values))
         except Exception as error:
             shards = (self._key(shard.place) for shard in self._chunks(part, self.array.shards))
             raise self._unreadable(f"shard {' or '.join(shards)}", error) from secrets.cause(error)
@@ -269,25 +312,26 @@ class Source:
             f"{secrets.shown(error)}"
         )
 
-    def _missing_in_shards(self, part: Block, values: NDArray[Any]) -> list[str]:
+    async def _missing_in_shards(self, part: Block, values: NDArray[Any]) -> list[str]:
         """Name the chunks that shards leave out: asking is dear, looking at a number is not."""
         missing = []
         for chunk in self._chunks(part, self._grid):
             found, fill = values[tuple(s.start for s in chunk.where)], self.fill_value
             like_fill = found == fill or (found != found and fill != fill)
-            if like_fill and not self._is_in_shard(chunk):
+            if like_fill and not await self._is_in_shard(chunk):
                 starts = (i * c for i, c in zip(chunk.place, self._grid, strict=True))
                 shard = (i // s for i, s in zip(starts, self.array.shards, strict=True))
                 missing.append(f"chunk {chunk.place} in shard {self._key(tuple(shard))}")
         return missing
 
-    def _is_in_shard(self, chunk: Chunk) -> bool:
+    async def _is_in_shard(self, chunk: Chunk) -> bool:
         """Whether it reads as another fill value, were the metadata to say so."""
         array = self.array
         other = array.dtype.type(0 if array.fill_value else 1)
         twin = internals.filled_otherwise(array, other)
-        corner = tuple(i * c for i, c in zip(chunk.place, self._grid, strict=True))
-        return bool(twin[corner] != other)
+        corner = (i * c for i, c in zip(chunk.place, self._grid, strict=True))
+        found = await internals.read(twin, tuple(slice(i, i + 1) for i in corner))
+        return bool((found != other).all())
 
     @property
     def _grid(self) -> tuple[int, ...]:

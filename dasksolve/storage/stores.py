@@ -27,14 +27,16 @@ try:
     from fcntl import LOCK_EX, LOCK_NB, flock
 except ImportError:  # Windows
     flock = None  # type: ignore[assignment]
+try:
+    import resource
+except ImportError:
+    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
 Location = str | Path
 LOOK_EVERY = 1.0
 """Seconds after which who writes looks again whether it still may."""
-CONNECTIONS = 128
-"""Requests to S3 that may be on their way at once: two for each of the blocks in hand."""
 RETRIES = 7
 """How often a request to S3 is repeated, after up to 1, 2, 4, … s: it may be busy for so long."""
 _CUT_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/([^/].*)")
@@ -199,12 +201,21 @@ def _remote(url: str, read_only: bool = False) -> FsspecStore:
         # botocore's ten connections would be the limit, and s3fs would ask for the size of a chunk
         # first, to fetch parts of it at once: it is the chunks that are.
         wanted = {
-            "max_pool_connections": CONNECTIONS,
+            "max_pool_connections": _connections(),
             "retries": {"mode": "legacy", "max_attempts": RETRIES},
             **given.get("config_kwargs", {}),
         }
         options |= {"max_concurrency": 1, **given, "config_kwargs": wanted}
     return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+
+
+def _connections() -> int:
+    """Requests to S3 that may be on their way at once: two for each of 256 blocks, as a rule.
+
+    Each is an open file, of which macOS lets a process have 256.
+    """
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else 512
+    return min(512, files // 2) if files > 0 else 512  # -1: any number
 
 
 def _no_array(where: str, store: Any, path: str) -> str:
@@ -363,11 +374,6 @@ def _damaged(location: str, name: str, cause: str) -> ValueError:
     )
 
 
-def holds_chunk(array: Any, place: tuple[int, ...]) -> bool:
-    """Whether a chunk of an array is in its store."""
-    return internals.exists(array, internals.name(array, place))
-
-
 def is_far(store: Any) -> bool:
     """Whether a request to a store is waited for, with nothing to do meanwhile."""
     return not isinstance(store, LocalStore | MemoryStore | ZipStore)
@@ -397,7 +403,12 @@ def end_others(store: Any, own: str | None = None) -> None:
     for other in others:
         internals.run(store.delete(other))
     if others:
-        time.sleep(LOOK_EVERY)
+        time.sleep(patience(store))
+
+
+def patience(store: Any) -> float:
+    """Seconds for which who has seen its mark may write: for a far one, the next look may take."""
+    return 2 * LOOK_EVERY if is_far(store) else LOOK_EVERY
 
 
 def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
@@ -414,9 +425,9 @@ def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
         )
 
 
-def refuse_unmarked(store: Any, mark: str) -> None:
+async def refuse_unmarked(store: Any, mark: str) -> None:
     """Refuse to write for a job whose mark is gone."""
-    if not internals.run(store.exists(mark)):
+    if not await store.exists(mark):
         raise BlockingIOError(
             f"another job has begun to write to {place_of(store)}, or this one has "
             "ended: what was still in hand is not written"

@@ -4,9 +4,10 @@
 
 A store is far by zarr's LatencyStore, which waits before each request (--through zarr), or is an
 S3 server behind a proxy whose answers wait, and whose connections have so many bytes a second
-(--through s3). The floor: every request of the blocks, with as many blocks in hand as the job has,
-and nothing solved. --against FOLDER: where another version of the package lies; the best of its
---workers counts. It may write to paths alone, so that with zarr's store both outputs are near then.
+(--through s3). The floor: every request of the blocks, with as many blocks at once as the memory
+limit holds, and nothing solved. --against FOLDER: where another version of the package lies; the
+best of its --workers counts. It may write to paths alone, so that with zarr's store both outputs
+are near then.
 """
 
 import argparse
@@ -174,7 +175,7 @@ def job(
 
 
 def floor(folder: str, url: str, latency: float, client: Any) -> dict[str, float]:
-    """Seconds of the same requests, as many blocks at once as the job has in hand."""
+    """Seconds of the same requests, as many blocks at once as the memory limit holds."""
     from dasksolve.batch.options import Options
     from dasksolve.job.prepare import prepare
     from dasksolve.job.systems import Systems
@@ -187,7 +188,8 @@ def floor(folder: str, url: str, latency: float, client: Any) -> dict[str, float
     prototype = default_buffer_prototype()
     systems = plan.block_shape[0]
     x, status = (prototype.buffer.from_bytes(bytes(n * systems)) for n in (8 * N, 1))
-    turns = asyncio.Semaphore(plan.in_hand * prepared.scheduler.processes)
+    held = (plan.memory_limit - plan.base_memory) // plan.block_memory
+    turns = asyncio.Semaphore(held * prepared.scheduler.processes)
 
     async def block(number: int) -> None:
         async with turns:

@@ -121,7 +121,7 @@ def planned(limit: int, **options: Any) -> Any:
 @pytest.mark.usefixtures("many_blocks")
 def test_the_memory_limit_decides_how_many_are_in_hand() -> None:
     assert planned(1 << 30).in_hand == 2
-    assert planned(1 << 30, far=True).in_hand == 64
+    assert planned(1 << 30, far=True).in_hand == 256
     each = planned(1 << 30, far=True).block_memory
     tight = planned(OVERHEAD + COMPILING + 11 * each, far=True)
     assert (tight.in_hand, tight.workers) == (10, 2)
@@ -132,8 +132,12 @@ def test_the_memory_limit_decides_how_many_are_in_hand() -> None:
 @pytest.mark.usefixtures("many_blocks")
 def test_a_task_of_a_cluster_holds_as_many_as_are_in_hand() -> None:
     plan = planned(1 << 30, far=True, processes=2, task_cost=3000, fixed_workers=True)
-    assert plan.in_hand == 64
-    assert plan.together >= plan.in_hand // plan.workers
+    assert plan.in_hand == 128  # of 256 blocks
+    assert plan.together == plan.in_hand // plan.workers
+    tight = OVERHEAD + COMPILING + 4 * plan.block_memory
+    plan = planned(tight, far=True, processes=2, task_cost=3000, fixed_workers=True)
+    assert plan.in_hand == 4
+    assert plan.together >= 4 * plan.in_hand // plan.workers
     assert plan.blocks // plan.together >= 2 * plan.workers * 2
 
 

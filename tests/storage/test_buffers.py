@@ -27,21 +27,21 @@ def space() -> Iterator[Workspace]:
 
 @pytest.mark.parametrize("local", [True, False], ids=["on a disk", "far away"])
 def test_codecs_run_in_the_calling_thread_where_the_store_is_a_disk(
-    space: Workspace, tmp_path: Path, local: bool
+    tmp_path: Path, local: bool
 ) -> None:
     async def decode() -> int:
         return await asyncio.to_thread(threading.get_ident)
 
     store = LocalStore(tmp_path) if local else MemoryStore()
-    assert (space.run(store, decode()) == threading.get_ident()) is local
+    assert (buffers.run(store, decode()) == threading.get_ident()) is local
 
 
-def test_what_fails_in_a_codec_is_raised(space: Workspace, tmp_path: Path) -> None:
+def test_what_fails_in_a_codec_is_raised() -> None:
     async def decode() -> None:
         await asyncio.to_thread(np.linalg.inv, np.zeros((2, 2)))
 
     with pytest.raises(np.linalg.LinAlgError, match="Singular"):
-        space.run(LocalStore(tmp_path), decode())
+        buffers.here(decode())
 
 
 def test_a_block_that_is_one_plain_chunk_is_never_copied(space: Workspace, tmp_path: Path) -> None:
@@ -67,8 +67,22 @@ def test_workspaces_are_lent_to_one_at_a_time_and_freed_at_the_end() -> None:
     buffers.free_all()
     assert not buffers._idle
     assert not first._buffers
+
+
+def test_what_computes_does_so_in_a_thread_for_it_where_there_is_one() -> None:
+    async def identity() -> int:
+        return threading.get_ident()
+
+    with ThreadPoolExecutor(1) as pool:
+        for solvers in (None, pool):
+            with buffers.lent(solvers=solvers) as space:
+                at = asyncio.run(space.apart(identity))
+            assert (at == threading.get_ident()) is (solvers is None)
+    loop = buffers._loops[-1]
+    buffers.free_all()
+    assert not buffers._loops
     with pytest.raises(RuntimeError, match="closed"):
-        first._loop.call_soon(print)
+        loop.call_soon(print)
 
 
 def test_many_threads_never_share_a_workspace() -> None:
@@ -97,6 +111,7 @@ def test_several_threads_work_on_a_block_each_with_a_workspace() -> None:
 
     def work(_: int, space: Workspace) -> None:
         together.wait(60)
+        space.bytes("a", 100)
         used.append(space)
 
     with buffers.lent(threads=2) as space:
@@ -104,8 +119,7 @@ def test_several_threads_work_on_a_block_each_with_a_workspace() -> None:
         assert len({*map(id, used)}) == 2
         assert space not in used
     buffers.free_all()
-    with pytest.raises(RuntimeError, match="closed"):
-        used[0]._loop.call_soon(print)
+    assert not used[0]._buffers
 
 
 def test_the_first_error_of_several_threads_is_raised_and_ends_the_others() -> None:

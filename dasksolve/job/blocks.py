@@ -1,0 +1,62 @@
+"""Works off blocks: one after the other, or many at once where requests are waited for."""
+
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+from dasksolve.storage import buffers, internals
+from dasksolve.storage.buffers import Workspace
+
+Task = Callable[[Any, int, Workspace], Coroutine[Any, Any, Any]]
+
+
+def worked_off(
+    task: Task, job: Any, numbers: Iterable[int], in_hand: int, solvers: int
+) -> Generator[Any, None, None]:
+    """Do ``task(job, number, workspace)`` for each number, and give the results as they come.
+
+    in_hand: blocks that wait for a store that is far away, at once; solvers: threads for them.
+    """
+    try:
+        job.begin()
+    except Exception as error:
+        yield from (job.failed(number, error) for number in numbers)
+        return
+    if job.far:
+        yield from _together(task, job, numbers, in_hand, solvers)
+        return
+    for number in numbers:
+        with buffers.lent(job.plan.threads) as space:
+            result = buffers.here(task(job, number, space))
+        yield result
+
+
+def _together(
+    task: Task, job: Any, numbers: Iterable[int], in_hand: int, solvers: int
+) -> Generator[Any, None, None]:
+    """The same, many at once: coroutines wait, on zarr's loop, and threads solve."""
+    remaining, stopped = iter(numbers), False
+    results: SimpleQueue[Any] = SimpleQueue()
+
+    async def lane() -> None:
+        for number in remaining:
+            if stopped:
+                return
+            with buffers.lent(job.plan.threads, solving) as space:
+                result = await task(job, number, space)
+            results.put(result)
+
+    async def all_lanes() -> None:
+        await internals.together(*(lane() for _ in range(in_hand)))
+
+    with ThreadPoolExecutor(solvers) as solving:
+        ended = internals.begin(all_lanes())
+        ended.add_done_callback(lambda _: results.put(ended))
+        try:
+            while (result := results.get()) is not ended:
+                yield result
+        finally:  # what is in hand is finished
+            stopped = True
+            ended.exception()
+        ended.result()
