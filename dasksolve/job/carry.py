@@ -113,14 +113,18 @@ async def do_block(job: Job, number: int, space: Workspace) -> BlockResult:
 
 async def _do_block(job: Job, number: int, block: Block, space: Workspace) -> BlockResult:
     work = job.work
-    then = partial(_packed, job, number, block)
+    then = partial(_packed, job, number, block, space)
     with kernels.compiling_apart(job.plan.compiles_apart):
         packed = await work.done(block, job.plan.rows, job.strict, space, then)
     *others, status = packed.files
     await job.refuse_late()
-    await internals.together(*(internals.put(*file) for file in others))
-    if job.durable and isinstance(job.status.store, LocalStore):
-        await space.computed(_secure, job, number)
+    puts = [internals.put(*file) for file in others]
+    if isinstance(job.status.store, LocalStore):
+        await space.together(puts)
+        if job.durable:
+            await space.computed(_secure, job, number)
+    else:
+        await internals.together(*puts)
     await job.refuse_late()
     await internals.put(*status)
     return packed.result
@@ -134,11 +138,13 @@ class _Packed(NamedTuple):
     result: BlockResult
 
 
-async def _packed(job: Job, number: int, block: Block, done: Done) -> _Packed:
+async def _packed(job: Job, number: int, block: Block, space: Workspace, done: Done) -> _Packed:
     work, place = job.work, job.plan.place(number)
     fields = [field for field in work.fields if done.arrays[field.name].size]
     arrays = [job.arrays[field.name] for field in fields]
-    chunks = [await job.codecs[field.name].encode(done.arrays[field.name]) for field in fields]
+    chunks = await space.together(
+        [job.codecs[field.name].encode(done.arrays[field.name]) for field in fields]
+    )
     names = [internals.name(job.arrays[field.name], field.chunk(place)) for field in fields]
     files: list[Any] = list(zip(arrays, names, chunks, strict=True))
     if job.summed:  # of answers whose chunks have no checksum, by which they are known again

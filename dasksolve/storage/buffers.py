@@ -6,7 +6,7 @@ import math
 import os
 import selectors
 import stat
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +84,22 @@ class Workspace:
             finally:
                 for _ in queue:  # leave the threads nothing more to do
                     pass
+
+    async def together(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """Do what asks no store, or a disk, in as many threads as may work on the block."""
+        if self.threads == 1:
+            return await internals.together(*works)
+        found: dict[int, T] = {}
+
+        def work(place: int, _: Workspace) -> None:
+            found[place] = here(works[place])
+
+        try:
+            self.each(work, range(len(works)))
+        finally:
+            for left in works:  # of which one failed before they were begun
+                left.close()
+        return [found[place] for place in range(len(works))]
 
     async def apart(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Do what takes a processor: where other blocks wait on this loop, in a thread for it."""

@@ -2,7 +2,8 @@
 
 The floor is as many threads that read every chunk of y with zarr, and neither decode packed numbers
 nor fit nor write. Each figure is the job's throughput over the floor's: the median of rounds that
-take turns, on data that the page cache holds.
+take turns, on data that the page cache holds. The job does not wait for the disk; with `--durable`,
+one that does takes its turns, too, and how much longer it takes stands at the end.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -73,32 +75,37 @@ def floor(path: Path, out: Path, options: Any) -> None:
     out.mkdir()
 
 
-def job(path: Path, out: Path, options: Any) -> None:
-    """What is measured; it does not wait for the disk."""
-    how = {"workers": options.workers, "memory_limit": options.memory, "durable": False}
+def job(path: Path, out: Path, options: Any, durable: bool = False) -> None:
+    """What is measured."""
+    how = {"workers": options.workers, "memory_limit": options.memory, "durable": durable}
     dasksolve.regress_zarr(path, design(), out, strict=False, **how)
 
 
 def measure(dtype: str, codec: str, chunks: str, options: Any) -> dict[str, Any]:
     """One cell of the table."""
     size, rounds = parse_bytes(options.size), []
+    ways = [floor, job, partial(job, durable=True)][: 2 + options.durable]
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="dasksolve-bench-") as name:
         path = write(Path(name), dtype, codec, chunks, size)
         for _ in range(options.rounds + 1):
             times = []
-            for way in (floor, job):
+            for way in ways:
                 started = time.perf_counter(), time.process_time()
                 way(path, Path(name) / "out", options)
                 times.append((time.perf_counter() - started[0], time.process_time() - started[1]))
                 shutil.rmtree(Path(name) / "out")
             rounds.append(times)
+    waiting = {}
+    if options.durable:
+        waiting["durable_over_job"] = median(t[2][0] / t[1][0] for t in rounds[1:])
     return {
         "dtype": dtype,
         "codec": codec,
         "chunks": chunks,
-        "job_over_floor": median(a[0] / b[0] for a, b in rounds[1:]),
-        "processor_time": median(a[1] / b[1] for a, b in rounds[1:]),
-        "floor_gib_per_second": size / 2**30 / median(a[0] for a, _ in rounds[1:]),
+        "job_over_floor": median(t[0][0] / t[1][0] for t in rounds[1:]),
+        "processor_time": median(t[0][1] / t[1][1] for t in rounds[1:]),
+        "floor_gib_per_second": size / 2**30 / median(t[0][0] for t in rounds[1:]),
+        **waiting,
     }
 
 
@@ -112,6 +119,7 @@ def main() -> None:
     parser.add_argument("--memory", default="4GiB")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--durable", action="store_true", help="and what it costs to wait")
     parser.add_argument("--folder", help="where the data go; default: that of temporary files")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -124,7 +132,8 @@ def main() -> None:
                 f"{cell['dtype']:<8} {cell['codec']:<10} {cell['chunks']:<7}"
                 f" {cell['job_over_floor']:.2f} of the floor"
                 f" ({cell['floor_gib_per_second']:.2f} GiB/s)"
-                f", {cell['processor_time']:.2f} in processor time",
+                f", {cell['processor_time']:.2f} in processor time"
+                + (f"; durable {cell['durable_over_job']:.2f}" if options.durable else ""),
                 flush=True,
             )
     if options.json:

@@ -135,6 +135,18 @@ def test_the_first_error_of_several_threads_is_raised_and_ends_the_others() -> N
     assert done == [0, 1, 2]
 
 
+def test_what_is_done_together_is_done_by_all_threads_of_a_block() -> None:
+    async def number(value: int) -> int:
+        if value == 3:
+            raise OSError("three")
+        return value
+
+    with buffers.lent(threads=2) as space:
+        assert buffers.here(space.together([number(value) for value in (5, 7, 6)])) == [5, 7, 6]
+        with pytest.raises(OSError, match="three"):
+            buffers.here(space.together([number(value) for value in range(3, 100)]))
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", ["<f4", ">f4"])
 def test_raw_chunks_are_read_where_they_are_to_be(tmp_path: Path, dtype: str, threads: int) -> None:
