@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.batch.options import Options
-from dasksolve.batch.pieces import PIECE, Given, call
+from dasksolve.batch.pieces import PIECE, Given, call, piece_size
 from dasksolve.batch.structure import meant
-from dasksolve.kernels.diagnostics.structured import LARGEST, SMALLEST
 from dasksolve.kernels.scaling import exponents, largest, shifted
+
+_SMALLEST, _LARGEST = 1e-280, 1e300
+"""Of ‖A‖‖x‖ + ‖b‖: beyond, what it is made of may have been lost."""
 
 
 def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
@@ -44,16 +46,20 @@ def errors_to_rounding(
     errors = np.zeros(batch_shape)
     if x.size == 0:
         return errors
-    kernel, how = kernels.structured_errors(x.dtype), _read(options, n)
+    wide = np.result_type(x, np.float64)
+    mirrored = options.assume_a in ("pos", "sym", "her")
+    hermitian = mirrored and options.assume_a != "sym" and wide.kind == "c"
+    kernel = kernels.structured_errors(wide, mirrored, hermitian)
+    below, above = _diagonals(options, n)
 
     def measure(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], found: NDArray[Any]) -> None:
-        kernel(a, b, x, *how, found)
+        kernel(a, b, x, below, above, found)
         unknown = np.isnan(found)
         if unknown.any():  # or a NaN that is one
             found[unknown] = backward_errors(meant(a[unknown], options), b[unknown], x[unknown])
 
-    given = [Given(values, 2, x.dtype) for values in (a, b, x)]
-    call(measure, errors.shape, max(1, PIECE // (16 * n * max(n, k))), given, [errors])
+    given = [Given(values, 2, wide) for values in (a, b, x)]
+    call(measure, errors.shape, piece_size(n, k, 16), given, [errors])
     return errors
 
 
@@ -72,7 +78,7 @@ def errors_of_one_matrix(
                 abs(v).max(axis=0, initial=0) for v in (given - full @ found, given, found)
             )
             whole = of_a * of_x.astype(float) + of_b
-            sound = (whole > SMALLEST) & (whole < LARGEST)
+            sound = (whole > _SMALLEST) & (whole < _LARGEST)
             errors[piece] = np.where(sound, of_r / whole, np.nan)
     unknown = np.isnan(errors) & np.isfinite(x).all(axis=(1, 2))
     if unknown.any():
@@ -80,17 +86,16 @@ def errors_of_one_matrix(
     return errors
 
 
-def _read(options: Options, n: int) -> tuple[int, int, int, bool]:
-    """How many diagonals are read below and above, which side is mirrored, and conjugated."""
-    if options.assume_a in ("pos", "sym", "her"):
-        return n, n, -1 if options.lower else 1, options.assume_a != "sym"
-    below, above = {
-        "upper triangular": (0, n),
-        "lower triangular": (n, 0),
-        "diagonal": (0, 0),
-        "tridiagonal": (1, 1),
-    }[options.assume_a]
-    return below, above, 0, False
+def _diagonals(options: Options, n: int) -> tuple[int, int]:
+    """How many diagonals are read below and above."""
+    lower, upper, diagonal, three = (n, 0), (0, n), (0, 0), (1, 1)
+    triangle = lower if options.lower else upper
+    return {
+        "upper triangular": upper,
+        "lower triangular": lower,
+        "diagonal": diagonal,
+        "tridiagonal": three,
+    }.get(options.assume_a, triangle)
 
 
 def _scaled_errors(

@@ -298,12 +298,15 @@ def backward_errors(dtype: np.dtype[Any]) -> Kernel:
 
 
 @cache
-def structured_errors(dtype: np.dtype[Any]) -> Kernel:
-    """The same of structured matrices, as `diagnostics.structured` has it: quick, for `check`."""
+def structured_errors(dtype: np.dtype[Any], mirrored: bool, hermitian: bool) -> Kernel:
+    """The kernel ``errors(a, b, x, below, above, backward_error)`` of `diagnostics.structured`.
+
+    For float64 and complex128, quick, for `check`.
+    """
     read, _ = _arrays(dtype)
     found = types.Array(types.float64, 1, "C")
-    how = (types.int64, types.int64, types.int64, types.boolean)
-    return _ready(structured.kernel(0), (read, read, read, *how, found))
+    dispatcher = structured.kernel(0, mirrored, hermitian)
+    return _ready(dispatcher, (read, read, read, types.int64, types.int64, found))
 
 
 @cache

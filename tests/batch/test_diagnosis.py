@@ -53,3 +53,31 @@ def test_backward_errors_of_vectors_that_share_a_matrix(dtype, assume_a):
     assert np.isnan(found[5])
     assert found[3] > 1e-3
     assert_allclose(found, expected, atol=8 * np.finfo(dtype).eps, rtol=1e-3)
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("assume_a", [name for name in STRUCTURES if name != "gen"])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_quick_backward_errors_of_any_order_and_number(dtype, assume_a, lower):
+    rng, options = np.random.default_rng(1), Options.of(assume_a, lower)
+    for systems, n, columns in (
+        (3, 1, 1),
+        (9, 1, 2),
+        (11, 2, 1),
+        (8, 4, 3),
+        (5, 9, 1),
+        (19, 17, 18),
+    ):
+        a, b = rng.standard_normal((systems, n, n)), rng.standard_normal((systems, n, columns))
+        if dtype == "complex128":
+            a = a + 1j * rng.standard_normal(a.shape)
+        full = meant(a, options)
+        x = rng.standard_normal(b.shape).astype(dtype)
+        a[meant(np.ones_like(a), options) == 0] = np.nan  # what is not read is no number
+        if assume_a in ("pos", "sym", "her"):
+            a[:, ~np.tri(n, dtype=bool) if lower else np.tri(n, k=-1, dtype=bool)] = np.nan
+        b[-1] = 2 * (full @ x).real[-1]
+        found = errors_to_rounding(a, b, x, options)
+        rest, norms = abs(full @ x - b).max(axis=1), abs(full).sum(axis=2).max(axis=1)
+        sizes = norms[:, None] * abs(x).max(axis=1) + abs(b).max(axis=1)
+        assert_allclose(found, (rest / sizes).max(axis=1), rtol=1e-12)

@@ -1,46 +1,186 @@
-"""Backward errors of structured matrices, read as they stand: quick, and right to rounding.
+"""Backward errors of structured matrices, one system a lane: quick, and right to rounding.
 
 `check` looks at them, to which the order of a sum makes no difference; those that are stored come
-from `errors`.
+from `errors`. Each element that the structure reads is read once. Of so many columns at a time,
+`wide`, a tile holds
+
+    t[c, i]               unknown i of column c
+    t[wide + c, i]        its right-hand side
+    t[2 * wide + c, i]    the products of row i of the matrix
+
+and below them a row of the matrix, or all of a small one; another tile the sums of its moduli.
 """
 
-import numpy as np
+from dasksolve.kernels.compiling.jit import jit, named, part
+from dasksolve.kernels.diagnostics.condition import larger
+from dasksolve.kernels.diagnostics.fixed import within
+from dasksolve.kernels.diagnostics.norms import limits, quick_modulus
+from dasksolve.kernels.diagnostics.verdicts import weigh
+from dasksolve.kernels.language.lanes import conjugate, fma, nothing, operation, splat, where
+from dasksolve.kernels.language.tiles import FIRST, ask, deal, lane_count, put_numbers, tile
+from dasksolve.kernels.language.values import Pair
 
-from dasksolve.kernels.compiling.jit import jit
+MOST = 16
+"""Right-hand sides at a time, which bounds the tile."""
+SMALL = 8
+"""The least order whose matrices are read row by row."""
+AHEAD, MOST_AHEAD = 1 << 10, 1 << 15
+"""How far ahead numbers are asked for, since a tile takes less time than memory; and at most."""
 
-SMALLEST, LARGEST = 1e-280, 1e300
-"""Of ‖A‖‖x‖ + ‖b‖: beyond, what it is made of may have been lost."""
 
+@operation(nothing)
+def read(array, size, k, first, step, t, i, j, length, ahead):
+    """t[i, j] … from numbers k … of the `size` of each system: first, first + step, …
 
-def errors(a, b, x, below, above, mirrored, hermitian, backward_error):
-    """Fill in the backward error of every x[m], of all columns the largest; NaN: out of range.
-
-    below, above: how many diagonals are read there; mirrored: 1 where what is above the diagonal
-    stands for what is below, too, -1 the other way round, else 0; hermitian: conjugated.
+    Those `ahead` of them are asked for.
     """
-    n, columns = x.shape[1], x.shape[2]
-    for m in range(len(a)):
-        worst = 0.0
-        for k in range(columns):
-            of_a, of_x, of_b, of_r, lost = 0.0, 0.0, 0.0, 0.0, 0.0
-            for i in range(n):
-                rest, size = b[m, i, k] * 1.0, 0.0
-                for j in range(max(0, i - below), min(n, i + above + 1)):
-                    element = (a[m, j, i] if mirrored * (j - i) < 0 else a[m, i, j]) * 1.0
-                    if hermitian and mirrored * (j - i) <= 0:
-                        element = (element + np.conj(element)) / 2 if i == j else np.conj(element)
-                    rest -= element * x[m, j, k]
-                    size += abs(element)
-                left = abs(rest)
-                lost += 0 * left
-                of_a, of_r = max(of_a, size), max(of_r, left)
-                of_x, of_b = max(of_x, abs(x[m, i, k] * 1.0)), max(of_b, abs(b[m, i, k] * 1.0))
-            whole = of_a * of_x + of_b
-            sound = lost == 0 and SMALLEST < whole < LARGEST
-            worst = max(worst, of_r / whole) if sound else np.inf
-        backward_error[m] = worst if worst < np.inf else np.nan
+    begin, stride = first * size + k, step * size
+    starts = [stride * lane + begin for lane in range(t.lanes.count)]
+    for start in starts:
+        ask(array, start + ahead, length, FIRST)
+    for e, x in enumerate(deal(array, starts, length)):
+        t[i, j + e] = x
 
 
-def kernel(_):
-    """The kernel ``errors(a, b, x, below, above, mirrored, hermitian, backward_error)``."""
-    return jit(errors)
+@part
+def read_run(array, size, start, stop, first, step, t, i, j):
+    """`read` start … stop - 1, and perhaps others around them: t[i, j] is number `start`."""
+    of_tile = size * lane_count(array)
+    ahead = of_tile * max(1, AHEAD // of_tile) if of_tile <= MOST_AHEAD else AHEAD
+    if size < 4 or stop - start == 1:
+        for k in range(start, stop):
+            read(array, size, k, first, step, t, i, j + k - start, 1, ahead)
+    elif size < 8:
+        for k in range(start, stop, 4):
+            e = min(k, size - 4)
+            read(array, size, e, first, step, t, i, j + e - start, 4, ahead)
+    else:
+        for k in range(start, stop, 8):
+            e = min(k, size - 8)
+            read(array, size, e, first, step, t, i, j + e - start, 8, ahead)
+
+
+@part
+def read_columns(array, first, step, t, at, left, wide):
+    """Put columns left … of right-hand sides, or of unknowns, in the rows `at` …"""
+    _, n, columns = array.shape
+    if columns == 1:
+        read_run(array, n, 0, n, first, step, t, at, 0)
+        return
+    for k in range(n):
+        for c in range(wide):
+            read(array, n * columns, k * columns + left + c, first, step, t, at + c, k, 1, 0)
+
+
+@operation(lambda x: x)
+def real_number(x):
+    """x without its imaginary part."""
+    return Pair(x.real, x.imag.fill(0)) if isinstance(x, Pair) else x
+
+
+@operation(lambda x, y: x)
+def highest(x, y):
+    """The larger one, if both are numbers: a single instruction."""
+    return where(y > x, y, x)
+
+
+@operation(lambda rest, *others: rest)
+def ratio(rest, of_a, of_x, of_b, check, t):
+    """The backward error, or NaN where what it is made of may have been lost."""
+    low, high = limits(t.lanes)
+    whole = of_a * of_x + of_b
+    sound = within(of_a, low, high) & within(of_x, low, high) & within(whole, low, high)
+    return where(sound & (check == check.fill(0)), rest / whole, rest.fill(float("nan")))
+
+
+@part
+def worst_ratio(t, sums, n, wide):
+    """The largest backward error of the columns."""
+    zero = splat(0, sums)
+    worst, of_a = zero, zero
+    for i in range(n):
+        of_a = highest(of_a, sums[0, i])
+    for c in range(wide):
+        of_x, of_b, of_rest, check = zero, zero, zero, zero
+        for i in range(n):
+            of_x = highest(of_x, quick_modulus(t[c, i]))
+            of_b = highest(of_b, quick_modulus(t[wide + c, i]))
+            rest = quick_modulus(t[2 * wide + c, i] - t[wide + c, i])
+            of_rest, check = highest(of_rest, rest), weigh(check, rest)
+        worst = larger(worst, ratio(of_rest, of_a, of_x, of_b, check, t))
+    return worst
+
+
+def multiplying(mirrored, hermitian):
+    """The part that multiplies the matrices of a tile by `wide` columns."""
+
+    @part
+    def multiply(a, first, step, t, sums, wide, below, above):
+        n, row = a.shape[1], 3 * wide
+        for i in range(n):
+            sums[0, i] = splat(0, sums)
+            for c in range(2 * wide, 3 * wide):
+                t[c, i] = splat(0, t)
+        if n < SMALL:
+            read_run(a, n * n, 0, n * n, first, step, t, row, 0)
+        for i in range(n):
+            start, stop = max(0, i - below), min(n, i + above + 1)
+            at = i * n  # of the row, did all of it stand there
+            if n >= SMALL:
+                read_run(a, n * n, i * n + start, i * n + stop, first, step, t, row, 8)
+                at = 8 - start
+            pivot = t[row, at + i]
+            if hermitian:
+                pivot = real_number(pivot)
+            of_row = sums[0, i] + quick_modulus(pivot)
+            # On the side of the diagonal that is mirrored; else on both.
+            sides = ((start, i), (i + 1, stop))
+            for j0, j1 in sides:
+                for j in range(j0, j1):
+                    size = quick_modulus(t[row, at + j])
+                    of_row = of_row + size
+                    if mirrored:
+                        sums[0, j] = sums[0, j] + size
+            sums[0, i] = of_row
+            for c in range(wide):
+                known = t[c, i]
+                product = fma(pivot, known, t[2 * wide + c, i])
+                for j0, j1 in sides:
+                    for j in range(j0, j1):
+                        x = t[row, at + j]
+                        product = fma(x, t[c, j], product)
+                        if mirrored:
+                            y = conjugate(x) if hermitian else x
+                            t[2 * wide + c, j] = fma(y, known, t[2 * wide + c, j])
+                t[2 * wide + c, i] = product
+
+    return multiply
+
+
+def kernel(_, mirrored, hermitian):
+    """The kernel ``errors(a, b, x, below, above, backward_error)``, for systems of any order.
+
+    below, above: how many diagonals are read there. Mirrored: what is read on one side of the
+    diagonal stands for the other side too; hermitian: as its conjugate.
+    """
+    multiply = multiplying(mirrored, hermitian)
+
+    def errors(a, b, x, below, above, backward_error):
+        systems, n, columns = x.shape
+        lanes, most = lane_count(x), min(columns, MOST)
+        span = max(n + 16, SMALL * SMALL)
+        t, sums = tile(3 * most + 1, span, x.dtype, x), tile(1, n, x.real.dtype, x.real)
+        # Lanes that are a step apart need few addresses; the last ones do some systems again.
+        step, last = (1, systems - lanes) if systems >= lanes else (0, systems)
+        for tile_first in range(0, systems, lanes if step else 1):
+            first = min(tile_first, last)
+            worst = splat(0, sums)
+            for left in range(0, columns, most):
+                wide = min(most, columns - left)
+                read_columns(x, first, step, t, 0, left, wide)
+                read_columns(b, first, step, t, wide, left, wide)
+                multiply(a, first, step, t, sums, wide, below, above)
+                worst = larger(worst, worst_ratio(t, sums, n, wide))
+            put_numbers(backward_error, first, first + (lanes - 1) * step, worst)
+
+    return jit(named(errors, f"errors.{mirrored}.{hermitian}"))
