@@ -71,9 +71,9 @@ if find_spec("matplotlib") is None:
 else:
     from matplotlib.figure import Figure
 
-    axes = (figure := Figure(figsize=(7, 4.6), layout="constrained")).subplots()
+    axes = (figure := Figure(figsize=(7.5, 4.8), layout="constrained")).subplots()
     axes.set_facecolor("0.6")  # not significant
     mesh = axes.pcolormesh(shown.x, shown.y, shown, cmap="RdBu", vmin=-0.012, vmax=0.012)
-    figure.colorbar(mesh, label="Trend (index units a year), where above three standard errors")
+    figure.colorbar(mesh, label="Trend beyond three standard errors (index units a year)")
     axes.set(xlabel="x (km)", ylabel="y (km)", aspect="equal")
     figure.savefig("pixel_regression.png", dpi=120)
