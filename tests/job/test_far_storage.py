@@ -16,7 +16,7 @@ from zarr.storage import LocalStore, MemoryStore, WrapperStore
 from zarr.testing.store import LatencyStore
 
 import dasksolve
-from dasksolve import BlockErrors, check_zarr, solve_zarr
+from dasksolve import BlockErrors, Report, check_zarr, solve_zarr
 from dasksolve.batch.problem import describe
 from dasksolve.job.plan import COMPILING, OVERHEAD, make_plan
 from dasksolve.job.systems import needs
@@ -80,6 +80,51 @@ def test_a_block_that_cannot_be_fetched_disturbs_no_other(batch: Stored) -> None
     status = zarr.open_array(batch.out + "/status")[:]
     assert (status[300:400] == -1).all()
     assert (np.delete(status, np.s_[300:400]) >= 0).all()
+
+
+class LateLooks(WrapperStore):
+    """A store that answers whether a mark is there only once the last status is written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(LocalStore(path))
+        self.looks, self.left, self.ended = 0, 10, asyncio.Event()
+
+    async def exists(self, key: str) -> bool:
+        if key.endswith(".partial"):
+            self.looks += 1
+            await asyncio.wait_for(self.ended.wait(), 60)
+        return await super().exists(key)
+
+    async def set(self, key: str, *arguments: Any, **options: Any) -> None:
+        await super().set(key, *arguments, **options)
+        self.left -= key.startswith("status/c/")
+        if not self.left:
+            self.ended.set()
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_blocks_are_written_while_the_mark_is_looked_at(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasksolve.storage.stores.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("dasksolve.storage.stores.patience", lambda _: 60.0)
+    out = LateLooks(Path(batch.out))
+    report = solve_zarr(batch.a_path, batch.b_path, out, workers=1)
+    assert report.blocks_done == 10
+    assert out.looks == 1  # of all the blocks that would have
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_what_is_deleted_far_away_while_the_job_runs_is_noticed(batch: Stored) -> None:
+    def disturb(report: Report) -> None:
+        if report.blocks_done == 1:
+            Path(batch.out, "x/zarr.json").unlink()
+
+    out = LatencyStore(LocalStore(batch.out))
+    with pytest.raises(FileNotFoundError, match=r"was deleted while the job ran.*resume=True"):
+        solve_zarr(batch.a_path, batch.b_path, out, workers=1, progress=disturb)
+    solve_zarr(batch.a_path, batch.b_path, out, resume=True)
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
 
 
 @pytest.mark.parametrize(
