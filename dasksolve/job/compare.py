@@ -1,8 +1,6 @@
 """Compares what was stored of systems with what they are solved to again."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +8,6 @@ from numpy.typing import NDArray
 
 from dasksolve.batch import diagnosis, eager
 from dasksolve.batch.options import Options
-from dasksolve.batch.pieces import Given, call
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.job.work import Compared
 from dasksolve.solution import Solution
@@ -37,51 +34,16 @@ def compared(
     status, x = found["status"], found["x"]
     stored = [found[name] for name in DIAGNOSTICS if name in found]
     problem = describe(a.shape, a.dtype, b.shape, b.dtype)
-    shape = status.shape
-    # Of the new x, all that is kept is whether it differs.
-    anew = Solution(x, np.empty(shape, np.int8), np.empty(shape), np.empty(shape))
-    changed, errors = np.empty(shape, bool), np.empty(shape)
-    results = (*anew[1:], changed, errors)
-    if solve is not None or x.size == 0:
-        _compare(solve or _solved_again, measure, problem, options, a, b, x, *results)
-    else:
-        run = partial(_compare, _solved_again, measure, problem, options)
-        core = 1 if problem.vectors else 2
-        given = [Given(values, core, problem.dtype) for values in (b, x)]
-        call(run, shape, problem.together, [Given(a, 2, problem.dtype), *given], results)
-    compare = _differences if exactly else _differences_within_bounds
-    suspects = compare(options, status, stored, anew, errors, changed)
-    rcond = stored[0] if stored else np.full(shape, np.nan)
-    return Compared(suspects, dict(zip(DIAGNOSTICS, (rcond, errors), strict=True)))
-
-
-def _compare(
-    solve: Callable[..., Solution],
-    measure: Callable[..., NDArray[np.float64]],
-    problem: Problem,
-    options: Options,
-    a: NDArray[Any],
-    b: NDArray[Any],
-    x: NDArray[Any],
-    status: NDArray[np.int8],
-    rcond: NDArray[np.float64],
-    backward_error: NDArray[np.float64],
-    changed: NDArray[np.bool_],
-    errors: NDArray[np.float64],
-) -> None:
-    """Solve some systems of a problem, by the kernel that is picked for all of them.
-
-    Fills in what is found, whether x has other bits than that, and the errors that x has.
-    """
-    if status.shape != problem.batch_shape:
-        problem = replace(problem, batch_shape=status.shape, direct=True)
-    anew = solve(a, b, problem, options)
-    status[...], rcond[...], backward_error[...] = anew[1:]
-    changed[...] = other_bits(x, anew.x, status.shape)
-    errors[...] = backward_error
+    anew = (solve or _solved_again)(a, b, problem, options)
+    changed = other_bits(x, anew.x, status.shape)
+    errors = anew.backward_error
     if changed.any() or np.isnan(errors).all():  # those of another x, or none that were found
         columns = (b[..., None], x[..., None]) if problem.vectors else (b, x)
-        errors[...] = measure(a, *columns, options)
+        errors = measure(a, *columns, options)
+    compare = _differences if exactly else _differences_within_bounds
+    suspects = compare(options, status, stored, anew, errors, changed)
+    rcond = stored[0] if stored else np.full(status.shape, np.nan)
+    return Compared(suspects, dict(zip(DIAGNOSTICS, (rcond, errors), strict=True)))
 
 
 def _diagnoses(problem: Problem, options: Options) -> bool:
