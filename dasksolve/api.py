@@ -1,6 +1,7 @@
 """`solve`, `solve_ex` and `inv`: one function each for NumPy and for dask."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Never
 
@@ -9,7 +10,7 @@ import numpy as np
 from dask.array.core import apply_infer_dtype
 
 from dasksolve.batch import bands, eager, lazy, lazy_regression, least_squares, regression
-from dasksolve.batch.options import Options, refuse_unknown, refusing
+from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.batch.problem import describe_inverses
 from dasksolve.errors import SingularSystemError
 from dasksolve.solution import LeastSquares, Regression, Solution
@@ -120,12 +121,7 @@ def solve(
     options = Options.of(assume_a, lower, on_singular, rcond=rcond)
     if isinstance(a, da.Array) or isinstance(b, da.Array):
         return lazy.solve(a, b, options)
-    try:
-        return eager.solve(a, b, options, workers)
-    except SingularSystemError:
-        if not _dask_infers_dtype():
-            raise
-        return eager.solve(a, b, replace(options, on_singular="nan"))
+    return _solved(lambda options: eager.solve(a, b, options, workers), options)
 
 
 @refusing
@@ -183,7 +179,7 @@ def inv(
     identity = np.eye(problem.n, dtype=problem.dtype)[(None,) * len(problem.batch_shape)]
     if isinstance(a, da.Array):
         return lazy.solve(a, identity, options)
-    return eager.solve(a, identity, options, workers)
+    return _solved(lambda options: eager.solve(a, identity, options, workers), options)
 
 
 def solve_tridiagonal(
@@ -233,7 +229,7 @@ def solve_tridiagonal(
     given = (lower, diagonal, upper, b)
     if any(isinstance(values, da.Array) for values in given):
         return lazy.solve_tridiagonal(*given, options)
-    return bands.solve(*given, options, workers)
+    return _solved(lambda options: bands.solve(*given, options, workers), options)
 
 
 @refusing
@@ -312,9 +308,10 @@ def solve_ex(
     options = Options.of(assume_a, lower, on_singular, True, refine, rcond)
     if isinstance(a, da.Array) or isinstance(b, da.Array):
         return lazy.solve(a, b, options)
-    return eager.solve(a, b, options, workers)
+    return _solved(lambda options: eager.solve(a, b, options, workers), options)
 
 
+@refusing
 def lstsq(
     a: Any,
     b: Any,
@@ -323,6 +320,7 @@ def lstsq(
     rcond: float | None = None,
     on_deficient: str = "nan",
     workers: int = 1,
+    **unknown: Never,
 ) -> Any:
     """Solve a batch of least squares problems, each with a matrix of its own.
 
@@ -376,11 +374,14 @@ def lstsq(
     >>> dasksolve.lstsq(a, np.array([[1.0, 3.0, np.nan, 7.0]]))
     array([[1., 2.]])
     """
+    if unknown:
+        refuse_unknown("lstsq", unknown)
     return lstsq_ex(
         a, b, weights=weights, rcond=rcond, on_deficient=on_deficient, workers=workers
     ).x
 
 
+@refusing
 def lstsq_ex(
     a: Any,
     b: Any,
@@ -389,6 +390,7 @@ def lstsq_ex(
     rcond: float | None = None,
     on_deficient: str = "nan",
     workers: int = 1,
+    **unknown: Never,
 ) -> LeastSquares:
     """Solve a batch of least squares problems, and say of every one how far to trust its answer.
 
@@ -420,6 +422,8 @@ def lstsq_ex(
     >>> found.rank
     array([2, 1], dtype=int32)
     """
+    if unknown:
+        refuse_unknown("lstsq_ex", unknown)
     if any(isinstance(values, da.Array) for values in (a, b, weights)):
         wanted = least_squares.wanted(rcond, on_deficient)
         return lazy.lstsq(a, b, weights, wanted)
@@ -520,6 +524,7 @@ def regress(
     """
     if unknown:
         refuse_unknown("regress", unknown)
+    check_flags(covariance=covariance)
     options = {
         "axis": axis,
         "weights": weights,
@@ -532,6 +537,16 @@ def regress(
     if isinstance(y, da.Array) or isinstance(weights, da.Array):
         return lazy_regression.regress(y, design, **options)
     return regression.regress(y, design, **options, workers=workers)
+
+
+def _solved(solve: Callable[[Options], Any], options: Options) -> Any:
+    """Solve; what dask tries a function on, to learn a dtype, may be singular."""
+    try:
+        return solve(options)
+    except SingularSystemError:
+        if not _dask_infers_dtype():
+            raise
+        return solve(replace(options, on_singular="nan"))
 
 
 def _dask_infers_dtype() -> bool:

@@ -1,14 +1,14 @@
 """Solving labelled arrays: `xarray.DataArray` in, `xarray.DataArray` out."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve import api
-from dasksolve.batch.options import refuse_unknown, refusing
+from dasksolve.batch.options import check_flags, check_word, refuse_unknown, refusing
 from dasksolve.solution import Regression, Solution
 
 if TYPE_CHECKING:
@@ -147,6 +147,9 @@ def solve_ex(
         "rcond": rcond,
         "workers": workers,
     }
+    _columns(a, b, dims)
+    for name, values in (("a", a), ("b", b)):
+        _refuse_names(name, values, Solution._fields[1:], dims[0])
     x, *numbers = _apply(api.solve_ex, a, b, dims, 3, keep_attrs, options)
     name = "solution" if "x" in x.dims or "x" in x.coords else "x"
     found = zip(Solution._fields[1:], numbers, strict=True)
@@ -196,7 +199,9 @@ def regress(
     Raises
     ------
     ValueError
-        A dimension is missing, coordinates along dim differ, and what `dasksolve.regress` refuses.
+        A dimension is missing; coordinates of y and design along dim, or of y and weights, differ;
+        y has a dimension or coordinate that is called as a field of the fit; and what
+        `dasksolve.regress` refuses.
     TypeError
         y, design or weights is not a DataArray.
     ImportError
@@ -215,20 +220,16 @@ def regress(
     """
     if unknown:
         refuse_unknown("regress", unknown)
+    check_flags(covariance=covariance)
     _check_dimensions(y, design, weights, dim)
-    _, design, *others = _xarray().align(
-        y,
-        design,
-        *([] if weights is None else [weights]),
-        join="exact",
-        exclude=set(y.dims) - {dim},
-    )
+    _refuse_names("y", y, Regression._fields, dim)
+    _, design = _xarray().align(y, design, join="exact", exclude=set(y.dims) - {dim})
     (term,) = (name for name in design.dims if name != dim)
     found = api.regress(
         y.data,
         design.transpose(dim, term).values,
         axis=y.get_axis_num(dim),
-        weights=_weights(others[0], y, dim) if others else None,
+        weights=_weights(weights, y, dim),
         ridge=ridge,
         rcond=rcond,
         min_count=min_count,
@@ -257,7 +258,7 @@ def polyfit(
     Parameters
     ----------
     y : xarray.DataArray with dimension dim
-        The series.
+        The series; float32 is fitted in float64, as by xarray.
     dim : str
         Whose coordinate is the variable of the polynomials; times count in nanoseconds since 1970,
         as in xarray.
@@ -303,22 +304,33 @@ def polyfit(
     if unknown:
         refuse_unknown("polyfit", unknown)
     array = _xarray().DataArray
-    if not isinstance(y, array) or dim not in y.dims:
-        _check_dimensions(y, y, None, dim)
-    if not isinstance(deg, int | np.integer) or deg < 0:
+    _check_dimensions(y, y, weights, dim)
+    if not isinstance(deg, int | np.integer) or isinstance(deg, bool) or deg < 0:
         raise ValueError(f"deg={deg!r} must be a degree: 0, 1, 2, ...")
+    check_flags(full=full)
+    if not isinstance(cov, bool | np.bool_):
+        check_word("cov", cov, ("unscaled",), " (or True, or False)")
+    _refuse_names("y", y, ("degree", *(("cov_i", "cov_j") if cov else ())), dim)
     numbers = _numeric(y[dim])
     degrees = np.arange(deg + 1)[::-1]
     centred, back = _centred(numbers, degrees)
-    design = array(centred, {dim: y[dim], "degree": degrees}, dims=(dim, "degree"))
-    options: dict[str, Any] = {"weights": weights, "covariance": bool(cov), "workers": workers}
-    if skipna is not None and not skipna:
-        options["min_count"] = y.sizes[dim]
-    fit = regress(y, design, dim, **options)
+    fit = api.regress(
+        y.data.astype(np.result_type(y.dtype, np.float64)),
+        centred,
+        axis=y.get_axis_num(dim),
+        weights=_weights(weights, y, dim),
+        min_count=y.sizes[dim] if skipna is not None and not skipna else None,
+        covariance=bool(cov),
+        workers=workers,
+    )
     others = [name for name in y.dims if name != dim]
-    back = array(back, {"degree": degrees}, dims=("degree", "power"))
-    coef = _xarray().dot(back, fit.coef.rename(degree="power").drop_vars("power"), dim="power")
+    # No name that y may have: these are gone at the end.
+    power, other = object(), object()
+    back = array(back, {"degree": degrees}, dims=("degree", power))
+    coef = array(fit.coef, dims=[power if name == dim else name for name in y.dims])
+    coef = _xarray().dot(back, coef, dim=(power,))
     found = {"polyfit_coefficients": coef.transpose("degree", *others)}
+    rss = array(fit.rss, dims=others)
     if full:
         raw = numbers[:, None] ** degrees
         scaled = raw / np.sqrt((raw**2).sum(axis=0))
@@ -326,18 +338,20 @@ def polyfit(
         values = np.linalg.svd(scaled, compute_uv=False)
         found[f"{dim}_singular_values"] = array(values, dims="degree")
     if full or cov is True:
-        found["polyfit_residuals"] = fit.rss
+        found["polyfit_residuals"] = rss
     if cov:
-        both = fit.covariance.rename(degree="power", degree_2="other").drop_vars("power")
-        left = back.rename(degree="cov_i").drop_vars("cov_i")
-        right = back.rename(degree="cov_j", power="other").drop_vars("cov_j")
-        both = _xarray().dot(left, both, right, dim=("power", "other"))
+        both = array(fit.covariance, dims=[*others, power, other])
+        left = array(back.data, dims=("cov_i", power))
+        right = array(back.data, dims=("cov_j", other))
+        both = _xarray().dot(left, both, right, dim=(power, other))
         both = both.transpose("cov_i", "cov_j", *others)
-        noise = fit.rss / (fit["count"] - (deg + 1)) if cov == "unscaled" else 1
-        found["polyfit_covariance"] = both / noise
-    return _xarray().Dataset(found)
+        spare = array(fit.count, dims=others) - (deg + 1)
+        found["polyfit_covariance"] = both / (rss / spare if cov == "unscaled" else 1)
+    _refuse_names("y", y, found, dim)
+    return _xarray().Dataset(found, _coordinates(y, dim))
 
 
+@np.errstate(all="ignore")  # coefficients in tiny units may be out of range
 def _centred(x: NDArray[Any], degrees: NDArray[np.int_]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Powers of x moved and scaled to -1 … 1, and what makes coefficients in x of theirs.
 
@@ -352,25 +366,56 @@ def _centred(x: NDArray[Any], degrees: NDArray[np.int_]) -> tuple[NDArray[Any], 
     return ((x - middle) / length)[:, None] ** degrees, back * scales[:, None]
 
 
-def _numeric(x: "xr.DataArray") -> Any:
-    """A coordinate as numbers; times in nanoseconds since 1970."""
+def _numeric(x: "xr.DataArray") -> NDArray[Any]:
+    """A coordinate as finite numbers; times in nanoseconds since 1970."""
     values = x.values
-    if values.dtype.kind == "M":
-        return (values - np.datetime64("1970-01-01", "ns")) / np.timedelta64(1, "ns")
-    if values.dtype.kind == "m":
-        return values / np.timedelta64(1, "ns")
-    if values.dtype.kind not in "biuf":
+    if values.dtype.kind in "mM":
+        # In the unit that it has: nanoseconds reach from 1678 to 2262.
+        unit = np.timedelta64(*reversed(np.datetime_data(values.dtype)))
+        numbers = values.view(np.int64) * float(unit / np.timedelta64(1, "ns"))
+        numbers[np.isnat(values)] = np.nan
+    elif values.dtype.kind in "biuf":
+        numbers = values.astype(np.float64)
+    else:
         raise TypeError(
             f"the coordinate {x.name!r} has dtype {values.dtype}, where numbers or times "
             f"(datetime64) are needed: y.assign_coords({x.name}=...) with numbers"
         )
-    return values.astype(np.float64)
+    (flawed,) = np.nonzero(~np.isfinite(numbers))
+    if flawed.size:
+        first = flawed[0]
+        raise ValueError(
+            f"the coordinate {x.name!r} is {values[first]} at {first}"
+            + (f" and {flawed.size - 1} more places" if flawed.size > 1 else "")
+            + f": leave those observations out, by y.isel({x.name}=[...])"
+        )
+    return numbers
+
+
+def _refuse_names(name: str, values: Any, taken: Iterable[Hashable], dim: Hashable = None) -> None:
+    """Refuse a dimension or coordinate whose name is wanted for a part of the result."""
+    kept = [each for each in values.dims if each != dim]
+    names = {*kept, *_coordinates(values, dim)}
+    clash = next((each for each in taken if each in names), None)
+    if clash is not None:
+        kind = "dimension" if clash in kept else "coordinate"
+        mend = f"rename({{{clash!r}: ...}})"
+        if kind == "coordinate":
+            mend += f" or {name}.drop_vars({clash!r})"
+        raise ValueError(
+            f"{name} has a {kind} {clash!r}, as a part of the result is called: {name}.{mend}"
+        )
+
+
+def _coordinates(y: "xr.DataArray", dim: Hashable) -> dict[Hashable, Any]:
+    """The coordinates of the series themselves."""
+    return {name: c for name, c in y.coords.items() if dim not in c.dims}
 
 
 def _check_dimensions(y: Any, design: Any, weights: Any, dim: Hashable) -> None:
     array = _xarray().DataArray
     for name, values in (("y", y), ("design", design), ("weights", weights)):
-        if values is None:
+        if values is None and name == "weights":
             continue
         if not isinstance(values, array):
             raise TypeError(
@@ -391,7 +436,11 @@ def _check_dimensions(y: Any, design: Any, weights: Any, dim: Hashable) -> None:
         raise ValueError(f"weights has dimensions {weights.dims}, y only {y.dims}")
 
 
-def _weights(weights: "xr.DataArray", y: "xr.DataArray", dim: Hashable) -> Any:
+def _weights(weights: "xr.DataArray | None", y: "xr.DataArray", dim: Hashable) -> Any:
+    """The weights of the numbers of y, or of all series alike."""
+    if weights is None:
+        return None
+    _, weights = _xarray().align(y, weights, join="exact")
     if weights.dims == (dim,):
         return weights.data
     return weights.broadcast_like(y).transpose(*y.dims).data
@@ -404,14 +453,13 @@ def _fit(
     batch = tuple(name for name in y.dims if name != dim)
     terms = tuple(term if name == dim else name for name in y.dims)
     dims = {"coef": terms, "stderr": terms, "covariance": (*batch, term, f"{term}_2")}
-    coords = {name: c for name, c in y.coords.items() if dim not in c.dims}
-    coords |= {name: c for name, c in design.coords.items() if c.dims == (term,)}
+    labels = {name: c for name, c in design.coords.items() if c.dims == (term,)}
     values = {
         name: (dims.get(name, batch), array)
         for name, array in found._asdict().items()
         if array is not None
     }
-    return _xarray().Dataset(values, coords)
+    return _xarray().Dataset(values, _coordinates(y, dim) | labels)
 
 
 def _apply(

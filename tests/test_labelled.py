@@ -9,6 +9,7 @@ import xarray as xr
 
 import dasksolve
 from dasksolve import labelled
+from dasksolve.solution import Regression
 
 
 def pixels(**b_sizes):
@@ -223,6 +224,47 @@ def test_weights_are_matched_by_name():
     np.testing.assert_array_equal(fit.coef.values, wanted.coef)
 
 
+@pytest.mark.parametrize("fit", [labelled.regress, labelled.polyfit])
+@pytest.mark.parametrize("pixel", [[9, 7], [7], [7, 9, 11]], ids=["order", "fewer", "more"])
+def test_weights_of_other_coordinates_are_refused(fit, pixel):
+    y = xr.DataArray(np.random.default_rng(0).random((20, 2)), {"pixel": [7, 9]}, ("time", "pixel"))
+    weights = xr.DataArray(np.ones(len(pixel)), {"pixel": pixel}, dims="pixel")
+    given = (y, trend_of(20)) if fit is labelled.regress else (y, "time", 1)
+    with pytest.raises(ValueError, match="pixel"):
+        fit(*given, weights=weights)
+    assert fit(*given, weights=weights.reindex(pixel=[7, 9])).sizes["pixel"] == 2
+
+
+def trend_of(count):
+    return xr.DataArray(np.stack([np.ones(count), np.arange(count)], 1), dims=("time", "term"))
+
+
+@pytest.mark.parametrize("as_dimension", [True, False])
+@pytest.mark.parametrize("name", ["coef", "count", "status", "power", "other", "degree", "cov_i"])
+def test_a_name_stands_in_the_way_only_of_a_result_that_has_it(name, as_dimension):
+    y = xr.DataArray(np.arange(12.0).reshape(6, 2), dims=("time", "pixel"))
+    y = y.rename(pixel=name) if as_dimension else y.assign_coords({name: 3})
+    for fit, taken in (
+        (lambda: labelled.regress(y, trend_of(6)), Regression._fields),
+        (lambda: labelled.polyfit(y, "time", 1, cov=True), ("degree", "cov_i", "cov_j")),
+    ):
+        if name in taken:
+            kind = "dimension" if as_dimension else "coordinate"
+            with pytest.raises(ValueError, match=f"y has a {kind} '{name}', as a part .*rename"):
+                fit()
+        else:
+            found = fit()
+            assert name in (found.dims if as_dimension else found.coords)
+
+
+@pytest.mark.parametrize("name", ["status", "rcond"])
+def test_a_coordinate_that_is_called_as_a_diagnostic_is_refused(name):
+    a, b = pixels(pixel=6, row=3)
+    with pytest.raises(ValueError, match=rf"b has a coordinate '{name}', .*b\.drop_vars"):
+        labelled.solve_ex(a, b.assign_coords({name: 1}))
+    assert labelled.solve(a, b.assign_coords({name: 1}))[name] == 1
+
+
 POLYFITS = {
     "coefficients": {},
     "covariance": {"cov": True},
@@ -262,6 +304,42 @@ def test_standard_errors_of_a_polyfit_are_those_of_the_observations_that_are_the
 def test_the_keyword_of_xarray_for_weights_is_refused():
     with pytest.raises(TypeError, match=r"polyfit\(\) has no keyword 'w'; .*weights=w\*\*2"):
         labelled.polyfit(images(), "time", 1, w=np.ones(60))
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_a_polynomial_of_times_beyond_those_of_nanoseconds(unit):
+    years = np.arange("1000", "3000", dtype="M8[Y]").astype(f"M8[{unit}]")
+    y = xr.DataArray((years - years[0]) / np.timedelta64(1, "D"), {"time": years}, ("time",))
+    slope = labelled.polyfit(y, "time", 1).polyfit_coefficients.values[0]
+    np.testing.assert_allclose(slope * 86_400e9, 1, rtol=1e-12)  # days a day
+
+
+def test_a_coordinate_that_is_not_finite_is_named():
+    stack = images().rename(time="t")
+    t = stack.t.values.copy()
+    t[3:5] = np.datetime64("NaT", "ns")
+    with pytest.raises(ValueError, match=r"coordinate 't' is NaT at 3 and 1 more places: .*isel"):
+        labelled.polyfit(stack.assign_coords(t=t), "t", 1)
+
+
+def test_float32_is_fitted_in_float64_as_by_xarray():
+    values = (1e3 + np.arange(200.0)[:, None] * [1e-3, 1, 2]).astype("f4")
+    y = xr.DataArray(values, {"t": np.arange(200.0)}, ("t", "pixel"))
+    found = labelled.polyfit(y, "t", 2).polyfit_coefficients
+    assert found.dtype == np.float64
+    wanted = y.polyfit("t", 2).polyfit_coefficients
+    np.testing.assert_allclose(found, wanted, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("option", [{"cov": "foo"}, {"cov": 1}, {"full": "no"}])
+def test_what_is_no_option_of_a_polyfit_is_refused(option):
+    with pytest.raises((TypeError, ValueError), match=r"cov=.*unscaled|full='no' must be True or"):
+        labelled.polyfit(images(), "time", 1, **option)
+
+
+def test_a_polynomial_in_tiny_units_warns_of_nothing():
+    y = xr.DataArray(np.arange(20.0), {"t": np.linspace(0, 1e-310, 20)}, ("t",))
+    assert labelled.polyfit(y, "t", 1).polyfit_coefficients.shape == (2,)
 
 
 def test_a_polynomial_of_words_is_refused():

@@ -49,7 +49,10 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
     if type(values) is np.ndarray:  # else the next lines take 0.2 µs
         return values
     _refuse(name, values)
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array: {error}") from error
 
 
 def as_observations(name: str, values: Any) -> Any:

@@ -97,6 +97,7 @@ def _settle_failed(
     failed = is_failed(solution, options)
     if not failed.any():
         return
+    solution.rcond[is_singular(status)] = 0  # also where the kernel's was out of range
     poor = failed & ~is_singular(status)
     status[poor] = Status.ILL_CONDITIONED
     if options.on_singular == "lstsq":
@@ -320,6 +321,7 @@ def least_squares(
     finite = np.isfinite(b).all(axis=0)
     x = np.full((len(a), len(finite)), np.nan * dtype.type(1), dtype)
     x[:, finite] = np.linalg.lstsq(a.astype(dtype), b[:, finite], rcond=rcond)[0]
+    x[:, ~np.isfinite(x).all(axis=0)] = np.nan  # what overflows
     return x
 
 

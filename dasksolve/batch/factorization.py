@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
 import dask.array as da
 import numpy as np
@@ -13,7 +13,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from dasksolve import kernels
 from dasksolve.batch import determinant, eager, lazy, pieces
 from dasksolve.batch.arrays import as_array
-from dasksolve.batch.options import Options
+from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.batch.problem import describe, describe_inverses
 from dasksolve.batch.structure import meant
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
@@ -36,7 +36,10 @@ _MISSING = {
 }
 
 
-def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorization":
+@refusing
+def factor(
+    a: Any, *, assume_a: str = "gen", lower: bool = False, **unknown: Never
+) -> "Factorization":
     """Factor a batch of matrices once, to solve with many right-hand sides.
 
     Parameters
@@ -72,6 +75,8 @@ def factor(a: Any, *, assume_a: str = "gen", lower: bool = False) -> "Factorizat
     >>> (sign * np.exp(logabsdet)).round(12)
     array([5.])
     """
+    if unknown:
+        refuse_unknown("factor", unknown)
     options = Options.of(assume_a, lower, on_singular="nan")
     if not isinstance(a, da.Array):
         a = as_array("a", a)
@@ -274,6 +279,7 @@ class Factorization:
         >>> f.solve([3.0, 1.0]), f.solve([1.0, 3.0], transposed=True)
         (array([1., 1.]), array([1., 1.]))
         """
+        check_flags(transposed=transposed)  # "N" is LAPACK's word for not transposed
         factors = self.lu, self.order[..., None], self.scales
         lu = self.lu
         is_lazy = isinstance(lu, da.Array) or isinstance(b, da.Array)

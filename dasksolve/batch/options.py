@@ -133,10 +133,10 @@ def check_flags(**flags: Any) -> None:
             raise TypeError(f"{name}={flag!r} must be True or False")
 
 
-def check_word(name: str, word: Any, words: tuple[str, ...]) -> None:
+def check_word(name: str, word: Any, words: tuple[str, ...], besides: str = "") -> None:
     """Refuse a word that is not one of `words`."""
     if word not in words:
-        raise ValueError(f"{name}={word!r} is not one of {', '.join(map(repr, words))}")
+        raise ValueError(f"{name}={word!r} is not one of {', '.join(map(repr, words))}{besides}")
 
 
 def refusing(door: Door) -> Door:

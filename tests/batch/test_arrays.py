@@ -107,3 +107,8 @@ def test_blocks_that_are_masked_though_they_should_not(face: str, place: str) ->
 )
 def test_mere_numbers_are_taken(given: Any) -> None:
     assert np.array_equal(dasksolve.solve(A, given), B / 2)
+
+
+def test_a_ragged_list_is_named():
+    with pytest.raises(ValueError, match=r"b is no array: .*inhomogeneous"):
+        dasksolve.solve(A, [[1.0, 2.0], [3.0], [4.0, 5.0]])

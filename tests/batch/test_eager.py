@@ -268,6 +268,15 @@ def test_lstsq_keeps_the_dtype(dtype):
     assert np.abs(x - 1 / 3).max() < 10 * np.finfo(dtype).eps
 
 
+def test_lstsq_gives_nan_where_its_solution_overflows():
+    a, b = systems(3, 3)
+    a[1] = 1e-310
+    x, status, rcond, _ = dasksolve.solve_ex(a, b, on_singular="lstsq")
+    assert status.tolist() == [0, Status.SINGULAR, 0]
+    assert np.isnan(x[1]).all()
+    assert rcond[1] == 0
+
+
 # NaN, Inf, underflow and overflow
 
 

@@ -51,6 +51,13 @@ def test_solutions_have_the_bits_of_solve(n, dtype):
     assert 0.9 < ratio.min() <= ratio.max() < 10
 
 
+@pytest.mark.parametrize("word", ["N", "T", 1, None])
+def test_a_word_is_not_taken_for_transposed(word):
+    f = dasksolve.factor(np.eye(2))
+    with pytest.raises(TypeError, match=f"transposed={word!r} must be True or False"):
+        f.solve(np.ones(2), transposed=word)
+
+
 @pytest.mark.parametrize("dtype", SOME_DTYPES)
 @pytest.mark.parametrize("n", ORDERS)
 def test_the_transposed_solution_solves_the_transpose(n, dtype):

@@ -196,6 +196,21 @@ def test_map_blocks_without_a_dtype():
     assert same_bits(x.compute(), dasksolve.solve(a, b))
 
 
+@pytest.mark.parametrize("door", ["inv", "solve_ex", "solve_tridiagonal"])
+def test_map_blocks_of_other_doors_without_a_dtype(door):
+    a, _ = systems(3, 12)
+    if door == "inv":
+        found, wanted = chunked(a, 4).map_blocks(dasksolve.inv), dasksolve.inv(a)
+    elif door == "solve_ex":
+        found = chunked(a, 4).map_blocks(lambda a: dasksolve.solve_ex(a, a, on_singular="raise").x)
+        wanted = dasksolve.solve(a, a)
+    else:
+        band = a[..., 0]
+        found = chunked(band, 4).map_blocks(lambda d: dasksolve.solve_tridiagonal(d, d, d, d))
+        wanted = dasksolve.solve_tridiagonal(band, band, band, band)
+    assert same_bits(found.compute(), wanted)
+
+
 def test_map_blocks_hides_no_singular_system():
     a, b = systems(3, 12, k=3)
     a[5] = 0

@@ -60,7 +60,10 @@ def test_what_is_no_option_is_refused_with_what_is(given, text):
         Options.of(**given)
 
 
-@pytest.mark.parametrize("door", ["solve", "solve_ex", "inv", "solve_zarr", "labelled.solve"])
+@pytest.mark.parametrize(
+    "door",
+    ["solve", "solve_ex", "inv", "factor", "lstsq", "lstsq_ex", "solve_zarr", "labelled.solve"],
+)
 @pytest.mark.parametrize(
     ("word", "text"),
     [
@@ -73,7 +76,7 @@ def test_what_is_no_option_is_refused_with_what_is(given, text):
 )
 def test_words_of_scipy_that_mean_nothing_here_are_answered(door, word, text):
     function = getattr(dasksolve, door) if "." not in door else labelled.solve
-    arrays = (None,) * {"inv": 1, "solve_zarr": 3}.get(door, 2)
+    arrays = (None,) * {"inv": 1, "factor": 1, "solve_zarr": 3}.get(door, 2)
     with pytest.raises(TypeError, match=text):
         function(*arrays, **{word: True})
 

@@ -379,6 +379,7 @@ REFUSED = {
     "axes": ({"axis": (0,)}, ValueError, r"axis=\(0,\) is not"),
     "float for axis": ({"axis": 1.0}, ValueError, "axis=1.0 is not"),
     "bool for axis": ({"axis": True}, ValueError, "axis=True is not"),
+    "word for covariance": ({"covariance": "no"}, TypeError, "covariance='no' must be True or"),
     "half a count": ({"min_count": 2.5}, ValueError, "min_count=2.5 must be None, or an integer"),
     "word for count": ({"min_count": "3"}, ValueError, "min_count='3' must"),
     "bool for count": ({"min_count": True}, ValueError, "min_count=True must"),
