@@ -135,6 +135,7 @@ def parser() -> argparse.ArgumentParser:
         "time the kernels against NumPy on this machine",
         "[options]",
         "dasksolve bench --n 3 8 64 --dtype float64",
+        "dasksolve bench --in-cache --dtype float64",
         "dasksolve bench --plot speed.png",
         "dasksolve bench --regress --n 2 6 16",
     )

@@ -27,6 +27,10 @@ ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 DTYPES = ("float64", "float32", "complex128", "complex64")
 BATCH = 32 << 20
 """Bytes of a in a batch: more than a cache holds."""
+IN_CACHE = 256 << 10
+"""The same of one that stays in the second level of the cache."""
+MOST_IN_CACHE = 96
+"""The largest order of which that holds two vectors' worth of systems."""
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -73,15 +77,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """The words that `dasksolve bench` understands."""
     command.description = (
         f"{command.description} Times are in nanoseconds a\nsystem. Of limit: for N up to 8, the "
-        "share of the rate at which one thread\nreads memory; from N = 64 on, of the rate of "
-        "numpy.dot."
+        "share of the rate at which one thread\nreads memory; from N = 64 on, and in the cache, "
+        "of the rate of numpy.dot."
     )
     command.add_argument(
         "--n",
         type=count,
         nargs="+",
         metavar="N",
-        help="orders, one or several (default: 2 to 512; with --regress 6)",
+        help="orders, one or several (default: 2 to 512; in the cache 2 to 96; with --regress 6)",
     )
     command.add_argument(
         "--dtype",
@@ -105,8 +109,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="WORD",
         help=f"compare this structure with dasksolve's own general kernel: {', '.join(STRUCTURES)}",
     )
-    command.add_argument(
+    size = command.add_mutually_exclusive_group()
+    size.add_argument(
         "--systems", type=count, metavar="M", help="in the batch (default: 32 MiB of them)"
+    )
+    size.add_argument(
+        "--in-cache",
+        action="store_true",
+        help="256 KiB of them: how fast the kernels are, whatever the memory",
     )
     command.add_argument(
         "--workers", type=count, default=1, metavar="N", help="compare N threads with one"
@@ -158,7 +168,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
     for row in measure(options):
         rows.append(row)
-        if not options.json and not say(_line(row)):
+        if not options.json and not say(_line(row, options.in_cache)):
             return 1  # nobody reads on: no reason to measure for minutes
     if options.json:
         table = [{**asdict(row), "ratio": row.ratio} for row in rows]
@@ -196,10 +206,12 @@ def _head(baseline: str) -> str:
     )
 
 
-def _line(row: Row) -> str:
-    limit = (
-        f"{row.bandwidth:.0%} mem" if row.n <= 8 else f"{row.dot:.0%} dot" if row.n >= 64 else ""
-    )
+def _line(row: Row, in_cache: bool) -> str:
+    limit = ""
+    if in_cache or row.n >= 64:
+        limit = f"{row.dot:.0%} dot"
+    elif row.n <= 8:
+        limit = f"{row.bandwidth:.0%} mem"
     return (
         f"{row.dtype:<10} {row.n:>4} {row.nanoseconds:>11,.1f} {row.baseline_nanoseconds:>11,.1f} "
         f"{row.ratio:>6.1f} {row.gigabytes:>6.1f} {row.gigaflops:>8.1f} {limit:>9}"
@@ -224,20 +236,21 @@ def _processor_lines() -> list[str]:
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     """Measure every case: medians of runs that take turns."""
     bandwidth = memory_bandwidth()
+    most, size = (MOST_IN_CACHE, IN_CACHE) if options.in_cache else (max(ORDERS), BATCH)
     for dtype in map(np.dtype, options.dtype):
         dot = dot_rate(dtype)
-        for n in options.n or ORDERS:
-            a, b = batch(n, dtype, options.k or n, options.systems)
+        for n in options.n or [order for order in ORDERS if order <= most]:
+            a, b = batch(n, dtype, options.k or n, options.systems, size)
             if options.assume_a != "gen":  # definite, and no triangle that overflows
                 a = (a + a.swapaxes(-1, -2).conj()) / (2 * n) + 2 * np.eye(n, dtype=dtype)
             yield measure_case(a, b, options, bandwidth, dot)
 
 
 def batch(
-    n: int, dtype: np.dtype[Any], k: int = 1, systems: int | None = None
+    n: int, dtype: np.dtype[Any], k: int = 1, systems: int | None = None, size: int = BATCH
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Random systems; by default as many as fill `BATCH` bytes, a multiple of 16."""
-    count = systems or max(16, BATCH // (n * n * dtype.itemsize) // 16 * 16)
+    """Random systems; by default as many as fill `size` bytes, a multiple of 16."""
+    count = systems or max(16, size // (n * n * dtype.itemsize) // 16 * 16)
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((count, n, n)), rng.standard_normal((count, n, k))
     if dtype.kind == "c":

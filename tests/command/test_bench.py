@@ -32,6 +32,15 @@ def test_the_table_has_a_row_a_case_in_80_columns() -> None:
 
 
 @pytest.mark.slow
+def test_a_batch_in_the_cache_is_measured_against_matrix_products() -> None:
+    words = ("--in-cache", "--n", "3", "64", "--dtype", "float64")
+    _, _, *rows = run(*words).splitlines()
+    assert [row.endswith("% dot") for row in rows] == [True, True]
+    measured = json.loads(run(*words, "--json"))["rows"]
+    assert [row["systems"] for row in measured] == [3632, 16]
+
+
+@pytest.mark.slow
 def test_workers_are_compared_with_one() -> None:
     _, columns, row = run("--n", "3", "--dtype", "float64", "--workers", "2").splitlines()
     assert "one worker" in columns
