@@ -303,11 +303,12 @@ def forget_registers(builder):
     builder.asm(nothing, "", "~{memory}", [], side_effect=True)
 
 
-def opaque(index):
-    """The index, of which LLVM shall not know how it came about."""
-    same = ir.FunctionType(INDEX, [INDEX])
-    value = index.builder.asm(same, "", "=r,0", [index.value], side_effect=True)
-    return Index(index.builder, value)
+def opaque(emitted):
+    """An index, or a pointer, of which LLVM shall not know how it came about."""
+    kind = emitted.value.type
+    same = ir.FunctionType(kind, [kind])
+    value = emitted.builder.asm(same, "", "=r,0", [emitted.value], side_effect=True)
+    return type(emitted)(emitted.builder, value)
 
 
 def align_stack(builder):

@@ -181,7 +181,7 @@ def driver(method, n):
     def solve(a, b, x, status, rcond=None, backward_error=None):
         systems, _, columns = b.shape
         lanes, last = lane_count(a), systems - 1
-        t = tile(n if rcond is None else 2 * n, n, a.dtype, a)
+        t = tile(n if rcond is None else 2 * n, (n + 1) | 1, a.dtype, a)
         failed, full = False, 0
         if n <= PANEL:  # beyond, compiling a tile twice would take more than 5 s
             full = systems // lanes * lanes
