@@ -82,6 +82,24 @@ def test_a_block_that_cannot_be_fetched_disturbs_no_other(batch: Stored) -> None
     assert (np.delete(status, np.s_[300:400]) >= 0).all()
 
 
+@pytest.mark.usefixtures("many_blocks")
+def test_an_interrupted_job_finishes_what_it_has_in_hand(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasksolve.job.plan._IN_HAND", 4)
+
+    def interrupt(_: Report) -> None:
+        raise KeyboardInterrupt
+
+    out = LatencyStore(LocalStore(batch.out))
+    with pytest.raises(KeyboardInterrupt):
+        solve_zarr(batch.a_path, batch.b_path, out, progress=interrupt)
+    x, status = (len([*Path(batch.out, name, "c").iterdir()]) for name in ("x", "status"))
+    assert x == status >= 4
+    assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed == status
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
 class LateLooks(WrapperStore):
     """A store that answers whether a mark is there only once the last status is written."""
 
