@@ -23,6 +23,7 @@ from dasksolve.job.work import Field, Work
 from dasksolve.storage import internals, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
+from dasksolve.storage.source import Source
 from dasksolve.storage.stores import Location
 
 
@@ -153,10 +154,15 @@ async def _checked(job: Job, number: int, exactly: bool, space: Workspace) -> Bl
         return job.failed(number, error)
 
 
-async def _stored(job: Job, field: Field, block: Block) -> NDArray[Any]:
+async def _stored(job: Job, field: Field, block: Block, space: Workspace) -> NDArray[Any]:
     """What is stored of a block in one array of the output."""
+    array = job.arrays[field.name]
+    location = stores.address(array)
+    part = field.among(block, [(0, length) for length in field.core])
     try:
-        return await internals.read(job.arrays[field.name], field.region(block))
+        source = Source(field.name, array, location, stores.layout(array, location, 0))
+        values, _ = await source.taken(part, await source.fetched(part, space), False, space)
+        return values
     except Exception as error:
         raise OSError(
             f"cannot read {field.name} of the output: {type(error).__name__}: {error}; "
@@ -168,7 +174,7 @@ async def _check_block(
     job: Job, number: int, block: Block, exactly: bool, space: Workspace
 ) -> BlockResult:
     work = job.work
-    found = await internals.together(*(_stored(job, field, block) for field in work.fields))
+    found = await internals.together(*(_stored(job, field, block, space) for field in work.fields))
     stored = {field.name: values for field, values in zip(work.fields, found, strict=True)}
     pending = journal.unsolved(stored["status"])
     if pending:
