@@ -190,10 +190,8 @@ def here(work: Coroutine[Any, Any, T]) -> T:
     loop = _taken(_loops) or _Here()
     try:
         return loop.run_until_complete(work)
-    except BaseException:
-        _end_all(loop)
-        raise
     finally:
+        _end_all(loop)
         _loops.append(loop)
 
 
