@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import zarr
+from zarr.abc.codec import BaseCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.storage import MemoryStore
 
@@ -16,7 +17,7 @@ from dasksolve.storage import internals
 
 PRIVATE = re.compile(
     r"zarr\.core|async_array|codec_pipeline|encode_chunk_key|ArraySpec|concurrent_map|store_path"
-    r"|with_config|metadata\.data_type"
+    r"|with_config|metadata\.data_type|code_single"
 )
 
 
@@ -35,6 +36,13 @@ def test_zarr_still_has(zarr_format: Any, what: str) -> None:
         raise AssertionError(
             f"zarr {zarr.__version__} has no {what} of an array: mend storage/internals.py"
         ) from error
+
+
+@pytest.mark.parametrize("what", ["decode", "encode"])
+def test_codecs_of_zarr_work_on_one_chunk(what: str) -> None:
+    single = getattr(BaseCodec, f"_{what}_single", None)
+    assert single is not None, f"zarr {zarr.__version__}: mend Codecs in storage/internals.py"
+    assert [*inspect.signature(single).parameters][2:] == ["chunk_spec"]
 
 
 def test_what_zarr_wants_to_know_of_a_chunk() -> None:
