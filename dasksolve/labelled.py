@@ -86,7 +86,7 @@ def solve(
         "rcond": rcond,
         "workers": workers,
     }
-    return _apply(api.solve, a, b, dims, 0, keep_attrs, options)
+    return _apply(api.solve, a, b, dims, (), keep_attrs, options)
 
 
 @refusing
@@ -147,10 +147,7 @@ def solve_ex(
         "rcond": rcond,
         "workers": workers,
     }
-    _columns(a, b, dims)
-    for name, values in (("a", a), ("b", b)):
-        _refuse_names(name, values, Solution._fields[1:], dims[0])
-    x, *numbers = _apply(api.solve_ex, a, b, dims, 3, keep_attrs, options)
+    x, *numbers = _apply(api.solve_ex, a, b, dims, Solution._fields[1:], keep_attrs, options)
     name = "solution" if "x" in x.dims or "x" in x.coords else "x"
     found = zip(Solution._fields[1:], numbers, strict=True)
     return _xarray().Dataset({name: x, **dict(found)})
@@ -310,12 +307,14 @@ def polyfit(
     check_flags(full=full)
     if not isinstance(cov, bool | np.bool_):
         check_word("cov", cov, ("unscaled",), " (or True, or False)")
-    _refuse_names("y", y, ("degree", *(("cov_i", "cov_j") if cov else ())), dim)
+    names = ["degree", *(("cov_i", "cov_j") if cov else ())]
+    names += [f"polyfit_{part}" for part in ("coefficients", "residuals", "covariance")]
+    _refuse_names("y", y, [*names, f"{dim}_matrix_rank", f"{dim}_singular_values"], dim)
     numbers = _numeric(y[dim])
     degrees = np.arange(deg + 1)[::-1]
     centred, back = _centred(numbers, degrees)
     fit = api.regress(
-        y.data.astype(np.result_type(y.dtype, np.float64)),
+        y.data.astype(np.result_type(y.dtype, np.float64)) if y.dtype.kind in "fc" else y.data,
         centred,
         axis=y.get_axis_num(dim),
         weights=_weights(weights, y, dim),
@@ -347,7 +346,6 @@ def polyfit(
         both = both.transpose("cov_i", "cov_j", *others)
         spare = array(fit.count, dims=others) - (deg + 1)
         found["polyfit_covariance"] = both / (rss / spare if cov == "unscaled" else 1)
-    _refuse_names("y", y, found, dim)
     return _xarray().Dataset(found, _coordinates(y, dim))
 
 
@@ -467,19 +465,21 @@ def _apply(
     a: "xr.DataArray",
     b: "xr.DataArray",
     dims: tuple[Hashable, Hashable],
-    numbers: int,
+    numbers: tuple[str, ...],
     keep_attrs: bool,
     options: dict[str, Any],
 ) -> Any:
-    """Return x of `function`, with so many more arrays over the batch if it returns them."""
+    """Return x of `function`, and the arrays over the batch of these names that it returns too."""
     columns = _columns(a, b, dims)
     row, col = dims
+    for name, values in (("a", a), ("b", b)):
+        _refuse_names(name, values, numbers, row)
     found = _xarray().apply_ufunc(
         _solve,
         a,
         b,
         input_core_dims=[[row, col], [row, *columns]],
-        output_core_dims=[[col, *columns], *([] for _ in range(numbers))],
+        output_core_dims=[[col, *columns], *([] for _ in numbers)],
         dask="allowed",
         keep_attrs="override",  # those of the coordinates
         kwargs={"function": function, "columns": len(columns), **options},

@@ -342,6 +342,14 @@ def test_a_polynomial_in_tiny_units_warns_of_nothing():
     assert labelled.polyfit(y, "t", 1).polyfit_coefficients.shape == (2,)
 
 
+def test_a_name_of_a_polyfit_is_refused_before_it_is_fitted_and_dates_are_no_series():
+    stack = images()
+    with pytest.raises(ValueError, match="y has a coordinate 'time_matrix_rank', as a part"):
+        labelled.polyfit(stack.assign_coords(time_matrix_rank=2), "time", 1)
+    with pytest.raises(TypeError, match="dtype datetime64"):
+        labelled.polyfit(stack.time.drop_vars("time"), "time", 1)
+
+
 def test_a_polynomial_of_words_is_refused():
     stack = images()[:2].rename(time="t").isel(t=slice(3)).assign_coords(t=list("abc"))
     with pytest.raises(TypeError, match=r"'t' has dtype <U1.*assign_coords"):
