@@ -28,7 +28,7 @@ from dasksolve.job.progress import Bar, Lines, on_terminal
 from dasksolve.job.report import Report, text
 from dasksolve.job.survey import survey
 from dasksolve.job.work import Work
-from dasksolve.storage import stores
+from dasksolve.storage import groups, stores
 
 FLAGGED, FAILED, INTERRUPTED, TERMINATED = 3, 1, 130, 143
 
@@ -169,7 +169,7 @@ def _run_job(
     with ExitStack() as stack:
         watch = None if options.dry_run else _watch(options, what, stack)
         store, location = stores.open_store(options.out)
-        if options.resume and not options.quiet and stores.is_empty(store):
+        if options.resume and not options.quiet and groups.is_empty(store):
             complain(f"there is no output at {location} yet: --resume begins one")
         how["client"] = _client(options, stack)
         if options.dry_run:

@@ -20,7 +20,7 @@ from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
 from dasksolve.kernels.lu.reuse import DAMAGED, SPOILT
 from dasksolve.kernels.scaling import Attempt, equilibrated, solve_again
 from dasksolve.status import Status
-from dasksolve.storage import stores
+from dasksolve.storage import groups, stores
 from dasksolve.storage.stores import Location
 
 _ATTRIBUTE = "dasksolve_factorization"
@@ -343,7 +343,7 @@ class Factorization:
         array([1., 2., 3.])
         """
         store, location = stores.open_store(path)
-        if not stores.is_empty(store):
+        if not groups.is_empty(store):
             raise FileExistsError(f"{location} exists; choose another path, or delete it")
         group = zarr.create_group(store, zarr_format=3)
         written = []
@@ -380,11 +380,11 @@ class Factorization:
             What is there are not the factors of a batch, or not all of them.
         """
         store, location = stores.open_store(path)
-        if stores.is_empty(store):
+        if groups.is_empty(store):
             raise FileNotFoundError(
                 f"there are no factors at {location}; Factorization.to_zarr writes them"
             )
-        group = stores.open_group(store, location, mode="r")
+        group = groups.open_group(store, location, mode="r")
         try:
             version = json.loads(group.attrs[_ATTRIBUTE])["version"]
             names = ("lu", "order", "status", "rcond", *(["scales"] if version >= _VERSION else []))

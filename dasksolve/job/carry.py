@@ -21,7 +21,7 @@ from dasksolve.job.schedulers import Cluster
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Done, Work
 from dasksolve.storage import durable as disk
-from dasksolve.storage import internals, stores
+from dasksolve.storage import groups, internals, marks
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
@@ -82,7 +82,7 @@ def carry_out(
             strict=strict,
             durable=durable,
             summed=frozenset(
-                name for name, array in created.arrays.items() if not stores.is_checked(array)
+                name for name, array in created.arrays.items() if not groups.is_checked(array)
             ),
             resume=prepared.resumed,
             mark=mark,
@@ -94,8 +94,8 @@ def carry_out(
                 if isinstance(scheduler, Cluster):  # a killed worker left what it was writing
                     with suppress(Exception):  # another job's is not ours; a lost store is told of
                         if mark is not None:
-                            internals.run(stores.refuse_unmarked(store, mark))
-                        stores.sweep(store, mark)
+                            internals.run(marks.refuse_unmarked(store, mark))
+                        marks.sweep(store, mark)
     return job, report
 
 

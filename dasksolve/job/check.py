@@ -20,7 +20,7 @@ from dasksolve.job.schedulers import choose
 from dasksolve.job.systems import options_of
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Field, Work
-from dasksolve.storage import internals, stores
+from dasksolve.storage import groups, inputs, internals, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
@@ -87,10 +87,10 @@ def check_zarr(
     token = uuid.uuid4().hex[:8]
     Gauge(token)
     store, location = stores.open_store(out)
-    if stores.is_empty(store):
+    if groups.is_empty(store):
         raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
     old = journal.read(store, location)
-    group = stores.open_group(store, location, mode="r")
+    group = groups.open_group(store, location, mode="r")
     work = _work(a, b, weights, old, location, mask_and_scale)
     new = journal.identity(work.identity())
     for source in work.sources:  # data that was moved is the same data
@@ -105,7 +105,7 @@ def check_zarr(
         work=work,
         plan=plan,
         arrays={
-            field.name: stores.required_array(group, field.name, location) for field in work.fields
+            field.name: groups.required_array(group, field.name, location) for field in work.fields
         },
         strict=False,
         resume=False,
@@ -160,7 +160,7 @@ async def _stored(job: Job, field: Field, block: Block, space: Workspace) -> NDA
     location = stores.address(array)
     part = field.among(block, [(0, length) for length in field.core])
     try:
-        source = Source(field.name, array, location, stores.layout(array, location, 0))
+        source = Source(field.name, array, location, inputs.layout(array, location, 0))
         values, _ = await source.taken(part, await source.fetched(part, space), False, space)
         return values
     except Exception as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dasksolve.storage import conventions, stores
+from dasksolve.storage import conventions, inputs, stores
 from dasksolve.storage.source import Source
 
 logger = logging.getLogger(__name__)
@@ -150,8 +150,8 @@ def write(group: Any, coordinates: tuple[Coordinate, ...]) -> None:
 def _beside(source: Source, name: str, size: int) -> Any:
     """The array of this name in the group of an input, if it can be a coordinate."""
     try:
-        array = stores.beside(source.array, name)
-        names = None if array is None else stores.dimension_names(array)
+        array = inputs.beside(source.array, name)
+        names = None if array is None else inputs.dimension_names(array)
         usable = names == (name,) and array.shape == (size,) and array.dtype.kind in "biufUT"
     except Exception as error:  # it is no part of the problem
         logger.warning(

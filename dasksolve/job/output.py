@@ -24,7 +24,7 @@ from dasksolve.job.prepare import Prepared
 from dasksolve.job.run import Job
 from dasksolve.job.work import Field, fill_value
 from dasksolve.status import Status
-from dasksolve.storage import documents, durable, internals, stores
+from dasksolve.storage import documents, durable, groups, internals, marks
 from dasksolve.storage.documents import Document
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ FLAGS = {
 @contextmanager
 def claimed(store: Any, location: str) -> Iterator[None]:
     """Keep other jobs on this machine away from an output; leave no folder where none was."""
-    if not stores.lockable(store):  # a mark says whose it is, as on object storage
+    if not marks.lockable(store):  # a mark says whose it is, as on object storage
         yield
         return
     root = Path(store.root)
@@ -62,7 +62,7 @@ def claimed(store: Any, location: str) -> Iterator[None]:
 
 def _lock(folder: int, location: str) -> None:
     try:
-        stores.lock(folder)
+        marks.lock(folder)
     except BlockingIOError:
         raise BlockingIOError(
             f"another job is writing to {location}; wait for it, or choose another output"
@@ -134,7 +134,7 @@ class Output:
                 for number in numbers:
                     durable.secure_chunks(self._chunks(plan, int(number)))
             return
-        if not stores.is_empty(self.store):
+        if not groups.is_empty(self.store):
             _mend(self.store, self.record, self.documents)
         what = [*lost, *([f"chunks of {chunks:,} blocks"] if chunks else [])]
         raise FileNotFoundError(
@@ -202,7 +202,7 @@ def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str
     wait: until a power cut would spare it.
     """
     store, location, found = prepared.store, prepared.location, prepared.found
-    empty = stores.is_empty(store)
+    empty = groups.is_empty(store)
     if (None if empty else journal.glance(store)) != found:
         raise BlockingIOError(
             f"another job has written to {location} since this one looked; look at what it wrote, "
@@ -213,7 +213,7 @@ def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str
         record = journal.continued(found)
         drafts = _drafts(fields, record)
         for name in journal.members(record):
-            stores.refuse_link(store, name, location)
+            groups.refuse_link(store, name, location)
         beside = tuple(c for c in beside if c.name in journal.members(record))
         drafts = _mend(store, record, drafts, beside)
         if wait:
@@ -228,10 +228,10 @@ def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str
         _begin(store, location, record, old, drafts, beside, wait)
     if wait:
         durable.secure_document(store)
-    stores.sweep(store, mark)
+    marks.sweep(store, mark)
     arrays = {
-        name: stores.required_fields(
-            stores.described_array(store, name, drafts[name], location),
+        name: groups.required_fields(
+            groups.described_array(store, name, drafts[name], location),
             name,
             location,
             **{field: wanted[field] for field in ("shape", "chunks", "dtype", "fill_value")},
@@ -260,13 +260,13 @@ def _begin(
     if wait:
         durable.secure_document(store)
     if old:
-        stores.delete(store, sorted({*old}))
+        groups.delete(store, sorted({*old}))
     documents.write_all(store, drafts)
     if beside:
-        coordinates.write(stores.open_group(store, location, "r+"), beside)
+        coordinates.write(groups.open_group(store, location, "r+"), beside)
     if wait:
         _secure(store, drafts, beside)
-    stores.publish(store, _group(record), None if beside else drafts)
+    groups.publish(store, _group(record), None if beside else drafts)
 
 
 def _secure(store: Any, drafts: Iterable[str], beside: tuple[Coordinate, ...]) -> None:
@@ -297,7 +297,7 @@ def _mend(
         if not group:
             documents.write(store, "", _group(record))
         coordinates.write(zarr.open_group(store, mode="r+", use_consolidated=False), beside)
-    stores.publish(store, _stating(record, {**group, "zarr_format": 3, "node_type": "group"}))
+    groups.publish(store, _stating(record, {**group, "zarr_format": 3, "node_type": "group"}))
     return complete
 
 

@@ -10,7 +10,7 @@ from dasksolve.job import journal, memory
 from dasksolve.job.plan import Plan, make_plan
 from dasksolve.job.schedulers import Cluster, Threads, choose
 from dasksolve.job.work import Work
-from dasksolve.storage import stores
+from dasksolve.storage import groups, stores
 from dasksolve.storage.stores import Location
 
 
@@ -53,7 +53,7 @@ def prepare(
     scheduler.refuse_private((*(source.location for source in work.sources), location))
     _refuse_overlap(location, work, overwrite)
     found = None
-    if not stores.is_new_group(out):
+    if not groups.is_new_group(out):
         found = _find(store, location, resume, overwrite)
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
     identity = journal.identity(work.identity())
@@ -63,7 +63,7 @@ def prepare(
         journal.refuse_mixture(found, store, location)
         block_shape = journal.block_shape(found, work.batch_shape, location)
     elif found is not None:
-        stores.refuse_others(store, location, journal.members(found))
+        groups.refuse_others(store, location, journal.members(found))
     plan = plan_job(work, scheduler, store, memory_limit, block_shape)
     work.warn(plan)
     return Prepared(work, scheduler, plan, store, location, identity, found, resumed)
@@ -71,7 +71,7 @@ def prepare(
 
 def _find(store: Any, location: str, resume: bool, overwrite: bool) -> journal.Record | None:
     """Return the record of an earlier job; None: there is nothing."""
-    if stores.is_empty(store):
+    if groups.is_empty(store):
         return None
     try:
         found = journal.find(store, location)

@@ -22,7 +22,7 @@ from dasksolve.job.report import Report
 from dasksolve.job.schedulers import WINDOW, Cluster, Threads
 from dasksolve.job.tally import BlockResult, Tally, count
 from dasksolve.job.work import Work
-from dasksolve.storage import buffers, internals, secrets, stores
+from dasksolve.storage import buffers, internals, marks, secrets, stores
 from dasksolve.storage.buffers import Workspace
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Job:
 
         Where a look is waited for, it begins once the last is old, and nobody waits for it yet.
         """
-        if self.mark is None or self._age() < stores.LOOK_EVERY:
+        if self.mark is None or self._age() < marks.LOOK_EVERY:
             return
         if not stores.is_far(self.status.store):
             await self._look()
@@ -90,7 +90,7 @@ class Job:
         if look is None:
             look = _LOOKS[self.token] = asyncio.ensure_future(self._look())
             look.add_done_callback(lambda ended: _forget(self.token, ended))
-        if self._age() >= stores.patience(self.status.store):
+        if self._age() >= marks.patience(self.status.store):
             await look
 
     def _age(self) -> float:
@@ -100,7 +100,7 @@ class Job:
     async def _look(self) -> None:
         assert self.mark is not None
         began = time.monotonic()
-        await stores.refuse_unmarked(self.status.store, self.mark)
+        await marks.refuse_unmarked(self.status.store, self.mark)
         _LOOKED[self.token] = began
 
     def failed(self, number: int, error: object) -> BlockResult:
@@ -115,7 +115,7 @@ def meet(token: str, arrays: Sequence[Any], store: Any, mark: str | None) -> Non
     """Make sure, once, that this process sees what the one sees that started the job."""
     with _LOOKING:
         if token not in _BEGUN:
-            stores.look(arrays, store, mark)
+            marks.look(arrays, store, mark)
             _BEGUN.add(token)
             _LOOKED[token] = time.monotonic()
 

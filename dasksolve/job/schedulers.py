@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from dasksolve.batch.pieces import thread_count
 from dasksolve.job import blocks
-from dasksolve.storage.stores import end_others, has_one_writer, lockable, marked, place_of
+from dasksolve.storage.marks import end_others, has_one_writer, lockable, marked
+from dasksolve.storage.stores import place_of
 
 logger = logging.getLogger(__name__)
 

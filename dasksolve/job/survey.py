@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dasksolve.job import history, journal
 from dasksolve.status import Status
-from dasksolve.storage import stores
+from dasksolve.storage import groups, stores
 from dasksolve.storage.stores import Location
 
 CELLS = 80
@@ -141,13 +141,13 @@ class Survey:
 def survey(out: Location) -> Survey:
     """Read what a job wrote but its answers; one block at a time is in memory."""
     store, location = stores.open_store(out)
-    if stores.is_empty(store):
+    if groups.is_empty(store):
         raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
     record = journal.read(store, location)
-    group = stores.open_group(store, location, mode="r")
+    group = groups.open_group(store, location, mode="r")
     regression = journal.is_regression(record)
     answers = "coef" if regression else "x"
-    x, status = (stores.required_array(group, name, location) for name in (answers, "status"))
+    x, status = (groups.required_array(group, name, location) for name in (answers, "status"))
     arrays = {"status": status}
     arrays |= {name: group[name] for name in ("rcond", "backward_error") if name in group}
     plane = _plane(status.shape, 1)

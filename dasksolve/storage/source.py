@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from dasksolve.storage import buffers, conventions, decode, internals, secrets, stores
+from dasksolve.storage import buffers, conventions, decode, inputs, internals, secrets
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.conventions import Packing
 from dasksolve.storage.internals import Region
@@ -67,13 +67,13 @@ class Source:
 
         `mask_and_scale`: its numbers are what its attributes make of them, not what is stored.
         """
-        array, location = stores.open_input(name, where)
+        array, location = inputs.open_input(name, where)
         try:
             packing = conventions.packing(array) if mask_and_scale else None
         except ValueError as error:
             raise ValueError(f"{name} ({location}) cannot be decoded: {error}") from None
         itemsize = packing.dtype.itemsize if packing else 0
-        layout = replace(stores.layout(array, location, core), unpacked=itemsize)
+        layout = replace(inputs.layout(array, location, core), unpacked=itemsize)
         return cls(name, array, location, layout, packing)
 
     def with_core(self, core: int) -> "Source":
@@ -102,7 +102,7 @@ class Source:
     @property
     def dimension_names(self) -> tuple[str, ...] | None:
         """What its dimensions are called, if each has a name."""
-        return stores.dimension_names(self.array)
+        return inputs.dimension_names(self.array)
 
     def read(self, block: Block, strict: bool, workspace: Workspace) -> tuple[NDArray[Any], int]:
         """Return the part that `block` needs, and how many of its chunks are not stored.

@@ -124,8 +124,8 @@ class LateLooks(WrapperStore):
 def test_blocks_are_written_while_the_mark_is_looked_at(
     batch: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dasksolve.storage.stores.LOOK_EVERY", 0.0)
-    monkeypatch.setattr("dasksolve.storage.stores.patience", lambda _: 60.0)
+    monkeypatch.setattr("dasksolve.storage.marks.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("dasksolve.storage.marks.patience", lambda _: 60.0)
     out = LateLooks(Path(batch.out))
     report = solve_zarr(batch.a_path, batch.b_path, out, workers=1)
     assert report.blocks_done == 10

@@ -196,9 +196,9 @@ import dask.distributed, dasksolve, dasksolve.job.plan, sys
 def hold(gate):
     import os
     from dasksolve.batch import eager
-    from dasksolve.storage import stores
+    from dasksolve.storage import marks
 
-    stores.LOOK_EVERY = 5.0
+    marks.LOOK_EVERY = 5.0
     answers = eager.answers
 
     def held(*problem):
@@ -221,7 +221,7 @@ dasksolve.solve_zarr(*sys.argv[3:], client=client)
 def test_what_a_worker_has_in_hand_of_a_killed_client_stays_out_of_another_job(
     long: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dasksolve.storage.stores.LOOK_EVERY", 5.0)  # longer than the job takes
+    monkeypatch.setattr("dasksolve.storage.marks.LOOK_EVERY", 5.0)  # longer than the job takes
     long.a[::5] = 0
     zarr.open_array(long.a_path)[...] = long.a
     gate = tmp_path / "gate"

@@ -80,7 +80,7 @@ def killed(pair: Any, contents: Contents, changes: int, **how: bool) -> bool:
 
 @pytest.fixture(autouse=True)
 def blocks_of_one_chunk(many_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dasksolve.storage.stores.LOOK_EVERY", 0.0)  # nobody else writes
+    monkeypatch.setattr("dasksolve.storage.marks.LOOK_EVERY", 0.0)  # nobody else writes
 
 
 def begun(which: str, old: Any, new: Any) -> Contents:

@@ -12,11 +12,11 @@ sys.modules["fcntl"] = None
 from pathlib import Path
 import dasksolve
 from dasksolve.job import plan, schedulers
-from dasksolve.storage import stores
+from dasksolve.storage import marks
 
 plan._SMALL, plan._BLOCKS_A_WORKER = 0, 1 << 30
 a, b, out = sys.argv[1:]
-assert stores.flock is None
+assert marks.flock is None
 seen = []
 
 def intrude(report):

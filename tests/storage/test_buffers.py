@@ -14,8 +14,8 @@ from zarr.storage import LocalStore, MemoryStore
 
 from dasksolve.storage import buffers
 from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.inputs import layout
 from dasksolve.storage.source import Source
-from dasksolve.storage.stores import layout
 
 
 @pytest.fixture

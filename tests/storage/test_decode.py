@@ -10,8 +10,8 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 from dasksolve.storage import buffers, decode, internals
+from dasksolve.storage.inputs import layout
 from dasksolve.storage.source import Source
-from dasksolve.storage.stores import layout
 
 
 def stored(tmp_path: Path, values: np.ndarray, **options: Any) -> tuple[Any, np.ndarray]:

@@ -1,0 +1,186 @@
+"""The zarr group that a job writes: opened, looked into, cleared and published."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import LocalStore
+
+from dasksolve.storage import documents, internals, marks, secrets, stores
+
+logger = logging.getLogger(__name__)
+
+_PARTS = ("c", "sums")
+"""The folders of an array of ours: chunks, and checksums where chunks have none."""
+
+
+def is_empty(store: Any) -> bool:
+    """Whether a store holds nothing but, perhaps, files that a killed process left half written."""
+    if not isinstance(store, LocalStore):  # zarr's is_empty lists every chunk
+        try:
+            return all(map(marks.PARTIAL.search, internals.names(store)))
+        except Exception as error:
+            text = f"cannot look into {stores.place_of(store)}: {type(error).__name__}: {error}"
+            raise OSError(secrets.shown(text)) from secrets.cause(error)
+    root = Path(store.root)
+    if not root.is_dir():
+        return not root.exists()
+    return all(p.is_dir() or marks.PARTIAL.search(p.name) for p in root.rglob("*"))
+
+
+def is_new_group(where: Any) -> bool:
+    """Whether somebody opened a group to be written, which has nothing in it yet."""
+    if not isinstance(where, zarr.Group) or where.metadata.zarr_format != 3:
+        return False
+    return not where.attrs and not [*where.members()]
+
+
+def open_group(store: Any, location: str, mode: Any) -> Any:
+    """Open the group that a store holds, or say that there is none."""
+    try:
+        return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
+    except Exception as error:
+        raise ValueError(
+            f"{location} exists and is not the output of a job; choose another output"
+        ) from error
+
+
+def refuse_link(store: Any, name: str, location: str) -> None:
+    """Refuse an array of an output that is elsewhere."""
+    root = store.root if isinstance(store, LocalStore) else None
+    if root is not None and not (root / name).resolve().is_relative_to(root.resolve()):
+        raise ValueError(
+            f"{location}/{name} is a link that leads to {(root / name).resolve()}, which is no "
+            "part of the output; choose another output"
+        )
+
+
+def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:
+    """Refuse to replace a group in which somebody else keeps arrays, or has put them."""
+    members = {path.partition("/")[0] for path in documents.members(store)}
+    if others := sorted(members - {*ours}):
+        raise ValueError(
+            f"{location} holds {', '.join(others[:5])}, which the job did not write that wrote the "
+            "rest; nothing of it is overwritten: move or delete that yourself, or choose another "
+            "output"
+        )
+
+
+def output_array(group: Any, name: str, location: str) -> Any:
+    """An array of a job's output; None: there is none of this name."""
+    refuse_link(group.store, name, location)
+    try:
+        found = group.get(name)
+    except Exception as error:  # zarr raises whatever its reading of the metadata runs into
+        raise _damaged(location, name, f"{type(error).__name__}: {error}") from error
+    if found is not None and not isinstance(found, zarr.Array):
+        raise _damaged(location, name, f"it is a {type(found).__name__.lower()}, not an array")
+    return found
+
+
+def described_array(store: Any, name: str, document: documents.Document, location: str) -> Any:
+    """The array of a job's output whose metadata were read already, or written."""
+    refuse_link(store, name, location)
+    if document.get("node_type") != "array":
+        raise _damaged(location, name, f"it is a {document.get('node_type')}, not an array")
+    try:
+        return internals.described(store, name, document)
+    except Exception as error:
+        raise _damaged(location, name, f"{type(error).__name__}: {error}") from error
+
+
+def required_array(group: Any, name: str, location: str) -> Any:
+    """An array of a job's output, which must be there."""
+    found = output_array(group, name, location)
+    if found is None:
+        raise ValueError(f"{location} has no array {name}; resume the job that writes it")
+    return found
+
+
+def required_fields(array: Any, name: str, location: str, **wanted: Any) -> Any:
+    """Make sure that an array of an output is the one that is wanted; return it for writing."""
+    for field, value in wanted.items():
+        found = getattr(array, field)
+        if found != value and (found == found or field != "fill_value"):
+            raise _damaged(location, name, f"its {field} is {found}, not {value}")
+    # Written even where they hold nothing but the fill value: a block is done when it is there.
+    return internals.storing_all(array)
+
+
+def _damaged(location: str, name: str, cause: str) -> ValueError:
+    return ValueError(
+        f"the array {name} of {location} is damaged: {cause}; start again with overwrite=True "
+        "(--overwrite)"
+    )
+
+
+def is_checked(array: Any) -> bool:
+    """Whether chunks of an array have a checksum, by which zarr knows them from others."""
+    return any(
+        isinstance(codec, Crc32cCodec) or (isinstance(codec, ZstdCodec) and codec.checksum)
+        for codec in array.compressors
+    )
+
+
+def delete(store: Any, members: Sequence[str]) -> None:
+    """Delete what a job wrote into arrays; of what else is there, nothing."""
+    if not isinstance(store, LocalStore):
+        folders = (f"{name}/{part}" for name in members for part in _PARTS)
+        deletions = [store.delete_dir(folder) for folder in folders]
+        deletions += [store.delete(f"{name}/{documents.NAME}") for name in members]
+        internals.run(internals.together(*deletions))
+        return
+    for name in members:
+        folder = Path(store.root, name)
+        if folder.is_symlink():
+            folder.unlink()
+        if not folder.is_dir():  # what each deletion of nothing takes, a job would wait for
+            continue
+        for part in _PARTS:
+            internals.run(store.delete_dir(f"{name}/{part}"))
+        internals.run(store.delete(f"{name}/{documents.NAME}"))
+        for orphan in folder.glob("*.partial"):
+            orphan.unlink()
+        with suppress(OSError):  # it is not there, or somebody keeps something in it
+            folder.rmdir()
+
+
+def publish(
+    store: Any, group: documents.Document, members: dict[str, documents.Document] | None = None
+) -> None:
+    """Write the document of a group with consolidated metadata, as xarray wants to find them.
+
+    Groups above that have them are told of this one, which is not seen there otherwise.
+
+    members: the documents of all that is in it, if they are known.
+
+    zarr's own function warns; to silence that for a moment would silence all threads, and two that
+    do it at once leave the filter behind.
+    """
+    if members is None:
+        members = documents.members(store)
+    documents.write(store, "", documents.consolidated(group, members))
+    _tell_above(store, {"": group, **members})
+
+
+def _tell_above(store: Any, found: dict[str, documents.Document]) -> None:
+    """Put a group and its members into the consolidated metadata of the groups that it lies in."""
+    above, path = stores.above(store), ""
+    while above is not None:
+        parent, name = above
+        path = f"{name}/{path}".rstrip("/")
+        found = {f"{name}/{place}".rstrip("/"): document for place, document in found.items()}
+        try:
+            outer = documents.read(parent)
+            if outer is None:
+                return
+            if outer.get("consolidated_metadata"):
+                documents.write(parent, "", documents.inserted(outer, path, found))
+        except Exception as error:  # what is above may be none of ours to read or write
+            logger.warning("%s does not show in the group above: %s", store, error)
+            return
+        above, found = stores.above(parent), {"": outer, **found}

@@ -1,0 +1,105 @@
+"""Stored arrays that are read: opened by path or URL, and what they say of themselves."""
+
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.errors import BaseZarrError, ContainsGroupError, NodeTypeValidationError
+from zarr.storage import LocalStore, ZipStore
+
+from dasksolve.storage import decode, internals, secrets, stores
+from dasksolve.storage.conventions import DIMENSIONS
+from dasksolve.storage.layout import Layout
+
+
+def open_input(name: str, where: Any) -> tuple[Any, str]:
+    """Open an input for reading; return the array and its URL or absolute path."""
+    array: Any = where if isinstance(where, zarr.Array) else _open_array(name, where)
+    store: Any = array.store
+    # A relative path would mean another file to a worker that was started elsewhere.
+    if isinstance(store, LocalStore):
+        root = Path(store.root).resolve()
+        store = stores.Files(root, read_only=True)
+    elif isinstance(store, ZipStore):
+        root = Path(str(store.path)).resolve()
+        store = ZipStore(root, mode="r")
+    else:
+        return array, stores.address(array)
+    return zarr.open_array(store, path=array.path, mode="r"), str(root / array.path)
+
+
+def _open_array(name: str, where: stores.Location) -> Any:
+    target = stores.resolved(name, where)
+    shown = secrets.shown(where)
+    try:
+        store, path = stores.input_store(target)
+        return _open_either(store, path)
+    except ImportError as error:
+        raise ImportError(f"{name}: {shown} needs a package: {error}") from error
+    except (FileNotFoundError, NodeTypeValidationError, ContainsGroupError) as error:
+        text = f"{name}: {_no_array(shown, store, path)}"
+        raise FileNotFoundError(text) from secrets.cause(error)
+    except Exception as error:
+        text = f"{name}: cannot open {shown}: {type(error).__name__}: {secrets.shown(error)}"
+        raise OSError(text) from secrets.cause(error)
+
+
+def _open_either(store: Any, path: str) -> Any:
+    # Told no format, zarr asks for both at once, and abandons one question when another fails.
+    try:
+        return zarr.open_array(store, path=path, mode="r", zarr_format=3)
+    except FileNotFoundError:
+        return zarr.open_array(store, path=path, mode="r", zarr_format=2)
+
+
+def _no_array(where: str, store: Any, path: str) -> str:
+    try:
+        members = list(zarr.open_group(store, path=path, mode="r").array_keys())
+    except Exception:
+        return f"there is no zarr array at {where}"
+    inside = ", ".join(f"{where}/{member}" for member in members[:5])
+    return f"{where} is a zarr group, not an array" + (f"; it holds {inside}" if inside else "")
+
+
+def dimension_names(array: Any) -> tuple[str, ...] | None:
+    """What the dimensions of an array are called, if each has a name."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get(DIMENSIONS)
+    if not isinstance(names, list | tuple) or len(names) != array.ndim:
+        return None
+    return tuple(names) if all(isinstance(name, str) and name for name in names) else None
+
+
+def beside(array: Any, name: str) -> Any:
+    """The array of another name in the same group; None: there is none."""
+    if "/" in name or name in (".", ".."):  # the name of a dimension, which may be anything
+        return None
+    store, path = array.store, array.path
+    if path:
+        path = f"{path.rpartition('/')[0]}/{name}".lstrip("/")
+    else:
+        above = stores.above(store)
+        if above is None:
+            return None
+        (store, _), path = above, name
+    try:
+        return zarr.open_array(store, path=path, mode="r", zarr_format=array.metadata.zarr_format)
+    except (FileNotFoundError, BaseZarrError):
+        return None
+
+
+def layout(array: Any, location: str, core: int) -> Layout:
+    """How an open input lies in its store, if its last `core` axes are within a system."""
+    local = isinstance(array.store, LocalStore)
+    checked = all(isinstance(codec, Crc32cCodec) for codec in array.compressors)
+    return Layout(
+        tuple(array.shape),
+        tuple(max(c, 1) for c in array.chunks),
+        core,
+        array.dtype.itemsize,
+        location,
+        sharded=array.shards is not None,
+        fetched=1 if local else internals.at_once(),
+        plain=local and checked and not array.filters,
+        in_place=local and decode.is_known(array),
+    )
