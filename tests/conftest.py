@@ -70,8 +70,8 @@ def long(store: Callable[..., Stored]) -> Stored:
 @pytest.fixture
 def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one stored chunk each, however small."""
-    monkeypatch.setattr("dasksolve.job.plan._SMALL", 0)
-    monkeypatch.setattr("dasksolve.job.plan._BLOCKS_A_WORKER", 1 << 30)
+    monkeypatch.setattr("dasksolve.job.planning._SMALL", 0)
+    monkeypatch.setattr("dasksolve.job.planning._BLOCKS_A_WORKER", 1 << 30)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import zarr
 from stored import files
 
 import dasksolve
-from dasksolve.job import plan
+from dasksolve.job import planning
 
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
 """Audit events that change a disk."""
@@ -81,7 +81,7 @@ def main() -> None:
     sent = signal.Signals[options.signal]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
     # Blocks of one chunk each, however small.
-    plan._SMALL, plan._BLOCKS_A_WORKER = 0, 1 << 30
+    planning._SMALL, planning._BLOCKS_A_WORKER = 0, 1 << 30
     folder, out = options.folder, options.folder / "out"
     design = np.stack([np.ones(8), np.arange(8)], axis=1)
     if options.series:

@@ -7,7 +7,8 @@ from typing import Any
 from dasksolve import kernels
 from dasksolve.batch.options import check_flags
 from dasksolve.job import journal, memory
-from dasksolve.job.plan import Plan, make_plan
+from dasksolve.job.plan import Plan
+from dasksolve.job.planning import make_plan
 from dasksolve.job.schedulers import Cluster, Threads, choose
 from dasksolve.job.work import Work
 from dasksolve.storage import groups, stores

@@ -26,7 +26,8 @@ from dasksolve.errors import PerformanceWarning
 from dasksolve.job import coordinates, journal
 from dasksolve.job.compare import other, other_bits
 from dasksolve.job.coordinates import Coordinate
-from dasksolve.job.plan import Needs, Plan, portions
+from dasksolve.job.plan import Needs, Plan
+from dasksolve.job.planning import portions
 from dasksolve.job.work import Compared, Done, Field, Work, described, status_field
 from dasksolve.solution import Regression
 from dasksolve.status import Status

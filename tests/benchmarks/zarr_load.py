@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 
 import dasksolve
-import dasksolve.job.plan
+import dasksolve.job.planning
 from dasksolve.job.memory import resident
 
 N, SYSTEMS = 3, 10
@@ -69,8 +69,8 @@ def main() -> None:
     parser.add_argument("--folder", help="where the data go; default: that of temporary files")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    dasksolve.job.plan._SMALL = 0  # the plan would join small chunks
-    dasksolve.job.plan._BLOCKS_A_WORKER = options.blocks
+    dasksolve.job.planning._SMALL = 0  # the plan would join small chunks
+    dasksolve.job.planning._BLOCKS_A_WORKER = options.blocks
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="dasksolve-load-") as folder:
         measured = run(Path(folder), options.blocks, options.workers)
     if options.json:

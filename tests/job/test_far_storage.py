@@ -18,7 +18,8 @@ from zarr.testing.store import LatencyStore
 import dasksolve
 from dasksolve import BlockErrors, Report, check_zarr, solve_zarr
 from dasksolve.batch.problem import describe
-from dasksolve.job.plan import COMPILING, OVERHEAD, make_plan
+from dasksolve.job.plan import COMPILING, OVERHEAD
+from dasksolve.job.planning import make_plan
 from dasksolve.job.systems import needs
 from dasksolve.storage.layout import Layout
 
@@ -86,7 +87,7 @@ def test_a_block_that_cannot_be_fetched_disturbs_no_other(batch: Stored) -> None
 def test_an_interrupted_job_finishes_what_it_has_in_hand(
     batch: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dasksolve.job.plan._IN_HAND", 4)
+    monkeypatch.setattr("dasksolve.job.planning._IN_HAND", 4)
 
     def interrupt(_: Report) -> None:
         raise KeyboardInterrupt

@@ -191,7 +191,7 @@ def test_a_job_all_of_whose_blocks_kill_their_workers_is_stopped(
 
 
 HELD = """
-import dask.distributed, dasksolve, dasksolve.job.plan, sys
+import dask.distributed, dasksolve, dasksolve.job.planning, sys
 
 def hold(gate):
     import os
@@ -209,7 +209,7 @@ def hold(gate):
 
     eager.answers = held
 
-dasksolve.job.plan._together = lambda *_: 32
+dasksolve.job.planning._together = lambda *_: 32
 client = dask.distributed.Client(sys.argv[1])
 client.run(hold, sys.argv[2])
 dasksolve.solve_zarr(*sys.argv[3:], client=client)

@@ -12,7 +12,7 @@ from stored import Stored
 from dasksolve import Status, check_zarr, labelled, solve_zarr
 from dasksolve.batch.options import Options
 from dasksolve.cli import main
-from dasksolve.job.plan import block_memory
+from dasksolve.job.planning import block_memory
 from dasksolve.job.systems import Systems
 
 PACK = {"dtype": "int16", "scale_factor": 0.001, "_FillValue": -32768}

@@ -305,8 +305,8 @@ def test_a_request_that_is_never_answered_is_given_up_and_asked_again(
 
 
 HUNDRED_BLOCKS = """
-import sys, dasksolve, dasksolve.job.plan as plan
-plan._SMALL, plan._BLOCKS_A_WORKER = 0, 1 << 30
+import sys, dasksolve, dasksolve.job.planning as planning
+planning._SMALL, planning._BLOCKS_A_WORKER = 0, 1 << 30
 if __name__ == "__main__":
     dasksolve.solve_zarr(*sys.argv[1:], resume=True)
 """

@@ -22,15 +22,8 @@ from zarr.testing.store import LatencyStore
 import dasksolve
 from dasksolve import BlockErrors, Regression, Report, Status, check_zarr
 from dasksolve.job.page import page
-from dasksolve.job.plan import (
-    LOADING,
-    OVERHEAD,
-    Needs,
-    Plan,
-    block_memory,
-    make_plan,
-    portions,
-)
+from dasksolve.job.plan import LOADING, OVERHEAD, Needs, Plan
+from dasksolve.job.planning import block_memory, make_plan, portions
 from dasksolve.job.series import Series
 from dasksolve.storage.layout import Layout
 
@@ -570,8 +563,8 @@ def test_several_threads_work_on_few_blocks() -> None:
 def test_chunks_of_a_block_are_fitted_one_after_the_other(
     stack: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("dasksolve.job.plan._SMALL", 1 << 10)
-    monkeypatch.setattr("dasksolve.job.plan._BLOCKS_A_WORKER", 1)
+    monkeypatch.setattr("dasksolve.job.planning._SMALL", 1 << 10)
+    monkeypatch.setattr("dasksolve.job.planning._BLOCKS_A_WORKER", 1)
     stored = stack(**how)
     report = dasksolve.regress_zarr(stored.path, DESIGN, stored.out, covariance=True, workers=1)
     assert report.blocks == 1

@@ -77,7 +77,7 @@ def test_a_task_may_work_off_several_blocks(
 ) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
     on_threads = files(batch.out)
-    monkeypatch.setattr("dasksolve.job.plan._together", lambda *_: 3)
+    monkeypatch.setattr("dasksolve.job.planning._together", lambda *_: 3)
     done: list[int] = []
     report = solve_zarr(
         batch.a_path,

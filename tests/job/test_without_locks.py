@@ -11,10 +11,10 @@ import sys
 sys.modules["fcntl"] = None
 from pathlib import Path
 import dasksolve
-from dasksolve.job import plan, schedulers
+from dasksolve.job import planning, schedulers
 from dasksolve.storage import marks
 
-plan._SMALL, plan._BLOCKS_A_WORKER = 0, 1 << 30
+planning._SMALL, planning._BLOCKS_A_WORKER = 0, 1 << 30
 a, b, out = sys.argv[1:]
 assert marks.flock is None
 seen = []

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dasksolve.batch.problem import Problem, describe
-from dasksolve.job.plan import COMPILING, LOADING, OVERHEAD, Plan, make_plan
+from dasksolve.job.plan import COMPILING, LOADING, OVERHEAD, Plan
+from dasksolve.job.planning import make_plan
 from dasksolve.job.systems import needs
 from dasksolve.storage.layout import Held, Layout
 
