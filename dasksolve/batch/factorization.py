@@ -1,39 +1,17 @@
 """`Factorization`: the factors of a batch, kept to solve with again and again."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, Never
 
 import dask.array as da
 import numpy as np
-import zarr
-from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from dasksolve import kernels
-from dasksolve.batch import determinant, eager, lazy, pieces
+from dasksolve.batch import kept_factors, lazy
 from dasksolve.batch.arrays import as_array
+from dasksolve.batch.factors import factor_block, slogdet_block, solve_block
 from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.batch.problem import describe, describe_inverses
-from dasksolve.batch.structure import meant
-from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
-from dasksolve.kernels.lu.reuse import DAMAGED, SPOILT
-from dasksolve.kernels.scaling import Attempt, equilibrated, solve_again
-from dasksolve.status import Status
-from dasksolve.storage import groups, stores
 from dasksolve.storage.stores import Location
-
-_ATTRIBUTE = "dasksolve_factorization"
-_VERSION = 4
-_LOST = int(np.iinfo(np.int16).min)
-# What zarr takes a chunk for that was lost: never for factors that look sound.
-_MISSING = {
-    "lu": np.nan,
-    "order": -1,
-    "status": int(Status.PENDING),
-    "rcond": np.nan,
-    "scales": _LOST,
-}
 
 
 @refusing
@@ -80,12 +58,12 @@ def factor(
     options = Options.of(assume_a, lower, on_singular="nan")
     if not isinstance(a, da.Array):
         a = as_array("a", a)
-        return Factorization(*_factor_block(a, describe_inverses(a.shape, a.dtype).dtype, options))
+        return Factorization(*factor_block(a, describe_inverses(a.shape, a.dtype).dtype, options))
     a = lazy.checked("a", a)
     problem = describe_inverses(a.shape, a.dtype)
     a = a.rechunk({-2: -1, -1: -1})
     blocks = a.map_blocks(
-        _factor_block,
+        factor_block,
         problem.dtype,
         options,
         dtype=problem.dtype,
@@ -100,127 +78,6 @@ def factor(
         lazy.member(blocks, 3, batch, np.float64),
         lazy.member(blocks, 4, whole, np.int16, adjust_chunks={whole[-1]: (2,)}),
     )
-
-
-def _factor_block(
-    a: NDArray[Any], dtype: np.dtype[Any], options: Options
-) -> tuple[NDArray[Any], ...]:
-    """The factors, the order of rows, status, rcond and scales of a block."""
-    a = as_array("a", a)
-    n, shape = a.shape[-1], a.shape[:-2]
-    lu, order = np.empty(a.shape, dtype), np.empty(a.shape[:-1], np.int32)
-    status, rcond = np.zeros(shape, np.int8), np.ones(shape)
-    scales: Any = np.broadcast_to(np.int16(0), (*shape, n, 2))  # as a rule, no memory
-    if not a.size:
-        return lu, order, status, rcond, scales
-    given = np.require(a, dtype, ["C", "A"]).reshape(-1, n, n)
-    whole = np.ascontiguousarray(meant(given, options))
-    flat = lu.reshape(-1, n, n), order.reshape(-1, n), status.reshape(-1), rcond.reshape(-1)
-    kernels.factoring(n, dtype)(whole, *flat)
-    lost = np.flatnonzero(flat[2] == UNBOUNDED)
-    if lost.size:
-        scales = np.zeros((*shape, n, 2), np.int16)
-        scales.reshape(-1, n, 2)[lost] = _factor_scaled(whole, lost, flat)
-    unknown = (flat[2] == Status.OK) & np.isnan(flat[3])
-    if unknown.any():
-        with np.errstate(all="ignore"):
-            flat[3][unknown] = eager.scaled_rconds(whole[unknown])
-    if options.assume_a == "pos":
-        b = np.zeros((len(given), n), dtype)
-        problem = describe(given.shape, dtype, b.shape, dtype)
-        flat[2][...] = eager.solve_with_status(given, b, problem, options)[1]
-        flat[0][eager.is_singular(flat[2])] = np.nan
-        flat[3][eager.is_singular(flat[2])] = 0
-    return lu, order, status, rcond, scales
-
-
-def _factor_scaled(
-    a: NDArray[Any], lost: NDArray[np.intp], factors: tuple[NDArray[Any], ...]
-) -> NDArray[np.int32]:
-    """Factor the `lost` ones of a, scaled by powers of two; the exponents of rows and columns."""
-    with np.errstate(all="ignore"):
-        scaled, rows, columns = equilibrated(a[lost])
-        some = tuple(np.ascontiguousarray(values[lost]) for values in factors)
-        kernels.factoring(a.shape[-1], a.dtype)(np.ascontiguousarray(scaled), *some)
-    status, rcond = some[2:]
-    status[status == UNBOUNDED] = Status.NONFINITE
-    rcond[status == Status.OK] = np.nan  # that of the scaled matrix
-    for values, found in zip(factors, some, strict=True):
-        values[lost] = found
-    return np.stack([rows, columns], axis=-1)
-
-
-_DAMAGED = (
-    "the factors are damaged or incomplete: they name rows that a matrix does not have; factor "
-    "and write them again"
-)
-
-
-def _solve_block(
-    lu: NDArray[Any],
-    order: NDArray[np.int32],
-    scales: NDArray[np.int16],
-    b: NDArray[Any],
-    dtype: Any,
-    transposed: bool,
-) -> NDArray[Any]:
-    """Solve for the matrices b with the factors of a block; `order` has two core axes, too."""
-    b = as_array("b", b)
-    n, k, shape = lu.shape[-1], b.shape[-1], lu.shape[:-2]
-    scaled = any(scales.strides) and bool(scales.any())
-    shape = np.broadcast_shapes(shape, b.shape[:-2])
-    x = np.empty((*shape, n, k), dtype)
-    if not x.size:
-        return x
-    kernel = kernels.substituting(k, dtype, transposed)
-
-    def substitute(
-        lu: NDArray[Any], rows: NDArray[Any], b: NDArray[Any], scales: NDArray[Any], x: NDArray[Any]
-    ) -> None:
-        found = kernel(lu, rows, b, x)
-        if found == DAMAGED or (scaled and (scales == _LOST).any()):
-            raise ValueError(_DAMAGED)
-        if found == SPOILT or scaled:
-            powers = scales[..., ::-1] if transposed else scales
-            _solve_scaled(kernel, lu, rows, powers, b, x)
-
-    ready = lu.dtype == b.dtype == dtype and pieces.is_plain(lu) and pieces.is_plain(b)
-    piece = 16 * pieces.PIECE if ready else pieces.PIECE  # a copy shall stay in the cache
-    size = max(1, piece // (n * max(n, k) * x.itemsize))
-    given = [
-        pieces.Given(lu, 2, dtype),
-        pieces.Given(order[..., 0], 1, order.dtype),
-        pieces.Given(b, 2, dtype),
-        pieces.Given(scales, 2, scales.dtype),
-    ]
-    pieces.call(substitute, shape, size, given, [x])
-    return x
-
-
-def _solve_scaled(
-    kernel: Any,
-    lu: NDArray[Any],
-    order: NDArray[np.int32],
-    scales: NDArray[np.int16],
-    b: NDArray[Any],
-    x: NDArray[Any],
-) -> None:
-    """Solve again with factors of scaled matrices, and for what was out of range."""
-    scaled = scales.any(axis=(-2, -1))
-    x[scaled] = complex(np.nan, np.nan) if x.dtype.kind == "c" else np.nan
-    lost = np.flatnonzero(np.isnan(x).any(axis=(-2, -1)))
-    lost = lost[np.isfinite(lu[lost]).all(axis=(-2, -1))]
-    factors, rows = np.ascontiguousarray(lu[lost]), np.ascontiguousarray(order[lost])
-
-    def solve(right: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int8]]:
-        y = np.empty(right.shape, right.dtype)
-        kernel(factors, rows, np.ascontiguousarray(right), y)
-        return y, np.zeros(len(y), np.int8)
-
-    if lost.size:
-        found, powers = x[lost], scales[lost].astype(np.int32)
-        solve_again([Attempt(solve, powers[..., 0], powers[..., 1])], b[lost], found)
-        x[lost] = found
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,10 +143,10 @@ class Factorization:
         b = lazy.checked("b", b)
         problem = describe(lu.shape, lu.dtype, b.shape, b.dtype)
         if is_lazy:
-            x: Any = lazy.map_factored(_solve_block, factors, b, problem, transposed)
+            x: Any = lazy.map_factored(solve_block, factors, b, problem, transposed)
         else:
             b = b[..., None] if problem.vectors else b
-            x = _solve_block(*factors, b, problem.dtype, transposed)
+            x = solve_block(*factors, b, problem.dtype, transposed)
         return x[..., 0] if problem.vectors else x
 
     def rcond(self) -> Any:
@@ -314,8 +171,8 @@ class Factorization:
         """
         arrays = self.lu, self.order[..., None], self.status[..., None, None], self.scales
         if not isinstance(self.lu, da.Array):
-            return _slogdet_block(*arrays)
-        both = da.map_blocks(_slogdet_block, *arrays, dtype=self.lu.dtype, meta=self.lu._meta)
+            return slogdet_block(*arrays)
+        both = da.map_blocks(slogdet_block, *arrays, dtype=self.lu.dtype, meta=self.lu._meta)
         real = np.empty(0, self.lu.dtype).real.dtype
         axes = range(self.lu.ndim - 2)
         return lazy.member(both, 0, axes, self.lu.dtype), lazy.member(both, 1, axes, real)
@@ -342,26 +199,8 @@ class Factorization:
         ...     f.solve([2.0, 4.0, 6.0]).compute()
         array([1., 2., 3.])
         """
-        store, location = stores.open_store(path)
-        if not groups.is_empty(store):
-            raise FileExistsError(f"{location} exists; choose another path, or delete it")
-        group = zarr.create_group(store, zarr_format=3)
-        written = []
-        for name, values in self._arrays().items():
-            source = da.asarray(values)
-            chunks = tuple(max(1, *c) if c else 1 for c in source.chunks)
-            array = group.create_array(
-                name,
-                shape=source.shape,
-                chunks=chunks,
-                dtype=source.dtype,
-                fill_value=_MISSING[name],
-                compressors=[ZstdCodec(), Crc32cCodec()],
-            )
-            if source.size:
-                written.append(_written(source.rechunk(chunks), array))
-        da.compute(*written)
-        group.attrs[_ATTRIBUTE] = json.dumps({"version": _VERSION})  # last: it is whole
+        arrays = self.lu, self.order, self.status, self.conditions, self.scales
+        kept_factors.write(path, *arrays)
 
     @classmethod
     def open(cls, path: Location) -> "Factorization":
@@ -379,85 +218,7 @@ class Factorization:
         ValueError
             What is there are not the factors of a batch, or not all of them.
         """
-        store, location = stores.open_store(path)
-        if groups.is_empty(store):
-            raise FileNotFoundError(
-                f"there are no factors at {location}; Factorization.to_zarr writes them"
-            )
-        group = groups.open_group(store, location, mode="r")
-        try:
-            version = json.loads(group.attrs[_ATTRIBUTE])["version"]
-            names = ("lu", "order", "status", "rcond", *(["scales"] if version >= _VERSION else []))
-            arrays = [group[name] for name in names]
-            lu, order, status, rcond, *scales = (  # not from_zarr: array.query-planning has none
-                da.from_array(array, chunks=array.chunks, inline_array=True) for array in arrays
-            )
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(
-                f"{location} does not hold the whole of a factorization; factor and write it again"
-            ) from None
-        whole = (
-            version == _VERSION
-            and describe_inverses(lu.shape, lu.dtype).dtype == lu.dtype
-            and lu.shape[:-1] == order.shape
-            and lu.shape[:-2] == status.shape == rcond.shape
-            and (*order.shape, 2) == scales[0].shape
-            and (order.dtype, status.dtype, rcond.dtype) == (np.int32, np.int8, np.float64)
-            and scales[0].dtype == np.int16
-        )
-        if not whole:
-            raise ValueError(
-                f"{location} holds factors of version {version}, lu {lu.shape} {lu.dtype}, order "
-                f"{order.shape} {order.dtype}, status {status.shape}: factor and write them again"
-            )
-        return cls(lu, order, status, rcond, scales[0])
+        return cls(*kept_factors.read(path))
 
     def __repr__(self) -> str:
         return f"Factorization({self.lu.shape} {self.lu.dtype})"
-
-    def _arrays(self) -> dict[str, Any]:
-        return {
-            "lu": self.lu,
-            "order": self.order,
-            "status": self.status,
-            "rcond": self.conditions,
-            "scales": self.scales,
-        }
-
-
-def _written(values: da.Array, array: Any) -> da.Array:
-    """What writes each block to its chunk of a zarr array: no two tasks write to one."""
-    # da.store does so too, but not for the arrays of array.query-planning.
-    ones = tuple((1,) * blocks for blocks in values.numblocks)
-    return da.map_blocks(
-        _write_block, values, array, chunks=ones, dtype=bool, meta=np.empty(0, bool)
-    )
-
-
-def _write_block(
-    values: NDArray[Any], array: Any, *, block_id: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    corner = [i * chunk for i, chunk in zip(block_id, array.chunks, strict=True)]
-    array[tuple(slice(c, c + n) for c, n in zip(corner, values.shape, strict=True))] = values
-    return np.ones((1,) * values.ndim, bool)
-
-
-def _slogdet_block(
-    lu: NDArray[Any],
-    order: NDArray[np.int32],
-    status: NDArray[np.int8],
-    scales: NDArray[np.int16],
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    scaled = any(scales.strides) and scales.size
-    if order.size and not (order.min() >= 0 and order.max() < order.shape[-2]):
-        raise ValueError(_DAMAGED)
-    if scaled and scales.min() == _LOST:
-        raise ValueError(_DAMAGED)
-    status, n = status[..., 0, 0], lu.shape[-1]
-    flat = lu.reshape(status.size, n, n), order.reshape(status.size, n)
-    sign, logabsdet = (values.reshape(status.shape) for values in determinant.slogdet(*flat))
-    if scaled:
-        logabsdet = logabsdet - np.log(2) * scales.sum(axis=(-2, -1))
-    singular = status == Status.SINGULAR
-    sign[singular], logabsdet[singular] = 0, -np.inf
-    return sign, logabsdet.astype(lu.real.dtype)

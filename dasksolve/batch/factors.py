@@ -1,0 +1,161 @@
+"""Factors of the blocks of a batch: made, solved with, and their determinants."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve import kernels
+from dasksolve.batch import determinant, eager, pieces
+from dasksolve.batch.arrays import as_array
+from dasksolve.batch.options import Options
+from dasksolve.batch.problem import describe
+from dasksolve.batch.structure import meant
+from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
+from dasksolve.kernels.lu.reuse import DAMAGED, SPOILT
+from dasksolve.kernels.scaling import Attempt, equilibrated, solve_again
+from dasksolve.status import Status
+
+LOST = int(np.iinfo(np.int16).min)
+"""An exponent that no factors have: of a chunk that was lost."""
+_DAMAGED = (
+    "the factors are damaged or incomplete: they name rows that a matrix does not have; factor "
+    "and write them again"
+)
+
+
+def factor_block(
+    a: NDArray[Any], dtype: np.dtype[Any], options: Options
+) -> tuple[NDArray[Any], ...]:
+    """The factors, the order of rows, status, rcond and scales of a block."""
+    a = as_array("a", a)
+    n, shape = a.shape[-1], a.shape[:-2]
+    lu, order = np.empty(a.shape, dtype), np.empty(a.shape[:-1], np.int32)
+    status, rcond = np.zeros(shape, np.int8), np.ones(shape)
+    scales: Any = np.broadcast_to(np.int16(0), (*shape, n, 2))  # as a rule, no memory
+    if not a.size:
+        return lu, order, status, rcond, scales
+    given = np.require(a, dtype, ["C", "A"]).reshape(-1, n, n)
+    whole = np.ascontiguousarray(meant(given, options))
+    flat = lu.reshape(-1, n, n), order.reshape(-1, n), status.reshape(-1), rcond.reshape(-1)
+    kernels.factoring(n, dtype)(whole, *flat)
+    lost = np.flatnonzero(flat[2] == UNBOUNDED)
+    if lost.size:
+        scales = np.zeros((*shape, n, 2), np.int16)
+        scales.reshape(-1, n, 2)[lost] = _factor_scaled(whole, lost, flat)
+    unknown = (flat[2] == Status.OK) & np.isnan(flat[3])
+    if unknown.any():
+        with np.errstate(all="ignore"):
+            flat[3][unknown] = eager.scaled_rconds(whole[unknown])
+    if options.assume_a == "pos":
+        b = np.zeros((len(given), n), dtype)
+        problem = describe(given.shape, dtype, b.shape, dtype)
+        flat[2][...] = eager.solve_with_status(given, b, problem, options)[1]
+        flat[0][eager.is_singular(flat[2])] = np.nan
+        flat[3][eager.is_singular(flat[2])] = 0
+    return lu, order, status, rcond, scales
+
+
+def _factor_scaled(
+    a: NDArray[Any], lost: NDArray[np.intp], factors: tuple[NDArray[Any], ...]
+) -> NDArray[np.int32]:
+    """Factor the `lost` ones of a, scaled by powers of two; the exponents of rows and columns."""
+    with np.errstate(all="ignore"):
+        scaled, rows, columns = equilibrated(a[lost])
+        some = tuple(np.ascontiguousarray(values[lost]) for values in factors)
+        kernels.factoring(a.shape[-1], a.dtype)(np.ascontiguousarray(scaled), *some)
+    status, rcond = some[2:]
+    status[status == UNBOUNDED] = Status.NONFINITE
+    rcond[status == Status.OK] = np.nan  # that of the scaled matrix
+    for values, found in zip(factors, some, strict=True):
+        values[lost] = found
+    return np.stack([rows, columns], axis=-1)
+
+
+def solve_block(
+    lu: NDArray[Any],
+    order: NDArray[np.int32],
+    scales: NDArray[np.int16],
+    b: NDArray[Any],
+    dtype: Any,
+    transposed: bool,
+) -> NDArray[Any]:
+    """Solve for the matrices b with the factors of a block; `order` has two core axes, too."""
+    b = as_array("b", b)
+    n, k, shape = lu.shape[-1], b.shape[-1], lu.shape[:-2]
+    scaled = any(scales.strides) and bool(scales.any())
+    shape = np.broadcast_shapes(shape, b.shape[:-2])
+    x = np.empty((*shape, n, k), dtype)
+    if not x.size:
+        return x
+    kernel = kernels.substituting(k, dtype, transposed)
+
+    def substitute(
+        lu: NDArray[Any], rows: NDArray[Any], b: NDArray[Any], scales: NDArray[Any], x: NDArray[Any]
+    ) -> None:
+        found = kernel(lu, rows, b, x)
+        if found == DAMAGED or (scaled and (scales == LOST).any()):
+            raise ValueError(_DAMAGED)
+        if found == SPOILT or scaled:
+            powers = scales[..., ::-1] if transposed else scales
+            _solve_scaled(kernel, lu, rows, powers, b, x)
+
+    ready = lu.dtype == b.dtype == dtype and pieces.is_plain(lu) and pieces.is_plain(b)
+    piece = 16 * pieces.PIECE if ready else pieces.PIECE  # a copy shall stay in the cache
+    size = max(1, piece // (n * max(n, k) * x.itemsize))
+    given = [
+        pieces.Given(lu, 2, dtype),
+        pieces.Given(order[..., 0], 1, order.dtype),
+        pieces.Given(b, 2, dtype),
+        pieces.Given(scales, 2, scales.dtype),
+    ]
+    pieces.call(substitute, shape, size, given, [x])
+    return x
+
+
+def _solve_scaled(
+    kernel: Any,
+    lu: NDArray[Any],
+    order: NDArray[np.int32],
+    scales: NDArray[np.int16],
+    b: NDArray[Any],
+    x: NDArray[Any],
+) -> None:
+    """Solve again with factors of scaled matrices, and for what was out of range."""
+    scaled = scales.any(axis=(-2, -1))
+    x[scaled] = complex(np.nan, np.nan) if x.dtype.kind == "c" else np.nan
+    lost = np.flatnonzero(np.isnan(x).any(axis=(-2, -1)))
+    lost = lost[np.isfinite(lu[lost]).all(axis=(-2, -1))]
+    factors, rows = np.ascontiguousarray(lu[lost]), np.ascontiguousarray(order[lost])
+
+    def solve(right: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int8]]:
+        y = np.empty(right.shape, right.dtype)
+        kernel(factors, rows, np.ascontiguousarray(right), y)
+        return y, np.zeros(len(y), np.int8)
+
+    if lost.size:
+        found, powers = x[lost], scales[lost].astype(np.int32)
+        solve_again([Attempt(solve, powers[..., 0], powers[..., 1])], b[lost], found)
+        x[lost] = found
+
+
+def slogdet_block(
+    lu: NDArray[Any],
+    order: NDArray[np.int32],
+    status: NDArray[np.int8],
+    scales: NDArray[np.int16],
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Sign and logarithm of the absolute value of the determinants of a block."""
+    scaled = any(scales.strides) and scales.size
+    if order.size and not (order.min() >= 0 and order.max() < order.shape[-2]):
+        raise ValueError(_DAMAGED)
+    if scaled and scales.min() == LOST:
+        raise ValueError(_DAMAGED)
+    status, n = status[..., 0, 0], lu.shape[-1]
+    flat = lu.reshape(status.size, n, n), order.reshape(status.size, n)
+    sign, logabsdet = (values.reshape(status.shape) for values in determinant.slogdet(*flat))
+    if scaled:
+        logabsdet = logabsdet - np.log(2) * scales.sum(axis=(-2, -1))
+    singular = status == Status.SINGULAR
+    sign[singular], logabsdet[singular] = 0, -np.inf
+    return sign, logabsdet.astype(lu.real.dtype)

@@ -1,0 +1,103 @@
+"""The factors of a batch in a zarr group: written, and found again as lazy dask arrays."""
+
+import json
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from dasksolve.batch.factors import LOST
+from dasksolve.batch.problem import describe_inverses
+from dasksolve.status import Status
+from dasksolve.storage import groups, stores
+from dasksolve.storage.stores import Location
+
+_ATTRIBUTE = "dasksolve_factorization"
+_VERSION = 4
+# What zarr takes a chunk for that was lost: never for factors that look sound.
+_MISSING = {
+    "lu": np.nan,
+    "order": -1,
+    "status": int(Status.PENDING),
+    "rcond": np.nan,
+    "scales": LOST,
+}
+
+
+def write(path: Location, *arrays: Any) -> None:
+    """Write factors, given in the order of `_MISSING`, to a new group, block by block."""
+    store, location = stores.open_store(path)
+    if not groups.is_empty(store):
+        raise FileExistsError(f"{location} exists; choose another path, or delete it")
+    group = zarr.create_group(store, zarr_format=3)
+    written = []
+    for (name, missing), values in zip(_MISSING.items(), arrays, strict=True):
+        source = da.asarray(values)
+        chunks = tuple(max(1, *c) if c else 1 for c in source.chunks)
+        array = group.create_array(
+            name,
+            shape=source.shape,
+            chunks=chunks,
+            dtype=source.dtype,
+            fill_value=missing,
+            compressors=[ZstdCodec(), Crc32cCodec()],
+        )
+        if source.size:
+            written.append(_written(source.rechunk(chunks), array))
+    da.compute(*written)
+    group.attrs[_ATTRIBUTE] = json.dumps({"version": _VERSION})  # last: it is whole
+
+
+def read(path: Location) -> tuple[da.Array, ...]:
+    """The arrays that were written, in the same order."""
+    store, location = stores.open_store(path)
+    if groups.is_empty(store):
+        raise FileNotFoundError(
+            f"there are no factors at {location}; Factorization.to_zarr writes them"
+        )
+    group = groups.open_group(store, location, mode="r")
+    try:
+        version = json.loads(group.attrs[_ATTRIBUTE])["version"]
+        arrays = [group[name] for name in _MISSING if name != "scales" or version >= _VERSION]
+        lu, order, status, rcond, *scales = (  # not from_zarr: array.query-planning has none
+            da.from_array(array, chunks=array.chunks, inline_array=True) for array in arrays
+        )
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"{location} does not hold the whole of a factorization; factor and write it again"
+        ) from None
+    whole = (
+        version == _VERSION
+        and describe_inverses(lu.shape, lu.dtype).dtype == lu.dtype
+        and lu.shape[:-1] == order.shape
+        and lu.shape[:-2] == status.shape == rcond.shape
+        and (*order.shape, 2) == scales[0].shape
+        and (order.dtype, status.dtype, rcond.dtype) == (np.int32, np.int8, np.float64)
+        and scales[0].dtype == np.int16
+    )
+    if not whole:
+        raise ValueError(
+            f"{location} holds factors of version {version}, lu {lu.shape} {lu.dtype}, order "
+            f"{order.shape} {order.dtype}, status {status.shape}: factor and write them again"
+        )
+    return lu, order, status, rcond, scales[0]
+
+
+def _written(values: da.Array, array: Any) -> da.Array:
+    """What writes each block to its chunk of a zarr array: no two tasks write to one."""
+    # da.store does so too, but not for the arrays of array.query-planning.
+    ones = tuple((1,) * blocks for blocks in values.numblocks)
+    return da.map_blocks(
+        _write_block, values, array, chunks=ones, dtype=bool, meta=np.empty(0, bool)
+    )
+
+
+def _write_block(
+    values: NDArray[Any], array: Any, *, block_id: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    corner = [i * chunk for i, chunk in zip(block_id, array.chunks, strict=True)]
+    array[tuple(slice(c, c + n) for c, n in zip(corner, values.shape, strict=True))] = values
+    return np.ones((1,) * values.ndim, bool)
