@@ -1,7 +1,6 @@
 """`Series`: stored series of observations, and how a zarr job fits a block of them."""
 
 import copy
-import hashlib
 import os
 import time
 import warnings
@@ -12,23 +11,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from dasksolve.batch import fit as fits
 from dasksolve.batch.accumulation import Accumulation, state_bytes
-from dasksolve.batch.arrays import as_observations
 from dasksolve.batch.fit import Fit
 from dasksolve.batch.lazy_regression import fit_block
 from dasksolve.batch.pieces import LANES
-from dasksolve.batch.weights import checked_weights
 from dasksolve.errors import PerformanceWarning
-from dasksolve.job import coordinates, journal
-from dasksolve.job.compare import other, other_bits
+from dasksolve.job import compare_series, coordinates, journal, series_inputs
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Needs, Plan
 from dasksolve.job.planning import portions
-from dasksolve.job.work import Compared, Done, Field, Work, described, status_field
+from dasksolve.job.work import Compared, Done, Field, Work, status_field
 from dasksolve.solution import Regression
 from dasksolve.status import Status
 from dasksolve.storage.buffers import Workspace
@@ -41,7 +36,6 @@ OPTIONS = ("axis", "ridge", "rcond", "min_count", "on_deficient", "covariance")
 T = TypeVar("T")
 Give = Callable[[NDArray[Any], NDArray[Any], int], None]
 """Takes some observations, their weights, and the number of the first of them."""
-_LARGE = 1 << 28  # bytes: more is no design
 _KEPT = 8 << 20  # bytes of series that are kept whole, to be fitted with care
 _WORKING = (16 << 20) + _KEPT  # bytes of the copies, a few pieces each, that fits take
 
@@ -91,16 +85,16 @@ class Series(Work):
         source = Source.open("y", y, 0, mask_and_scale)
         shape, dtype = source.array.shape, source.dtype
         options = (axis, ridge, rcond, min_count, on_deficient, covariance)
-        terms = _given("design", design, mask_and_scale)
-        fit = fits.describe(shape, dtype, _read(terms, strict), *options)
+        terms = series_inputs.opened("design", design, mask_and_scale)
+        fit = fits.describe(shape, dtype, series_inputs.whole(terms, strict), *options)
         source = source.with_axis(fit.axis)
-        given = _given("weights", weights, mask_and_scale)
-        weighing = _weights(given, fit, strict)
-        names = _dimension_names(source, fit, terms)
+        given = series_inputs.opened("weights", weights, mask_and_scale)
+        weighing = series_inputs.weights_of(given, fit, strict)
+        names = series_inputs.dimension_names(source, fit, terms)
         stated = {
-            "y": described(source),
-            "design": _digest(fit.design),
-            "weights": described(weighing) if isinstance(weighing, Source) else _digest(weighing),
+            "y": series_inputs.identity(source),
+            "design": series_inputs.identity(fit.design),
+            "weights": series_inputs.identity(weighing),
             "options": {
                 **{name: getattr(fit, name) for name in OPTIONS if name != "ridge"},
                 "ridge": fits.checked_ridge(ridge, fit.n).tolist(),
@@ -141,7 +135,7 @@ class Series(Work):
             Field("rcond", number, batch),
         ]
         if fit.covariance:
-            names = (*batch, term, *_second(term))
+            names = (*batch, term, *series_inputs.second(term))
             found.append(Field("covariance", fit.dtype, names, (fit.n, fit.n), chosen=True))
         return (*found, status_field(batch))
 
@@ -278,7 +272,7 @@ class Series(Work):
         """Fit a block again, and compare."""
 
         async def other(anew: Done) -> Compared:
-            return _compared(anew.arrays, stored, self.fit, exactly)
+            return compare_series.compared(anew.arrays, stored, self.fit, exactly)
 
         return await self.done(block, rows, False, space, other)
 
@@ -293,93 +287,6 @@ class Series(Work):
         return {field.name: getattr(found, field.name) for field in self.fields}
 
 
-def _given(name: str, given: Any, mask_and_scale: bool) -> Any:
-    """An array in memory, or of a file of NumPy's; or a stored one, which is not read yet."""
-    if not isinstance(given, zarr.Array | str | os.PathLike):
-        return as_observations(name, given)
-    if isinstance(given, str | os.PathLike) and Path(given).suffix == ".npy":
-        return _numpy_file(name, Path(given))
-    return Source.open(name, given, 0, mask_and_scale)
-
-
-def _numpy_file(name: str, path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{name}: there is no file {path}") from None
-    except (ValueError, EOFError):  # NumPy's own words are of pickles
-        raise ValueError(f"{name}: {path} is no array of numbers that numpy.save wrote") from None
-
-
-def _read(given: Any, strict: bool) -> Any:
-    """An array in memory, be it stored."""
-    if not isinstance(given, Source):
-        return given
-    if given.array.nbytes > _LARGE:
-        raise ValueError(
-            f"{given.name} ({given.location}) has shape {given.array.shape}, too large for "
-            "a design or for weights of the observations; y comes first, then the design"
-        )
-    return given.with_core(given.array.ndim).everything(strict)
-
-
-def _weights(given: Any, fit: Fit, strict: bool) -> Source | NDArray[Any]:
-    """The weights of the observations, or the stored ones of all numbers."""
-    if isinstance(given, Source) and given.array.ndim > 1:
-        return _along(given, fit)
-    values, observations = _read(given, strict), fit.shape[fit.axis]
-    if values is not None and values.shape != (observations,):
-        raise ValueError(
-            f"weights have shape {values.shape}: in memory they are ({observations},), one for "
-            "each observation; those of every number in y must be stored in zarr, as y is"
-        )
-    found: NDArray[Any] = checked_weights(values, fit)
-    return found
-
-
-def _along(source: Source, fit: Fit) -> Source:
-    """Stored weights of y's shape, or of one that broadcasts to it along the batch."""
-    shape = source.array.shape
-    fits = len(shape) == len(fit.shape) and all(
-        n == m or (n == 1 and axis != fit.axis)
-        for axis, (n, m) in enumerate(zip(shape, fit.shape, strict=True))
-    )
-    if not fits:
-        raise ValueError(
-            f"weights ({source.location}) have shape {shape}, where y has {fit.shape}: they must "
-            f"be of y's shape, or ({fit.shape[fit.axis]},), one for each observation"
-        )
-    if source.dtype.kind not in "biuf":
-        raise TypeError(f"weights have dtype {source.dtype}; real numbers are needed")
-    return source.with_axis(fit.axis)
-
-
-def _digest(values: NDArray[Any]) -> dict[str, Any]:
-    """What numbers in memory are known by."""
-    numbers = np.ascontiguousarray(values, np.float64)
-    return {"shape": list(numbers.shape), "digest": hashlib.sha256(numbers).hexdigest()}
-
-
-def _dimension_names(y: Source, fit: Fit, design: Any) -> tuple[str, ...]:
-    """Those of y, with the coefficients in place of the observations."""
-    given = y.dimension_names
-    names = list(given or (f"dim_{i}" for i in range(len(fit.shape))))
-    terms = design.dimension_names if isinstance(design, Source) else None
-    names[fit.axis] = terms[1] if terms else "coefficient"
-    # xarray takes an array that is named like one of its dimensions for a coordinate.
-    taken = {*Regression._fields}
-    for place in (*range(fit.axis), *range(fit.axis + 1, len(names)), fit.axis):  # y's come first
-        while {names[place], *_second(names[place], place == fit.axis)} & taken:
-            names[place] += "_"
-        taken |= {names[place]}
-    return tuple(names)
-
-
-def _second(term: str, is_term: bool = True) -> tuple[str, ...]:
-    """What the second dimension of covariances is called, that of the first being this."""
-    return (f"{term}_2",) * is_term
-
-
 def reopened(
     y: Any, design: Any, weights: Any, record: journal.Record, location: str, mask_and_scale: bool
 ) -> Series:
@@ -388,37 +295,3 @@ def reopened(
     if {*stated} != {*OPTIONS}:
         raise journal.damaged(location, f"its options are {stated}")
     return Series.open(y, design, weights, mask_and_scale=mask_and_scale, strict=False, **stated)
-
-
-def _compared(
-    anew: dict[str, NDArray[Any]], stored: dict[str, NDArray[Any]], fit: Fit, exactly: bool
-) -> Compared:
-    """Where a bit is not what it is computed to be, or, of another arithmetic, half of the bits."""
-    status = anew["status"]
-    ours = np.ones(status.shape, bool)
-    if fit.on_deficient == "lstsq":  # those are LAPACK's, whose bits are not ours to promise
-        ours = (status != Status.RANK_DEFICIENT) & (status != Status.TOO_FEW)
-    suspects = {
-        other(name, "series"): other_bits(stored[name], anew[name], status.shape)
-        for name in ("status", "count")
-    }
-    for name in [name for name in anew if name not in ("status", "count")]:
-        one, another = (_batch_first(values[name], name, fit) for values in (stored, anew))
-        suspect = other_bits(one, another, status.shape) & ours
-        if suspect.any() and (name == "covariance" or not exactly):
-            suspect[suspect] = ~_alike(one[suspect], another[suspect])
-        suspects[other(name, "series")] = suspect
-    return Compared(suspects, {})
-
-
-def _batch_first(values: NDArray[Any], name: str, fit: Fit) -> NDArray[Any]:
-    """The numbers of a field, those of one series together."""
-    return np.moveaxis(values, fit.axis, -1) if name in ("coef", "stderr") else values
-
-
-def _alike(one: NDArray[Any], another: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether the numbers of each series agree in half of their digits."""
-    one, another = (v.reshape(len(v), -1).astype(np.float64) for v in (one, another))
-    with np.errstate(invalid="ignore"):
-        near = np.abs(one - another) <= np.sqrt(np.finfo(np.float32).eps) * np.abs(another)
-    return np.asarray((near | (one == another) | (np.isnan(one) & np.isnan(another))).all(axis=1))
