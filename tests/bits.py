@@ -151,18 +151,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slow", action="store_true", help="all cases")
     parser.add_argument("--renew", action="store_true", help="store what this machine answers")
-    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose names contain it")
+    parser.add_argument("--only", metavar="TEXT", help="all cases whose names contain it")
     options = parser.parse_args()
+    everything = options.slow or options.only is not None
+    chosen = [c for c in cases() if (everything or not c.slow) and (options.only or "") in str(c)]
+    if not chosen:
+        parser.error(f"no case has {options.only!r} in its name, as {next(cases())!s} would be")
     known, changed, total = stored(), [], 0
-    for case in cases():
-        if (options.slow or not case.slow) and options.only in str(case):
-            found = hashes(case)
-            total += len(found)
-            expected = known["hashes"].get(str(case))
-            wrong = differing(found, expected or {})
-            print(f"{case}: {len(found) - len(wrong)} of {len(found)} hashes", *wrong, flush=True)
-            changed += [case] if wrong and expected else []
-            known["hashes"][str(case)] = found
+    for case in chosen:
+        found = hashes(case)
+        total += len(found)
+        expected = known["hashes"].get(str(case))
+        wrong = differing(found, expected or {})
+        print(f"{case}: {len(found) - len(wrong)} of {len(found)} hashes", *wrong, flush=True)
+        changed += [case] if wrong and expected else []
+        known["hashes"][str(case)] = found
     print(f"{total} hashes; other bits in {len(changed)} cases")
     if not options.renew:
         return 1 if changed else 0
