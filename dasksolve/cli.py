@@ -77,10 +77,10 @@ def _signals_and_warnings() -> Iterator[None]:
 
 @contextmanager
 def _waiting_is_told() -> Iterator[None]:
-    """Show what the schedulers warn of while a job waits."""
+    """Show what a cluster warns of while a job waits."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("dasksolve: warning: %(message)s"))
-    logger = logging.getLogger("dasksolve.job.schedulers")
+    logger = logging.getLogger("dasksolve.job.cluster")
     logger.addHandler(handler)
     try:
         yield

@@ -78,7 +78,7 @@ def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs of two blocks, so that most of them are not begun while the first are done."""
     monkeypatch.setattr("dasksolve.job.run.WINDOW", 2)
-    monkeypatch.setattr("dasksolve.job.schedulers.WINDOW", 2)
+    monkeypatch.setattr("dasksolve.job.cluster.WINDOW", 2)
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ from zarr.storage import LocalStore
 from dasksolve import kernels
 from dasksolve.batch.options import check_flags
 from dasksolve.job import history, journal, output
+from dasksolve.job.cluster import Cluster
 from dasksolve.job.memory import Gauge
 from dasksolve.job.prepare import prepare
 from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job, Task, meet, result, run_job
-from dasksolve.job.schedulers import Cluster
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Done, Work
 from dasksolve.storage import durable as disk

@@ -86,11 +86,7 @@ def check_zarr(
     watch = watcher(progress, "checking")
     token = uuid.uuid4().hex[:8]
     Gauge(token)
-    store, location = stores.open_store(out)
-    if groups.is_empty(store):
-        raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
-    old = journal.read(store, location)
-    group = groups.open_group(store, location, mode="r")
+    store, location, old, group = journal.opened(out)
     work = _work(a, b, weights, old, location, mask_and_scale)
     new = journal.identity(work.identity())
     for source in work.sources:  # data that was moved is the same data
@@ -161,7 +157,7 @@ async def _stored(job: Job, field: Field, block: Block, space: Workspace) -> NDA
     part = field.among(block, [(0, length) for length in field.core])
     try:
         source = Source(field.name, array, location, inputs.layout(array, location, 0))
-        values, _ = await source.taken(part, await source.fetched(part, space), False, space)
+        values, _ = await source.taken(await source.fetched(part, space), False, space)
         return values
     except Exception as error:
         raise OSError(

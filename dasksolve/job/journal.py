@@ -10,7 +10,8 @@ import numpy as np
 
 from dasksolve import kernels
 from dasksolve.status import Status
-from dasksolve.storage import documents, internals
+from dasksolve.storage import documents, groups, internals, stores
+from dasksolve.storage.stores import Location
 
 ATTRIBUTE = "dasksolve"
 ARRAYS = ("x", "status", "rcond", "backward_error")
@@ -72,19 +73,22 @@ def members(record: Record) -> list[str]:
     ]
 
 
-def read(store: Any, location: str) -> Record:
-    """Return the record of an output, or refuse what is not the output of a job."""
+def opened(out: Location) -> tuple[Any, str, Record, Any]:
+    """The store of an output that is read, what it is called, its record and its group."""
+    store, location = stores.open_store(out)
+    if groups.is_empty(store):
+        raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
     found = find(store, location)
     if is_unfinished(found):
         raise ValueError(
             f"{location} is the output of a job that was stopped while it created it: nothing is "
             "solved yet; resume=True (--resume) begins anew"
         )
-    return found
+    return store, location, found, groups.open_group(store, location, mode="r")
 
 
 def find(store: Any, location: str) -> Record:
-    """The same, of an output that is not created yet, too."""
+    """The record of an output, which may not be whole yet; refuse what is not a job's."""
     found = glance(store)
     if found is None:
         foreign = (documents.read(store) or {}).get("node_type") == "group"

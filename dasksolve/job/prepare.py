@@ -9,7 +9,7 @@ from dasksolve.batch.options import check_flags
 from dasksolve.job import journal, memory
 from dasksolve.job.plan import Plan
 from dasksolve.job.planning import make_plan
-from dasksolve.job.schedulers import Cluster, Threads, choose
+from dasksolve.job.schedulers import Scheduler, choose
 from dasksolve.job.work import Work
 from dasksolve.storage import groups, stores
 from dasksolve.storage.stores import Location
@@ -20,7 +20,7 @@ class Prepared:
     """A job that may begin: all that could be refused has been looked at, nothing is written."""
 
     work: Work
-    scheduler: Threads | Cluster
+    scheduler: Scheduler
     plan: Plan
     store: Any
     location: str
@@ -101,7 +101,7 @@ def _refuse_overlap(location: str, work: Work, overwrite: bool) -> None:
 
 def plan_job(
     work: Work,
-    scheduler: Threads | Cluster,
+    scheduler: Scheduler,
     output: Any,
     memory_limit: int | str | None,
     block_shape: tuple[int, ...] | None,

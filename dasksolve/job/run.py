@@ -19,8 +19,9 @@ from dasksolve.job.memory import Gauge
 from dasksolve.job.plan import Plan
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
-from dasksolve.job.schedulers import WINDOW, Cluster, Threads
+from dasksolve.job.schedulers import Scheduler
 from dasksolve.job.tally import BlockResult, Tally, count
+from dasksolve.job.tasks import WINDOW
 from dasksolve.job.work import Work
 from dasksolve.storage import buffers, internals, marks, secrets, stores
 from dasksolve.storage.buffers import Workspace
@@ -143,7 +144,7 @@ Task = Callable[[Job, int, Workspace], Coroutine[Any, Any, BlockResult]]
 def run_job(
     task: Task,
     job: Job,
-    scheduler: Threads | Cluster,
+    scheduler: Scheduler,
     location: str,
     progress: Progress | None,
     advice: str,

@@ -232,7 +232,7 @@ class Series(Work):
             to: Give, start: int, fetched: list[Fetched], sources: tuple[Source, ...]
         ) -> None:
             nonlocal missing, seconds
-            (y, *own), gone = await self.taken(block, fetched, strict, space, sources)
+            (y, *own), gone = await self.taken(fetched, strict, space, sources)
             missing += gone
             weights = self.weights
             if isinstance(weights, Source):

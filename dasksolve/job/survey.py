@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dasksolve.job import history, journal
 from dasksolve.status import Status
-from dasksolve.storage import groups, stores
+from dasksolve.storage import groups
 from dasksolve.storage.stores import Location
 
 CELLS = 80
@@ -140,11 +140,7 @@ class Survey:
 
 def survey(out: Location) -> Survey:
     """Read what a job wrote but its answers; one block at a time is in memory."""
-    store, location = stores.open_store(out)
-    if groups.is_empty(store):
-        raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
-    record = journal.read(store, location)
-    group = groups.open_group(store, location, mode="r")
+    _, location, record, group = journal.opened(out)
     regression = journal.is_regression(record)
     answers = "coef" if regression else "x"
     x, status = (groups.required_array(group, name, location) for name in (answers, "status"))

@@ -121,7 +121,7 @@ class Systems(Work):
         fetched = await self.fetched(block, space)
 
         async def solved() -> Compared:
-            (a, b), _ = await self.taken(block, fetched, False, space)
+            (a, b), _ = await self.taken(fetched, False, space)
             return self._compared(a, b, stored, exactly)
 
         return await space.apart(solved)

@@ -173,7 +173,7 @@ class Work(ABC):
         fetched = await self.fetched(block, space)
 
         async def solved() -> T:
-            read, missing = await self.taken(block, fetched, strict, space)
+            read, missing = await self.taken(fetched, strict, space)
             began = time.perf_counter()
             arrays = self.answers(space.threads, *read)
             return await then(Done(arrays, missing, time.perf_counter() - began))
@@ -192,7 +192,6 @@ class Work(ABC):
 
     async def taken(
         self,
-        block: Block,
         fetched: list[Fetched],
         strict: bool,
         space: Workspace,
@@ -200,7 +199,7 @@ class Work(ABC):
     ) -> tuple[list[NDArray[Any]], int]:
         """Return the numbers of what was fetched, and how many chunks are not stored."""
         found = zip(sources or self.sources, fetched, strict=True)
-        parts = [await source.taken(block, one, strict, space) for source, one in found]
+        parts = [await source.taken(one, strict, space) for source, one in found]
         return [values for values, _ in parts], sum(missing for _, missing in parts)
 
     def chunks_read(self, block: Block) -> int:

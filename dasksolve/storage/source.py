@@ -111,7 +111,7 @@ class Source:
         """
 
         async def found() -> tuple[NDArray[Any], int]:
-            return await self.taken(block, await self.fetched(block, workspace), strict, workspace)
+            return await self.taken(await self.fetched(block, workspace), strict, workspace)
 
         return buffers.run(self.array.store, found())
 
@@ -126,7 +126,7 @@ class Source:
         return await read(self.layout.part(block), workspace)
 
     async def taken(
-        self, block: Block, found: Fetched, strict: bool, workspace: Workspace
+        self, found: Fetched, strict: bool, workspace: Workspace
     ) -> tuple[NDArray[Any], int]:
         """What `read` returns, of what was fetched."""
         values, missing, chunk = found

@@ -51,7 +51,7 @@ class Replace(logging.Handler):
 @pytest.fixture
 def replacing(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A watchful administrator."""
-    monkeypatch.setattr("dasksolve.job.schedulers._PATIENCE", 0.2)
+    monkeypatch.setattr("dasksolve.job.cluster._PATIENCE", 0.2)
     handler = Replace(programs)
     logging.getLogger("dasksolve").addHandler(handler)
     yield

@@ -25,7 +25,8 @@ from stored import Stored, files
 
 import dasksolve
 from dasksolve import BlockErrors, Report, check_zarr, solve_zarr
-from dasksolve.job.schedulers import Cluster, Threads, choose
+from dasksolve.job.cluster import Cluster
+from dasksolve.job.schedulers import Threads, choose
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_a_cluster_works_in_windows_and_frees_what_it_returned(
     batch: Stored, two_processes: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dasksolve.job.run.WINDOW", 3)
-    monkeypatch.setattr("dasksolve.job.schedulers.WINDOW", 3)
+    monkeypatch.setattr("dasksolve.job.cluster.WINDOW", 3)
 
     def tasks() -> set[str]:
         return two_processes.run_on_scheduler(

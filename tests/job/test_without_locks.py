@@ -11,7 +11,7 @@ import sys
 sys.modules["fcntl"] = None
 from pathlib import Path
 import dasksolve
-from dasksolve.job import planning, schedulers
+from dasksolve.job import planning
 from dasksolve.storage import marks
 
 planning._SMALL, planning._BLOCKS_A_WORKER = 0, 1 << 30

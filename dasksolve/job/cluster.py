@@ -1,0 +1,262 @@
+"""Carries out blocks on the workers of a cluster, whatever becomes of them."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import dask
+from dask.utils import format_bytes, parse_timedelta
+
+from dasksolve.job.blocks import Task
+from dasksolve.job.tasks import WINDOW, OnResult, graph_of, parts
+from dasksolve.storage.marks import has_one_writer, lockable, marked
+from dasksolve.storage.stores import place_of
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 10.0  # seconds without a result until we ask whether anybody works
+_FIRST_WORKER = "5 minutes"
+"""How long the first worker is waited for, where distributed's own setting does not say."""
+_DEATHS = 8  # tasks for each thread of a worker that may die with it, one after the other
+
+
+class Cluster:
+    """The workers of a `distributed.Client`."""
+
+    fixed = True
+    """How many blocks a worker takes at once is the cluster's affair."""
+    task_cost = 3000
+    """Microseconds that the scheduler takes for a task, while no other is served."""
+
+    def __init__(self, client: Any) -> None:
+        _refuse_unusable(client)
+        self.client = client
+        self.address = client.scheduler.address
+        threads = client.nthreads() or self._first_workers()
+        self.processes = len(threads)
+        self.workers = max(threads.values())
+        self.deaths = 0  # tasks that died with their workers since one was done
+
+    def __str__(self) -> str:
+        workers = f"{self.processes} workers of up to {self.workers} threads"
+        return f"{workers} at {self.address}"
+
+    def _first_workers(self) -> dict[str, int]:
+        """Wait until there are workers; return the threads of each."""
+        setting = dask.config.get("distributed.scheduler.no-workers-timeout", None)
+        limit = parse_timedelta(setting or _FIRST_WORKER)
+        # A warning: whoever forgot to start them may not see the log.
+        warnings.warn(
+            f"the scheduler at {self.address} has no workers yet; waiting for the first of them, "
+            f"up to {limit:g} s",
+            stacklevel=5,
+        )
+        # An adaptive cluster starts workers for tasks alone, and keeps them while it has some.
+        wanted = self.client.submit(_nothing, pure=False)
+        try:
+            while not (threads := self.client.nthreads()):
+                self.client.wait_for_workers(1, timeout=limit)
+        except TimeoutError as error:
+            raise RuntimeError(
+                f"the scheduler at {self.address} got no worker within {limit:g} s; start some "
+                "(dask worker, cluster.scale), or wait longer (DASK_DISTRIBUTED__SCHEDULER__"
+                "NO_WORKERS_TIMEOUT, such as 2h)"
+            ) from error
+        finally:
+            wanted.release()
+        return threads
+
+    def _workers(self) -> dict[str, Any]:
+        return self.client.scheduler_info(n_workers=-1)["workers"]
+
+    def memory_limit(self) -> int | None:
+        """Half of what the smallest worker may have; None where there is no limit."""
+        workers = self._workers().values()
+        limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+        return min(limits) // 2 if limits else None
+
+    def refuse_memory(self, needed: int) -> None:
+        """Refuse a job for which a nanny would kill its worker."""
+        for address, worker in self._workers().items():
+            most, held = worker["memory_limit"], worker["metrics"].get("memory", 0)
+            if most and held + needed > most:
+                raise ValueError(
+                    f"the job adds up to {format_bytes(needed)} to a worker, but the one at "
+                    f"{address} may have {format_bytes(most)} and holds {format_bytes(held)} "
+                    "already: give a smaller memory_limit, or start workers with more "
+                    "(dask worker --memory-limit)"
+                )
+
+    def refuse_private(self, locations: Iterable[str]) -> None:
+        """Refuse what lives in this process alone."""
+        for location in locations:
+            if location.startswith("memory://"):
+                raise ValueError(
+                    f"{location} is in the memory of this process, where the workers of "
+                    f"{self.address} cannot see it; put it on a disk they share"
+                )
+
+    def marking(self, store: Any, token: str) -> AbstractContextManager[str | None]:
+        """Keep a mark in a store by which the workers know it."""
+        if not lockable(store) and has_one_writer(store):
+            raise ValueError(
+                f"{place_of(store)} is written by the process that opened it alone: solve without "
+                "a client, or into a path or URL that all workers see"
+            )
+        return marked(store, token)
+
+    def everywhere(self, look: Callable[..., None], *arguments: Any) -> None:
+        """Have every worker look, or refuse the job for what the first of them does not find."""
+        for worker, found in self.client.run(look, *arguments, on_error="return").items():
+            if isinstance(found, Exception):
+                raise FileNotFoundError(f"{worker}: {type(found).__name__}: {found}") from found
+
+    def run(
+        self, task: Task, job: Any, windows: Iterable[range], in_hand: int, on_result: OnResult
+    ) -> None:
+        """Call ``on_result`` with what comes of each number, whatever becomes of a worker."""
+        with _not_in_the_way():
+            self._run_all(task, job, windows, on_result)
+
+    def _run_all(self, task: Task, job: Any, windows: Iterable[range], on_result: OnResult) -> None:
+        self.deaths = 0
+        suspects: list[int] = []
+
+        def again(number: int, _error: Exception) -> None:
+            suspects.append(number)
+
+        def failed(number: int, error: Exception) -> None:
+            on_result(job.failed(number, error))
+
+        self._run(task, job, windows, on_result, again)
+        # A block whose workers died may only have been beside the one that killed them, or lack
+        # the memory that the others took: once all others are done, each has the cluster alone.
+        for number in sorted(suspects):
+            logger.warning("block %d: its workers died; it is tried again, alone", number)
+            self._run(task, job, [range(number, number + 1)], on_result, failed, attempt=1)
+
+    def _run(
+        self,
+        task: Task,
+        job: Any,
+        windows: Iterable[range],
+        on_result: OnResult,
+        on_death: Callable[[int, Exception], None],
+        attempt: int = 0,
+    ) -> None:
+        """Compute all blocks, at most a few windows ahead."""
+        from distributed import KilledWorker, as_completed  # imported by who made the client
+
+        ahead = max(WINDOW, 2 * self.processes * self.workers)
+        pending: dict[Any, tuple[Any, range]] = {}
+        completed = as_completed(loop=self.client.loop)
+        remaining = iter(windows)
+
+        def submit() -> None:
+            while len(pending) < ahead and (window := next(remaining, None)) is not None:
+                graph = self.client.persist(graph_of(task, job, window, attempt))
+                futures = [graph.dask[key] for key in dask.core.flatten(graph.__dask_keys__())]
+                tasks = zip(futures, parts(window, job.plan.together), strict=True)
+                pending.update((future.key, (future, part)) for future, part in tasks)
+                completed.update(futures)
+
+        submit()
+        while pending:
+            future = self._next(completed)
+            _, numbers = pending.pop(future.key)
+            try:
+                results = self._results(future)
+            except KilledWorker as error:
+                for number in numbers:
+                    on_death(number, error)
+                self._refuse_massacre(error, pending)
+            except CancelledError as error:
+                raise ConnectionError(
+                    f"the scheduler at {self.address} is gone or dropped the job "
+                    f"({getattr(error, 'reason', error)}). What is done is kept: resume=True "
+                    "(--resume) goes on with it on a cluster that answers"
+                ) from error
+            except Exception as error:  # the task itself never raises: dask lost it
+                for number in numbers:
+                    on_result(job.failed(number, error))
+            else:
+                self.deaths = 0
+                for result in results:
+                    on_result(result)
+            future.release()
+            submit()
+
+    def _refuse_massacre(self, error: Exception, pending: dict[Any, tuple[Any, range]]) -> None:
+        """Stop where one task after the other kills its workers."""
+        self.deaths += 1
+        if self.deaths < _DEATHS * self.workers:
+            return
+        self.client.cancel([future for future, _ in pending.values()])
+        raise RuntimeError(
+            f"{self.deaths} tasks one after the other died with their workers, and none was done: "
+            "the job is stopped before it kills more. The workers' logs may say why; most often "
+            "they lack memory (dask worker --memory-limit, memory_limit). What is done is kept: "
+            f"resume=True (--resume) goes on with it. The last of them: {error}"
+        ) from error
+
+    def in_each_process(self, function: Callable[[], Any]) -> None:
+        """Call a function in every worker process."""
+        self.client.run(function, on_error="ignore")
+
+    def _next(self, completed: Any) -> Any:
+        """The next future that is done."""
+        waiting = time.monotonic()
+        while not completed.has_ready():
+            with completed.thread_condition:
+                completed.thread_condition.wait(0.1)
+            if time.monotonic() - waiting > _PATIENCE:
+                self._say_if_deserted()
+                waiting = time.monotonic()
+        return next(completed)
+
+    def _results(self, future: Any) -> Any:
+        """What a task returned; if it was lost with its worker, another works it out again."""
+        while True:
+            try:
+                return future.result(timeout=_PATIENCE)
+            except TimeoutError:
+                self._say_if_deserted()
+
+    def _say_if_deserted(self) -> None:
+        if self.client.status == "running" and not self.client.nthreads():
+            logger.warning("the scheduler at %s has no workers; waiting for some", self.address)
+
+
+def _nothing() -> None:
+    """A task that needs a worker, and no more."""
+
+
+def _refuse_unusable(client: Any) -> None:
+    """Refuse what is no client that is connected and may be waited for."""
+    from distributed import Client
+
+    if not isinstance(client, Client):
+        what = f"{client!r} is a {type(client).__name__}"
+        raise TypeError(f"client must be a distributed.Client, but {what}; give Client(…) of it")
+    if client.asynchronous:
+        raise RuntimeError(
+            f"{client} is asynchronous here, and the job would block the event loop that it waits "
+            "for; call it in a thread: await asyncio.to_thread(dasksolve.solve_zarr, …)"
+        )
+    if client.status != "running":
+        raise ConnectionError(f"{client} is {client.status}; give one that is connected")
+
+
+def _not_in_the_way() -> AbstractContextManager[Any]:
+    """Within a task, leave its thread to those that are waited for, as dask's own compute does."""
+    from distributed import get_worker, worker_client
+
+    try:
+        get_worker()
+    except ValueError:  # this is no task
+        return nullcontext()
+    return worker_client()

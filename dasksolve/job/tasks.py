@@ -1,0 +1,40 @@
+"""Windows of numbered blocks as dask graphs, a task for some of them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve.job.blocks import Task, worked_off
+
+WINDOW = 512
+"""Tasks in one graph: enough that the workers are not idle between two, few enough for memory."""
+
+OnResult = Callable[[Any], None]
+
+
+def graph_of(task: Task, job: Any, numbers: range, attempt: int = 0) -> da.Array:
+    """Tasks of `job.plan.together` blocks: `task(job, number)` of each, as an array of results."""
+    return da.map_blocks(
+        partial(_call, task, job),  # which dask, unlike a dataclass, does not look for arrays in
+        numbers=numbers,
+        name=f"{task.__name__}-{job.token}-{numbers.start}-{attempt}",  # no two share a result
+        chunks=(tuple(map(len, parts(numbers, job.plan.together))),),
+        dtype=object,
+        meta=np.empty(0, object),
+    )
+
+
+def _call(task: Task, job: Any, *, numbers: range, block_id: tuple[int]) -> NDArray[Any]:
+    part = parts(numbers, job.plan.together)[block_id[0]]
+    results = np.empty(len(part), object)
+    results[:] = list(worked_off(task, job, part, job.plan.in_hand // job.plan.workers, 1))
+    return results
+
+
+def parts(numbers: range, together: int) -> list[range]:
+    """The numbers of each task."""
+    return [numbers[i : i + together] for i in range(0, len(numbers), together)]
