@@ -93,21 +93,10 @@ def _solved(scaled: Scaled, fit: Fit) -> Answer:
     count = (scaled.roots > 0).sum(axis=1)
     series, n = len(y), fit.n
     x, rss, variances = np.empty((series, n, 1)), np.empty((series, 1)), np.empty((series, n))
-    rcond, _ = np.empty((2, series))
+    rcond, counted = np.empty((2, series))
     status = np.empty(series, np.int8)
-    kernels.least_squares(np.dtype(np.float64))(
-        design,
-        y[..., None],
-        roots,
-        True,
-        fit.threshold,
-        x,
-        rss,
-        variances,
-        rcond,
-        _,
-        status,
-    )
+    found = x, rss, variances, rcond, counted, status
+    kernels.least_squares(np.dtype(float))(design, y[..., None], roots, True, fit.threshold, *found)
     rcond = np.nan_to_num(rcond, nan=0.0)
     status[status == Status.PENDING] = Status.RANK_DEFICIENT
     status[count < fit.min_count] = Status.TOO_FEW

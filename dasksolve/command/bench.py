@@ -8,12 +8,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from dasksolve.batch.options import STRUCTURES
 from dasksolve.command.speech import say
 from dasksolve.kernels.language.target import processor
 
+T = TypeVar("T")
 ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 DTYPES = ("float64", "float32", "complex128", "complex64")
 BATCH = 32 << 20
@@ -163,20 +164,39 @@ def run(options: argparse.Namespace) -> int:
     again = one_thread(options)
     if again is not None:
         return again
-    rows = []
-    if not options.json and not say(f"{machine()}\n{_head(_baseline(options))}"):
+    line = partial(_line, in_cache=options.in_cache)
+    rows = tabulated(
+        measure(options),
+        options.json,
+        _head(_baseline(options)),
+        line,
+        lambda row: {**asdict(row), "ratio": row.ratio},
+    )
+    if rows is None:
         return 1
-    for row in measure(options):
-        rows.append(row)
-        if not options.json and not say(_line(row, options.in_cache)):
-            return 1  # nobody reads on: no reason to measure for minutes
-    if options.json:
-        table = [{**asdict(row), "ratio": row.ratio} for row in rows]
-        if not say(json.dumps({"machine": machine(), "rows": table})):
-            return 1
     if options.plot:
         plot(rows, options.plot, _baseline(options))
     return 0
+
+
+def tabulated(
+    rows: Iterable[T],
+    as_json: bool,
+    head: str,
+    line: Callable[[T], str],
+    record: Callable[[T], dict[str, Any]],
+) -> list[T] | None:
+    """Print each row as it is measured, or all at the end; None: nobody reads on."""
+    if not as_json and not say(f"{machine()}\n{head}"):
+        return None
+    measured = []
+    for row in rows:
+        measured.append(row)
+        if not as_json and not say(line(row)):
+            return None  # no reason to measure for minutes
+    if as_json and not say(json.dumps({"machine": machine(), "rows": [*map(record, measured)]})):
+        return None
+    return measured
 
 
 def refuse_picture(file: Path) -> None:

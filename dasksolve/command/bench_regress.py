@@ -1,7 +1,6 @@
 """`dasksolve bench --regress`: `regress` against what people write by hand, as a table."""
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve.api import regress, solve
-from dasksolve.command.bench import interleaved, machine, one_thread
+from dasksolve.command.bench import interleaved, one_thread, tabulated
 
 DTYPES = ("float64", "float32")
 FEW = 500
@@ -49,17 +48,14 @@ def run(options: argparse.Namespace) -> int:
     again = one_thread(options)
     if again is not None:
         return again
-    rows = []
-    if not options.json:
-        print(f"{machine()}\n{_head()}")
-    for row in measure(options):
-        rows.append(row)
-        if not options.json:
-            print(_line(row), flush=True)
-    if options.json:
-        table = [{**asdict(row), "ratios": row.ratios} for row in rows]
-        print(json.dumps({"machine": machine(), "rows": table}))
-    return 0
+    rows = tabulated(
+        measure(options),
+        options.json,
+        _head(),
+        _line,
+        lambda row: {**asdict(row), "ratios": row.ratios},
+    )
+    return 1 if rows is None else 0
 
 
 def _head() -> str:

@@ -1,12 +1,13 @@
 """How a zarr job went over time, kept in the attributes of its output."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from dasksolve.job.output import Output
+from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.storage import documents
 
@@ -14,8 +15,6 @@ ATTRIBUTE = "dasksolve_history"
 _RUNS = 10
 _SAMPLES = 200
 _COUNTS = ("bytes_read", "bytes_written", "blocks_resumed", "peak_memory")
-
-Progress = Callable[[Report], None]
 
 
 class Run:
@@ -46,10 +45,7 @@ class Run:
             "seconds": round(self.last.seconds, 3),
             "samples": [sample[:2] for sample in samples],
             "waited": [sample[2] for sample in samples],
-            "bytes_read": self.last.bytes_read,
-            "bytes_written": self.last.bytes_written,
-            "blocks_resumed": self.last.blocks_resumed,
-            "peak_memory": self.last.peak_memory,
+            **{name: getattr(self.last, name) for name in _COUNTS},
         }
 
 
