@@ -1,7 +1,6 @@
 """Solving dask arrays: align the chunks, then one `map_blocks`."""
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +8,18 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
-from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
-from dasksolve.batch import bands, eager, least_squares
+from dasksolve.batch import alignment, bands, eager, least_squares
+from dasksolve.batch.alignment import Chunks
 from dasksolve.batch.arrays import as_array, as_observations
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe, describe_bands
 from dasksolve.batch.weights import without_mask
-from dasksolve.errors import PerformanceWarning, SingularSystemError
+from dasksolve.errors import SingularSystemError
 from dasksolve.solution import LeastSquares, Solution
 from dasksolve.status import Status
 
-Chunks = tuple[int, ...]
 _BY_WEIGHT = np.array(
     [
         Status.OK,
@@ -54,7 +52,7 @@ def member(
 ) -> da.Array:
     """One item of blocks that are tuples, over these of their axes; options of `da.blockwise`."""
     axes, whole = tuple(axes), tuple(range(blocks.ndim))
-    meta = _meta(len(axes), dtype)
+    meta = alignment.meta(len(axes), dtype)
     return da.blockwise(_item, axes, blocks, whole, item=item, dtype=dtype, meta=meta, **options)
 
 
@@ -79,12 +77,12 @@ def _map(a: Any, b: Any, options: Options) -> tuple[Problem, da.Array]:
     a, b = checked("a", a), checked("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype)
     if problem.vectors:
-        b = _matrices(b, a.ndim)
+        b = alignment.matrices(b, a.ndim)
     leading = (a, b) if isinstance(a, da.Array) else (b, a)
-    batch_chunks = _batch_chunks(problem.batch_shape, *leading)
-    if _core_is_chunked(a) or _rows_are_chunked(b):
-        batch_chunks = _split(batch_chunks, problem, a, b)
-    a, b = _follow(a, batch_chunks), _follow(b, batch_chunks, problem)
+    batch_chunks = alignment.batch_chunks(problem.batch_shape, *leading)
+    if alignment.core_is_chunked(a) or alignment.rows_are_chunked(b):
+        batch_chunks = alignment.split(batch_chunks, problem, a, b)
+    a, b = alignment.follow(a, batch_chunks), alignment.follow(b, batch_chunks, problem)
     door = "solve_ex" if options.diagnostics else "solve"
     return problem, _solved(solve_block, [a, b], problem, batch_chunks, options, door)
 
@@ -111,7 +109,7 @@ def _solved(
         name=f"{name}-" + dask.base.tokenize(arrays, problem, options),
         chunks=(*batch_chunks, (problem.n,), arrays[-1].chunks[-1]),
         dtype=problem.dtype,
-        meta=_meta(len(batch_chunks) + 2, problem.dtype),
+        meta=alignment.meta(len(batch_chunks) + 2, problem.dtype),
         **how,
     )
 
@@ -123,19 +121,19 @@ def lstsq(a: Any, b: Any, weights: Any, wanted: least_squares.Wanted) -> LeastSq
     weights = least_squares.checked_weights(weighing(weights), problem)
     if weights is None:
         weights = np.ones(problem.rows)
-    weights = _matrices(weights, a.ndim)
+    weights = alignment.matrices(weights, a.ndim)
     if problem.vectors:
-        b = _matrices(b, a.ndim)
+        b = alignment.matrices(b, a.ndim)
     leading = sorted((a, b, weights), key=lambda values: not isinstance(values, da.Array))
-    batch_chunks = _batch_chunks(problem.batch_shape, *leading)
-    arrays = [_follow(values, batch_chunks) for values in (a, b, weights)]
+    batch_chunks = alignment.batch_chunks(problem.batch_shape, *leading)
+    arrays = [alignment.follow(values, batch_chunks) for values in (a, b, weights)]
     blocks = da.map_blocks(
         lstsq_block,
         *arrays,
         name="lstsq-" + dask.base.tokenize(arrays, wanted),
         chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
         dtype=problem.dtype,
-        meta=_meta(len(batch_chunks) + 2, problem.dtype),
+        meta=alignment.meta(len(batch_chunks) + 2, problem.dtype),
         wanted=wanted,
     )
     whole, real = tuple(range(blocks.ndim)), np.zeros((), problem.dtype).real.dtype
@@ -162,17 +160,17 @@ def map_factored(
     """One `map_blocks` of a function of factors, of lu first, and right-hand sides."""
     lu = factors[0]
     if problem.vectors:
-        b = _matrices(b, lu.ndim)
+        b = alignment.matrices(b, lu.ndim)
     leading = (lu, b) if isinstance(lu, da.Array) else (b, lu)
-    batch_chunks = _batch_chunks(problem.batch_shape, *leading)
+    batch_chunks = alignment.batch_chunks(problem.batch_shape, *leading)
     return da.map_blocks(
         function,
-        *(_follow(values, batch_chunks) for values in (*factors, b)),
+        *(alignment.follow(values, batch_chunks) for values in (*factors, b)),
         problem.dtype,
         transposed,
         chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
         dtype=problem.dtype,
-        meta=_meta(len(batch_chunks) + 2, problem.dtype),
+        meta=alignment.meta(len(batch_chunks) + 2, problem.dtype),
     )
 
 
@@ -236,11 +234,11 @@ def solve_tridiagonal(lower: Any, diagonal: Any, upper: Any, b: Any, options: Op
     problem = describe_bands(*((values.shape, values.dtype) for values in arrays))
     ndim = len(problem.batch_shape) + 2
     # A band is handed on as a matrix of one column, so that all have the same axes.
-    columns = [_matrices(band, ndim) for band in arrays[:3]]
-    columns.append(_matrices(arrays[3], ndim) if problem.vectors else arrays[3])
+    columns = [alignment.matrices(band, ndim) for band in arrays[:3]]
+    columns.append(alignment.matrices(arrays[3], ndim) if problem.vectors else arrays[3])
     lazy = sorted(columns, key=lambda values: not isinstance(values, da.Array))
-    batch_chunks = _batch_chunks(problem.batch_shape, *lazy)
-    columns = [_follow(values, batch_chunks) for values in columns]
+    batch_chunks = alignment.batch_chunks(problem.batch_shape, *lazy)
+    columns = [alignment.follow(values, batch_chunks) for values in columns]
     x = _solved(solve_bands, columns, problem, batch_chunks, options, "solve-tridiagonal")
     return x[..., 0] if problem.vectors else x
 
@@ -250,26 +248,6 @@ def solve_bands(*columns: NDArray[Any], options: Options) -> NDArray[Any]:
     *columns_of_bands, b = columns
     lower, diagonal, upper = (band[..., 0] for band in columns_of_bands)
     return bands.solve(lower, diagonal, upper, b, options)
-
-
-def _matrices(b: Any, ndim: int) -> Any:
-    """Return vectors as matrices of one column, with axes enough that a block cannot tell."""
-    # A (M, N, N) beside b (N,): a block b of (N, 1) would read as vectors. Not `new_axis` for the
-    # leading axes: where those broadcast, dask 2026.8 loses blocks when it fuses.
-    b = b[(None,) * (ndim - 1 - b.ndim)]
-    if not isinstance(b, da.Array):
-        return _as_columns(b)
-    return da.map_blocks(
-        _as_columns, b, new_axis=b.ndim, chunks=(*b.chunks, (1,)), meta=_meta(b.ndim + 1, b.dtype)
-    )
-
-
-def _as_columns(b: NDArray[Any]) -> NDArray[Any]:
-    return b[..., None]
-
-
-def _meta(ndim: int, dtype: DTypeLike) -> NDArray[Any]:
-    return np.empty((0,) * ndim, dtype)  # spares dask from calling the kernel to learn the dtype
 
 
 def checked(name: str, values: Any, *kinds: type) -> Any:
@@ -296,103 +274,3 @@ def weighing(weights: Any) -> Any:
         return without_mask(as_observations("weights", weights))
     weights = checked("weights", weights, np.ma.MaskedArray)
     return da.map_blocks(without_mask, weights, dtype=weights.dtype)
-
-
-def _chunks(values: Any) -> tuple[Chunks, ...]:
-    if isinstance(values, da.Array):
-        return values.chunks
-    if values.size == 0:  # dask divides by its bytes
-        return tuple((length,) for length in values.shape)
-    wanted = ("auto",) * (values.ndim - 2) + values.shape[-2:]
-    return da.core.normalize_chunks(wanted, values.shape, dtype=values.dtype)
-
-
-def _core_is_chunked(values: Any) -> bool:
-    return any(len(chunks) > 1 for chunks in _chunks(values)[-2:])
-
-
-def _rows_are_chunked(b: Any) -> bool:
-    return len(_chunks(b)[-2]) > 1
-
-
-def _column_chunks(b: Any, n: int) -> Chunks:
-    """Chunks of the columns, so wide that to eliminate anew for each takes little more."""
-    columns = _chunks(b)[-1]
-    if len(columns) == 1 or min(columns[:-1]) >= n:
-        return columns
-    width = -(-n // columns[0]) * columns[0] if columns[0] else n
-    whole, rest = divmod(sum(columns), width)
-    return (*(width,) * whole, *((rest,) if rest else ()))
-
-
-def _batch_chunks(batch_shape: tuple[int, ...], *arrays: Any) -> tuple[Chunks, ...]:
-    """Chunks of x along the batch: those of the first array that does not broadcast there."""
-    chunks: list[Chunks] = []
-    for axis, length in zip(range(-len(batch_shape), 0), batch_shape, strict=True):
-        followed = next(
-            values
-            for values in arrays
-            if values.ndim - 2 >= -axis and values.shape[axis - 2] == length
-        )
-        chunks.append(_chunks(followed)[axis - 2])
-    return tuple(chunks)
-
-
-def _split(chunks: tuple[Chunks, ...], problem: Problem, a: Any, b: Any) -> tuple[Chunks, ...]:
-    """Split the batch so that merging the core dimensions makes no block too large."""
-    limit = parse_bytes(dask.config.get("array.chunk-size"))
-    system = problem.n * max(problem.n, b.shape[-1]) * problem.dtype.itemsize
-    most = max(1, limit // max(1, system))
-    sizes = [max(c, default=1) for c in chunks]
-    for axis in range(len(sizes)):  # the leading axes first: a block stays contiguous
-        others = math.prod(sizes[:axis] + sizes[axis + 1 :])
-        sizes[axis] = min(sizes[axis], max(1, most // max(1, others)))
-    split = tuple(
-        tuple(part for length in c for part in _parts(length, size))
-        for c, size in zip(chunks, sizes, strict=True)
-    )
-    chunked = " and ".join(
-        f"{name} has chunks of {tuple(map(max, values.chunks))}"
-        for name, values in (("a", a), ("b", b))
-        if _core_is_chunked(values)
-    )
-    warnings.warn(
-        f"the systems themselves are chunked: {chunked}, "
-        f"where a block must hold whole systems of {format_bytes(system)}. They are merged, in "
-        f"blocks of at most {format_bytes(math.prod(sizes) * system)}: every block then reads "
-        f"several chunks. Chunk along the batch alone to avoid it: "
-        f"{'a' if _core_is_chunked(a) else 'b'}.rechunk({{-1: -1, -2: -1, 0: 'auto'}})",
-        PerformanceWarning,
-        stacklevel=5,
-    )
-    return split
-
-
-def _parts(length: int, size: int) -> list[int]:
-    """Split `length` into equal parts of at most `size`, the last perhaps smaller."""
-    if length == 0:
-        return [0]
-    step = -(-length // -(-length // size))
-    return [min(step, length - start) for start in range(0, length, step)]
-
-
-def _follow(
-    values: Any, batch_chunks: tuple[Chunks, ...], problem: Problem | None = None
-) -> da.Array:
-    """Chunk `values` in whole systems and as the batch is, save where it broadcasts.
-
-    problem: of which they are the b, whose columns may stay in chunks.
-    """
-    own = values.ndim - 2
-    wanted = [
-        chunks if sum(chunks) == length else (length,)
-        for chunks, length in zip(
-            batch_chunks[len(batch_chunks) - own :], values.shape[:-2], strict=True
-        )
-    ]
-    wanted += [(length,) for length in values.shape[-2:]]
-    if problem is not None:
-        wanted[-1] = _column_chunks(values, problem.n)
-    if not isinstance(values, da.Array):
-        return da.from_array(values, chunks=tuple(wanted))
-    return values if values.chunks == tuple(wanted) else values.rechunk(tuple(wanted))
