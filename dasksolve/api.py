@@ -10,7 +10,8 @@ import numpy as np
 from dask.array.core import apply_infer_dtype
 
 from dasksolve.batch import bands, eager, lazy, lazy_regression, least_squares, regression
-from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
+from dasksolve.batch.fit import FitOptions
+from dasksolve.batch.options import Options, refuse_unknown, refusing
 from dasksolve.batch.problem import describe_inverses
 from dasksolve.errors import SingularSystemError
 from dasksolve.solution import LeastSquares, Regression, Solution
@@ -524,19 +525,10 @@ def regress(
     """
     if unknown:
         refuse_unknown("regress", unknown)
-    check_flags(covariance=covariance)
-    options = {
-        "axis": axis,
-        "weights": weights,
-        "ridge": ridge,
-        "rcond": rcond,
-        "min_count": min_count,
-        "on_deficient": on_deficient,
-        "covariance": covariance,
-    }
+    options = FitOptions(axis, ridge, rcond, min_count, on_deficient, covariance)
     if isinstance(y, da.Array) or isinstance(weights, da.Array):
-        return lazy_regression.regress(y, design, **options)
-    return regression.regress(y, design, **options, workers=workers)
+        return lazy_regression.regress(y, design, weights, options)
+    return regression.regress(y, design, weights, options, workers)
 
 
 def _solved(solve: Callable[[Options], Any], options: Options) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dasksolve
+from dasksolve.batch.fit import FitOptions
 from dasksolve.batch.options import Options
 from dasksolve.command import bench, bench_regress, demo, interrupt
 from dasksolve.command.arguments import parser
@@ -144,15 +145,16 @@ def run_solve(options: argparse.Namespace) -> int:
 
 def run_regress(options: argparse.Namespace) -> int:
     """Fit."""
-    how = {name: getattr(options, name) for name in (*series.OPTIONS, "weights")}
+    how = {name: getattr(options, name) for name in series.OPTIONS}
     if how["ridge"] is not None and len(how["ridge"]) == 1:
         (how["ridge"],) = how["ridge"]
+    given = options.y, options.design, options.weights
     kind = {"mask_and_scale": options.mask_and_scale, "strict": options.strict}
     return _run_job(
         options,
         "fitting",
-        lambda: series.Series.open(options.y, options.design, **how, **kind),
-        partial(dasksolve.regress_zarr, options.y, options.design, options.out, **how),
+        lambda: series.Series.open(*given, FitOptions(**how), **kind),
+        partial(dasksolve.regress_zarr, *given[:2], options.out, weights=given[2], **how),
     )
 
 

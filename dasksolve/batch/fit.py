@@ -9,11 +9,29 @@ from numpy.typing import NDArray
 
 from dasksolve.batch import basis
 from dasksolve.batch.arrays import as_array
-from dasksolve.batch.options import check_word, checked_rcond
+from dasksolve.batch.options import check_flags, check_word, checked_rcond
 
 ON_DEFICIENT = ("nan", "lstsq")
 MOST = 16
 """Columns up to which the fast kernel is the fastest and takes less than 5 s to compile."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How series are to be fitted, as a person asks for it."""
+
+    axis: int = 0
+    """Of the observations in y."""
+    ridge: Any = None
+    """One number, or one for each coefficient."""
+    rcond: float | None = None
+    """Below which a series is rank-deficient."""
+    min_count: int | None = None
+    """Fewer observations are too few."""
+    on_deficient: str = "nan"
+    """What becomes of series that have no unique answer."""
+    covariance: bool = False
+    """Whether it is wanted."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +89,12 @@ def describe(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     design: Any,
-    axis: int,
-    ridge: Any,
-    rcond: float | None,
-    min_count: int | None,
-    on_deficient: str,
-    covariance: bool,
+    options: FitOptions,
 ) -> Fit:
     """Return what is to be fitted, or raise what tells a person why nothing can be."""
-    check_word("on_deficient", on_deficient, ON_DEFICIENT)
-    rcond = checked_rcond(rcond)
+    check_word("on_deficient", options.on_deficient, ON_DEFICIENT)
+    check_flags(covariance=options.covariance)
+    axis, min_count, rcond = options.axis, options.min_count, checked_rcond(options.rcond)
     dtype = _dtype("y", dtype)
     design = as_array("design", design)
     _dtype("design", design.dtype)
@@ -121,12 +135,12 @@ def describe(
         axis=axis,
         dtype=dtype,
         design=rows,
-        basis=basis.orthogonalized(rows, checked_ridge(ridge, n)),
+        basis=basis.orthogonalized(rows, checked_ridge(options.ridge, n)),
         threshold=max(observations, n) * np.finfo(dtype).eps if rcond is None else rcond,
         rcond=rcond,
         min_count=n if min_count is None else int(min_count),
-        on_deficient=on_deficient,
-        covariance=bool(covariance),
+        on_deficient=options.on_deficient,
+        covariance=bool(options.covariance),
     )
 
 

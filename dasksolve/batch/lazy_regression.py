@@ -12,7 +12,7 @@ from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
 from dasksolve.batch.arrays import as_observations
-from dasksolve.batch.fit import Fit, describe
+from dasksolve.batch.fit import Fit, FitOptions, describe
 from dasksolve.batch.lazy import checked, member, weighing
 from dasksolve.batch.regression import run
 from dasksolve.batch.weights import checked_weights
@@ -21,24 +21,11 @@ from dasksolve.solution import Regression
 from dasksolve.storage.conventions import Packing
 
 
-def regress(
-    y: Any,
-    design: Any,
-    *,
-    axis: int = 0,
-    weights: Any = None,
-    ridge: Any = None,
-    rcond: float | None = None,
-    min_count: int | None = None,
-    on_deficient: str = "nan",
-    covariance: bool = False,
-) -> Regression:
+def regress(y: Any, design: Any, weights: Any, options: FitOptions) -> Regression:
     """Fit series lazily; `dasksolve.regress` documents it."""
     lazy = isinstance(y, da.Array)
     y = checked("y", y, np.ma.MaskedArray) if lazy else as_observations("y", y)
-    fit = describe(
-        y.shape, y.dtype, design, axis, ridge, rcond, min_count, on_deficient, covariance
-    )
+    fit = describe(y.shape, y.dtype, design, options)
     weights = checked_weights(weighing(weights), fit)
     y = _whole(da.asanyarray(y), fit)
     axes = tuple(range(y.ndim))

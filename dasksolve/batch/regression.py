@@ -12,7 +12,7 @@ from dasksolve import kernels
 from dasksolve.batch import basis
 from dasksolve.batch.arrays import as_observations
 from dasksolve.batch.careful import Series, solve_carefully
-from dasksolve.batch.fit import Fit, describe
+from dasksolve.batch.fit import Fit, FitOptions, describe
 from dasksolve.batch.pieces import LANES, PIECE, in_threads, is_plain, pieces, thread_count
 from dasksolve.batch.weights import checked_weights, narrowed, unusable_at, without_mask
 from dasksolve.solution import Regression
@@ -25,25 +25,11 @@ RUN = 16 << 20
 """Bytes that the kernel is given at once where nothing is copied: it reads ahead."""
 
 
-def regress(
-    y: Any,
-    design: Any,
-    *,
-    axis: int = 0,
-    weights: Any = None,
-    ridge: Any = None,
-    rcond: float | None = None,
-    min_count: int | None = None,
-    on_deficient: str = "nan",
-    covariance: bool = False,
-    workers: int = 1,
-) -> Regression:
+def regress(y: Any, design: Any, weights: Any, options: FitOptions, workers: int = 1) -> Regression:
     """Fit series held in memory; `dasksolve.regress` documents it."""
     threads = thread_count(workers)
     y = as_observations("y", y)
-    fit = describe(
-        y.shape, y.dtype, design, axis, ridge, rcond, min_count, on_deficient, covariance
-    )
+    fit = describe(y.shape, y.dtype, design, options)
     weights = checked_weights(as_observations("weights", weights), fit)
     return run(y, weights, fit, threads, strict=True)
 

@@ -4,6 +4,7 @@ from typing import Any, Never
 
 import zarr
 
+from dasksolve.batch.fit import FitOptions
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
 from dasksolve.job.carry import carry_out, do_block
 from dasksolve.job.progress import Progress
@@ -102,19 +103,14 @@ def regress_zarr(
     """
     if unknown:
         refuse_unknown("regress_zarr", unknown)
-    check_flags(covariance=covariance, mask_and_scale=mask_and_scale, strict=strict)
+    check_flags(mask_and_scale=mask_and_scale, strict=strict)
     _, report = carry_out(
         regress_block,
         lambda: Series.open(
             y,
             design,
             weights,
-            axis=axis,
-            ridge=ridge,
-            rcond=rcond,
-            min_count=min_count,
-            on_deficient=on_deficient,
-            covariance=covariance,
+            FitOptions(axis, ridge, rcond, min_count, on_deficient, covariance),
             mask_and_scale=mask_and_scale,
             strict=strict,
         ),

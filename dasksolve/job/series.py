@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dasksolve.batch import fit as fits
 from dasksolve.batch.accumulation import Accumulation, state_bytes
-from dasksolve.batch.fit import Fit
+from dasksolve.batch.fit import Fit, FitOptions
 from dasksolve.batch.lazy_regression import fit_block
 from dasksolve.batch.pieces import LANES
 from dasksolve.errors import PerformanceWarning
@@ -31,7 +31,7 @@ from dasksolve.storage.conventions import Packing
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Fetched, Source
 
-OPTIONS = ("axis", "ridge", "rcond", "min_count", "on_deficient", "covariance")
+OPTIONS = tuple(field.name for field in fields(FitOptions))
 """What the journal states of how series are fitted."""
 T = TypeVar("T")
 Give = Callable[[NDArray[Any], NDArray[Any], int], None]
@@ -66,14 +66,9 @@ class Series(Work):
         cls,
         y: Any,
         design: Any,
-        weights: Any = None,
+        weights: Any,
+        options: FitOptions,
         *,
-        axis: int = 0,
-        ridge: Any = None,
-        rcond: float | None = None,
-        min_count: int | None = None,
-        on_deficient: str = "nan",
-        covariance: bool = False,
         mask_and_scale: bool = True,
         strict: bool = True,
     ) -> "Series":
@@ -84,9 +79,8 @@ class Series(Work):
             )
         source = Source.open("y", y, 0, mask_and_scale)
         shape, dtype = source.array.shape, source.dtype
-        options = (axis, ridge, rcond, min_count, on_deficient, covariance)
         terms = series_inputs.opened("design", design, mask_and_scale)
-        fit = fits.describe(shape, dtype, series_inputs.whole(terms, strict), *options)
+        fit = fits.describe(shape, dtype, series_inputs.whole(terms, strict), options)
         source = source.with_axis(fit.axis)
         given = series_inputs.opened("weights", weights, mask_and_scale)
         weighing = series_inputs.weights_of(given, fit, strict)
@@ -97,7 +91,7 @@ class Series(Work):
             "weights": series_inputs.identity(weighing),
             "options": {
                 **{name: getattr(fit, name) for name in OPTIONS if name != "ridge"},
-                "ridge": fits.checked_ridge(ridge, fit.n).tolist(),
+                "ridge": fits.checked_ridge(options.ridge, fit.n).tolist(),
             },
         }
         batch = (*names[: fit.axis], *names[fit.axis + 1 :])
@@ -294,4 +288,5 @@ def reopened(
     stated = journal.fields(record, "options", location)
     if {*stated} != {*OPTIONS}:
         raise journal.damaged(location, f"its options are {stated}")
-    return Series.open(y, design, weights, mask_and_scale=mask_and_scale, strict=False, **stated)
+    how = {"mask_and_scale": mask_and_scale, "strict": False}
+    return Series.open(y, design, weights, FitOptions(**stated), **how)

@@ -555,7 +555,7 @@ def test_what_the_kernel_unpacks_has_the_bits_of_what_was_unpacked_before(packin
     y = np.ascontiguousarray(np.moveaxis(y, 0, axis))
     meant = np.empty(y.shape, packing.dtype)
     packing.unpack(y, meant)
-    described = fit.describe(y.shape, meant.dtype, DESIGN, axis, None, None, None, "nan", True)
+    described = fit.describe(y.shape, meant.dtype, DESIGN, fit.FitOptions(axis, covariance=True))
     found = regression.run(y, np.ones(P), described, packing=packing)
     assert_same(found, dasksolve.regress(meant, DESIGN, axis=axis, covariance=True))
     assert found.count.min() < P or not packing.missing or packing.missing == (0.5,)

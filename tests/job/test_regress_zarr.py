@@ -21,6 +21,7 @@ from zarr.testing.store import LatencyStore
 
 import dasksolve
 from dasksolve import BlockErrors, Regression, Report, Status, check_zarr
+from dasksolve.batch.fit import FitOptions
 from dasksolve.job.page import page
 from dasksolve.job.plan import LOADING, OVERHEAD, Needs, Plan
 from dasksolve.job.planning import block_memory, make_plan, portions
@@ -570,7 +571,7 @@ def test_chunks_of_a_block_are_fitted_one_after_the_other(
     assert report.blocks == 1
     assert_same(stored.found, dasksolve.regress(stored.y, DESIGN, covariance=True))
     check_zarr(stored.path, DESIGN, stored.out)
-    series = Series.open(stored.path, DESIGN)
+    series = Series.open(stored.path, DESIGN, None, FitOptions())
     parts = list(portions(series.needs, ((0, 12), (0, 20))))
     assert parts == [((i, i + 6), (j, j + 10)) for i in (0, 6) for j in (0, 10)]
     whole = replace(series.needs, aligned=False)
