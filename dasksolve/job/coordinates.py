@@ -3,12 +3,17 @@
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import zarr
+from zarr.storage import MemoryStore
 
-from dasksolve.storage import conventions, inputs, stores
+from dasksolve.storage import conventions, documents, inputs, internals, stores
+from dasksolve.storage.documents import Document
 from dasksolve.storage.source import Source
 
 logger = logging.getLogger(__name__)
@@ -44,6 +49,11 @@ class Coordinate:
                     f"cannot read the coordinate {stores.address(self.array)}: "
                     f"{type(error).__name__}: {error}"
                 ) from error
+
+    def copy(self, target: Any) -> None:
+        """Copy its numbers into an array that is as it is."""
+        for place, piece in self.pieces():
+            target[place] = piece
 
     def is_same(self, other: Any) -> bool:
         """Whether another array says the same, under the same units."""
@@ -132,19 +142,44 @@ def write(group: Any, coordinates: tuple[Coordinate, ...]) -> None:
     """Copy coordinates into a group, unless they are there."""
     for coordinate in coordinates:
         there = group.get(coordinate.name)
-        if there is not None and coordinate.is_same(there):
-            continue
-        copy = group.create_array(
-            coordinate.name,
-            shape=coordinate.array.shape,
-            chunks=(max(1, min(_PIECE, coordinate.array.shape[0])),),
-            dtype=coordinate.dtype,
-            attributes=conventions.described(coordinate.array),
-            dimension_names=(coordinate.name,),
-            overwrite=True,
-        )
-        for place, piece in coordinate.pieces():
-            copy[place] = piece
+        if there is None or not coordinate.is_same(there):
+            coordinate.copy(_created(group, coordinate))
+
+
+def drafts(coordinates: tuple[Coordinate, ...]) -> dict[str, Document]:
+    """The metadata of their copies, as zarr writes them."""
+    store = MemoryStore()
+    group = zarr.create_group(store, zarr_format=3)
+    for coordinate in coordinates:
+        _created(group, coordinate)
+    return documents.members(store)
+
+
+@contextmanager
+def copied(
+    store: Any, coordinates: tuple[Coordinate, ...], drafts: dict[str, Document]
+) -> Iterator[None]:
+    """Copy all of them into a group where none is, while somebody writes these metadata."""
+    with ThreadPoolExecutor(len(coordinates) or 1) as pool:
+        copies = [
+            pool.submit(coordinate.copy, internals.described(store, name, drafts[name]))
+            for name, coordinate in ((c.name, c) for c in coordinates)
+        ]
+        yield
+        for copy in copies:
+            copy.result()
+
+
+def _created(group: Any, coordinate: Coordinate) -> Any:
+    return group.create_array(
+        coordinate.name,
+        shape=coordinate.array.shape,
+        chunks=(max(1, min(_PIECE, coordinate.array.shape[0])),),
+        dtype=coordinate.dtype,
+        attributes=conventions.described(coordinate.array),
+        dimension_names=(coordinate.name,),
+        overwrite=True,
+    )
 
 
 def _beside(source: Source, name: str, size: int) -> Any:

@@ -70,7 +70,7 @@ def kept(output: Output, progress: Progress | None) -> Iterator[Progress]:
     finally:
         if run.last is not None:
             with suppress(Exception):  # a full disk, say: no reason to call the job failed
-                group = documents.read(output.store) or {}
+                group = output.group()
                 output.refuse_another([group])
                 attributes = group["attributes"]
                 kept = [old for old in _parsed(attributes) if _odd(old) is None]

@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+import math
 import os
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -71,8 +73,23 @@ def _lock(folder: int, location: str) -> None:
         logger.debug("%s cannot be locked: %s", location, error)
 
 
-Looked = tuple[list[Document | None], list[bool]]
-"""The documents of an output, and whether all of some blocks is there."""
+class Looked(NamedTuple):
+    """What was seen of an output."""
+
+    documents: list[Document | None]
+    """Of the group, and of its arrays."""
+    kept: list[bool]
+    """Whether all of some blocks is there."""
+    began: float
+    """When the look began."""
+
+
+@dataclass
+class Seen:
+    """The document of a group, as it was when somebody looked."""
+
+    document: Document | None = None
+    at: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,8 @@ class Output:
     """They, by name."""
     durable: bool
     """What is written is waited for, until a power cut would spare it."""
+    seen: Seen = field(default_factory=Seen)
+    """What was seen of the group, where that is waited for."""
 
     def refuse_another(self, documents: Iterable[Document | None]) -> None:
         """Refuse to go on where these, of the output, say that another job has replaced it."""
@@ -118,7 +137,8 @@ class Output:
             found = internals.run(documents.found(self.store, ("", *self.documents)))
             kept = [self._holds(plan, int(number)) for number in numbers]
         else:
-            found, kept = (look or self.look(plan, done)).result()
+            found, kept, began = (look or self.look(plan, done)).result()
+            self.seen.document, self.seen.at = found[0], began
         try:
             self.refuse_another((found[0], found[1 + [*self.documents].index("status")]))
         except BlockingIOError:
@@ -144,13 +164,19 @@ class Output:
 
     async def _looked(self, plan: Plan, numbers: NDArray[Any]) -> Looked:
         """The documents, and whether all of some blocks is there, in the time of one request."""
+        began = time.monotonic()
         keys = [self._keys(plan, int(number)) for number in numbers]
         places = [(self.store, key) for block in keys for key in block]
         found, there = await asyncio.gather(
             documents.found(self.store, ("", *self.documents)), internals.stored(places)
         )
         kept = iter(there)
-        return found, [all([*islice(kept, len(block))]) for block in keys]
+        return Looked(found, [all([*islice(kept, len(block))]) for block in keys], began)
+
+    def group(self) -> Document:
+        """The document of the group, as it was a moment ago: another job would write it later."""
+        fresh = time.monotonic() - self.seen.at < marks.LOOK_EVERY
+        return (self.seen.document if fresh else None) or documents.read(self.store) or {}
 
     def secure(self) -> None:
         """Wait for the document of the group, the last that a job writes."""
@@ -159,9 +185,9 @@ class Output:
 
     def _chunks(self, plan: Plan, number: int) -> Iterator[tuple[Any, tuple[int, ...]]]:
         """The chunks of a block, each with its array."""
-        for field in self.fields:
-            if self.arrays[field.name].size:
-                yield self.arrays[field.name], field.chunk(plan.place(number))
+        for written in self.fields:
+            if self.arrays[written.name].size:
+                yield self.arrays[written.name], written.chunk(plan.place(number))
 
     def _holds(self, plan: Plan, number: int) -> bool:
         return all((self.store.root / key).is_file() for key in self._keys(plan, number))
@@ -255,6 +281,9 @@ def _begin(
     In whatever order files are deleted, and wherever it stops: what says that nothing in it counts
     is there before the first of them goes, and until the last array is there.
     """
+    if not old:  # and each write may be waited for
+        _begin_empty(store, record, drafts, beside)
+        return
     members = {*old, *record["members"]}
     documents.write(store, "", _group(journal.unfinished(record, members)))
     if wait:
@@ -267,6 +296,20 @@ def _begin(
     if wait:
         _secure(store, drafts, beside)
     groups.publish(store, _group(record), None if beside else drafts)
+
+
+def _begin_empty(
+    store: Any,
+    record: journal.Record,
+    drafts: dict[str, Document],
+    beside: tuple[Coordinate, ...],
+) -> None:
+    """Create an output where nothing is: status alone says all that a run needs that resumes it."""
+    documents.write(store, "status", drafts["status"])
+    copies = coordinates.drafts(beside)
+    with coordinates.copied(store, beside, copies):
+        others = [name for name in (*drafts, *copies) if name != "status"]
+        groups.publish(store, _group(record), {**drafts, **copies}, unwritten=others)
 
 
 def _secure(store: Any, drafts: Iterable[str], beside: tuple[Coordinate, ...]) -> None:

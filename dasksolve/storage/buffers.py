@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,13 @@ class _Here(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         super().__init__(_Unasked())
+        self.begun: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    def create_task(self, *arguments: Any, **options: Any) -> asyncio.Task[Any]:
+        """As ever, and known here: asyncio would look through the tasks of all loops for it."""
+        task = super().create_task(*arguments, **options)
+        self.begun.add(task)
+        return task
 
     def run_in_executor(  # type: ignore[override]
         self, _executor: Any, function: Callable[..., T], *arguments: Any
@@ -204,7 +212,7 @@ def run(store: Any, work: Coroutine[Any, Any, T]) -> T:
 
 def _end_all(loop: _Here) -> None:
     """End what a read that failed left waiting; its end would be told on standard error."""
-    waiting = asyncio.all_tasks(loop)
+    waiting = [task for task in loop.begun if not task.done()]
     for task in waiting:
         task.cancel()
     if waiting:

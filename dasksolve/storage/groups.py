@@ -150,37 +150,64 @@ def delete(store: Any, members: Sequence[str]) -> None:
 
 
 def publish(
-    store: Any, group: documents.Document, members: dict[str, documents.Document] | None = None
+    store: Any,
+    group: documents.Document,
+    members: dict[str, documents.Document] | None = None,
+    unwritten: Iterable[str] = (),
 ) -> None:
     """Write the document of a group with consolidated metadata, as xarray wants to find them.
 
     Groups above that have them are told of this one, which is not seen there otherwise.
 
-    members: the documents of all that is in it, if they are known.
+    members: the documents of all that is in it, if they are known; unwritten: those of them that
+    are not there yet, and may come in any order.
 
     zarr's own function warns; to silence that for a moment would silence all threads, and two that
     do it at once leave the filter behind.
     """
     if members is None:
         members = documents.members(store)
-    documents.write(store, "", documents.consolidated(group, members))
-    _tell_above(store, {"": group, **members})
+    above = internals.begin(_all_above(store))
+    new = {name: members[name] for name in unwritten}
+    documents.write_all(store, {**new, "": documents.consolidated(group, members)})
+    _tell_above(store, {"": group, **members}, above.result())
 
 
-def _tell_above(store: Any, found: dict[str, documents.Document]) -> None:
+async def _all_above(store: Any) -> list[tuple[Any, str, documents.Document]]:
+    """The groups that a store lies in, with what is below called in each, and their documents."""
+    found: list[tuple[Any, str, documents.Document]] = []
+    try:
+        above = stores.above(store)
+        while above is not None:
+            parent, name = above
+            [outer] = await documents.found(parent, ("",))
+            if outer is None:
+                break
+            found.append((parent, name, outer))
+            above = stores.above(parent)
+    except Exception as error:  # what is above may be none of ours to read
+        _warn(store, error)
+    return found
+
+
+def _tell_above(
+    store: Any,
+    found: dict[str, documents.Document],
+    above: list[tuple[Any, str, documents.Document]],
+) -> None:
     """Put a group and its members into the consolidated metadata of the groups that it lies in."""
-    above, path = stores.above(store), ""
-    while above is not None:
-        parent, name = above
+    path = ""
+    for parent, name, outer in above:
         path = f"{name}/{path}".rstrip("/")
         found = {f"{name}/{place}".rstrip("/"): document for place, document in found.items()}
-        try:
-            outer = documents.read(parent)
-            if outer is None:
-                return
-            if outer.get("consolidated_metadata"):
+        if outer.get("consolidated_metadata"):
+            try:
                 documents.write(parent, "", documents.inserted(outer, path, found))
-        except Exception as error:  # what is above may be none of ours to read or write
-            logger.warning("%s does not show in the group above: %s", store, error)
-            return
-        above, found = stores.above(parent), {"": outer, **found}
+            except Exception as error:
+                _warn(store, error)
+                return
+        found = {"": outer, **found}
+
+
+def _warn(store: Any, error: Exception) -> None:
+    logger.warning("%s does not show in the group above: %s", store, error)

@@ -11,7 +11,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
-from dasksolve.storage import secrets
+from dasksolve.storage import internals, secrets
 
 try:
     import resource
@@ -21,6 +21,8 @@ except ImportError:  # Windows
 Location = str | Path
 RETRIES = 7
 """How often a request to S3 is repeated, after up to 1, 2, 4, … s: it may be busy for so long."""
+_ANSWERLESS = 2
+"""How often where nobody has answered yet: there may be no server at all."""
 _CUT_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/([^/].*)")
 
 
@@ -129,17 +131,45 @@ def _path_of(url: str, windows: bool) -> str:
 def _remote(url: str, read_only: bool = False) -> FsspecStore:
     # A listing that is kept does not see what other processes write and delete meanwhile.
     options: dict[str, Any] = {"use_listings_cache": False}
+    patient = False
     if url.startswith(("s3://", "s3a://")):
         given = fsspec.config.conf.get("s3", {})
         # botocore's ten connections would be the limit, and s3fs would ask for the size of a chunk
         # first, to fetch parts of it at once: it is the chunks that are.
-        wanted = {
+        ours = {
             "max_pool_connections": _connections(),
             "retries": {"mode": "legacy", "max_attempts": RETRIES},
-            **given.get("config_kwargs", {}),
         }
+        wanted = {**ours, **given.get("config_kwargs", {})}
         options |= {"max_concurrency": 1, **given, "config_kwargs": wanted}
-    return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+        patient = wanted["retries"] == ours["retries"]
+    store = FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+    if patient:
+        internals.run(_give_up_on_nobody(store.fs))
+    return store
+
+
+async def _give_up_on_nobody(s3: Any) -> None:
+    client = await s3.set_session()  # as the first request does
+    client.meta.events.register_first("needs-retry.s3", _Nobody(), unique_id="dasksolve")
+
+
+class _Nobody:
+    """Ends a request where nobody has ever answered: a server that has may come back."""
+
+    def __init__(self) -> None:
+        self.answered = False
+
+    def __call__(
+        self, response: Any, caught_exception: Exception | None, attempts: int, **_: Any
+    ) -> None:
+        from botocore.exceptions import EndpointConnectionError  # which is there with s3fs
+
+        self.answered |= response is not None
+        if self.answered or attempts <= _ANSWERLESS:
+            return
+        if isinstance(caught_exception, EndpointConnectionError):
+            raise caught_exception
 
 
 def _connections() -> int:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.storage import LocalStore
+from zarr.testing.store import LatencyStore
 
 from dasksolve import solve_zarr
 
@@ -50,6 +52,15 @@ def test_packed_coordinates_are_copied_as_they_are_stored(tmp_path: Path, zarr_f
     assert np.array_equal(found.t, given.t, equal_nan=True)
     assert np.array_equal(found.site, given.site, equal_nan=True)
     assert zarr.open_array(tmp_path / "out/t").dtype == np.int16
+
+
+def test_coordinates_are_copied_to_a_store_that_is_far_away(tmp_path: Path) -> None:
+    given = dataset(t=TIMES, site=[3, 0, 9])
+    given.to_zarr(tmp_path / "in", consolidated=False)
+    solve_zarr(tmp_path / "in/a", tmp_path / "in/b", LatencyStore(LocalStore(tmp_path / "out")))
+    found = xr.open_zarr(tmp_path / "out", chunks=None)
+    xr.testing.assert_equal(found.t, given.t)
+    xr.testing.assert_equal(found.site, given.site)
 
 
 def test_a_coordinate_of_a_dimension_named_x_goes_with_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,36 @@ def test_blocks_are_written_while_the_mark_is_looked_at(
     report = solve_zarr(batch.a_path, batch.b_path, out, workers=1)
     assert report.blocks_done == 10
     assert out.looks == 1  # of all the blocks that would have
+
+
+class Documents(WrapperStore):
+    """A store that counts requests for documents, where those of x and the group go together."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(LocalStore(path))
+        self.requests: Counter[str] = Counter()
+        self.both = Turnstile(2)
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        self.requests[f"get {key}"] += key.endswith("zarr.json")
+        return await super().get(key, *arguments, **options)
+
+    async def set(self, key: str, *arguments: Any, **options: Any) -> None:
+        self.requests[f"set {key}"] += key.endswith("zarr.json")
+        if key in ("x/zarr.json", "zarr.json"):
+            await self.both.passed()
+        await super().set(key, *arguments, **options)
+
+
+def test_metadata_are_written_once_and_together(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasksolve.storage.marks.LOOK_EVERY", 60.0)  # longer than the job takes
+    out = Documents(Path(batch.out))
+    solve_zarr(batch.a_path, batch.b_path, out)
+    names = ("zarr.json", "x/zarr.json", "status/zarr.json")
+    expected = {f"{what} {name}": 1 for what in ("get", "set") for name in names}
+    assert +out.requests == {**expected, "set zarr.json": 2}  # created, and told how it went
 
 
 @pytest.mark.usefixtures("many_blocks")

@@ -89,7 +89,7 @@ def begun(which: str, old: Any, new: Any) -> Contents:
     if which == "overwrite":
         solved(old, MemoryStore(contents))
     elif which == "resume":
-        assert not killed(new, contents, 14)
+        assert not killed(new, contents, 10)
     return contents
 
 
