@@ -52,8 +52,11 @@ class Basis:
         return self._number(3 * self.n + 1, i)
 
 
-def accumulate(table, basis, t, observations, n, ask, begun=None):
-    """G and b over the observations, and their number; or on with those that are begun."""
+def accumulate(table, basis, t, observations, n, meanwhile, begun=None):
+    """G and b over the observations, and their number; or on with those that are begun.
+
+    meanwhile: what is emitted besides for each of them.
+    """
     zero = t.fill(0)
     columns = n + n * (n + 1) // 2
     places: list[Any] = [(k,) for k in range(n)] + pairs(n)
@@ -68,20 +71,20 @@ def accumulate(table, basis, t, observations, n, ask, begun=None):
         group = places[start : start + TOGETHER]
         sums = {place: Variable(start_of(place)) for place in group}
         with loop(t.builder, 0, observations) as i:
-            w = t[i, 1]
-            if start < n:
-                product = w * t[i, 0]
+            y, w, known = t[i]
+            product = where(known, w * y, zero)
+            w = where(known, w, zero)
             for e, (place, total) in enumerate(sums.items(), start):
                 x = t.fill(table.load(i * columns + e, 1).lane(0))
                 total.set(fma(x, product if len(place) == 1 else w, total.get()))
             if start == 0:
-                count.set(count.get() + where(w != zero, w.fill(1), zero))
-                ask()
+                count.set(count.get() + where(known, w.fill(1), zero))
+                meanwhile()
         found.update({place: total.get() for place, total in sums.items()})
     return found, count.get()
 
 
-def residuals(table, t, observations, c, n, begun=None):
+def residuals(table, t, observations, c, n, meanwhile, begun=None):
     """Σ w r² and Σ w q r; or on with those that are begun."""
     zero = t.fill(0)
     columns = n + n * (n + 1) // 2
@@ -89,13 +92,14 @@ def residuals(table, t, observations, c, n, begun=None):
     rss, sums = Variable(first), [Variable(other) for other in others]
     with loop(t.builder, 0, observations) as i:
         q = [t.fill(table.load(i * columns + k, 1).lane(0)) for k in range(n)]
-        r = t[i, 0]
+        r, w, known = t[i]
         for x, unknown in zip(q, c, strict=True):
             r = fnma(x, unknown, r)
-        weighted = t[i, 1] * r
-        rss.set(fma(weighted, r, rss.get()))
+        weighted = where(known, w * r, zero)
+        rss.set(where(known, fma(weighted, r, rss.get()), rss.get()))
         for x, total in zip(q, sums, strict=True):
             total.set(fma(x, weighted, total.get()))
+        meanwhile(i)
     return rss.get(), [total.get() for total in sums]
 
 
@@ -103,8 +107,8 @@ def largest_observation(t, observations, begun):
     """max |y|; or on with what is begun."""
     largest = Variable(begun)
     with loop(t.builder, 0, observations) as i:
-        size = abs(t[i, 0])
-        largest.set(where(size > largest.get(), size, largest.get()))
+        y, _, known = t[i]
+        largest.set(where(known & (abs(y) > largest.get()), abs(y), largest.get()))
     return largest.get()
 
 

@@ -7,17 +7,12 @@ apart, would take twice the time to read. The next strip is copied while this on
 import numpy as np
 
 from dasksolve.kernels.compiling.jit import part
-from dasksolve.kernels.language.lanes import nothing, operation, splat, where
-from dasksolve.kernels.language.tiles import deal, lane_count
+from dasksolve.kernels.language.lanes import nothing, operation, where
+from dasksolve.kernels.language.tiles import SECOND, deal, lane_count, prefetch
+from dasksolve.kernels.language.values import Index, Variable
 
 STRIP = 256 << 10
 """Bytes of a strip: in the second level of the cache."""
-
-
-@operation(lambda array, index, t: t.lanes)
-def lanes_at(array, index, t):
-    """array.flat[index + l] in lane l."""
-    return array.load(index, t.lanes.count)
 
 
 class Packed:
@@ -38,73 +33,134 @@ class Packed:
         return where(x == missing, x.fill(np.nan), x * scale + offset)
 
 
-@operation(nothing)
-def put_observation(t, i, y, w):
-    """t[i] = y and its weight, 0 both where one is missing; NaN for a weight that is negative."""
-    zero = y.fill(0)
-    known = (y == y) & (w == w) & (w != zero)
-    t[i, 0] = where(known, y, zero)
-    t[i, 1] = where(known, where(w < zero, w.fill(np.nan), w), zero)
+def prepared(w):
+    """Weights as they are kept: NaN leaves an observation out; a negative one spoils all sums."""
+    zero = w.fill(0)
+    return where(w < zero, w.fill(-np.inf), where(w == zero, w.fill(np.nan), w))
+
+
+class Observations:
+    """Emitted access to the observations of a tile of series: in a column each of two tiles."""
+
+    def __init__(self, y, weights, row=0, column=0, own=None):
+        """Row and column: of the first one; and of its weight, if each series has its `own`."""
+        self.y, self.weights, self.place = y, weights, (row, column)
+        self.weight = (0, 0) if own is None else tuple(own.choose(x, 0) for x in self.place)
+        self.builder, self.fill = y.builder, y.fill
+
+    def __getitem__(self, i):
+        """Observation i, its weight, and where there are both."""
+        y = self.y[self.place[0] + i, self.place[1]]
+        w = self.weights[self.weight[0] + i, self.weight[1]]
+        return y, w, (y == y) & (w == w)
+
+
+class Lines:
+    """Emitted walk over the vectors of a strip: `wide` in a row, and rows `step` numbers apart."""
+
+    def __init__(self, start, row, column, wide, step, lanes):
+        """Start: where the first one is, in `row` and `column`."""
+        self.builder, self.wide, self.step, self.lanes = start.builder, wide, step, lanes
+        self.place = [Variable(index) for index in (start, row, column)]
+
+    def following(self):
+        """The place of a vector, its row and its column; next time, those of the next."""
+        start, row, column = (Index(self.builder, v.get().value) for v in self.place)
+        last = column + 1 == self.wide
+        beyond = start + self.step - (self.wide - 1) * self.lanes
+        self.place[0].set(last.choose(beyond, start + self.lanes))
+        self.place[1].set(last.choose(row + 1, row))
+        self.place[2].set(last.choose(0, column + 1))
+        return start, row, column
+
+
+def asking(ahead, lanes):
+    """A function that asks for one vector after the other of what is read next."""
+    y, *lines = ahead
+    walk = Lines(*lines, lanes)
+    return lambda: prefetch(y, walk.following()[0], SECOND)
+
+
+def copying(following, kept, weights):
+    """A function of a number that copies one vector of the next strip, while there are any."""
+    y, packing, w, own, count, *lines = following
+    walk = Lines(*lines, kept.lanes.count)
+    builder = kept.builder
+
+    def copy(i):
+        with builder.if_then((i < count).value):
+            place = walk.following()
+            put_observation(y, packing, *place, kept)
+            with builder.if_then((own == 1).value):
+                put_weight(w, *place, weights)
+
+    return copy
 
 
 @operation(nothing)
-def move(source, packing, start, target, place, t):
-    """Copy a vector, unpacked."""
-    target.store(place, Packed(source, packing, t.fill(0)).load(start, t.lanes.count))
+def put_observation(y, packing, start, row, column, kept):
+    """kept[row, column] = a vector of y, unpacked."""
+    kept[row, column] = Packed(y, packing, kept.fill(0)).load(start, kept.lanes.count)
+
+
+@operation(nothing)
+def put_weight(w, start, row, column, weights):
+    """Likewise of weights."""
+    weights[row, column] = prepared(w.load(start, weights.lanes.count))
+
+
+@operation(nothing)
+def spread_weight(w, i, weights):
+    """weights[i, 0] = one weight for all series."""
+    weights[i, 0] = prepared(weights.fill(w.load(i, 1).lane(0)))
 
 
 @part
-def copy_lines(values, packing, left, series, tiles, begin, end, t, kept, base):
-    """Copy lines begin … end of a strip of values (P, M), which has `tiles` to a row."""
-    lanes, (row, column) = lane_count(kept), divmod(begin, max(tiles, 1))
-    for _ in range(begin, end):
-        place = base + (row * (tiles + 1) + column) * lanes
-        move(values, packing, left + row * series + column * lanes, kept, place, t)
-        column += 1
-        if column == tiles:
-            row, column = row + 1, 0
-
-
-@part
-def stage_across(y, w, own, base, tiles, observations, t):
-    """Read the observations of a tile from a strip."""
-    lanes = lane_count(y)
+def spread_weights(w, observations, weights):
+    """Weights of all series, in the first column."""
     for i in range(observations):
-        at = base + i * (tiles + 1) * lanes
-        weights = lanes_at(w, at, t) if own else splat(w[i], t)
-        put_observation(t, i, lanes_at(y, at, t), weights)
-
-
-@operation(nothing)
-def put_observations(y, packing, w, own, first, observations, i, length, t):
-    """Observations i, i + 1, … from y (M, P)."""
-    starts = [(first + lane) * observations + i for lane in range(t.lanes.count)]
-    values = deal(Packed(y, packing, t.fill(0)), starts, length)
-    weights = (
-        deal(w, starts, length)
-        if own
-        else [t.fill(w.load(i + e, 1).lane(0)) for e in range(length)]
-    )
-    for e in range(length):
-        put_observation(t, i + e, values[e], weights[e])
+        spread_weight(w, i, weights)
 
 
 @part
-def stage_along(y, packing, w, own, first, observations, t):
-    """Read the observations of a tile from y (M, P)."""
+def stage_across(y, packing, w, own, first, series, tiles, observations, kept, weights):
+    """Copy a strip of y (P, M)."""
+    lanes = lane_count(kept)
+    for i in range(observations):
+        for column in range(tiles):
+            start = i * series + first + column * lanes
+            put_observation(y, packing, start, i, column, kept)
+            if own:
+                put_weight(w, start, i, column, weights)
+
+
+@operation(nothing)
+def put_observations(y, packing, w, own, first, observations, i, length, kept, weights):
+    """Observations i, i + 1, … from y (M, P)."""
+    starts = [(first + lane) * observations + i for lane in range(kept.lanes.count)]
+    for e, x in enumerate(deal(Packed(y, packing, kept.fill(0)), starts, length)):
+        kept[i + e, 0] = x
+    if own:
+        for e, x in enumerate(deal(w, starts, length)):
+            weights[i + e, 0] = prepared(x)
+
+
+@part
+def stage_along(y, packing, w, own, first, observations, kept, weights):
+    """Copy a tile of y (M, P)."""
     if observations < 8:
         for i in range(observations):
             if own:
-                put_observations(y, packing, w, True, first, observations, i, 1, t)
+                put_observations(y, packing, w, True, first, observations, i, 1, kept, weights)
             else:
-                put_observations(y, packing, w, False, first, observations, i, 1, t)
+                put_observations(y, packing, w, False, first, observations, i, 1, kept, weights)
         return
     for start in range(0, observations, 8):
         i = min(start, observations - 8)
         if own:
-            put_observations(y, packing, w, True, first, observations, i, 8, t)
+            put_observations(y, packing, w, True, first, observations, i, 8, kept, weights)
         else:
-            put_observations(y, packing, w, False, first, observations, i, 8, t)
+            put_observations(y, packing, w, False, first, observations, i, 8, kept, weights)
 
 
 @part

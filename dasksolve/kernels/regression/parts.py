@@ -7,9 +7,9 @@ of the observations, so that a fit has the bits that it has of all observations 
 
 import numpy as np
 
-from dasksolve.kernels.compiling.jit import jit, part
+from dasksolve.kernels.compiling.jit import jit
 from dasksolve.kernels.diagnostics.verdicts import weigh
-from dasksolve.kernels.language.lanes import nothing, operation, splat, square_root, where
+from dasksolve.kernels.language.lanes import nothing, operation, square_root, where
 from dasksolve.kernels.language.tiles import lane_count, tile
 from dasksolve.kernels.language.values import align_stack
 from dasksolve.kernels.regression.answers import answered, put_covariance
@@ -23,7 +23,11 @@ from dasksolve.kernels.regression.gram import (
     solved,
     spread,
 )
-from dasksolve.kernels.regression.observations import lanes_at, put_observation
+from dasksolve.kernels.regression.observations import (
+    Observations,
+    spread_weights,
+    stage_across,
+)
 
 
 def places(n):
@@ -51,11 +55,11 @@ class State:
 
 
 @operation(nothing)
-def add_sums(table, basis, t, observations, state, at, n):
+def add_sums(table, basis, kept, weights, observations, state, at, n):
     """Go on with G, its right-hand side and the count."""
-    align_stack(t.builder)
-    state = State(state, at, t.lanes.count, n)
-    basis = Basis(basis, n)
+    align_stack(kept.builder)
+    state = State(state, at, kept.lanes.count, n)
+    basis, t = Basis(basis, n), Observations(kept, weights)
     g, count = accumulate(table, basis, t, observations, n, lambda: None, state)
     for place, total in g.items():
         state[place] = total
@@ -80,13 +84,13 @@ def turn(basis, state, at, like, n, threshold):
 
 
 @operation(nothing)
-def add_residuals(table, t, observations, state, at, n):
+def add_residuals(table, kept, weights, observations, state, at, n):
     """Go on with the sums of the residuals, and the largest observation."""
-    align_stack(t.builder)
-    state = State(state, at, t.lanes.count, n)
+    align_stack(kept.builder)
+    state, t = State(state, at, kept.lanes.count, n), Observations(kept, weights)
     c = [state[(k,)] for k in range(n)]
     begun = state["rss"], [state["gradient", k] for k in range(n)]
-    rss, gradient = residuals(table, t, observations, c, n, begun)
+    rss, gradient = residuals(table, t, observations, c, n, lambda _: None, begun)
     state["rss"] = rss
     for k, total in enumerate(gradient):
         state["gradient", k] = total
@@ -108,15 +112,6 @@ def answer(basis, s, state, at, series, n, along, wanted, found, first):
     )
 
 
-@part
-def stage(y, w, own, first, series, observations, t):
-    """Read the observations of a tile from y (P, M)."""
-    for i in range(observations):
-        at = i * series + first
-        weights = lanes_at(w, at, t) if own else splat(w[i], t)
-        put_observation(t, i, lanes_at(y, at, t), weights)
-
-
 def adding(n):
     """The kernel that goes on with the state of some series by a part of their observations."""
     size = len(places(n))
@@ -124,14 +119,17 @@ def adding(n):
     @jit
     def add(y, w, own, table, basis, state, series, residuals):
         lanes, observations = lane_count(y), len(table) // (n + n * (n + 1) // 2)
-        t = tile(observations, 2, state.dtype, state)
+        kept = tile(observations, 1, state.dtype, state)
+        weights = tile(observations, 1, state.dtype, state)
+        if not own:
+            spread_weights(w, observations, weights)
         for number in range(-(-series // lanes)):
             first, at = min(number * lanes, series - lanes), number * size * lanes
-            stage(y, w, own, first, series, observations, t)
+            stage_across(y, None, w, own, first, series, 1, observations, kept, weights)
             if residuals:
-                add_residuals(table, t, observations, state, at, n)
+                add_residuals(table, kept, weights, observations, state, at, n)
             else:
-                add_sums(table, basis, t, observations, state, at, n)
+                add_sums(table, basis, kept, weights, observations, state, at, n)
 
     return add
 

@@ -3,12 +3,10 @@
 A series that is not safely solved by `gram` is left PENDING.
 """
 
-import numpy as np
-
-from dasksolve.kernels.compiling.jit import jit
+from dasksolve.kernels.compiling.jit import jit, named, part
 from dasksolve.kernels.language.lanes import any_lane, nothing, operation
-from dasksolve.kernels.language.tiles import FIRST, lane_count, prefetch, tile
-from dasksolve.kernels.language.values import Index, Variable, align_stack
+from dasksolve.kernels.language.tiles import lane_count, tile
+from dasksolve.kernels.language.values import Variable, align_stack
 from dasksolve.kernels.regression.answers import answered, put_covariance
 from dasksolve.kernels.regression.gram import (
     Basis,
@@ -20,44 +18,33 @@ from dasksolve.kernels.regression.gram import (
 )
 from dasksolve.kernels.regression.observations import (
     STRIP,
-    copy_lines,
+    Observations,
+    asking,
+    copying,
+    spread_weights,
     stage_across,
     stage_along,
     strip,
 )
 
 
-def asking(ahead, lanes):
-    """A function that asks for one cache line after the other of what is read next.
-
-    They stand `wide` in a row, and the rows `step` apart; the first is the one in `column`.
-    """
-    y, start, column, step, wide = ahead
-    builder = start.builder
-    place, column = Variable(start), Variable(column)
-
-    def ask():
-        here, following = (Index(builder, v.get().value) for v in (place, column))
-        prefetch(y, here, FIRST)
-        following = following + 1
-        last = following == wide
-        place.set(last.choose(here + step - (wide - 1) * lanes, here + lanes))
-        column.set(last.choose(0, following))
-
-    return ask
-
-
 @operation(nothing)
-def fit(design, t, s, ahead, sizes, n, along, wanted, found, first):
-    """Fit the series of a tile, and write what is found; `s` gets what covariances need."""
-    builder = t.builder
+def fit(design, kept, weights, at, s, meanwhile, n, sizes, wanted, found, along, first):
+    """Fit the series of a tile, and write what is found; `s` gets what covariances need.
+
+    at: where its observations are kept, and whether their weights are, too; meanwhile: what is
+    asked for, and what is copied, as `asking` and `copying` take them.
+    """
+    builder = kept.builder
     align_stack(builder)
-    (table, basis), (series, observations) = design, sizes
-    basis, zero = Basis(basis, n), t.fill(0)
+    (table, basis), (series, observations), (row, column, own) = design, sizes, at
+    ahead, copied = meanwhile
+    basis, zero = Basis(basis, n), kept.fill(0)
+    t = Observations(kept, weights, row, column, own == 1)
     g, count = accumulate(table, basis, t, observations, n, asking(ahead, zero.count))
     factors = factored(g, n)
     c = solved(factors, [g[(k,)] for k in range(n)], n)
-    sums = residuals(table, t, observations, c, n)
+    sums = residuals(table, t, observations, c, n, copying(copied, kept, weights))
 
     def largest(wanted):
         found = Variable(zero)
@@ -69,53 +56,71 @@ def fit(design, t, s, ahead, sizes, n, along, wanted, found, first):
     answered(basis, s, factors, c, (*sums, count, largest), n, wanted, found, place)
 
 
+def fitting(n):
+    """The part that fits series on n columns, one tile after the other."""
+
+    @part
+    def fit_all(given, own, along, design, wanted, found, covariance, kept, weights, s, most, ends):
+        """Fit the series start … stop, tile by tile."""
+        y, packing, w = given
+        rss, (start, stop) = found[2], ends
+        series, observations = len(rss), len(design[0]) // (n + n * (n + 1) // 2)
+        sizes, lanes = (series, observations), lane_count(rss)
+        if not own:
+            spread_weights(w, observations, weights)
+        tiles, left = strip(start, stop, most, lanes)
+        if not along:
+            stage_across(y, packing, w, own, left, series, tiles, observations, kept, weights)
+        room = 0
+        while tiles:
+            following, beyond = strip(left + tiles * lanes, stop, most, lanes)
+            lines, wide, other = observations * following, max(following, 1), observations - room
+            for number in range(tiles):
+                first = left + number * lanes
+                if along:
+                    stage_along(y, packing, w, own, first, observations, kept, weights)
+                    at = (0, 0, own)
+                    copied = (y, packing, w, own, 0, 0, 0, 0, 1, lanes)
+                    ahead = (y, beyond * observations, 0, 0, 1, lanes)
+                else:
+                    at = (room, number, own)
+                    begin, end = lines * number // tiles, lines * (number + 1) // tiles
+                    row, column = divmod(begin, wide)
+                    place = beyond + row * series + column * lanes
+                    copied = (
+                        y, packing, w, own, end - begin, place, other + row, column, wide, series
+                    )  # fmt: skip
+                    row, column = divmod(end, wide)
+                    place = beyond + row * series + column * lanes
+                    ahead = (y, place, row, column, wide, series)
+                meanwhile = (ahead, copied)
+                fit(design, kept, weights, at, s, meanwhile, n, sizes, wanted, found, along, first)
+                if len(covariance):
+                    put_covariance(s, design[1], covariance, first, n)
+            tiles, left, room = following, beyond, other
+
+    return fit_all
+
+
 def kernel(n):
     """The kernel for n columns."""
+    fit_all = fitting(n)
 
-    @jit
     def regress(
         y, packing, w, own, along, table, basis, min_count, threshold,
         coef, stderr, rss, count, rcond, status, covariance, start, stop,
     ):  # fmt: skip
-        series, observations = len(rss), len(table) // (n + n * (n + 1) // 2)
-        sizes, lanes = (series, observations), lane_count(rss)
-        design, wanted = (table, basis), (min_count, threshold)
-        found = (coef, stderr, rss, count, rcond, status)
-        t = tile(observations, 2, rss.dtype, rss)
+        observations = len(table) // (n + n * (n + 1) // 2)
+        room = observations * lane_count(rss) * rss.itemsize
+        most = 1 if along else max(8, min(32, STRIP // room))
+        rows, span = (1 if along else 2) * observations, most | 1  # odd: no sets of cache shared
+        kept = tile(rows, span, rss.dtype, rss)
+        weights = tile(rows if own else observations, span if own else 1, rss.dtype, rss)
         s = tile(n + 2, n, rss.dtype, rss)
-        most = 1 if along else max(8, min(32, STRIP // (observations * lanes * rss.itemsize)))
-        room = 1 if along else observations * (most + 1) * lanes
-        kept_y, kept_w = np.empty(2 * room, rss.dtype), np.empty(2 * room if own else 1, rss.dtype)
-        tiles, left = strip(start, stop, most, lanes)
-        if not along:
-            copy_lines(y, packing, left, series, tiles, 0, observations * tiles, t, kept_y, 0)
-            if own:
-                copy_lines(w, packing, left, series, tiles, 0, observations * tiles, t, kept_w, 0)
-        base = 0
-        while tiles:
-            following, beyond = strip(left + tiles * lanes, stop, most, lanes)
-            lines, wide = observations * following, max(following, 1)
-            for number in range(tiles):
-                first = left + number * lanes
-                if along:
-                    stage_along(y, packing, w, own, first, observations, t)
-                    ahead = (y, beyond * observations, 0, lanes, 1)
-                else:
-                    begin, end = lines * number // tiles, lines * (number + 1) // tiles
-                    other = room - base
-                    copy_lines(y, packing, beyond, series, following, begin, end, t, kept_y, other)
-                    if own:
-                        copy_lines(
-                            w, packing, beyond, series, following, begin, end, t, kept_w, other
-                        )
-                    at = base + number * lanes
-                    stage_across(kept_y, kept_w if own else w, own, at, tiles, observations, t)
-                    row, column = divmod(end, wide)
-                    place = beyond + row * series + column * lanes
-                    ahead = (y, place, column, series, wide)
-                fit(design, t, s, ahead, sizes, n, along, wanted, found, first)
-                if len(covariance):
-                    put_covariance(s, basis, covariance, first, n)
-            tiles, left, base = following, beyond, room - base
+        fit_all(
+            (y, packing, w), own, along, (table, basis), (min_count, threshold),
+            (coef, stderr, rss, count, rcond, status), covariance,
+            kept, weights, s, most, (start, stop),
+        )  # fmt: skip
 
-    return regress
+    return jit(named(regress, f"regress.{n}"))
