@@ -56,10 +56,10 @@ class Observations:
 
 
 class Lines:
-    """Emitted walk over the vectors of a strip: `wide` in a row, and rows `step` numbers apart."""
+    """Emitted walk over the vectors of a strip, and where it begins."""
 
-    def __init__(self, start, row, column, wide, step, lanes):
-        """Start: where the first one is, in `row` and `column`."""
+    def __init__(self, lanes, start, row, column, wide, step):
+        """wide, step: how many vectors stand in a row, and how many numbers apart the rows are."""
         self.builder, self.wide, self.step, self.lanes = start.builder, wide, step, lanes
         self.place = [Variable(index) for index in (start, row, column)]
 
@@ -77,14 +77,14 @@ class Lines:
 def asking(ahead, lanes):
     """A function that asks for one vector after the other of what is read next."""
     y, *lines = ahead
-    walk = Lines(*lines, lanes)
+    walk = Lines(lanes, *lines)
     return lambda: prefetch(y, walk.following()[0], SECOND)
 
 
 def copying(following, kept, weights):
     """A function of a number that copies one vector of the next strip, while there are any."""
     y, packing, w, own, count, *lines = following
-    walk = Lines(*lines, kept.lanes.count)
+    walk = Lines(kept.lanes.count, *lines)
     builder = kept.builder
 
     def copy(i):
