@@ -489,7 +489,7 @@ def regress(
         are merged.
 
         ``status`` says what became of each series: ``OK``; ``NONFINITE`` where it holds Inf (or
-        lazy weights a negative number); ``RANK_DEFICIENT``; ``TOO_FEW``.
+        lazy weights a negative or infinite number); ``RANK_DEFICIENT``; ``TOO_FEW``.
 
     Raises
     ------

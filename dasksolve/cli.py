@@ -109,8 +109,8 @@ def _how_to_resume(options: argparse.Namespace) -> str:
     if options.overwrite and not options.solved:  # what is there may be the old output still
         command = shlex.join(["dasksolve", *options.words])
         return f"interrupted; nothing is solved yet, begin again with: {command}"
-    words = [word for word in options.words if word not in ("--resume", "--overwrite")]
-    command = shlex.join(["dasksolve", *words, "--resume"])
+    words = [word for word in options.words[1:] if word not in ("--resume", "--overwrite")]
+    command = shlex.join(["dasksolve", options.command, "--resume", *words])  # before any "--"
     return f"interrupted; the blocks that are done are kept, go on with: {command}"
 
 
@@ -271,7 +271,7 @@ def run_report(options: argparse.Namespace) -> int:
         raise IsADirectoryError(f"{file} is a folder; name the file to write")
     found = survey(options.out)
     if file is not None:
-        file.write_text(page.drawn(found), encoding="utf-8")
+        file.write_text(page.drawn(found), encoding="utf-8", errors="backslashreplace")
     written = None if file is None else str(file.resolve())
     if options.json:
         said = say(json.dumps({**found.to_dict(), "page": written}))

@@ -257,8 +257,8 @@ def polyfit(
     y : xarray.DataArray with dimension dim
         The series; float32 is fitted in float64, as by xarray.
     dim : str
-        Whose coordinate is the variable of the polynomials; times count in nanoseconds since 1970,
-        as in xarray.
+        Whose coordinate is the variable of the polynomials; dates count in nanoseconds since 1970,
+        durations in the unit that they have, as in xarray.
     deg : int
         The degree of the polynomials.
     skipna : bool, optional
@@ -304,8 +304,10 @@ def polyfit(
     _check_dimensions(y, y, weights, dim)
     if not isinstance(deg, int | np.integer) or isinstance(deg, bool) or deg < 0:
         raise ValueError(f"deg={deg!r} must be a degree: 0, 1, 2, ...")
-    check_flags(full=full)
-    if not isinstance(cov, bool | np.bool_):
+    check_flags(full=full, skipna=True if skipna is None else skipna)
+    if isinstance(cov, bool | np.bool_):
+        cov = bool(cov)
+    else:
         check_word("cov", cov, ("unscaled",), " (or True, or False)")
     names = ["degree", *(("cov_i", "cov_j") if cov else ())]
     names += [f"polyfit_{part}" for part in ("coefficients", "residuals", "covariance")]
@@ -370,7 +372,10 @@ def _numeric(x: "xr.DataArray") -> NDArray[Any]:
     if values.dtype.kind in "mM":
         # In the unit that it has: nanoseconds reach from 1678 to 2262.
         unit = np.timedelta64(*reversed(np.datetime_data(values.dtype)))
-        numbers = values.view(np.int64) * float(unit / np.timedelta64(1, "ns"))
+        in_nanoseconds = values.dtype.kind == "M"  # as xarray.polyval will take them, too
+        numbers = values.view(np.int64) * (
+            float(unit / np.timedelta64(1, "ns")) if in_nanoseconds else 1.0
+        )
         numbers[np.isnat(values)] = np.nan
     elif values.dtype.kind in "biuf":
         numbers = values.astype(np.float64)
@@ -441,7 +446,8 @@ def _weights(weights: "xr.DataArray | None", y: "xr.DataArray", dim: Hashable) -
     _, weights = _xarray().align(y, weights, join="exact")
     if weights.dims == (dim,):
         return weights.data
-    return weights.broadcast_like(y).transpose(*y.dims).data
+    others = [name for name in y.dims if name not in weights.dims]
+    return weights.expand_dims(others).transpose(*y.dims).data
 
 
 def _fit(
@@ -470,6 +476,7 @@ def _apply(
     options: dict[str, Any],
 ) -> Any:
     """Return x of `function`, and the arrays over the batch of these names that it returns too."""
+    check_flags(keep_attrs=keep_attrs)
     columns = _columns(a, b, dims)
     row, col = dims
     for name, values in (("a", a), ("b", b)):

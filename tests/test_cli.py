@@ -23,7 +23,7 @@ from distributed import Client
 from stored import Stored
 
 from dasksolve import solve_zarr
-from dasksolve.cli import _client, main
+from dasksolve.cli import _client, _how_to_resume, main
 from dasksolve.command.arguments import parser
 
 
@@ -178,6 +178,7 @@ def test_failed_blocks_are_named_after_the_report(
         pytest.param(["solve", "a", "b", "c", "--assume-a", "POS"], id="no structure"),
         pytest.param(["solve", "a", "b", "c", "--on-singular", "cry"], id="no policy"),
         pytest.param(["solve", "a", "b", "c", "--memory", "lots"], id="no size"),
+        pytest.param(["regress", "--ridge", "1", "y", "d", "out"], id="paths after numbers"),
         pytest.param(["check", "a", "b", "c", "--memory", "1e400"], id="infinite memory"),
         pytest.param(["demo", "--size", "0"], id="no bytes"),
         pytest.param(["bench", "--n", "0"], id="no order"),
@@ -192,6 +193,36 @@ def test_usage_is_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
     command = " ".join(["dasksolve", *words[:1]])
     assert usage.startswith(f"usage: {command}")
     assert error.startswith(f"{command}: error: ")
+
+
+def test_the_command_to_go_on_with_is_one_that_goes_on() -> None:
+    words = ["regress", "--overwrite", "--ridge", "1", "--", "-y", "design.npy", "out"]
+    options = parser().parse_args(words)
+    options.words, options.solved = words, True
+    _, _, command = _how_to_resume(options).partition("go on with: dasksolve ")
+    again = parser().parse_args(shlex.split(command))
+    assert (again.y, again.out, again.resume, again.overwrite) == ("-y", "out", True, False)
+    with pytest.raises(SystemExit):  # an abbreviation, which would stay in that command
+        parser().parse_args(["solve", "a", "b", "out", "--over"])
+
+
+def test_without_standard_error_nothing_wrong_is_said_on_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)  # as after 2>&-
+    assert main(["report", "nowhere"]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_a_page_of_an_output_whose_name_is_no_text(batch: Stored, tmp_path: Path) -> None:
+    out = os.fsdecode(os.fsencode(batch.out) + b"\xe9")
+    try:
+        Path(out).mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    assert main(["solve", batch.a_path, batch.b_path, out, "--quiet"]) == 3
+    assert main(["report", out, "--html", str(tmp_path / "page.html")]) == 3
+    assert r"\udce9" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", [[], ["solve"], ["check"], ["report"], ["demo"], ["bench"]])
@@ -383,7 +414,7 @@ def test_what_cannot_be_fitted_is_said_in_a_line(
         ((design, y, out), "y must be a zarr array"),
         ((y, out, out), "design: there is no zarr array at"),
         ((y, design, out, "--axis", "1"), "y has 6 observations along axis 1, and design 20"),
-        ((y, design, out, "--weights", "none.npy"), "weights: there is no file none.npy"),
+        ((y, design, out, "--weights", "none.npy"), "weights: there is no file"),
     ):
         assert main(["regress", *words]) == 1
         error = capsys.readouterr().err

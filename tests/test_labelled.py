@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import tracemalloc
 
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -157,6 +159,11 @@ def test_what_cannot_be_solved_is_refused(change, error, text):
         labelled.solve(*change(*pixels(pixel=6, row=3)))
 
 
+def test_a_word_is_no_flag():
+    with pytest.raises(TypeError, match="keep_attrs='no' must be True or False"):
+        labelled.solve(*pixels(pixel=6, row=3), keep_attrs="no")
+
+
 def test_without_xarray_an_error_says_what_to_install():
     code = (
         "import sys; sys.modules['xarray'] = None; import dasksolve; dasksolve.labelled.solve(1, 2)"
@@ -222,6 +229,17 @@ def test_weights_are_matched_by_name():
     full = np.broadcast_to(weights.values.T[..., None], stack.shape)
     wanted = dasksolve.regress(stack.values, trend(stack).values.T, axis=1, weights=full)
     np.testing.assert_array_equal(fit.coef.values, wanted.coef)
+
+
+def test_weights_of_some_dimensions_take_no_memory_beside_lazy_series():
+    y = xr.DataArray(da.zeros((60, 1 << 12, 1 << 12)), dims=("time", "y", "x"))  # 8 GB
+    weights = xr.DataArray(np.ones(1 << 12), dims="x")
+    tracemalloc.start()
+    try:
+        labelled.regress(y.chunk(time=-1), trend_of(60), weights=weights)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("fit", [labelled.regress, labelled.polyfit])
@@ -301,6 +319,14 @@ def test_standard_errors_of_a_polyfit_are_those_of_the_observations_that_are_the
     np.testing.assert_allclose(fit.polyfit_covariance.isel(y=1, x=2).values, wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+def test_durations_count_as_in_xarray(unit):
+    after = np.arange(20).astype("m8[D]").astype(f"m8[{unit}]")
+    y = xr.DataArray(np.random.default_rng(0).random(20), {"after": after}, "after")
+    fit = labelled.polyfit(y, "after", 2).polyfit_coefficients
+    np.testing.assert_allclose(fit, y.polyfit("after", 2).polyfit_coefficients, rtol=1e-9)
+
+
 def test_the_keyword_of_xarray_for_weights_is_refused():
     with pytest.raises(TypeError, match=r"polyfit\(\) has no keyword 'w'; .*weights=w\*\*2"):
         labelled.polyfit(images(), "time", 1, w=np.ones(60))
@@ -331,10 +357,15 @@ def test_float32_is_fitted_in_float64_as_by_xarray():
     np.testing.assert_allclose(found, wanted, rtol=1e-7, atol=1e-12)
 
 
-@pytest.mark.parametrize("option", [{"cov": "foo"}, {"cov": 1}, {"full": "no"}])
+@pytest.mark.parametrize("option", [{"cov": "foo"}, {"cov": 1}, {"full": "no"}, {"skipna": "no"}])
 def test_what_is_no_option_of_a_polyfit_is_refused(option):
-    with pytest.raises((TypeError, ValueError), match=r"cov=.*unscaled|full='no' must be True or"):
+    with pytest.raises((TypeError, ValueError), match=r"cov=.*unscaled|='no' must be True or"):
         labelled.polyfit(images(), "time", 1, **option)
+
+
+def test_a_flag_of_numpy_is_one_of_python():
+    given, same = (labelled.polyfit(images(), "time", 1, cov=yes) for yes in (np.True_, True))
+    xr.testing.assert_identical(given, same)
 
 
 def test_a_polynomial_in_tiny_units_warns_of_nothing():

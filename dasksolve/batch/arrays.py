@@ -36,6 +36,8 @@ _DOORS = {
     "netCDF4": _STORED.format(
         name="{name}", lazily="dask.array.from_array({name}) is solved lazily"
     ),
+    "distributed": "is a result on a cluster: give {name}.result(), or, where a dask.array.Array "
+    "is taken, one whose blocks are kept there by client.persist",
     "dask": _LAZY.format(
         door="give {name}.compute(), or, where a dask.array.Array is taken, one that is made with "
         "dask.array.stack or, of a table, {name}.to_dask_array(lengths=True)"
@@ -56,9 +58,13 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
 
 
 def as_observations(name: str, values: Any) -> Any:
-    """An array, which may be masked; nothing for nothing."""
-    as_it_is = values is None or isinstance(values, np.ma.MaskedArray)
-    return values if as_it_is else as_array(name, values)
+    """An array, which may be masked."""
+    return values if isinstance(values, np.ma.MaskedArray) else as_array(name, values)
+
+
+def as_weights(weights: Any) -> Any:
+    """The same; nothing for nothing."""
+    return None if weights is None else as_observations("weights", weights)
 
 
 def _refuse(name: str, values: Any) -> None:

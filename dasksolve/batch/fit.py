@@ -115,7 +115,7 @@ def describe(
             f"min_count={min_count!r} must be None, or an integer from 0: series with fewer "
             "observations have too few"
         )
-    axis %= len(shape)
+    axis = int(axis) % len(shape)
     if shape[axis] != len(design):
         raise ValueError(
             f"y has {shape[axis]} observations along axis {axis}, and design {len(design)} rows: "

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dasksolve.batch import alignment, bands, eager, least_squares
 from dasksolve.batch.alignment import Chunks
-from dasksolve.batch.arrays import as_array, as_observations
+from dasksolve.batch.arrays import as_array, as_weights
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe, describe_bands
 from dasksolve.batch.weights import without_mask
@@ -271,6 +271,6 @@ def checked(name: str, values: Any, *kinds: type) -> Any:
 def weighing(weights: Any) -> Any:
     """Weights that are 0 where they were masked, in memory or lazy; nothing for nothing."""
     if not isinstance(weights, da.Array):
-        return without_mask(as_observations("weights", weights))
+        return without_mask(as_weights(weights))
     weights = checked("weights", weights, np.ma.MaskedArray)
     return da.map_blocks(without_mask, weights, dtype=weights.dtype)

@@ -26,12 +26,18 @@ def regress(y: Any, design: Any, weights: Any, options: FitOptions) -> Regressio
     lazy = isinstance(y, da.Array)
     y = checked("y", y, np.ma.MaskedArray) if lazy else as_observations("y", y)
     fit = describe(y.shape, y.dtype, design, options)
-    weights = checked_weights(weighing(weights), fit)
+    weights = weighing(weights)
+    if weights is not None and weights.shape != (fit.shape[fit.axis],):
+        weights = da.asanyarray(weights)  # dask would read all that they broadcast to, to name it
+    weights = checked_weights(weights, fit)
     y = _whole(da.asanyarray(y), fit)
     axes = tuple(range(y.ndim))
     arrays: list[Any] = [y, axes]
     if weights.ndim == 1:
-        arrays += [weights, None]
+        is_lazy = isinstance(weights, da.Array)
+        arrays += (
+            [weights.rechunk(-1), axes[fit.axis : fit.axis + 1]] if is_lazy else [weights, None]
+        )
     else:
         arrays += [da.asanyarray(weights).rechunk(y.chunks), axes]
     blocks = da.blockwise(

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve import kernels
-from dasksolve.batch.arrays import as_array, as_observations
+from dasksolve.batch.arrays import as_array, as_weights
 from dasksolve.batch.fit import ON_DEFICIENT
 from dasksolve.batch.options import check_word, checked_rcond
 from dasksolve.batch.pieces import LANES, PIECE, Given, call, thread_count
 from dasksolve.batch.problem import describe as describe_square
+from dasksolve.batch.problem import solution_dtype
 from dasksolve.batch.weights import refuse_unusable, without_mask
 from dasksolve.solution import LeastSquares
 from dasksolve.status import Status
@@ -58,6 +59,7 @@ def describe(
     b_dtype: np.dtype[Any],
 ) -> Overdetermined:
     """Return the problem that these arrays pose, or raise what tells a person why there is none."""
+    solution_dtype(a=a_dtype, b=b_dtype)  # first: what is no array has no shape
     shapes = f"a has shape {a_shape}, b has shape {b_shape}"
     if len(a_shape) < 2:
         raise ValueError(f"a must be of shape (..., P, N): {shapes}")
@@ -84,7 +86,7 @@ def lstsq(
     options, threads = wanted(rcond, on_deficient), thread_count(workers)
     a, b = as_array("a", a), as_array("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype)
-    weights = checked_weights(without_mask(as_observations("weights", weights)), problem)
+    weights = checked_weights(without_mask(as_weights(weights)), problem)
     return run(a, b, weights, problem, options, threads)
 
 

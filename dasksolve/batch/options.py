@@ -85,7 +85,7 @@ class Options:
         return self.diagnostics or self.refine or self.rcond is not None
 
 
-@lru_cache(maxsize=256)  # to check them takes as long as to solve a small system
+@lru_cache(maxsize=256, typed=True)  # to check them takes as long as to solve a small system
 def _checked(
     assume_a: str, lower: bool, on_singular: str, diagnostics: bool, refine: bool, rcond: Any
 ) -> Options:

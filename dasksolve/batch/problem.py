@@ -50,7 +50,7 @@ def describe(
     b_dtype: np.dtype[Any],
 ) -> Problem:
     """Return the problem that these arrays pose, or raise what tells a person why there is none."""
-    dtype = _solution_dtype(a=a_dtype, b=b_dtype)  # first: what is no array has no shape
+    dtype = solution_dtype(a=a_dtype, b=b_dtype)  # first: what is no array has no shape
     shapes = f"a has shape {a_shape}, b has shape {b_shape}"
     if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
         raise np.linalg.LinAlgError(f"a must be square, of shape (..., N, N): {shapes}")
@@ -105,7 +105,7 @@ Metadata = tuple[tuple[int, ...], np.dtype[Any]]
 
 def describe_bands(lower: Metadata, diagonal: Metadata, upper: Metadata, b: Metadata) -> Problem:
     """Return the problem that the diagonals (..., N) of tridiagonal matrices pose with b."""
-    dtype = _solution_dtype(lower=lower[1], diagonal=diagonal[1], upper=upper[1], b=b[1])
+    dtype = solution_dtype(lower=lower[1], diagonal=diagonal[1], upper=upper[1], b=b[1])
     shapes = [shape for shape, _ in (lower, diagonal, upper)]
     if min(map(len, shapes)) == 0 or len({shape[-1] for shape in shapes}) > 1:
         raise ValueError(
@@ -132,14 +132,15 @@ def describe_bands(lower: Metadata, diagonal: Metadata, upper: Metadata, b: Meta
 def describe_inverses(a_shape: tuple[int, ...], a_dtype: np.dtype[Any]) -> Problem:
     """Return the problem of inverting matrices, or of factoring them."""
     if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
-        _solution_dtype(a=a_dtype)
+        solution_dtype(a=a_dtype)
         raise np.linalg.LinAlgError(
             f"a must be square, of shape (..., N, N): it has shape {a_shape}"
         )
     return describe(a_shape, a_dtype, a_shape, a_dtype)
 
 
-def _solution_dtype(**dtypes: np.dtype[Any]) -> np.dtype[Any]:
+def solution_dtype(**dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    """What systems of these dtypes are solved in; or raise what names the one that is none."""
     for name, dtype in dtypes.items():
         number = dtype.kind in "fc" and dtype.newbyteorder("=") in DTYPES
         if not number and dtype.kind not in "biu":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.batch import basis
-from dasksolve.batch.arrays import as_observations
+from dasksolve.batch.arrays import as_observations, as_weights
 from dasksolve.batch.careful import Series, solve_carefully
 from dasksolve.batch.fit import Fit, FitOptions, describe
 from dasksolve.batch.pieces import LANES, PIECE, in_threads, is_plain, pieces, thread_count
@@ -21,6 +21,8 @@ from dasksolve.storage.conventions import Packing
 
 STRIP = 512
 """Series that are read together where they lie side by side."""
+Refuse = Callable[[tuple[int, ...]], None]
+"""Is told where a weight is negative, and raises."""
 RUN = 16 << 20
 """Bytes that the kernel is given at once where nothing is copied: it reads ahead."""
 
@@ -30,8 +32,12 @@ def regress(y: Any, design: Any, weights: Any, options: FitOptions, workers: int
     threads = thread_count(workers)
     y = as_observations("y", y)
     fit = describe(y.shape, y.dtype, design, options)
-    weights = checked_weights(as_observations("weights", weights), fit)
-    return run(y, weights, fit, threads, strict=True)
+    weights = checked_weights(as_weights(weights), fit)
+
+    def refuse(place: tuple[int, ...]) -> None:
+        raise ValueError(unusable_at(weights, place))
+
+    return run(y, weights, fit, threads, refuse)
 
 
 @dataclass(frozen=True)
@@ -69,17 +75,19 @@ def run(
     weights: NDArray[Any],
     fit: Fit,
     threads: int = 1,
-    strict: bool = False,
+    refuse: Refuse | None = None,
     packing: Packing | None = None,
 ) -> Regression:
-    """Fit every series; weights of (P,) or y's shape; strict: refuse those that are negative.
+    """Fit every series; weights of (P,) or y's shape.
 
+    refuse: what is called where a weight is negative; None: such a series is not finite.
     packing: how y is packed; it is unpacked piece by piece, in the cache.
     """
     weights = without_mask(weights)
     if y.ndim > 1 and y.flags.f_contiguous and not y.flags.c_contiguous:
         turned = replace(fit, shape=fit.shape[::-1], axis=y.ndim - 1 - fit.axis)
-        return _turned(run(y.T, weights.T, turned, threads, strict, packing))
+        again = refuse and (lambda place: refuse(place[::-1]))
+        return _turned(run(y.T, weights.T, turned, threads, again, packing))
     if fit.shape[fit.axis] == 0:  # one that is missing is as good as none
         shape = (*fit.shape[: fit.axis], 1, *fit.shape[fit.axis + 1 :])
         y, weights, packing = np.full(shape, np.nan, fit.dtype), np.ones(1), None
@@ -87,7 +95,7 @@ def run(
     found = unfilled(fit.coef_shape, fit.batch_shape, fit.n, fit)
     if fit.series and fit.fast:
         _run_fast(y, weights, fit, found, threads, packing)
-    _run_carefully(y, weights, fit, found, threads, strict, packing)
+    _run_carefully(y, weights, fit, found, threads, refuse, packing)
     return as_regression(found, fit)
 
 
@@ -262,7 +270,7 @@ def _run_carefully(
     fit: Fit,
     found: Found,
     threads: int,
-    strict: bool,
+    refuse: Refuse | None,
     packing: Packing | None,
 ) -> None:
     """Fit the series that the fast kernel left, and those without a unique answer."""
@@ -277,8 +285,8 @@ def _run_carefully(
         w = weights if own is None else own[index]
         values = unpacked(source[index], packing)
         series = Series(filled(values, np.dtype(float)), filled(w, np.dtype(float)))
-        if strict and own is not None and np.any(series.weights < 0):
-            _refuse_negative(series.weights, index, weights, fit)
+        if refuse is not None and own is not None and np.any(series.weights < 0):
+            refuse(_first_negative(series.weights, index, fit))
         take_care(series, index, fit, found)
 
     in_threads(work, list(careful_pieces(np.flatnonzero(left), fit)), threads)
@@ -304,13 +312,11 @@ def take_care(series: Series, index: tuple[Any, ...], fit: Fit, found: Found) ->
             found.covariance[index] = answer.covariance
 
 
-def _refuse_negative(
-    found: NDArray[Any], index: tuple[Any, ...], weights: NDArray[Any], fit: Fit
-) -> None:
-    series, observation = np.argwhere(found < 0)[0]
+def _first_negative(weights: NDArray[Any], index: tuple[Any, ...], fit: Fit) -> tuple[int, ...]:
+    """Where in y it stands, of weights of some series."""
+    series, observation = np.argwhere(weights < 0)[0]
     place = [int(along[series]) for along in index]
-    place = [*place[: fit.axis], int(observation), *place[fit.axis :]]
-    raise ValueError(unusable_at(weights, tuple(place)))
+    return (*place[: fit.axis], int(observation), *place[fit.axis :])
 
 
 def careful_pieces(places: NDArray[np.intp], fit: Fit) -> Iterator[NDArray[np.intp]]:

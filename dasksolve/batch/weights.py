@@ -26,8 +26,8 @@ def checked_weights(weights: Any, fit: Fit) -> Any:
                 f"broadcast to y's {fit.shape}: they have shape {weights.shape}"
             )
         weights = np.broadcast_to(without_mask(weights), fit.shape)
-    if weights.ndim == 1:
-        weights = without_mask(np.asanyarray(weights))
+    if weights.ndim == 1 and isinstance(weights, np.ndarray):
+        weights = without_mask(weights)
         refuse_unusable(weights, (weights < 0) | np.isinf(weights))
     return weights
 

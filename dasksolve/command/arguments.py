@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
             usage=f"dasksolve {name} {words}",
             epilog="\n  ".join(["examples:" if len(examples) > 1 else "example:", *examples]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         added.set_defaults(command=name)
         return added
@@ -180,7 +181,7 @@ def _statistics(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--ridge",
-        type=float,
+        type=_penalty,
         nargs="+",
         metavar="R",
         help="penalty on the squares of the coefficients: one number, or one for each",
@@ -308,6 +309,14 @@ def _threads(word: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{word} is no number of threads: 1, 2, …, or -1"
         ) from error
+
+
+def _penalty(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError as error:
+        text = f"{word} is no number; Y, DESIGN and OUT stand before --ridge, or after --"
+        raise argparse.ArgumentTypeError(text) from error
 
 
 def _rcond(word: str) -> float | None:

@@ -22,6 +22,8 @@ def say(text: str) -> bool:
 
 def complain(text: str) -> None:
     """Print on standard error, if that can be had: no secret of a URL, no control character."""
+    if sys.stderr is None:  # after 2>&-: print would take standard output
+        return
     text = printable(secrets.shown(text), but="\n")
     try:
         print(f"dasksolve: {text}", file=sys.stderr, flush=True)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from dasksolve.job.report import Report
 from dasksolve.status import Status
 
@@ -17,10 +19,10 @@ Progress = Callable[[Report], None]
 
 def watcher(progress: Progress | bool | None, what: str) -> Progress | None:
     """Return what is to be called after every block; True: a bar, where there is one to see it."""
-    if progress is None or progress is False:
+    if progress is None:
         return None
-    if progress is True:
-        return Bar(what) if on_terminal() or in_notebook() else None
+    if isinstance(progress, bool | np.bool_):
+        return Bar(what) if progress and (on_terminal() or in_notebook()) else None
     if not callable(progress):
         raise TypeError(f"progress={progress!r} is neither a function of a report nor True")
     return progress

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,7 +72,7 @@ class Series(Work):
         strict: bool = True,
     ) -> "Series":
         """Open y and what goes with it, and describe what is to be fitted."""
-        if isinstance(y, str | os.PathLike) and Path(y).suffix == ".npy":
+        if isinstance(y, str | os.PathLike) and series_inputs.numpy_path("y", y):
             raise ValueError(
                 f"y must be a zarr array: {y} is a file of NumPy's, as a design may be"
             )
@@ -288,5 +287,7 @@ def reopened(
     stated = journal.fields(record, "options", location)
     if {*stated} != {*OPTIONS}:
         raise journal.damaged(location, f"its options are {stated}")
+    if isinstance(stated["ridge"], list) and len({*map(repr, stated["ridge"])}) == 1:
+        stated = {**stated, "ridge": stated["ridge"][0]}  # which any other design can have, too
     how = {"mask_and_scale": mask_and_scale, "strict": False}
     return Series.open(y, design, weights, FitOptions(**stated), **how)

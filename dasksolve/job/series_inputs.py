@@ -14,6 +14,7 @@ from dasksolve.batch.fit import Fit
 from dasksolve.batch.weights import checked_weights
 from dasksolve.job.work import described
 from dasksolve.solution import Regression
+from dasksolve.storage import secrets, stores
 from dasksolve.storage.source import Source
 
 _LARGE = 1 << 28  # bytes: more is no design
@@ -22,10 +23,23 @@ _LARGE = 1 << 28  # bytes: more is no design
 def opened(name: str, given: Any, mask_and_scale: bool) -> Any:
     """An array in memory, or of a file of NumPy's; or a stored one, which is not read yet."""
     if not isinstance(given, zarr.Array | str | os.PathLike):
-        return as_observations(name, given)
-    if isinstance(given, str | os.PathLike) and Path(given).suffix == ".npy":
-        return _numpy_file(name, Path(given))
+        return None if given is None else as_observations(name, given)
+    if not isinstance(given, zarr.Array) and (path := numpy_path(name, given)):
+        return _numpy_file(name, path)
     return Source.open(name, given, 0, mask_and_scale)
+
+
+def numpy_path(name: str, where: str | os.PathLike[Any]) -> Path | None:
+    """The path of a file of NumPy's, if it is one."""
+    target = stores.resolved(name, where)
+    if Path(target).suffix != ".npy":
+        return None
+    if not isinstance(target, Path):
+        raise ValueError(
+            f"{name}: {secrets.shown(target)} is far away, where a zarr array may be; a .npy file "
+            "must be in a local folder"
+        )
+    return target
 
 
 def _numpy_file(name: str, path: Path) -> NDArray[Any]:

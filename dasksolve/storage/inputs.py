@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import zarr
 from zarr.codecs import Crc32cCodec
@@ -37,6 +38,9 @@ def _open_array(name: str, where: stores.Location) -> Any:
         return _open_either(store, path)
     except ImportError as error:
         raise ImportError(f"{name}: {shown} needs a package: {error}") from error
+    except BadZipFile as error:
+        text = f"{name}: {shown} is a file, where a zarr array is a folder or in a zip archive"
+        raise FileNotFoundError(text) from error
     except (FileNotFoundError, NodeTypeValidationError, ContainsGroupError) as error:
         text = f"{name}: {_no_array(shown, store, path)}"
         raise FileNotFoundError(text) from secrets.cause(error)
@@ -90,15 +94,22 @@ def beside(array: Any, name: str) -> Any:
 
 def layout(array: Any, location: str, core: int) -> Layout:
     """How an open input lies in its store, if its last `core` axes are within a system."""
+    try:
+        chunks, shards = array.chunks, array.shards
+    except NotImplementedError:  # a rectilinear grid, which zarr has from 3.2 on
+        raise NotImplementedError(
+            f"{location} is stored in chunks of different lengths along an axis, which dasksolve "
+            "does not read: write it again in chunks of one shape"
+        ) from None
     local = isinstance(array.store, LocalStore)
     checked = all(isinstance(codec, Crc32cCodec) for codec in array.compressors)
     return Layout(
         tuple(array.shape),
-        tuple(max(c, 1) for c in array.chunks),
+        tuple(max(c, 1) for c in chunks),
         core,
         array.dtype.itemsize,
         location,
-        sharded=array.shards is not None,
+        sharded=shards is not None,
         fetched=1 if local else internals.at_once(),
         plain=local and checked and not array.filters,
         in_place=local and decode.is_known(array),

@@ -354,7 +354,7 @@ class Source:
                 cells.append((i, inside, slice(first - start, last - start)))
             axes.append(cells)
         for cell in product(*axes):
-            yield Chunk(*zip(*cell, strict=True))
+            yield Chunk(*zip(*cell, strict=True)) if cell else Chunk((), (), ())
 
 
 def _is_same(one: NDArray[Any], other: NDArray[Any]) -> bool:

@@ -97,7 +97,7 @@ def _given_store(where: Any) -> Any:
     return store
 
 
-def resolved(name: str, where: Location) -> str | Path:
+def resolved(name: str, where: str | os.PathLike[Any]) -> str | Path:
     """Local paths absolute, and without the scheme that would open a store that is not atomic."""
     if not isinstance(where, str | os.PathLike):
         raise TypeError(
@@ -105,21 +105,21 @@ def resolved(name: str, where: Location) -> str | Path:
             + (", or an open zarr.Group or store" if name == "out" else ", or an open zarr.Array")
             + f", not {type(where).__module__}.{type(where).__name__}"
         )
-    text = str(where)
+    text = os.fsdecode(where)  # str of a path-like object may be anything
     if not text:
         raise ValueError(f"{name} is an empty path; give the path or URL of zarr data")
     if match := _CUT_URL.match(text):
         raise ValueError(
             f"{name}: {text} is a URL that lost a slash, as pathlib.Path makes of one; give it as "
-            f"text: {match[1]}//{match[2]}"
+            f"text: {match[1]}//{'/' * (match[1] == 'file:')}{match[2]}"
         )
-    if not isinstance(where, os.PathLike):
-        if text.startswith("file://"):
-            text = _path_of(text, windows=os.name == "nt")
-        first, chain, _ = text.partition("::")  # which a name of a folder may have in it, too
-        if "://" in text or (chain and first in fsspec.available_protocols()):
-            return text
-    return Path(text).expanduser().resolve()
+    if text.startswith("file://"):
+        text = _path_of(text, windows=os.name == "nt")
+    first, chain, _ = text.partition("::")
+    chained = chain and first in fsspec.available_protocols()
+    if "://" in text or (chained and not isinstance(where, os.PathLike)):  # or a folder's name
+        return text
+    return Path(os.path.expanduser(text)).resolve()  # Path's own fails where ~name is no user
 
 
 def _path_of(url: str, windows: bool) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import dask
 import dask.array as da
+import distributed
 import numpy as np
 import pytest
 import xarray as xr
@@ -38,6 +39,10 @@ def astropy_quantity() -> Any:
     return B * pytest.importorskip("astropy.units").m
 
 
+def future() -> Any:
+    return distributed.Future("b")  # of no client
+
+
 def labelled() -> Any:
     return xr.DataArray(B, dims=("t", "row"))
 
@@ -60,6 +65,7 @@ GIVEN = [
         r"zarr\.Array .*at once: xarray\.open_zarr and .*solve_zarr.*from_zarr\(b\).*b\[",
         id="zarr",
     ),
+    pytest.param(future, r"a distributed\.Future .*on a cluster.*b\.result\(\)", id="future"),
     pytest.param(
         lambda: list(da.from_array(B)), r"b\[0\] is a dask\.Array .*array\.stack", id="dask in list"
     ),

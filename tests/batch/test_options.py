@@ -37,7 +37,17 @@ def test_both_of_scipys_spellings_are_one_word(word):
 
 
 def test_equal_options_are_made_once():
-    assert Options.of("general", 0) is Options.of("general", False)
+    assert Options.of("general", np.False_) is Options.of("general", np.False_)
+
+
+def test_what_is_equal_to_an_option_is_none():
+    for flag in (0, 1, 1.0):
+        Options.of(lower=bool(flag))
+        with pytest.raises(TypeError, match=f"lower={flag} must be True or False"):
+            Options.of(lower=flag)
+    Options.of(rcond=1.0)
+    with pytest.raises(ValueError, match="rcond=True must be None, or a number"):
+        Options.of(rcond=True)
 
 
 @pytest.mark.parametrize(

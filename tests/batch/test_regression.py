@@ -1,5 +1,7 @@
 """Regressions of many series on one design: against statsmodels, 60 digits, and themselves."""
 
+import tracemalloc
+
 import dask.array as da
 import mpmath
 import numpy as np
@@ -407,6 +409,16 @@ REFUSED = {
         ValueError,
         r"weights\[33, 1\] is -2.0",
     ),
+    "one negative, Fortran's order": (
+        {
+            "y": np.ones((3, P)).T,
+            "weights": np.where(np.arange(P * 3).reshape(P, 3) == 100, -2.0, 1),
+        },
+        ValueError,
+        r"weights\[33, 1\] is -2.0",
+    ),
+    "nothing": ({"y": None}, TypeError, "y has dtype object"),
+    "no design": ({"design": None}, TypeError, "design has dtype object"),
     "complex": ({"y": np.ones((P, 3), complex)}, TypeError, "complex128.*real and imaginary"),
     "half": ({"y": np.ones((P, 3), np.float16)}, TypeError, "float16.*astype"),
 }
@@ -566,6 +578,24 @@ def test_lazy_weights_that_are_negative_are_not_finite():
     w[:, 30] = -1
     found = dasksolve.regress(series(), DESIGN, weights=da.from_array(w, chunks=(P, 20)))
     assert found.status.compute()[30] == Status.NONFINITE
+    for weight in (-1.0, np.inf):
+        found = dasksolve.regress(np.ones((P, 60)), DESIGN, weights=da.full(P, weight))
+        assert (found.status.compute() == Status.NONFINITE).all()
+
+
+def test_lazy_weights_of_observations_are_not_computed_at_once(scheduler):
+    dasksolve.regress(da.ones((P, 60)), DESIGN, weights=da.ones(P, chunks=7))
+    assert scheduler.runs == 0
+
+
+def test_weights_that_broadcast_take_no_memory_beside_lazy_series():
+    y = da.zeros((P, 1 << 12, 1 << 12), chunks=(P, 1 << 12, 1 << 8))  # 16 GB
+    tracemalloc.start()
+    try:
+        dasksolve.regress(y, DESIGN, weights=np.ones((1, 1 << 12, 1)))
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_chunked_observations_are_merged():

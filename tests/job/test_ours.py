@@ -1,5 +1,6 @@
 """What of an output is the job's own: nothing else is deleted, and what is lost is noticed."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,18 @@ def test_two_colons_in_a_path_are_part_of_a_name(batch: Stored, tmp_path: Path) 
         solve_zarr(batch.a_path, batch.b_path, out)
         assert files(out) == before
     assert files(tmp_path / "run") == before
+
+
+def test_a_path_is_what_an_object_says_and_a_tilde_what_there_is(
+    batch: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    [a] = [entry for entry in os.scandir(tmp_path / "data.zarr") if entry.name == "a"]
+    solve_zarr(a, "~/data.zarr/b", "~no-user")  # str of an os.DirEntry is not its path
+    [out] = [entry for entry in os.scandir(tmp_path) if entry.name == "~no-user"]
+    solve_zarr(batch.a_path, batch.b_path, out, overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["data.zarr", "~no-user"]
 
 
 @pytest.mark.parametrize("given", [Path, str])

@@ -111,6 +111,20 @@ def test_observations_along_any_axis(stack: Callable[..., Stack], axis: int) -> 
     assert_same(stored.found, dasksolve.regress(y, DESIGN, axis=axis, covariance=True))
 
 
+def test_an_axis_may_be_an_integer_of_numpy_and_a_design_a_file_of_it(
+    stack: Callable[..., Stack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = stack()
+    np.save(tmp_path / "design.npy", DESIGN)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for design in ("~/design.npy", f"file://{tmp_path}/design.npy"):
+        given = stored.path, design, stored.out
+        dasksolve.regress_zarr(*given, axis=np.int64(-3), overwrite=True)
+        check_zarr(*given)
+    with pytest.raises(ValueError, match=r"design: s3://b/d.npy is far away, .* in a local folder"):
+        dasksolve.regress_zarr(stored.path, "s3://b/d.npy", tmp_path / "other")
+
+
 @pytest.mark.parametrize("dtype", ["f4", ">f8", "i2"])
 def test_dtypes_are_those_of_regress(stack: Callable[..., Stack], dtype: str) -> None:
     y = np.nan_to_num(observations(), posinf=0).astype(dtype)
@@ -373,6 +387,8 @@ def test_another_fit_is_not_gone_on_with(
         dasksolve.regress_zarr(stored.path, design, stored.out, resume=True, **change)
     assert files(stored.out) == before
     assert dasksolve.regress_zarr(stored.path, DESIGN.tolist(), stored.out, resume=True).blocks
+    with pytest.raises(ValueError, match=r"design\.digest was"):
+        check_zarr(stored.path, DESIGN[:, :2], stored.out)
 
 
 def test_what_solves_systems_is_no_regression(stack: Callable[..., Stack], tmp_path: Path) -> None:
@@ -454,7 +470,7 @@ def test_what_another_arithmetic_wrote_is_compared_within_bounds(
 REFUSED = [
     pytest.param({"design": DESIGN[:-1]}, "y has 40 observations along axis 0, and design 39"),
     pytest.param({"design": "nowhere.zarr"}, "design: there is no zarr array at"),
-    pytest.param({"design": "nowhere.npy"}, "design: there is no file nowhere.npy"),
+    pytest.param({"design": "nowhere.npy"}, "design: there is no file .*nowhere.npy"),
     pytest.param({"weights": np.ones(SHAPE)}, "must be stored in zarr, as y is"),
     pytest.param({"weights": -np.ones(P)}, "weights must not be negative"),
     pytest.param({"on_deficient": "raise"}, "on_deficient='raise' is not one of"),

@@ -10,7 +10,7 @@ import zarr
 from families import backward_error
 from stored import Stored, files
 
-from dasksolve import BlockErrors, Status, check_zarr, kernels, solve_zarr
+from dasksolve import BlockErrors, Status, check_zarr, kernels, regress_zarr, solve_zarr
 
 
 def test_the_worst_backward_error_is_recomputed(batch: Stored) -> None:
@@ -23,6 +23,17 @@ def test_the_worst_backward_error_is_recomputed(batch: Stored) -> None:
     assert report.counts[Status.OK] == 997
     assert report.flagged == (123, 456, 789)
     assert files(batch.out) == before
+
+
+def test_a_single_system_and_a_single_series_are_checked(
+    store: Callable[..., Stored], tmp_path: Path
+) -> None:
+    stored = store(2 * np.eye(3), np.ones(3))
+    solve_zarr(stored.a_path, stored.b_path, stored.out, diagnostics=True)
+    assert check_zarr(stored.a_path, stored.b_path, stored.out).counts[Status.OK] == 1
+    given = stored.b_path, np.ones((3, 1)), tmp_path / "fit"
+    regress_zarr(*given)
+    assert check_zarr(*given).counts[Status.OK] == 1
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,7 @@ def test_a_graph_has_one_task_a_block_and_holds_no_more_than_a_window(
         pytest.param(
             {"a": "data.zarr"}, FileNotFoundError, r"is a zarr group.*it holds .*/a", id="group"
         ),
+        pytest.param({"a": "data.zarr/zarr.json"}, FileNotFoundError, "is a file", id="file"),
         pytest.param({"b": "data.zarr/a3"}, ValueError, "has N = 3 where a has 5", id="core"),
         pytest.param({"b": "data.zarr/b7"}, ValueError, r"batch shapes \(1000,\)", id="batch"),
         pytest.param({"a": "data.zarr/b"}, np.linalg.LinAlgError, "must be square", id="square"),
@@ -315,6 +316,19 @@ def test_refusals_leave_nothing_behind(
     with pytest.raises(error, match=message):
         solve_zarr(**{**inputs, **options})
     assert set(Path().iterdir()) == before
+
+
+def test_chunks_of_different_lengths_are_refused(batch: Stored, tmp_path: Path) -> None:
+    if zarr.config.get("array.rectilinear_chunks", None) is None:
+        pytest.skip("zarr before 3.2 has no such chunks")
+    with zarr.config.set({"array.rectilinear_chunks": True}):
+        chunks: Any = [[100, 900], [5], [5]]
+        zarr.create_array(tmp_path / "a", data=batch.a, chunks=chunks)
+        with pytest.raises(
+            NotImplementedError, match="/a is stored in chunks of different lengths"
+        ):
+            solve_zarr(tmp_path / "a", batch.b_path, batch.out)
+    assert not Path(batch.out).exists()
 
 
 def test_a_memory_limit_may_be_any_integer(batch: Stored) -> None:
