@@ -11,7 +11,7 @@ from zarr.storage import LocalStore
 
 from dasksolve import kernels
 from dasksolve.batch.options import check_flags
-from dasksolve.job import history, journal, output
+from dasksolve.job import creation, history, journal, output
 from dasksolve.job.cluster import Cluster
 from dasksolve.job.memory import Gauge
 from dasksolve.job.prepare import prepare
@@ -69,11 +69,11 @@ def carry_out(
     )
     with (
         closed(watch),
-        output.claimed(store, location),
+        creation.claimed(store, location),
         scheduler.marking(store, token) as mark,
     ):
         scheduler.everywhere(meet, token, inputs, store, mark)
-        created = output.create(prepared, compressors, uuid.uuid4().hex, durable, mark)
+        created = creation.create(prepared, compressors, uuid.uuid4().hex, durable, mark)
         job = Job(
             token=token,
             work=prepared.work,

@@ -1,76 +1,24 @@
-"""The group that a zarr job writes: claimed, created, completed."""
+"""The group that a zarr job writes: what is there of it, and what an earlier run finished."""
 
 import asyncio
-import logging
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import LocalStore
 
-from dasksolve.job import coordinates, journal
-from dasksolve.job.coordinates import Coordinate
+from dasksolve.job import journal, metadata
 from dasksolve.job.plan import Plan
-from dasksolve.job.prepare import Prepared
 from dasksolve.job.run import Job
-from dasksolve.job.work import Field, fill_value
-from dasksolve.status import Status
+from dasksolve.job.work import Field
 from dasksolve.storage import documents, durable, groups, internals, marks
 from dasksolve.storage.documents import Document
-
-logger = logging.getLogger(__name__)
-
-
-FLAGS = {
-    "flag_values": [int(status) for status in Status],
-    "flag_meanings": " ".join(status.name.lower() for status in Status),
-}
-"""Attributes of status, by which other programs know what its numbers mean (CF, section 3.5)."""
-
-
-@contextmanager
-def claimed(store: Any, location: str) -> Iterator[None]:
-    """Keep other jobs on this machine away from an output; leave no folder where none was."""
-    if not marks.lockable(store):  # a mark says whose it is, as on object storage
-        yield
-        return
-    root = Path(store.root)
-    made = [path for path in (root, *root.parents) if not path.exists()]
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"the output {location} cannot be created: {error}") from error
-    folder = os.open(root, os.O_RDONLY)
-    try:
-        _lock(folder, location)
-        yield
-    finally:
-        os.close(folder)
-        with suppress(OSError):  # it is not empty: the job did begin
-            for path in made:
-                path.rmdir()
-
-
-def _lock(folder: int, location: str) -> None:
-    try:
-        marks.lock(folder)
-    except BlockingIOError:
-        raise BlockingIOError(
-            f"another job is writing to {location}; wait for it, or choose another output"
-        ) from None
-    except OSError as error:
-        logger.debug("%s cannot be locked: %s", location, error)
 
 
 class Looked(NamedTuple):
@@ -155,7 +103,7 @@ class Output:
                     durable.secure_chunks(self._chunks(plan, int(number)))
             return
         if not groups.is_empty(self.store):
-            _mend(self.store, self.record, self.documents)
+            metadata.mend(self.store, self.record, self.documents)
         what = [*lost, *([f"chunks of {chunks:,} blocks"] if chunks else [])]
         raise FileNotFoundError(
             f"{self.location} was deleted while the job ran, or parts of it: {', '.join(what)}. "
@@ -220,185 +168,3 @@ async def finished(job: Job, number: int) -> dict[str, NDArray[Any]] | None:
         if kept is None or kept.tobytes() != sums:
             return None
     return found
-
-
-def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str | None) -> Output:
-    """Create the output, or complete that of an earlier run.
-
-    wait: until a power cut would spare it.
-    """
-    store, location, found = prepared.store, prepared.location, prepared.found
-    empty = groups.is_empty(store)
-    if (None if empty else journal.glance(store)) != found:
-        raise BlockingIOError(
-            f"another job has written to {location} since this one looked; look at what it wrote, "
-            "and run this one again"
-        )
-    fields, beside = _fields(prepared, compressors), prepared.work.coordinates
-    if found is not None and prepared.resumed:
-        record = journal.continued(found)
-        drafts = _drafts(fields, record)
-        for name in journal.members(record):
-            groups.refuse_link(store, name, location)
-        beside = tuple(c for c in beside if c.name in journal.members(record))
-        drafts = _mend(store, record, drafts, beside)
-        if wait:
-            _secure(store, drafts, beside)
-    else:
-        names = [*fields, *(coordinate.name for coordinate in beside)]
-        record = journal.record(prepared.identity, prepared.plan.block_shape, run, names)
-        drafts = _drafts(fields, record)
-        old = [*journal.members(found or {}), *names]
-        if empty and not isinstance(store, LocalStore):  # where there may be links, and is a lock
-            old = []
-        _begin(store, location, record, old, drafts, beside, wait)
-    if wait:
-        durable.secure_document(store)
-    marks.sweep(store, mark)
-    arrays = {
-        name: groups.required_fields(
-            groups.described_array(store, name, drafts[name], location),
-            name,
-            location,
-            **{field: wanted[field] for field in ("shape", "chunks", "dtype", "fill_value")},
-        )
-        for name, wanted in fields.items()
-    }
-    return Output(store, location, record, drafts, prepared.work.fields, arrays, wait)
-
-
-def _begin(
-    store: Any,
-    location: str,
-    record: journal.Record,
-    old: Iterable[str],
-    drafts: dict[str, Document],
-    beside: tuple[Coordinate, ...],
-    wait: bool,
-) -> None:
-    """Create an output; what is left of an earlier one was the job's own, and goes.
-
-    In whatever order files are deleted, and wherever it stops: what says that nothing in it counts
-    is there before the first of them goes, and until the last array is there.
-    """
-    if not old:  # and each write may be waited for
-        _begin_empty(store, record, drafts, beside)
-        return
-    members = {*old, *record["members"]}
-    documents.write(store, "", _group(journal.unfinished(record, members)))
-    if wait:
-        durable.secure_document(store)
-    if old:
-        groups.delete(store, sorted({*old}))
-    documents.write_all(store, drafts)
-    if beside:
-        coordinates.write(groups.open_group(store, location, "r+"), beside)
-    if wait:
-        _secure(store, drafts, beside)
-    groups.publish(store, _group(record), None if beside else drafts)
-
-
-def _begin_empty(
-    store: Any,
-    record: journal.Record,
-    drafts: dict[str, Document],
-    beside: tuple[Coordinate, ...],
-) -> None:
-    """Create an output where nothing is: status alone says all that a run needs that resumes it."""
-    documents.write(store, "status", drafts["status"])
-    copies = coordinates.drafts(beside)
-    with coordinates.copied(store, beside, copies):
-        others = [name for name in (*drafts, *copies) if name != "status"]
-        groups.publish(store, _group(record), {**drafts, **copies}, unwritten=others)
-
-
-def _secure(store: Any, drafts: Iterable[str], beside: tuple[Coordinate, ...]) -> None:
-    durable.secure_files(store, [f"{name}/{documents.NAME}" for name in drafts])
-    durable.secure_members(store, [coordinate.name for coordinate in beside])
-
-
-def _mend(
-    store: Any,
-    record: journal.Record,
-    drafts: dict[str, Document],
-    beside: tuple[Coordinate, ...] = (),
-) -> dict[str, Document]:
-    """Write what is missing of an output's metadata, and return those of its arrays."""
-    top, *found_all = internals.run(documents.found(store, ("", *drafts)))
-    group = top or {}
-    kept = documents.consolidation(group)
-    arrays = dict(zip(drafts, found_all, strict=True))
-    complete = {
-        name: found or (kept[name] if _alike(kept.get(name, {}), drafts[name]) else drafts[name])
-        for name, found in arrays.items()
-    }
-    complete["status"] = _stating(record, complete["status"])
-    for name, found in arrays.items():
-        if found != complete[name]:
-            documents.write(store, name, complete[name])
-    if beside:
-        if not group:
-            documents.write(store, "", _group(record))
-        coordinates.write(zarr.open_group(store, mode="r+", use_consolidated=False), beside)
-    groups.publish(store, _stating(record, {**group, "zarr_format": 3, "node_type": "group"}))
-    return complete
-
-
-def _stating(record: journal.Record, document: Document) -> Document:
-    """The metadata of an array with the record among its attributes."""
-    attributes = document.get("attributes")
-    attributes = attributes if isinstance(attributes, dict) else {}
-    return {**document, "attributes": {**attributes, **journal.attributes(record)}}
-
-
-def _alike(one: Document, other: Document) -> bool:
-    """Whether two arrays are, but for how their chunks are encoded."""
-    fields = ("node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value")
-    return all(one.get(field) == other[field] for field in fields)
-
-
-def _group(record: journal.Record) -> Document:
-    return _stating(record, {"zarr_format": 3, "node_type": "group"})
-
-
-def _drafts(fields: dict[str, Any], record: journal.Record) -> dict[str, Document]:
-    """The metadata of the arrays of an output, as zarr writes them."""
-    store = MemoryStore()
-    group = zarr.create_group(store, zarr_format=3)
-    for name, wanted in fields.items():
-        attributes = {**FLAGS, **journal.attributes(record)} if name == "status" else {}
-        try:
-            group.create_array(name, attributes=attributes, **wanted)
-        except Exception as error:  # zarr says what is a codec only once it makes an array
-            raise ValueError(
-                f"compressors={wanted['compressors']!r} are not bytes-to-bytes codecs of zarr, "
-                f"such as [zarr.codecs.ZstdCodec(checksum=True)]: {type(error).__name__}: {error}"
-            ) from error
-    return documents.members(store)
-
-
-def _fields(prepared: Prepared, compressors: Any) -> dict[str, dict[str, Any]]:
-    """How the arrays of an output are created, by name."""
-    plan = prepared.plan
-    chosen = [Crc32cCodec()] if compressors is None else compressors
-    return {
-        field.name: {
-            "shape": field.among(plan.batch_shape, field.core),
-            "chunks": field.among(plan.block_shape, [max(n, 1) for n in field.core]),
-            "dtype": field.dtype,
-            "fill_value": fill_value(field),
-            "compressors": chosen if field.chosen else _codecs(field),
-            "dimension_names": field.names,
-        }
-        for field in prepared.work.fields
-    }
-
-
-def _codecs(field: Field) -> list[Any]:
-    """Codecs of numbers that are not the user's choice: whole ones compress well."""
-    if field.dtype.kind == "f":
-        return [Crc32cCodec()]
-    if field.dtype.itemsize == 1:
-        return [ZstdCodec(), Crc32cCodec()]
-    # Byte by byte: a quarter of the time, and half of the bytes.
-    return [BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()]

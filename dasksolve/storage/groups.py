@@ -70,14 +70,16 @@ def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:
         )
 
 
-def output_array(group: Any, name: str, location: str) -> Any:
-    """An array of a job's output; None: there is none of this name."""
+def required_array(group: Any, name: str, location: str) -> Any:
+    """An array of a job's output, which must be there."""
     refuse_link(group.store, name, location)
     try:
         found = group.get(name)
     except Exception as error:  # zarr raises whatever its reading of the metadata runs into
         raise _damaged(location, name, f"{type(error).__name__}: {error}") from error
-    if found is not None and not isinstance(found, zarr.Array):
+    if found is None:
+        raise ValueError(f"{location} has no array {name}; resume the job that writes it")
+    if not isinstance(found, zarr.Array):
         raise _damaged(location, name, f"it is a {type(found).__name__.lower()}, not an array")
     return found
 
@@ -91,14 +93,6 @@ def described_array(store: Any, name: str, document: documents.Document, locatio
         return internals.described(store, name, document)
     except Exception as error:
         raise _damaged(location, name, f"{type(error).__name__}: {error}") from error
-
-
-def required_array(group: Any, name: str, location: str) -> Any:
-    """An array of a job's output, which must be there."""
-    found = output_array(group, name, location)
-    if found is None:
-        raise ValueError(f"{location} has no array {name}; resume the job that writes it")
-    return found
 
 
 def required_fields(array: Any, name: str, location: str, **wanted: Any) -> Any:

@@ -1,0 +1,176 @@
+"""Claims the output of a job, and creates it, or completes that of an earlier run."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.storage import LocalStore
+
+from dasksolve.job import coordinates, journal, metadata
+from dasksolve.job.coordinates import Coordinate
+from dasksolve.job.output import Output
+from dasksolve.job.prepare import Prepared
+from dasksolve.job.work import Field, fill_value
+from dasksolve.storage import documents, durable, groups, marks
+from dasksolve.storage.documents import Document
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def claimed(store: Any, location: str) -> Iterator[None]:
+    """Keep other jobs on this machine away from an output; leave no folder where none was."""
+    if not marks.lockable(store):  # a mark says whose it is, as on object storage
+        yield
+        return
+    root = Path(store.root)
+    made = [path for path in (root, *root.parents) if not path.exists()]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the output {location} cannot be created: {error}") from error
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        _lock(folder, location)
+        yield
+    finally:
+        os.close(folder)
+        with suppress(OSError):  # it is not empty: the job did begin
+            for path in made:
+                path.rmdir()
+
+
+def _lock(folder: int, location: str) -> None:
+    try:
+        marks.lock(folder)
+    except BlockingIOError:
+        raise BlockingIOError(
+            f"another job is writing to {location}; wait for it, or choose another output"
+        ) from None
+    except OSError as error:
+        logger.debug("%s cannot be locked: %s", location, error)
+
+
+def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str | None) -> Output:
+    """Create the output, or complete that of an earlier run.
+
+    wait: until a power cut would spare it.
+    """
+    store, location, found = prepared.store, prepared.location, prepared.found
+    empty = groups.is_empty(store)
+    if (None if empty else journal.glance(store)) != found:
+        raise BlockingIOError(
+            f"another job has written to {location} since this one looked; look at what it wrote, "
+            "and run this one again"
+        )
+    fields, beside = _fields(prepared, compressors), prepared.work.coordinates
+    if found is not None and prepared.resumed:
+        record = journal.continued(found)
+        drafts = metadata.drafts_of(fields, record)
+        for name in journal.members(record):
+            groups.refuse_link(store, name, location)
+        beside = tuple(c for c in beside if c.name in journal.members(record))
+        drafts = metadata.mend(store, record, drafts, beside)
+        if wait:
+            _secure(store, drafts, beside)
+    else:
+        names = [*fields, *(coordinate.name for coordinate in beside)]
+        record = journal.record(prepared.identity, prepared.plan.block_shape, run, names)
+        drafts = metadata.drafts_of(fields, record)
+        old = [*journal.members(found or {}), *names]
+        if empty and not isinstance(store, LocalStore):  # where there may be links, and is a lock
+            old = []
+        _begin(store, location, record, old, drafts, beside, wait)
+    if wait:
+        durable.secure_document(store)
+    marks.sweep(store, mark)
+    arrays = {
+        name: groups.required_fields(
+            groups.described_array(store, name, drafts[name], location),
+            name,
+            location,
+            **{field: wanted[field] for field in ("shape", "chunks", "dtype", "fill_value")},
+        )
+        for name, wanted in fields.items()
+    }
+    return Output(store, location, record, drafts, prepared.work.fields, arrays, wait)
+
+
+def _begin(
+    store: Any,
+    location: str,
+    record: journal.Record,
+    old: Iterable[str],
+    drafts: dict[str, Document],
+    beside: tuple[Coordinate, ...],
+    wait: bool,
+) -> None:
+    """Create an output; what is left of an earlier one was the job's own, and goes.
+
+    In whatever order files are deleted, and wherever it stops: what says that nothing in it counts
+    is there before the first of them goes, and until the last array is there.
+    """
+    if not old:  # and each write may be waited for
+        _begin_empty(store, record, drafts, beside)
+        return
+    members = {*old, *record["members"]}
+    documents.write(store, "", metadata.of_group(journal.unfinished(record, members)))
+    if wait:
+        durable.secure_document(store)
+    groups.delete(store, sorted({*old}))
+    documents.write_all(store, drafts)
+    if beside:
+        coordinates.write(groups.open_group(store, location, "r+"), beside)
+    if wait:
+        _secure(store, drafts, beside)
+    groups.publish(store, metadata.of_group(record), None if beside else drafts)
+
+
+def _begin_empty(
+    store: Any,
+    record: journal.Record,
+    drafts: dict[str, Document],
+    beside: tuple[Coordinate, ...],
+) -> None:
+    """Create an output where nothing is: status alone says all that a run needs that resumes it."""
+    documents.write(store, "status", drafts["status"])
+    copies = coordinates.drafts(beside)
+    with coordinates.copied(store, beside, copies):
+        others = [name for name in (*drafts, *copies) if name != "status"]
+        groups.publish(store, metadata.of_group(record), {**drafts, **copies}, unwritten=others)
+
+
+def _secure(store: Any, drafts: Iterable[str], beside: tuple[Coordinate, ...]) -> None:
+    durable.secure_files(store, [f"{name}/{documents.NAME}" for name in drafts])
+    durable.secure_members(store, [coordinate.name for coordinate in beside])
+
+
+def _fields(prepared: Prepared, compressors: Any) -> dict[str, dict[str, Any]]:
+    """How the arrays of an output are created, by name."""
+    plan = prepared.plan
+    chosen = [Crc32cCodec()] if compressors is None else compressors
+    return {
+        field.name: {
+            "shape": field.among(plan.batch_shape, field.core),
+            "chunks": field.among(plan.block_shape, [max(n, 1) for n in field.core]),
+            "dtype": field.dtype,
+            "fill_value": fill_value(field),
+            "compressors": chosen if field.chosen else _codecs(field),
+            "dimension_names": field.names,
+        }
+        for field in prepared.work.fields
+    }
+
+
+def _codecs(field: Field) -> list[Any]:
+    """Codecs of numbers that are not the user's choice: whole ones compress well."""
+    if field.dtype.kind == "f":
+        return [Crc32cCodec()]
+    if field.dtype.itemsize == 1:
+        return [ZstdCodec(), Crc32cCodec()]
+    # Byte by byte: a quarter of the time, and half of the bytes.
+    return [BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()]

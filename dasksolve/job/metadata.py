@@ -1,0 +1,78 @@
+"""The metadata documents of a job's output: as they are created, and mended."""
+
+from typing import Any
+
+import zarr
+from zarr.storage import MemoryStore
+
+from dasksolve.job import coordinates, journal
+from dasksolve.job.coordinates import Coordinate
+from dasksolve.status import Status
+from dasksolve.storage import documents, groups, internals
+from dasksolve.storage.documents import Document
+
+FLAGS = {
+    "flag_values": [int(status) for status in Status],
+    "flag_meanings": " ".join(status.name.lower() for status in Status),
+}
+"""Attributes of status, by which other programs know what its numbers mean (CF, section 3.5)."""
+
+
+def mend(
+    store: Any,
+    record: journal.Record,
+    drafts: dict[str, Document],
+    beside: tuple[Coordinate, ...] = (),
+) -> dict[str, Document]:
+    """Write what is missing of an output's metadata, and return those of its arrays."""
+    top, *found_all = internals.run(documents.found(store, ("", *drafts)))
+    group = top or {}
+    kept = documents.consolidation(group)
+    arrays = dict(zip(drafts, found_all, strict=True))
+    complete = {
+        name: found or (kept[name] if _alike(kept.get(name, {}), drafts[name]) else drafts[name])
+        for name, found in arrays.items()
+    }
+    complete["status"] = _stating(record, complete["status"])
+    for name, found in arrays.items():
+        if found != complete[name]:
+            documents.write(store, name, complete[name])
+    if beside:
+        if not group:
+            documents.write(store, "", of_group(record))
+        coordinates.write(zarr.open_group(store, mode="r+", use_consolidated=False), beside)
+    groups.publish(store, _stating(record, {**group, "zarr_format": 3, "node_type": "group"}))
+    return complete
+
+
+def drafts_of(fields: dict[str, Any], record: journal.Record) -> dict[str, Document]:
+    """The metadata of the arrays of an output, as zarr writes them."""
+    store = MemoryStore()
+    group = zarr.create_group(store, zarr_format=3)
+    for name, wanted in fields.items():
+        attributes = {**FLAGS, **journal.attributes(record)} if name == "status" else {}
+        try:
+            group.create_array(name, attributes=attributes, **wanted)
+        except Exception as error:  # zarr says what is a codec only once it makes an array
+            raise ValueError(
+                f"compressors={wanted['compressors']!r} are not bytes-to-bytes codecs of zarr, "
+                f"such as [zarr.codecs.ZstdCodec(checksum=True)]: {type(error).__name__}: {error}"
+            ) from error
+    return documents.members(store)
+
+
+def of_group(record: journal.Record) -> Document:
+    return _stating(record, {"zarr_format": 3, "node_type": "group"})
+
+
+def _stating(record: journal.Record, document: Document) -> Document:
+    """The metadata of an array with the record among its attributes."""
+    attributes = document.get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    return {**document, "attributes": {**attributes, **journal.attributes(record)}}
+
+
+def _alike(one: Document, other: Document) -> bool:
+    """Whether two arrays are, but for how their chunks are encoded."""
+    fields = ("node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value")
+    return all(one.get(field) == other[field] for field in fields)
