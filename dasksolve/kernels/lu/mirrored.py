@@ -5,6 +5,7 @@ for pivots, nor the swaps of rows and of columns.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ def copy(order, lower, hermitian):
     return mirror
 
 
+@cache
 def kernel(mirror: Callable[..., Any], general: Callable[..., Any]) -> Callable[..., None]:
     """The kernel that solves mirrored copies by one for general systems."""
 

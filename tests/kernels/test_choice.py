@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from families import DTYPES, numbers, same_bits
 
-from dasksolve import kernels
-from dasksolve.kernels import GENERAL, compiled, pick
+from dasksolve.kernels import GENERAL, choice, compiled, pick
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
 from dasksolve.kernels.language.lanes import width
 from dasksolve.kernels.lu import fixed, interleaved, single
@@ -70,7 +69,7 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
     ],
 )
 def test_the_fastest_is_picked(n, k, systems, dtype, expected, monkeypatch):
-    monkeypatch.setattr(kernels, "_lanes", lambda dtype: width(dtype, 64))  # what lanes are full
+    monkeypatch.setattr(choice, "_lanes", lambda dtype: width(dtype, 64))  # what lanes are full
     order = n if expected is fixed else 0
     dtype = np.dtype(dtype)
     picked = pick.__wrapped__("gen", n, k, systems, dtype)  # which is not to be remembered
