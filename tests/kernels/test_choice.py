@@ -21,7 +21,7 @@ def solve(kernel, a, b):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("k", [1, 3, 20])
-@pytest.mark.parametrize("n", [3, 12, 14, 17, 64])
+@pytest.mark.parametrize("n", [3, 8, 14, 17, 64])
 def test_all_kernels_give_the_same_bits(n, k, dtype):
     rng = np.random.default_rng([n, k])
     a, b = numbers(rng, dtype, 19, n, n), numbers(rng, dtype, 19, n, k)

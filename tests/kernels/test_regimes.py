@@ -27,7 +27,7 @@ REJECT = rejecting(0, 0)
 
 
 def read(matrices, between):
-    a, systems, t, n = matrices
+    a, systems, t, n, *_ = matrices
     (t[0, 0],) = deal(a, [s * (n * n) for s in systems], 1)
 
 

@@ -19,12 +19,21 @@ def limits(real):
     return np.finfo(np.float32 if str(real.value.type.element) == "float" else np.float64)
 
 
+def bounded(pivot):
+    """Whether nothing is wrong with the magnitude of a pivot."""
+    least = 2.0 ** -limits(pivot).maxexp  # of this and of less the reciprocal is infinite
+    return (pivot > pivot.fill(least)) & (pivot < pivot.fill(np.inf))
+
+
+def first_flawed(earlier, pivot):
+    """The magnitude of the next pivot, unless an earlier one shows a flaw: what is to be judged."""
+    return where(bounded(earlier), pivot, earlier)
+
+
 @operation(lambda flaw, pivot: flaw)
 def judge(flaw, pivot):
     """`flaw`, or the first that the magnitude of a pivot shows."""
-    least = 2.0 ** -limits(pivot).maxexp  # of this and of less the reciprocal is infinite
-    bounded = (pivot > pivot.fill(least)) & (pivot < pivot.fill(np.inf))
-    sound = where(bounded, pivot.fill(OK), pivot.fill(NONFINITE))
+    sound = where(bounded(pivot), pivot.fill(OK), pivot.fill(NONFINITE))
     found = where(pivot == pivot.fill(0), pivot.fill(SINGULAR), sound)
     return where(flaw == flaw.fill(OK), found, flaw)
 

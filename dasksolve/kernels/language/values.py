@@ -19,18 +19,44 @@ class Emitted:
 
 
 class Index(Emitted):
-    """An integer that is known only when the program runs."""
+    """An integer that is known only when the program runs: a `base`, and a `constant` more.
+
+    What is known while compiling is kept apart, to become a part of instructions that load and
+    store: LLVM finds no more than some of it, and would compute each address.
+    """
+
+    base: Any
+    constant: int
+
+    def __init__(self, builder, base, constant=0):
+        for name, part in (("builder", builder), ("base", base), ("constant", constant)):
+            object.__setattr__(self, name, part)
+
+    @property
+    def value(self):
+        if not self.constant:
+            return self.base
+        return self.builder.add(self.base, INDEX(self.constant))
 
     def __add__(self, other):
-        return Index(self.builder, self.builder.add(self.value, index_value(other)))
+        base, constant = parts_of(other)
+        base = self.base if base is None else self.builder.add(self.base, base)
+        return Index(self.builder, base, self.constant + constant)
 
     def __mul__(self, other):
-        return Index(self.builder, self.builder.mul(self.value, index_value(other)))
+        if isinstance(other, Index):
+            bases = Index(self.builder, self.builder.mul(self.base, other.base))
+            constants = self.constant * other.constant
+            for index, constant in ((self, other.constant), (other, self.constant)):
+                if constant:
+                    bases = bases + Index(self.builder, index.base) * constant
+            return bases + constants
+        return Index(self.builder, self.builder.mul(self.base, INDEX(other)), self.constant * other)
 
     __radd__, __rmul__ = __add__, __mul__
 
     def __sub__(self, other):
-        return Index(self.builder, self.builder.sub(self.value, index_value(other)))
+        return self + other * -1
 
     def __floordiv__(self, other):
         """The quotient of numbers that are not negative."""
@@ -44,6 +70,11 @@ class Index(Emitted):
 
     def at_most(self, other):
         return (self < other).choose(self, other)
+
+
+def parts_of(index):
+    """The base, None if there is none, and the constant."""
+    return (index.base, index.constant) if isinstance(index, Index) else (None, index)
 
 
 def index_value(index):

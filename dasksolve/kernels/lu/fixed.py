@@ -3,9 +3,9 @@
 from typing import Any
 
 from dasksolve.kernels.diagnostics.fixed import inverse_norm
-from dasksolve.kernels.diagnostics.verdicts import judge, reject
+from dasksolve.kernels.diagnostics.verdicts import first_flawed, judge, reject
 from dasksolve.kernels.language.lanes import PANEL, inner, magnitude, reciprocal, where
-from dasksolve.kernels.language.tiles import deal
+from dasksolve.kernels.language.tiles import deal, read_row, row_places
 from dasksolve.kernels.language.values import Pair, loop
 from dasksolve.kernels.regimes import fixed
 
@@ -118,36 +118,44 @@ def eliminate(t, start, j, swaps, n, piece):
 
 def read(matrices, between):
     """Read all of small matrices, and of larger ones the first columns."""
-    a, systems, t, n = matrices
-    if n <= PANEL:
+    a, systems, t, n, *_ = matrices
+    if pieces(matrices) == [n]:
         for e, element in enumerate(deal(a, [s * (n * n) for s in systems], n * n, between)):
             t[divmod(e, n)] = element
         return
-    for i in range(n):
-        t[i, n] = t[0, 0].fill(i * n)
-    read_columns(matrices, 0, first_piece(n), lambda i, lane: i * n)
-
-
-def first_piece(n):
-    """How many columns to read first: 16 takes a tenth longer with 8, 12 of float32 with 4."""
-    return 4 if n > 12 else PANEL
-
-
-def read_columns(matrices, first, stop, place):
-    """Read some columns of the rows that begin at place(i, lane)."""
-    a, systems, t, n = matrices
     with loop(t.builder, 0, n) as i:  # the code of all rows would crowd the cache of instructions
-        starts = [s * (n * n) + place(i, lane) + first for lane, s in enumerate(systems)]
-        for e, element in enumerate(deal(a, starts, stop - first)):
-            t[i, first + e] = element
+        starts = [s * (n * n) + i * n for s in systems]
+        for e, element in enumerate(deal(a, starts, pieces(matrices)[0])):
+            t[i, e] = element
 
 
-def order_rows(t, start, swaps, n):
+def pieces(matrices):
+    """Where reading pauses, until the rows of the next columns are in order.
+
+    N = 8 takes a twentieth longer without, 16 a tenth longer with 8 first, 12 of float32 with 4.
+    """
+    n = matrices.n
+    if n < PANEL or (n == PANEL and matrices.whole):
+        return [n]
+    if n == PANEL:
+        return [4, n]
+    return [4, PANEL, n] if n > 12 else [PANEL, n]
+
+
+def read_columns(matrices, start, stop):
+    """Read some columns of the rows, in their order at present."""
+    a, _, t, n, *_ = matrices
+    with loop(t.builder, 0, n) as i:
+        read_row(a, n, matrices.first, t, i, start, stop - start)
+
+
+def order_rows(matrices, start, swaps):
     """Swap the places of the rows, beside the matrix, as the pivots from `start` on say.
 
     Nothing is left to swap in columns that are read then: 370 ns instead of 460 at N = 16.
     """
-    order = {i: t[i, n] for i in range(start, n)}
+    _, _, t, n, first, last, _ = matrices
+    order = {i: t[i, n] if start else row_places(t, i, n, first, last) for i in range(start, n)}
     permute(order, start, swaps[start:])
     for i, place in order.items():
         t[i, n] = place
@@ -155,18 +163,20 @@ def order_rows(t, start, swaps, n):
 
 def factor(matrices, flaw, between):
     """Panel after panel; the factors are the tile and the swaps of rows."""
-    _, _, t, n = matrices
+    _, _, t, n, *_ = matrices
+    stops = pieces(matrices)
     swaps: list[Any] = []
+    pivot = flaw.fill(1)
     for start in range(0, n, PANEL):
         stop = min(start + PANEL, n)
         piece = start
         for j in range(start, stop):
             between(j)
-            flaw = judge(flaw, eliminate(t, start, j, swaps, n, piece))
-            if start == 0 and n > PANEL and j + 1 in (first_piece(n), PANEL):
-                order_rows(t, piece, swaps, n)
-                piece, end = j + 1, PANEL if j + 1 < PANEL else n
-                read_columns(matrices, piece, end, lambda i, lane: t.whole(i, n, lane))
+            pivot = first_flawed(pivot, eliminate(t, start, j, swaps, n, piece))
+            if j + 1 in stops[:-1]:
+                order_rows(matrices, piece, swaps)
+                piece, end = j + 1, stops[stops.index(j + 1) + 1]
+                read_columns(matrices, piece, end)
         if stop < n:
             with loop(t.builder, stop, n) as j:
                 column = {i: t[i, j] for i in range(start, n)}
@@ -175,7 +185,7 @@ def factor(matrices, flaw, between):
                 advance(column, t, start, swaps[start:], n)
                 for i in range(start, n):
                     t[i, j] = column[i]
-    return flaw, (t, swaps)
+    return judge(flaw, pivot), (t, swaps)
 
 
 def substitute(column, factors, n):

@@ -12,7 +12,6 @@ from dasksolve.kernels.language.lanes import (
     PANEL,
     inner,
     magnitude,
-    nothing,
     operation,
     reciprocal,
     splat,
@@ -20,14 +19,14 @@ from dasksolve.kernels.language.lanes import (
 )
 from dasksolve.kernels.language.tiles import (
     SECOND,
-    deal,
     lane_count,
     prefetch_next,
+    read_row,
     row_offset,
-    systems_of_lanes,
+    row_places,
     tile,
 )
-from dasksolve.kernels.language.values import Variable, loop
+from dasksolve.kernels.language.values import INDEX, Index, Variable, loop, opaque
 from dasksolve.kernels.lu.substitution import (
     advance,
     exchange,
@@ -37,20 +36,11 @@ from dasksolve.kernels.lu.substitution import (
     together,
 )
 from dasksolve.kernels.regimes import interleaved
-from dasksolve.kernels.regimes.columns import AS_COLUMNS, read
+from dasksolve.kernels.regimes.columns import AS_COLUMNS
 
 # Bytes of a tile up to which it pays to ask for the next one early, and to read rows in their
 # pivots' order: 1530 ns instead of 1740 at N = 32. Beyond, the two crowd the cache.
 EARLY = 160 << 10
-
-
-@operation(nothing)
-def read_permuted(array, n, first, last, t, i, j):
-    """t[i, j] … t[i, j + 7] from the row of each matrix whose number stands in t[i, n]."""
-    systems = enumerate(systems_of_lanes(array, first, last))
-    starts = [(s * n + t.whole(i, n, lane)) * n + j for lane, s in systems]
-    for e, x in enumerate(deal(array, starts, 8)):
-        t[i, j + e] = x
 
 
 @operation(lambda t, pivots, start, n, a, first, ahead, flaw: flaw)
@@ -80,7 +70,8 @@ def eliminate(t, pivots, start, n, a, first, ahead, flaw):
             row.set(where(larger, pivots.fill(row_offset(t, i)), row.get()))
         pivots[j, 0] = row.get()
         wide = together(t)
-        with loop(builder, 0, PANEL // wide) as group:
+        groups = opaque(Index(builder, INDEX(PANEL // wide)))  # unrolled, it takes 1 s to compile
+        with loop(builder, 0, groups) as group:
             exchange_columns(t, pivots, j, [start + group * wide + c for c in range(wide)])
         flaw = judge(flaw, magnitude(t[j, j]))
         t[j, j] = inverse = reciprocal(t[j, j])
@@ -114,30 +105,25 @@ def eliminate_rest(t, pivots, start, n, flaw):
 
 
 @part
-def read_rest(a, n, first, last, t, pivots):
-    """Read the columns after the first panel, rows in the order that its pivots give them.
-
-    Nothing is left to swap there. The numbers of the rows travel where b will stand.
-    """
+def read_columns(a, n, first, t, start, stop):
+    """Read some columns, a panel or single ones, of the rows in their order at present."""
     for i in range(n):
-        t[i, n] = splat(float(i), t)
-    for k in range(PANEL):
-        exchange(t, pivots, k, n)
-    for i in range(n):
-        for j in range(PANEL, n, 8):
-            read_permuted(a, n, first, last, t, i, min(j, n - 8))
+        if stop - start >= 8:
+            for j in range(start, stop, 8):
+                read_row(a, n, first, t, i, min(j, stop - 8), 8)
+        else:
+            for j in range(start, stop):
+                read_row(a, n, first, t, i, j, 1)
 
 
 @part
-def read_row(a, n, i, stop, first, last, t):
-    """Put the first `stop` elements of row i of matrices in the tile: all, or a panel at least."""
-    if stop >= 8:
-        for j in range(0, stop, 8):
-            e = min(j, stop - 8)
-            read(a, i * n + e, n * n, first, last, t, i, e, 8, False)
-    else:
-        for j in range(stop):
-            read(a, i * n + j, n * n, first, last, t, i, j, 1, False)
+def order_rows(n, t, pivots):
+    """Swap the places of the rows as the first panel says.
+
+    Nothing is left to swap in columns that are read then.
+    """
+    for k in range(PANEL):
+        exchange(t, pivots, k, n)
 
 
 @part
@@ -148,7 +134,8 @@ def factor(a, first, last, held, flaw):
     ahead = n if early else 0
     permuted = early and n >= 2 * PANEL
     for i in range(n):
-        read_row(a, n, i, PANEL if permuted else n, first, last, t)
+        t[i, n] = row_places(t, i, n, first, last)  # where b will stand
+    read_columns(a, n, first, t, 0, PANEL if permuted else n)
     for start in range(0, n, PANEL):
         stop = min(start + PANEL, n)
         if stop - start == PANEL:
@@ -157,7 +144,8 @@ def factor(a, first, last, held, flaw):
             flaw = eliminate_rest(t, pivots, start, n, flaw)
         swapped = permuted and start == 0
         if swapped:
-            read_rest(a, n, first, last, t, pivots)
+            order_rows(n, t, pivots)
+            read_columns(a, n, first, t, PANEL, n)
         advance(t, pivots, swapped, start, stop, n, stop, n)
     return flaw
 

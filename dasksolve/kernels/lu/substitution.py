@@ -35,7 +35,7 @@ def exchange(t, pivots, k, j):
 
 def together(t):
     """How many columns to exchange at a time: more of larger vectors are not worth their code."""
-    return 4 if t.lanes.count * t.parts <= 8 else 1
+    return 4 if t.lanes.count * t.parts <= 16 else 1
 
 
 @operation(nothing)

@@ -34,6 +34,12 @@ class Matrices(NamedTuple):
     """A tile for N² vectors, or a dict for them where they are to stay in registers."""
     n: int
     """N."""
+    first: Any
+    """The system of the first lane."""
+    last: Any
+    """The last of all, or of the tile: lanes beyond it hold it again."""
+    whole: bool
+    """Whether all that is read is wanted before anything is factored."""
 
 
 class Method(NamedTuple):
@@ -62,7 +68,7 @@ class Method(NamedTuple):
 
 def read_triangle(matrices, between, lower):
     """Put the upper triangle, transposed, or the lower one, conjugated, below the diagonal of t."""
-    a, systems, t, n = matrices
+    a, systems, t, n, *_ = matrices
 
     def put(i, j, x):
         if lower and j <= i:
@@ -117,6 +123,7 @@ def solving(method, n):
         systems = systems_of_lanes(a, first, last)
         if full:  # addresses are then known but for a base: 2.6 ns instead of 3.8 at N = 2
             systems = [first + lane for lane in range(len(systems))]
+            last = systems[-1]
         zero = t.fill(0)
         flaw = magnitude(zero)
         in_registers = n <= method.in_registers
@@ -124,7 +131,7 @@ def solving(method, n):
             t = {}
         numbers = [] if rcond is None else [rcond, backward_error]
         ahead, early = Ahead(a, b, x, first, n, columns, *numbers), 0.5 * (n <= method.at_once)
-        matrices = Matrices(a, systems, t, n)
+        matrices = Matrices(a, systems, t, n, first, last, rcond is not None)
         method.read(matrices, lambda share: ahead.ask(share * early))
         check, worst = Variable(flaw), Variable(flaw)
         if rcond is not None:

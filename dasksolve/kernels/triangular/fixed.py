@@ -10,7 +10,7 @@ from dasksolve.kernels.triangular import triangles
 
 def invert_diagonal(matrices, flaw, between):
     """Replace the diagonal by its reciprocals: that is all."""
-    _, _, t, n = matrices
+    _, _, t, n, *_ = matrices
     for i in range(n):
         between(i)
         flaw = judge(flaw, magnitude(t[i, i]))

@@ -12,7 +12,7 @@ MOST = 12
 
 def read(matrices, between):
     """Put three diagonals in t."""
-    a, systems, t, n = matrices
+    a, systems, t, n, *_ = matrices
     for e, x in enumerate(deal(a, [s * (n * n) for s in systems], n * n, between)):
         i, j = divmod(e, n)
         if abs(i - j) <= 1:
@@ -21,7 +21,7 @@ def read(matrices, between):
 
 def factor(matrices, flaw, between):
     """The factors are the rows of U with their multipliers."""
-    _, _, t, n = matrices
+    _, _, t, n, *_ = matrices
     zero, rows = t[0, 0].fill(0), {}
     pivot, right = t[0, 0], t.get((0, 1), zero)
     for i in range(n - 1):
