@@ -122,7 +122,8 @@ class Factorization:
         -------
         x : (..., N) or (..., N, K) ndarray or dask.array.Array
             NaN where `status` is not OK. Not transposed, of ``assume_a="gen"``, it has the bits
-            that `solve` gives.
+            that `solve` gives where a is of x's dtype; factors of float32 are no more exact with a
+            b of float64.
 
         Raises
         ------

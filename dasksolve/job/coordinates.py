@@ -187,7 +187,7 @@ def _beside(source: Source, name: str, size: int) -> Any:
     try:
         array = inputs.beside(source.array, name)
         names = None if array is None else inputs.dimension_names(array)
-        usable = names == (name,) and array.shape == (size,) and array.dtype.kind in "biufUT"
+        usable = names == (name,) and array.shape == (size,) and array.dtype.kind in "biufmMUT"
     except Exception as error:  # it is no part of the problem
         logger.warning(
             "the coordinate %s beside %s cannot be read, and is left out: %s",
@@ -200,5 +200,5 @@ def _beside(source: Source, name: str, size: int) -> Any:
 
 
 def _same(left: Any, right: Any) -> bool:
-    numbers = left.dtype.kind == "f"
+    numbers = left.dtype.kind in "fmM"
     return bool(np.array_equal(left, right, equal_nan=numbers))

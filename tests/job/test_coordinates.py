@@ -120,3 +120,22 @@ def test_an_output_is_seen_in_the_consolidated_group_around_it(tmp_path: Path, p
     with xr.open_zarr(tmp_path / "all", group=place, consolidated=True) as found:
         assert found.x.dims == ("t", "site", "col")
         assert found.site.values.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_dates_that_zarr_stores_as_such_go_with_the_solution(
+    tmp_path: Path, zarr_format: Any
+) -> None:
+    dates = np.array(["2000-01-01", "NaT", "2001-01-01"], "M8[ns]")
+    group = zarr.create_group(tmp_path / "data", zarr_format=zarr_format)
+    arrays = {"a": np.eye(2) + np.zeros((3, 2, 2)), "b": np.ones((3, 2)), "time": dates}
+    for name, values in arrays.items():
+        names = ["time", "row", "col"][: values.ndim]
+        named = {"attributes": {"_ARRAY_DIMENSIONS": names}}
+        if zarr_format == 3:
+            named = {"dimension_names": names}
+        group.create_array(name, data=values, **named)
+    for resume in (False, True):
+        solve_zarr(group["a"], group["b"], tmp_path / "out", resume=resume)
+    with xr.open_zarr(tmp_path / "out") as found:
+        np.testing.assert_array_equal(found.time.values, dates)
