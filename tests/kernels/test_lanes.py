@@ -20,7 +20,9 @@ from dasksolve.kernels.language.lanes import (
     where,
     width,
 )
-from dasksolve.kernels.language.tiles import collect, deal, load, prefetch, store, tile
+from dasksolve.kernels.language.prefetching import prefetch
+from dasksolve.kernels.language.tiles import load, store, tile
+from dasksolve.kernels.language.transposition import collect, deal
 
 REAL = [np.float32, np.float64]
 DTYPES = [*REAL, np.complex64, np.complex128]

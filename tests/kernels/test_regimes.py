@@ -17,7 +17,8 @@ from dasksolve.kernels.language.lanes import (
     splat,
     unsigned_zero,
 )
-from dasksolve.kernels.language.tiles import deal, systems_of_lanes, tile
+from dasksolve.kernels.language.tiles import systems_of_lanes, tile
+from dasksolve.kernels.language.transposition import deal
 from dasksolve.kernels.regimes import fixed, interleaved, single
 from dasksolve.status import Status
 

@@ -17,7 +17,9 @@ from dasksolve.kernels.diagnostics.fixed import within
 from dasksolve.kernels.diagnostics.norms import limits, quick_modulus
 from dasksolve.kernels.diagnostics.verdicts import weigh
 from dasksolve.kernels.language.lanes import conjugate, fma, nothing, operation, splat, where
-from dasksolve.kernels.language.tiles import FIRST, ask, deal, lane_count, put_numbers, tile
+from dasksolve.kernels.language.prefetching import FIRST, ask
+from dasksolve.kernels.language.tiles import lane_count, put_numbers, tile
+from dasksolve.kernels.language.transposition import deal
 from dasksolve.kernels.language.values import Pair
 
 MOST = 16

@@ -13,7 +13,8 @@ from dasksolve.kernels.language.lanes import (
     scalar_type,
     width,
 )
-from dasksolve.kernels.language.tiles import joined, tiles_of, transpose
+from dasksolve.kernels.language.tiles import tiles_of
+from dasksolve.kernels.language.transposition import joined, transpose
 from dasksolve.kernels.language.values import INDEX, Index, Pair, Vector, index_value, resized
 
 # Eight rows outlast the latency of fma, and their addresses still fit in registers.
@@ -257,6 +258,6 @@ def prefetch_block(array, index, tile):
     function = cgutils.get_or_insert_function(array.builder.module, signature, "llvm.prefetch.p0")
     read, second_level, data = flag(0), flag(2), flag(1)
     for vector in range(ROWS * array.parts):
-        pointer = array._pointer(index * array.parts + vector * tile.lanes.count, 1)
+        pointer = array.pointer(index * array.parts + vector * tile.lanes.count, 1)
         address = array.builder.bitcast(pointer, byte)
         array.builder.call(function, [address, read, second_level, data])

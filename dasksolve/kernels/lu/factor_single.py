@@ -24,7 +24,7 @@ from dasksolve.kernels.language.lanes import (
     splat,
     where,
 )
-from dasksolve.kernels.language.tiles import transpose
+from dasksolve.kernels.language.transposition import transpose
 from dasksolve.kernels.language.values import Pair, lane_numbers
 from dasksolve.kernels.lu import single
 from dasksolve.kernels.lu.factor_interleaved import conclude, rate

@@ -5,7 +5,7 @@ from typing import Any
 from dasksolve.kernels.diagnostics.fixed import inverse_norm
 from dasksolve.kernels.diagnostics.verdicts import first_flawed, judge, reject
 from dasksolve.kernels.language.lanes import PANEL, inner, magnitude, reciprocal, where
-from dasksolve.kernels.language.tiles import deal, read_row, row_places
+from dasksolve.kernels.language.transposition import deal, read_row, row_places
 from dasksolve.kernels.language.values import Pair, loop
 from dasksolve.kernels.regimes import fixed
 

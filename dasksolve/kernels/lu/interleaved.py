@@ -17,15 +17,9 @@ from dasksolve.kernels.language.lanes import (
     splat,
     where,
 )
-from dasksolve.kernels.language.tiles import (
-    SECOND,
-    lane_count,
-    prefetch_next,
-    read_row,
-    row_offset,
-    row_places,
-    tile,
-)
+from dasksolve.kernels.language.prefetching import SECOND, prefetch_next
+from dasksolve.kernels.language.tiles import lane_count, row_offset, tile
+from dasksolve.kernels.language.transposition import read_row, row_places
 from dasksolve.kernels.language.values import INDEX, Index, Variable, loop, opaque
 from dasksolve.kernels.lu.substitution import (
     advance,

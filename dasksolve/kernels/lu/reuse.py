@@ -41,7 +41,8 @@ from dasksolve.kernels.language.lanes import (
     unsigned_zero,
     where,
 )
-from dasksolve.kernels.language.tiles import FIRST, load, prefetch, store, tiles_of
+from dasksolve.kernels.language.prefetching import FIRST, prefetch
+from dasksolve.kernels.language.tiles import load, store, tiles_of
 from dasksolve.kernels.language.values import Variable, byte, loop, mask_of
 from dasksolve.kernels.lu.panel import every_lane
 

@@ -3,7 +3,8 @@
 from dasksolve.kernels.compiling.jit import part
 from dasksolve.kernels.diagnostics.verdicts import weigh
 from dasksolve.kernels.language.lanes import nothing, operation
-from dasksolve.kernels.language.tiles import collect, deal, systems_of_lanes
+from dasksolve.kernels.language.tiles import systems_of_lanes
+from dasksolve.kernels.language.transposition import collect, deal
 
 
 @operation(nothing)

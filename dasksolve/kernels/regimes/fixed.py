@@ -11,15 +11,9 @@ from dasksolve.kernels.diagnostics.condition import larger
 from dasksolve.kernels.diagnostics.norms import doubt
 from dasksolve.kernels.diagnostics.verdicts import record, weigh
 from dasksolve.kernels.language.lanes import PANEL, conjugate, magnitude, operation
-from dasksolve.kernels.language.tiles import (
-    Ahead,
-    collect,
-    deal,
-    lane_count,
-    put_numbers,
-    systems_of_lanes,
-    tile,
-)
+from dasksolve.kernels.language.prefetching import Ahead
+from dasksolve.kernels.language.tiles import lane_count, put_numbers, systems_of_lanes, tile
+from dasksolve.kernels.language.transposition import collect, deal
 from dasksolve.kernels.language.values import Variable, align_stack, forget_registers, loop, opaque
 
 

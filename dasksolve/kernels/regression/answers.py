@@ -17,7 +17,7 @@ from dasksolve.kernels.language.lanes import (
     unsigned_zero,
     where,
 )
-from dasksolve.kernels.language.tiles import collect
+from dasksolve.kernels.language.transposition import collect
 from dasksolve.kernels.regression.gram import shrink, solved, spread
 from dasksolve.status import Status
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from dasksolve.kernels.compiling.jit import part
 from dasksolve.kernels.language.lanes import nothing, operation, where
-from dasksolve.kernels.language.tiles import SECOND, deal, lane_count, prefetch
+from dasksolve.kernels.language.prefetching import SECOND, prefetch
+from dasksolve.kernels.language.tiles import lane_count
+from dasksolve.kernels.language.transposition import deal
 from dasksolve.kernels.language.values import Index, Variable
 
 STRIP = 256 << 10

@@ -26,13 +26,8 @@ from dasksolve.kernels.language.lanes import (
     square_root,
     where,
 )
-from dasksolve.kernels.language.tiles import (
-    collect,
-    lane_count,
-    put_numbers,
-    systems_of_lanes,
-    tile,
-)
+from dasksolve.kernels.language.tiles import lane_count, put_numbers, systems_of_lanes, tile
+from dasksolve.kernels.language.transposition import collect
 from dasksolve.kernels.language.values import Variable, align_stack, loop, never_inline
 from dasksolve.kernels.regimes.columns import read
 from dasksolve.status import Status

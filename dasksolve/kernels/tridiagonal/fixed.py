@@ -2,7 +2,7 @@
 
 from dasksolve.kernels.diagnostics.verdicts import judge, rejecting
 from dasksolve.kernels.language.lanes import fnma, magnitude, reciprocal
-from dasksolve.kernels.language.tiles import deal
+from dasksolve.kernels.language.transposition import deal
 from dasksolve.kernels.regimes import fixed
 from dasksolve.kernels.tridiagonal.interleaved import take_right, take_row
 

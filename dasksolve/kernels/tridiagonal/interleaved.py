@@ -29,7 +29,8 @@ from dasksolve.kernels.language.lanes import (
     splat,
     where,
 )
-from dasksolve.kernels.language.tiles import deal, systems_of_lanes, tile
+from dasksolve.kernels.language.tiles import systems_of_lanes, tile
+from dasksolve.kernels.language.transposition import deal
 from dasksolve.kernels.regimes import interleaved
 from dasksolve.kernels.regimes.columns import read
 
