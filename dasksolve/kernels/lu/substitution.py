@@ -34,8 +34,8 @@ def exchange(t, pivots, k, j):
 
 
 def together(t):
-    """How many columns to exchange at a time: more of larger vectors are not worth their code."""
-    return 4 if t.lanes.count * t.parts <= 16 else 1
+    """How many columns to exchange at a time: of complex ones more are not worth their code."""
+    return 4 if t.parts == 1 and t.lanes.count <= 16 else 1
 
 
 @operation(nothing)
