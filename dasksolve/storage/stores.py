@@ -124,7 +124,7 @@ def resolved(name: str, where: str | os.PathLike[Any]) -> str | Path:
 
 def _path_of(url: str, windows: bool) -> str:
     """The path that a file's URL has: on Windows, a drive comes after a slash."""
-    path = url.removeprefix("file://")
+    path = re.sub("^file://(localhost(?=/))?", "", url)
     return path[1:] if windows and re.match(r"/[A-Za-z]:", path) else path
 
 

@@ -9,6 +9,8 @@ from dasksolve.storage import stores
     ("url", "windows", "path"),
     [
         ("file:///data/a.zarr", False, "/data/a.zarr"),
+        ("file://localhost/data/a.zarr", False, "/data/a.zarr"),
+        ("file://localhosts/a.zarr", False, "localhosts/a.zarr"),
         ("file:///C:/data/a.zarr", True, "C:/data/a.zarr"),
         ("file:///c:/data/a.zarr", True, "c:/data/a.zarr"),
         ("file:///C:/is/a/folder/here", False, "/C:/is/a/folder/here"),
