@@ -218,7 +218,7 @@ def masked(access, memory, offset, count, valid, stored=()):
     mask = builder.icmp_signed("<", ir.Constant(indices, list(range(count))), limit.value)
     align = ir.IntType(32)(memory.lanes.real.dtype.bitwidth // 8)
     others = () if stored else (ir.Constant(kind, [0] * count),)
-    operands = [*stored, memory._pointer(offset, count), align, mask, *others]
+    operands = [*stored, memory.pointer(offset, count), align, mask, *others]
     signature = ir.FunctionType(ir.VoidType() if stored else kind, [o.type for o in operands])
     name = f"llvm.masked.{access}.v{count}{'f32' if number == ir.FloatType() else 'f64'}.p0"
     return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), operands)
