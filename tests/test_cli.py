@@ -358,10 +358,19 @@ def test_demo_keeps_what_it_is_told_to(tmp_path: Path) -> None:
 def test_demo_refuses_a_limit_before_it_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["demo", "--size", "1TiB", "--memory", "1MiB", "--keep", str(tmp_path / "kept")]
+    words = ["demo", "--size", "8MiB", "--memory", "1MiB", "--keep", str(tmp_path / "kept")]
     assert main(words) == 1
     assert "memory_limit=1.00 MiB is too small" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", ["100PiB", "1e30"])
+def test_demo_refuses_what_the_disk_has_no_room_for(
+    size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--size", size, "--keep", str(tmp_path / "kept")]) == 1
+    assert f"{tmp_path / 'kept'} has" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_demo_keeps_what_it_kept_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

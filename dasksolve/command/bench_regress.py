@@ -45,6 +45,13 @@ class Row:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print the table, with one thread for BLAS too."""
+    if max(options.n or (6,)) > options.observations:
+        raise ValueError(
+            f"--n {max(options.n or (6,))} is more columns than --observations has rows: "
+            f"{options.observations}; give more of these"
+        )
+    if not set(DTYPES) & set(options.dtype):
+        raise ValueError(f"--regress measures {' and '.join(DTYPES)}, not {options.dtype[0]}")
     again = one_thread(options)
     if again is not None:
         return again
@@ -79,9 +86,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     """Measure every case: medians of runs that take turns."""
     for dtype in (name for name in options.dtype if name in DTYPES):
         for n in options.n or (6,):
-            if n <= options.observations:
-                for layout in ("time-major", "series-major"):
-                    yield _case(np.dtype(dtype), n, layout, options)
+            for layout in ("time-major", "series-major"):
+                yield _case(np.dtype(dtype), n, layout, options)
 
 
 def series(

@@ -1,5 +1,6 @@
 """`dasksolve demo`: a batch larger than its memory limit, written, solved and checked."""
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -59,8 +60,15 @@ def create(path: Path, pixels: int) -> tuple[Any, Any]:
     return a, b
 
 
-def refuse(size: int, limit: int) -> None:
-    """Refuse a memory limit that no job of this size fits, before its data is written."""
+def refuse(size: int, limit: int, folder: Path) -> None:
+    """Refuse what the disk or the memory limit has no room for, before anything is written."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    needed, free = size * (N + 3) // N, shutil.disk_usage(there).free  # a, b, x, and what is beside
+    if needed > free:
+        raise OSError(
+            f"a demo of {format_bytes(size)} writes {format_bytes(needed)}, and {folder} has "
+            f"{format_bytes(free)} free; give a smaller --size, or another disk's folder to --keep"
+        )
     with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
         a, b = create(Path(folder) / "planned.zarr", _pixels(size))
         systems = Systems.open(a, b, Options())
@@ -106,10 +114,11 @@ def run(
 ) -> None:
     """Write, solve and check, and print what a person wants to know."""
     bytes_of_a, limit = parse_size("size", size), parse_size("memory_limit", memory_limit)
-    refuse(bytes_of_a, limit)
+    target = Path(tempfile.gettempdir() if keep is None else keep).resolve()
+    refuse(bytes_of_a, limit, target)
     if keep is not None:
-        _run(Path(keep), bytes_of_a, limit, solving, checking)
-        _tell("kept", f"in {Path(keep).resolve()}")
+        _run(target, bytes_of_a, limit, solving, checking)
+        _tell("kept", f"in {target}")
         return
     with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
         _run(Path(folder), bytes_of_a, limit, solving, checking)

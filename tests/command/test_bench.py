@@ -109,6 +109,21 @@ def test_regressions_are_compared_with_what_people_write() -> None:
     assert max(map(len, [columns, *rows])) <= 80
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--n", "6", "30", "--observations", "20"], "--n 30 is more columns than --observations"),
+        (["--observations", "5"], "--n 6 is more columns than"),
+        (["--dtype", "complex64"], "measures float64 and float32, not complex64"),
+    ],
+)
+def test_no_regression_is_left_out_without_a_word(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "--regress", *words]) == 1
+    assert expected in capsys.readouterr().err
+
+
 def test_normal_equations_and_the_loop_fit_the_same() -> None:
     design, y = bench_regress.series(3, 30, 20, np.dtype(float))
     wanted = regress(y, design).coef.T
