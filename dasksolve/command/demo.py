@@ -69,10 +69,10 @@ def refuse(size: int, limit: int, folder: Path) -> None:
             f"a demo of {format_bytes(size)} writes {format_bytes(needed)}, and {folder} has "
             f"{format_bytes(free)} free; give a smaller --size, or another disk's folder to --keep"
         )
-    with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
-        a, b = create(Path(folder) / "planned.zarr", _pixels(size))
+    with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as empty:
+        a, b = create(Path(empty) / "planned.zarr", _pixels(size))
         systems = Systems.open(a, b, Options())
-        prepare(lambda: systems, Path(folder) / "solved.zarr", memory_limit=limit)
+        prepare(lambda: systems, Path(empty) / "solved.zarr", memory_limit=limit)
 
 
 def _pixels(size: int) -> int:
