@@ -420,7 +420,7 @@ def test_names_are_the_same_in_another_process():
 
 @pytest.mark.parametrize(
     "function",
-    [lazy.solve_block, lazy._raising_block, lazy._raising_regular_block, alignment._as_columns],
+    [lazy.solve_block, lazy._raising_block, alignment._as_columns],
 )
 def test_the_function_of_a_block_pickles_small(function):
     assert len(pickle.dumps(function)) < 64
