@@ -60,6 +60,17 @@ def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str
 
     wait: until a power cut would spare it.
     """
+    try:
+        return _created(prepared, compressors, run, wait, mark)
+    except OSError as error:  # a full disk says no more than that
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, prepared.location) from error
+
+
+def _created(
+    prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str | None
+) -> Output:
     store, location, found = prepared.store, prepared.location, prepared.found
     empty = groups.is_empty(store)
     if (None if empty else journal.glance(store)) != found:

@@ -55,6 +55,14 @@ def test_a_full_disk_fails_what_did_not_fit_and_keeps_the_rest(
     assert report.counts[Status.OK] == 1000
 
 
+def test_a_disk_without_room_for_an_output_is_named(batch: Stored, small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        (small_disk / "full").write_bytes(bytes(2 << 20))
+    with pytest.raises(OSError, match=f"No space left on device: '{small_disk}/out'"):
+        solve_zarr(batch.a_path, batch.b_path, small_disk / "out")
+    assert [path.name for path in small_disk.iterdir()] == ["full"]
+
+
 def test_a_target_that_cannot_be_written_is_refused(batch: Stored, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(OSError, match="Read-only file system"):
