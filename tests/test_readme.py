@@ -38,3 +38,13 @@ def test_the_shell_lines_are_words_that_the_command_line_knows(line: str) -> Non
             parser().parse_args(words)
         else:
             assert program in ("python3", ".venv/bin/pip", ".venv/bin/pytest")
+
+
+def test_files_that_scripts_and_pages_name_are_there() -> None:
+    root = Path(__file__).parent.parent
+    named = re.compile(r"\b(?:tests|examples|dasksolve)/[\w/]+\.(?:py|md|png)")
+    pages = [path for folder in (".ci", ".github") for path in (root / folder).rglob("*")]
+    texts = [README, *(page.read_text(encoding="utf-8") for page in pages if page.is_file())]
+    found = {name for text in texts for name in named.findall(text)}
+    assert "tests/bits.py" in found
+    assert sorted(name for name in found if not (root / name).exists()) == []
