@@ -171,6 +171,11 @@ def _run_job(
     with ExitStack() as stack:
         watch = None if options.dry_run else _watch(options, what, stack)
         store, location = stores.open_store(options.out)
+        if location.startswith("memory://"):
+            raise ValueError(
+                f"{location} would be in the memory of this process, which ends with the job; "
+                "name a folder, or the URL of a store that stays"
+            )
         if options.resume and not options.quiet and groups.is_empty(store):
             complain(f"there is no output at {location} yet: --resume begins one")
         how["client"] = _client(options, stack)

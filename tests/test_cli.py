@@ -355,6 +355,23 @@ def test_demo_keeps_what_it_is_told_to(tmp_path: Path) -> None:
     assert zarr.open_array(tmp_path / "kept/solved.zarr/x").shape == (2048, 8)
 
 
+def test_demo_keeps_nothing_in_a_folder_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", "--size", "1MiB", "--keep", ""])
+    assert "argument --keep: the name of a folder is empty" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_would_end_with_the_command_is_no_output(
+    batch: Stored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["solve", batch.a_path, batch.b_path, "memory://x.zarr"]) == 1
+    assert "memory://x.zarr would be in the memory of this process" in capsys.readouterr().err
+
+
 def test_demo_refuses_a_limit_before_it_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,8 +11,7 @@ _LABELS = (
 )
 _TABLE = "has labels, which NumPy would drop: np.asarray({name}) says that they mean nothing"
 _UNITS = (
-    "has units, which would be lost: give the numbers alone ({numbers}), and x the unit of b over "
-    "that of a"
+    "has units, which would be lost: give the numbers alone ({numbers}), and the result its unit"
 )
 _STORED = (
     "is a stored array, and would be loaded at once: {lazily}, or load it yourself with {name}[...]"
@@ -52,9 +51,21 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
         return values
     _refuse(name, values)
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
     except ValueError as error:
         raise ValueError(f"{name} is no array: {error}") from error
+    if array.dtype == object and not array.ndim:  # NumPy knows no better than to put it into one
+        raise _no_array(name, values)
+    return array
+
+
+def _no_array(name: str, values: Any) -> TypeError:
+    kind = type(values)
+    what = f"a {kind.__module__.partition('.')[0]}.{kind.__name__}"
+    advice = f": give {name}.toarray()" if hasattr(values, "toarray") else ""
+    return TypeError(
+        f"{name} is {'None' if values is None else what}, which is no array of numbers{advice}"
+    )
 
 
 def as_observations(name: str, values: Any) -> Any:

@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SIZE",
         help="memory limit (default: 256MiB)",
     )
-    show.add_argument("--keep", metavar="DIR", help="write there, and leave it")
+    show.add_argument("--keep", type=_folder, metavar="DIR", help="write there, and leave it")
     show.add_argument("--quiet", action="store_true", help="no progress bar")
     _debug(show)
 
@@ -309,6 +309,12 @@ def _threads(word: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{word} is no number of threads: 1, 2, …, or -1"
         ) from error
+
+
+def _folder(word: str) -> str:
+    if not word:  # the folder where the shell is, to pathlib
+        raise argparse.ArgumentTypeError("the name of a folder is empty")
+    return word
 
 
 def _penalty(word: str) -> float:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 10.0  # seconds without a result until we ask whether anybody works
 _FIRST_WORKER = "5 minutes"
 """How long the first worker is waited for, where distributed's own setting does not say."""
+_OR_CLOSE = ", or close this one: without a client, threads of this process do the work"
 _DEATHS = 8  # tasks for each thread of a worker that may die with it, one after the other
 
 
@@ -248,7 +249,10 @@ def _refuse_unusable(client: Any) -> None:
             "for; call it in a thread: await asyncio.to_thread(dasksolve.solve_zarr, …)"
         )
     if client.status != "running":
-        raise ConnectionError(f"{client} is {client.status}; give one that is connected")
+        raise ConnectionError(
+            f"{client} is {client.status}; give one that is connected"
+            + _OR_CLOSE * (client.status != "closed")
+        )
 
 
 def _not_in_the_way() -> AbstractContextManager[Any]:

@@ -123,7 +123,7 @@ def packing(array: Any) -> Packing | None:
     kind = signs.get((stored.kind, str(found.get("_Unsigned"))))
     read = np.dtype(f"{kind}{stored.itemsize}") if kind else stored
     missing = [*_numbers("missing_value", found.get("missing_value"), stored)]
-    fills = _numbers("_FillValue", found.get("_FillValue"), stored)
+    fills = _fills(found.get("_FillValue"), stored)
     missing += [_as_read(number, stored, read) if kind else number for number in fills]
     scale, offset = (_factor(name, found.get(name)) for name in ("scale_factor", "add_offset"))
     if not missing and scale is None and offset is None and read == stored:
@@ -142,6 +142,13 @@ def described(array: Any) -> dict[str, Any]:
         elif array.dtype.kind in "iu":
             attributes["_FillValue"] = int(fill)
     return attributes
+
+
+def _fills(value: Any, stored: np.dtype[Any]) -> Iterator[Any]:
+    """The number that stands for none; text of an integer is a slip, which xarray refuses, too."""
+    if stored.kind in "iu" and not isinstance(value, int | float | np.integer | None):
+        raise _unusable("_FillValue", value)
+    return _numbers("_FillValue", value, stored)
 
 
 def _numbers(name: str, value: Any, stored: np.dtype[Any]) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from scipy import sparse
 from zarr.storage import MemoryStore
 
 import dasksolve
@@ -113,6 +114,27 @@ def test_blocks_that_are_masked_though_they_should_not(face: str, place: str) ->
 )
 def test_mere_numbers_are_taken(given: Any) -> None:
     assert np.array_equal(dasksolve.solve(A, given), B / 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "b is None, which is no array of numbers$"),
+        ((number for number in B), r"b is a builtins\.generator, which is no array of numbers$"),
+        (sparse.eye_array(2), r"b is a scipy\.dia_array, .*: give b\.toarray\(\)$"),
+    ],
+    ids=["nothing", "generator", "sparse"],
+)
+@pytest.mark.parametrize("face", FACES)
+def test_what_is_no_array_is_named(given: Any, message: str, face: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        FACES[face](given)
+
+
+def test_units_are_named_as_those_of_what_has_them() -> None:
+    y = astropy_quantity()
+    with pytest.raises(TypeError, match=r"y is .* alone \(y\.value\), and the result its unit$"):
+        dasksolve.regress(y, np.ones((3, 1)))
 
 
 def test_a_ragged_list_is_named():

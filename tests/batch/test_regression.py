@@ -417,8 +417,8 @@ REFUSED = {
         ValueError,
         r"weights\[33, 1\] is -2.0",
     ),
-    "nothing": ({"y": None}, TypeError, "y has dtype object"),
-    "no design": ({"design": None}, TypeError, "design has dtype object"),
+    "nothing": ({"y": None}, TypeError, "y is None, which is no array"),
+    "no design": ({"design": None}, TypeError, "design is None, which is no array"),
     "complex": ({"y": np.ones((P, 3), complex)}, TypeError, "complex128.*real and imaginary"),
     "half": ({"y": np.ones((P, 3), np.float16)}, TypeError, "float16.*astype"),
 }

@@ -267,6 +267,18 @@ def test_what_is_no_open_client_is_refused(
     assert not Path(batch.out).exists()
 
 
+def test_a_default_client_that_is_not_connected_may_be_closed(batch: Stored) -> None:
+    async def solve() -> Report:
+        nobody = Client("tcp://127.0.0.1:1", asynchronous=True, timeout="60s")
+        with pytest.raises(ConnectionError, match=r"is connecting; give one .*, or close this one"):
+            await asyncio.to_thread(solve_zarr, batch.a_path, batch.b_path, batch.out)
+        await nobody.close()
+        return await asyncio.to_thread(solve_zarr, batch.a_path, batch.b_path, batch.out)
+
+    with ThreadPoolExecutor(1) as pool:  # asyncio.run takes the event loop of its thread
+        assert pool.submit(asyncio.run, solve()).result().blocks_done
+
+
 def test_an_asynchronous_client_works_from_a_thread(batch: Stored) -> None:
     async def solve() -> Report:
         cluster = LocalCluster(

@@ -186,6 +186,13 @@ def test_what_is_no_number_is_refused(tmp_path: Path, name: str, value: Any) -> 
         packing(array)
 
 
+@pytest.mark.parametrize("fill", ["7", base64_of(7.0), [1, 2], "nan"], ids=str)
+def test_a_fill_value_of_integers_is_one_number(tmp_path: Path, fill: Any) -> None:
+    array = stored(zarr.create_group(tmp_path), "a", SMALL.astype("i2"), _FillValue=fill)
+    with pytest.raises(ValueError, match=r"_FillValue is .* is no number to decode with"):
+        packing(array)
+
+
 @pytest.mark.parametrize("lies", ["whole", "columns", "turned", "far apart"])
 @pytest.mark.parametrize("dtype", ["<i2", ">i2"])
 def test_one_pass_gives_the_bits_of_one_for_each_step(dtype: str, lies: str) -> None:
