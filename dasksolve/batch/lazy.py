@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
+from dask.layers import ArrayBlockwiseDep
 from numpy.typing import DTypeLike, NDArray
 
 from dasksolve.batch import alignment, bands, eager, least_squares
@@ -95,21 +97,34 @@ def _solved(
     options: Options,
     name: str,
 ) -> da.Array:
-    """One `map_blocks` over arrays that are chunked alike, b the last of them."""
-    how: dict[str, Any] = {"options": options}
-    if options.on_singular == "raise" and not _regular(batch_chunks):
-        function, how = _raising_block, {"function": function, "options": options}
-    elif options.on_singular == "raise":
-        steps = tuple(chunks[0] for chunks in batch_chunks)
-        function, how = _Counted(function, options, steps, problem.batch_shape), {}
-    return da.map_blocks(
-        function,
-        *arrays,
-        name=f"{name}-" + dask.base.tokenize(arrays, problem, options),
-        chunks=(*batch_chunks, (problem.n,), arrays[-1].chunks[-1]),
+    """One function mapped over the blocks of arrays that are chunked alike, b the last of them."""
+    named = f"{name}-" + dask.base.tokenize(arrays, problem, options)
+    chunks = (*batch_chunks, (problem.n,), arrays[-1].chunks[-1])
+    meta = alignment.meta(len(chunks), problem.dtype)
+    if options.on_singular != "raise":
+        return da.map_blocks(
+            function,
+            *arrays,
+            name=named,
+            chunks=chunks,
+            dtype=problem.dtype,
+            meta=meta,
+            options=options,
+        )
+    # Not `map_blocks`, whose block_id and block_info double the time in which the graph is built.
+    axes = tuple(range(len(chunks)))
+    pairs = [part for values in arrays for part in (values, axes[-values.ndim :])]
+    return da.blockwise(
+        _Counted(function, options, problem.batch_shape),
+        axes,
+        *pairs,
+        _Origins(batch_chunks),
+        axes[:-2],
+        token=named,  # a `name` keeps dask's query planning from planning what lies below
         dtype=problem.dtype,
-        meta=alignment.meta(len(batch_chunks) + 2, problem.dtype),
-        **how,
+        meta=meta,
+        adjust_chunks=dict(zip(axes, chunks, strict=True)),
+        align_arrays=False,
     )
 
 
@@ -178,46 +193,35 @@ def solve_block(a: NDArray[Any], b: NDArray[Any], *, options: Options) -> Any:
     return eager.solve(a, b, options)
 
 
+class _Origins(ArrayBlockwiseDep):
+    """Where each block begins along the batch, for a function of blocks."""
+
+    def __init__(self, batch_chunks: tuple[Chunks, ...]) -> None:
+        super().__init__(batch_chunks)
+        self._starts = [list(accumulate(chunks, initial=0)) for chunks in batch_chunks]
+
+    def __getitem__(self, block: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(starts[i] for starts, i in zip(self._starts, block, strict=True))
+
+
 @dataclass(frozen=True)
 class _Counted:
     """A function of blocks that counts the indices that it raises over the whole batch.
 
-    What a task is given beside its blocks takes dask 10 µs each, so this holds all but its number.
+    What a task is given beside its blocks takes dask 10 µs each, so this holds all but its origin.
     """
 
     function: Block
     options: Options
-    steps: Chunks
-    """Lengths of the blocks along the batch, of which only the last may be shorter."""
     batch_shape: tuple[int, ...]
 
-    def __call__(self, *arrays: NDArray[Any], block_id: tuple[int, ...]) -> Any:
+    def __call__(self, *arrays_and_origin: Any) -> Any:
         """Solve a block."""
+        *arrays, origin = arrays_and_origin
         try:
             return self.function(*arrays, options=self.options)
         except SingularSystemError as error:
-            origin = [step * i for step, i in zip(self.steps, block_id[:-2], strict=True)]
             raise error.within(self.batch_shape, origin) from None
-
-
-def _regular(batch_chunks: tuple[Chunks, ...]) -> bool:
-    """Whether the number of a block says where it begins."""
-    return all(
-        set(chunks[:-1]) <= {chunks[0]} and chunks[-1] <= chunks[0] for chunks in batch_chunks
-    )
-
-
-def _raising_block(
-    *arrays: NDArray[Any], block_info: dict[Any, Any], function: Block, options: Options
-) -> Any:
-    # Where blocks are of all lengths: dask writes out a block_info for each, which takes as long
-    # as all the rest four times over.
-    try:
-        return function(*arrays, options=options)
-    except SingularSystemError as error:
-        place = block_info[None]
-        origin = [start for start, _ in place["array-location"][:-2]]
-        raise error.within(place["shape"][:-2], origin) from None
 
 
 def solve_tridiagonal(lower: Any, diagonal: Any, upper: Any, b: Any, options: Options) -> da.Array:

@@ -420,7 +420,7 @@ def test_names_are_the_same_in_another_process():
 
 @pytest.mark.parametrize(
     "function",
-    [lazy.solve_block, lazy._raising_block, alignment._as_columns],
+    [lazy.solve_block, lazy.solve_bands, alignment._as_columns],
 )
 def test_the_function_of_a_block_pickles_small(function):
     assert len(pickle.dumps(function)) < 64
@@ -431,6 +431,18 @@ def test_a_task_pickles_small(tmp_path):
     x = dasksolve.solve(stored(a, tmp_path, "a", 4), stored(b, tmp_path, "b", 4))
     (x,) = dask.optimize(x)
     assert max(len(pickle.dumps(node)) for node in dict(x.__dask_graph__()).values()) < 10_000
+
+
+@pytest.mark.parametrize("chunks", [(4, 4, 4), (2, 7, 3)], ids=["alike", "of all lengths"])
+def test_a_task_that_may_raise_is_told_its_origin_and_no_more(chunks):
+    a, b = systems(3, 12)
+    a = da.from_array(a, chunks=(chunks, 3, 3))
+    sizes = []
+    for on_singular in ("raise", "nan"):
+        x = dasksolve.solve(a, b[..., None], on_singular=on_singular)
+        tasks = dict(x.__dask_graph__().layers[x.name])
+        sizes.append(max(len(pickle.dumps(task)) for task in tasks.values()))
+    assert sizes[0] < sizes[1] + 200
 
 
 def test_indices_are_counted_over_the_batch_in_blocks_of_all_lengths():
