@@ -54,7 +54,7 @@ class Accumulation:
         self.fit, self.packing, self.most = replace(fit, shape=shape), packing, most
         self.threads = threads
         self.kernels = kernels.adding(fit.n, fit.dtype)
-        self.table, self.basis = basis.table(fit.basis, fit.dtype), basis.packed(fit.basis)
+        self.table, self.basis = basis.table(fit.basis, fit.dtype), fit.basis.packed
         size = max(LANES, PIECE // (rows * fit.dtype.itemsize) // LANES * LANES)
         self.pieces = list(pieces(self.fit.batch_shape, size))
         self.states = [self._begun(flat.stop - flat.start) for _, flat in self.pieces]

@@ -29,6 +29,8 @@ class Basis(NamedTuple):
     """(N,): roots of the ridge, in units of the scaled columns."""
     rcond: float
     """Of the columns scaled to one length; 0 where they depend on each other exactly."""
+    packed: Floats
+    """R, R⁻¹, the shrinkage, the units of the coefficients and the reciprocals of R's diagonal."""
 
 
 def orthogonalized(design: Floats, ridge: Floats) -> Basis:
@@ -48,14 +50,18 @@ def _orthogonalized(numbers: bytes, shape: tuple[int, int], of_ridge: bytes) -> 
         lengths, variances = (r**2).sum(axis=0), (inverse**2).sum(axis=1)
         rcond = 1 / np.sqrt((lengths * variances).mean())
     below = q[len(design) :]
+    shrinkage = below.T @ below if ridge.any() else np.zeros_like(r)
+    with np.errstate(divide="ignore", over="ignore"):
+        units, reciprocals = np.ldexp(1.0, -exponents), 1 / np.diag(r)
     return Basis(
         np.ascontiguousarray(q[: len(design)]),
         r,
         inverse,
-        below.T @ below if ridge.any() else np.zeros_like(r),
+        shrinkage,
         exponents,
         roots,
         float(np.nan_to_num(rcond, nan=0.0)),
+        np.concatenate([r.ravel(), inverse.ravel(), shrinkage.ravel(), units, reciprocals]),
     )
 
 
@@ -70,15 +76,6 @@ def _table(numbers: bytes, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDAr
     i, j = np.tril_indices(shape[1])
     values = np.concatenate([q, q[:, i] * q[:, j]], axis=1)
     return np.ascontiguousarray(values.astype(dtype)).reshape(-1)
-
-
-def packed(basis: Basis) -> Floats:
-    """R, R⁻¹, the shrinkage, the units of the coefficients and the reciprocals of R's diagonal."""
-    with np.errstate(divide="ignore", over="ignore"):
-        units = np.ldexp(1.0, -basis.exponents)
-        reciprocals = 1 / np.diag(basis.r)
-    parts = (basis.r, basis.inverse, basis.shrinkage, units, reciprocals)
-    return np.concatenate([part.reshape(-1) for part in parts])
 
 
 def _factored(x: Floats) -> tuple[Floats, Floats]:

@@ -1,13 +1,14 @@
 """How a batch is cut into pieces that fit in the cache, and handed to threads."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
+
+from dasksolve.storage.threads import share
 
 # Bytes of a that go to the kernel at once. Much less and the call shows at small N; much more and
 # a copy made for the kernel leaves the cache, and Ctrl-C waits.
@@ -63,23 +64,12 @@ def piece_size(n: int, k: int, itemsize: int) -> int:
 
 def in_threads(work: Callable[[Any], None], parts: list[Any], threads: int) -> None:
     """Call `work` on each part, in one or several threads."""
-    queue = iter(parts)  # a list's iterator hands each item to one thread only
-
-    def drain() -> None:
-        for part in queue:
-            work(part)
-
     count = min(threads, len(parts))
-    if count <= 1:
-        drain()
+    if count > 1:
+        share(parts, [work] * count, own=True)
         return
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            for future in [pool.submit(drain) for _ in range(count)]:
-                future.result()
-        finally:
-            for _ in queue:  # after Ctrl-C, leave the threads nothing more to do
-                pass
+    for part in parts:
+        work(part)
 
 
 def call(

@@ -7,8 +7,9 @@ import os
 import selectors
 import stat
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from dasksolve.storage import internals
+from dasksolve.storage.threads import share
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -79,19 +81,8 @@ class Workspace:
     def each(self, work: Callable[[Item, "Workspace"], None], items: Iterable[Item]) -> None:
         """Do the same for each item, in several threads, each of which has a workspace."""
         self._others += [Workspace() for _ in range(len(self._others), self.threads)]
-        queue = iter(list(items))  # a list's iterator hands each item to one thread only
-
-        def drain(space: Workspace) -> None:
-            for item in queue:
-                work(item, space)
-
-        with ThreadPoolExecutor(self.threads) as pool:
-            try:
-                for future in [pool.submit(drain, space) for space in self._others[: self.threads]]:
-                    future.result()
-            finally:
-                for _ in queue:  # leave the threads nothing more to do
-                    pass
+        works = [partial(_with, work, space) for space in self._others[: self.threads]]
+        share(items, works, own=False)  # this one has a loop that runs
 
     async def together(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         """Do what asks no store, or a disk, in as many threads as may work on the block."""
@@ -172,6 +163,10 @@ class Workspace:
         for other in self._others:
             other.close()
         self._buffers.clear()
+
+
+def _with(work: Callable[[Item, Workspace], None], space: Workspace, item: Item) -> None:
+    work(item, space)
 
 
 _idle: list[Workspace] = []

@@ -163,6 +163,23 @@ def test_a_series_has_the_same_bits_wherever_it_stands(dtype):
     np.testing.assert_array_equal(one.coef, wanted.coef[:, 20])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize(("above", "series"), [(1, 100_003), (3, 40_000), (500, 17), (2, 1)])
+def test_runs_cover_all_series_once_and_are_short_where_threads_end(above, series, threads):
+    of = fit.describe((above, P, series), np.dtype(float), DESIGN, fit.FitOptions(axis=1))
+    runs = list(regression._runs(of, above, series, threads))
+    assert [(a, start) for a, start, _ in runs] == [(0, 0)] + [
+        (a, stop) if stop < series else (a + 1, 0) for a, _, stop in runs[:-1]
+    ]
+    assert runs[-1][::2] == (above - 1, series)
+    sizes = [stop - start for _, start, stop in runs]
+    most, least = (regression._size(of, size) for size in (regression.RUN, regression.PIECE))
+    assert max(sizes) <= most
+    assert max(sizes[-threads:]) <= (most if threads == 1 else least)
+    if threads * most < above * series:
+        assert sizes[0] == min(most, series)
+
+
 @pytest.mark.parametrize("count", [8, 100, 300, 1000])
 @pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weights"])
 def test_strips_of_any_length_give_the_same_bits(count, weighted):

@@ -1,0 +1,105 @@
+"""Threads that are kept from one piece of work to the next."""
+
+import os
+import threading
+import warnings
+from contextvars import ContextVar
+
+import pytest
+
+from dasksolve.storage import threads
+
+WHO = ContextVar("who", default="nobody")
+
+
+def those_that_work(own: bool) -> set[int]:
+    """The threads that two functions run in, which wait for each other."""
+    together, found = threading.Barrier(2), set[int]()
+
+    def work(_: int) -> None:
+        together.wait(60)
+        found.add(threading.get_ident())
+
+    threads.share(range(6), [work, work], own)
+    return found
+
+
+def test_the_thread_that_calls_works_and_the_others_are_kept() -> None:
+    first, again = those_that_work(own=True), those_that_work(own=True)
+    assert first == again
+    assert len(first) == 2
+    assert threading.get_ident() in first
+
+
+def test_the_thread_that_calls_only_waits_where_it_has_a_loop_that_runs() -> None:
+    first, again = those_that_work(own=False), those_that_work(own=False)
+    assert first == again
+    assert len(first) == 2
+    assert threading.get_ident() not in first
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_each_item_is_done_once_and_by_threads_that_know_the_context(own: bool) -> None:
+    done: list[tuple[int, str]] = []
+
+    def work(item: int) -> None:
+        done.append((item, WHO.get()))
+
+    token = WHO.set("somebody")
+    try:
+        threads.share(range(1000), [work] * 3, own)
+    finally:
+        WHO.reset(token)
+    assert sorted(done) == [(i, "somebody") for i in range(1000)]
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_error_ends_all_and_is_raised_once_they_have_ended(
+    where: str, error: type[BaseException]
+) -> None:
+    caller, begun = threading.get_ident(), threading.Barrier(2)
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item < 2:
+            begun.wait(60)
+            if (threading.get_ident() == caller) == (where == "here"):
+                raise error
+        done.append(item)
+
+    kept = len(threads._idle)
+    with pytest.raises(error):
+        threads.share(range(10**6), [work, work], own=True)
+    assert len(done) < 10**6 - 1
+    assert len(threads._idle) == max(kept, 1)
+    threads.share(range(2), [lambda _: None] * 2, own=True)
+
+
+def test_threads_within_threads_do_not_wait_for_each_other() -> None:
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        threads.share(range(10), [lambda i: done.append(10 * item + i)] * 2, own=True)
+
+    threads.share(range(4), [work] * 2, own=True)
+    assert sorted(done) == [*range(40)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_the_child_of_a_fork_has_threads_of_its_own() -> None:
+    those_that_work(own=True)
+    assert threads._idle
+    end, begin = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # forked while there are threads
+        child = os.fork()
+    if not child:
+        try:
+            os.write(begin, bytes([len(threads._idle), len(those_that_work(own=True))]))
+        finally:
+            os._exit(0)
+    os.close(begin)
+    assert os.waitpid(child, 0)[1] == 0
+    with open(end, "rb") as told:
+        assert told.read() == bytes([0, 2])
