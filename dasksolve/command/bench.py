@@ -159,7 +159,7 @@ def one_thread(options: argparse.Namespace) -> int | None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print the table, with one thread for BLAS too."""
-    if options.plot:
+    if options.plot is not None:
         refuse_picture(Path(options.plot))  # before minutes of measuring
     again = one_thread(options)
     if again is not None:
@@ -174,7 +174,7 @@ def run(options: argparse.Namespace) -> int:
     )
     if rows is None:
         return 1
-    if options.plot:
+    if options.plot is not None:
         plot(rows, options.plot, _baseline(options))
     return 0
 

@@ -12,6 +12,7 @@ from dasksolve import kernels
 from dasksolve.job import journal, series
 from dasksolve.job.columns import opened
 from dasksolve.job.memory import Gauge
+from dasksolve.job.plan import Plan
 from dasksolve.job.prepare import plan_job
 from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
@@ -100,9 +101,7 @@ def check_zarr(
         token=token,
         work=work,
         plan=plan,
-        arrays={
-            field.name: groups.required_array(group, field.name, location) for field in work.fields
-        },
+        arrays={field.name: _array(group, field, plan, location) for field in work.fields},
         strict=False,
         resume=False,
     )
@@ -120,6 +119,18 @@ def check_zarr(
     task = check_block if written == kernels.ARITHMETIC else check_block_within_bounds
     with closed(watch):
         return run_job(task, job, scheduler, location, watch, advice)
+
+
+def _array(group: Any, field: Field, plan: Plan, location: str) -> Any:
+    """An array of the output, if its metadata are those that the job wrote."""
+    return groups.required_fields(
+        groups.required_array(group, field.name, location),
+        field.name,
+        location,
+        shape=field.among(plan.batch_shape, field.core),
+        chunks=field.among(plan.block_shape, [max(n, 1) for n in field.core]),
+        dtype=field.dtype,
+    )
 
 
 def _work(

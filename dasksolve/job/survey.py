@@ -144,6 +144,7 @@ def survey(out: Location) -> Survey:
     regression = journal.is_regression(record)
     answers = "coef" if regression else "x"
     x, status = (groups.required_array(group, name, location) for name in (answers, "status"))
+    _refuse_shapes(x, status, record, location)
     arrays = {"status": status}
     arrays |= {name: group[name] for name in ("rcond", "backward_error") if name in group}
     plane = _plane(status.shape, 1)
@@ -193,6 +194,18 @@ def survey(out: Location) -> Survey:
         cell=(cell[0], cell[1]),
         histograms=histograms,
     )
+
+
+def _refuse_shapes(answers: Any, status: Any, record: journal.Record, location: str) -> None:
+    """Refuse arrays that cannot be of the job that the record speaks of."""
+    block = journal.block_shape(record, status.shape, location)
+    extents = iter(answers.shape)  # `in` goes on where the last search ended
+    if status.chunks != block or not all(n in extents for n in status.shape):
+        raise journal.damaged(
+            location,
+            f"its blocks have shape {block}, its status shape {status.shape} in chunks of "
+            f"{status.chunks}, its answers shape {answers.shape}",
+        )
 
 
 def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

@@ -11,6 +11,23 @@ from families import backward_error
 from stored import Stored, files
 
 from dasksolve import BlockErrors, Status, check_zarr, kernels, regress_zarr, solve_zarr
+from dasksolve.job.survey import survey
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("status", "shape", [7]), ("status", "shape", [1001]), ("x", "shape", [99, 4])],
+)
+def test_an_output_of_another_shape_is_damaged(
+    batch: Stored, name: str, key: str, value: object
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    document = Path(batch.out, name, "zarr.json")
+    document.write_text(json.dumps(json.loads(document.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match=f"the array {name} of .* is damaged: its {key} is"):
+        check_zarr(batch.a_path, batch.b_path, batch.out)
+    with pytest.raises(ValueError, match=r"the journal of .* is damaged: its blocks have shape"):
+        survey(batch.out)
 
 
 def test_the_worst_backward_error_is_recomputed(batch: Stored) -> None:
