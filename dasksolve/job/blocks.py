@@ -6,6 +6,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from dasksolve.storage import buffers, internals
+from dasksolve.storage.backlog import Backlog, current
 from dasksolve.storage.buffers import Workspace
 
 Task = Callable[[Any, int, Workspace], Coroutine[Any, Any, Any]]
@@ -43,14 +44,16 @@ def _together(
         for number in remaining:
             if stopped:
                 return
-            with buffers.lent(job.plan.threads, solving) as space:
+            with buffers.lent(job.plan.threads, backlog) as space:
                 result = await task(job, number, space)
             results.put(result)
 
     async def all_lanes() -> None:
+        current.set(backlog)
         await internals.together(*(lane() for _ in range(in_hand)))
 
     with ThreadPoolExecutor(solvers) as solving:
+        backlog = Backlog(solving, solvers)
         ended = internals.begin(all_lanes())
         ended.add_done_callback(lambda _: results.put(ended))
         try:

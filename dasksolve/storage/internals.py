@@ -38,6 +38,8 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 
+from dasksolve.storage.backlog import PATIENT
+
 Place = tuple[int, ...]
 """Of a chunk, in the grid of chunks."""
 Region = tuple[slice, ...]
@@ -160,7 +162,7 @@ def put_empty(store: Any, key: str) -> None:
 
 async def fetch(array: Any, file: str) -> NDArray[np.uint8] | None:
     """The bytes of a file of an array; None: it is not stored."""
-    found = await array.store.get(key(array, file), default_buffer_prototype())
+    found = await array.store.get(key(array, file), PATIENT)
     return None if found is None else np.asarray(found.as_numpy_array())
 
 

@@ -1,6 +1,7 @@
 """What a thread reads and writes blocks with."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
 from dasksolve.storage import buffers
+from dasksolve.storage.backlog import Backlog
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.inputs import layout
 from dasksolve.storage.source import Source
@@ -42,6 +44,21 @@ def test_what_fails_in_a_codec_is_raised() -> None:
 
     with pytest.raises(np.linalg.LinAlgError, match="Singular"):
         buffers.here(decode())
+
+
+def test_a_task_begins_at_once_and_goes_on_where_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def begin(waits: bool) -> bool:
+        task = asyncio.current_task()
+        if waits:
+            await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+        return task is not None and asyncio.current_task() is task
+
+    assert buffers.here(begin(waits=True))
+    if sys.version_info >= (3, 12):  # before, asyncio could not
+        monkeypatch.setattr(buffers._Here, "run_until_complete", None)
+    assert buffers.here(begin(waits=False))
 
 
 def test_a_block_that_is_one_plain_chunk_is_never_copied(space: Workspace, tmp_path: Path) -> None:
@@ -74,10 +91,10 @@ def test_what_computes_does_so_in_a_thread_for_it_where_there_is_one() -> None:
         return threading.get_ident()
 
     with ThreadPoolExecutor(1) as pool:
-        for solvers in (None, pool):
-            with buffers.lent(solvers=solvers) as space:
+        for backlog in (None, Backlog(pool, 1)):
+            with buffers.lent(backlog=backlog) as space:
                 at = asyncio.run(space.apart(identity))
-            assert (at == threading.get_ident()) is (solvers is None)
+            assert (at == threading.get_ident()) is (backlog is None)
     loop = buffers._loops[-1]
     buffers.free_all()
     assert not buffers._loops

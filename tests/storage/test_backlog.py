@@ -1,0 +1,85 @@
+"""Threads that read wait while enough of what they read is still to be solved."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from threading import Event
+from typing import Any
+
+import pytest
+from zarr.abc.buffer import Buffer
+
+from dasksolve.storage.backlog import PATIENT, Backlog, current
+
+
+class Busy:
+    """Two works that are begun or wait, of one thread, and threads that read meanwhile."""
+
+    def __init__(self, solvers: ThreadPoolExecutor, readers: ThreadPoolExecutor) -> None:
+        self.backlog, self.readers = Backlog(solvers, 1), readers
+        self.begun, self.gate = Event(), Event()
+        self.context = copy_context()
+        self.context.run(current.set, self.backlog)
+
+    def work(self) -> None:
+        self.begun.set()
+        assert self.gate.wait(60)
+
+    async def two(self, then: Any) -> None:
+        """Call `then` once there are two, end them, or cancel the one that is not begun."""
+        works = [asyncio.ensure_future(self.backlog.solved(self.work)) for _ in range(2)]
+        await asyncio.to_thread(self.begun.wait, 60)
+        then(works)
+        await asyncio.gather(*works, return_exceptions=True)
+
+    def read(self) -> Future[Buffer]:
+        return self.readers.submit(self.context.copy().run, PATIENT.buffer.from_bytes, b"read")
+
+
+@pytest.fixture
+def busy() -> Iterator[Busy]:
+    with ThreadPoolExecutor(1) as solvers, ThreadPoolExecutor(2) as readers:
+        made = Busy(solvers, readers)
+        yield made
+        made.gate.set()
+
+
+def test_who_reads_waits_until_there_is_less_to_be_solved(busy: Busy) -> None:
+    reads: list[Future[Buffer]] = []
+
+    def look(_: Any) -> None:
+        reads.extend(busy.read() for _ in range(2))
+        with pytest.raises(TimeoutError):
+            reads[0].result(0.05)
+        busy.gate.set()
+
+    asyncio.run(busy.two(look))
+    assert [read.result(60).to_bytes() for read in reads] == [b"read"] * 2
+
+
+def test_what_is_cancelled_before_it_is_begun_holds_nobody_back(busy: Busy) -> None:
+    def look(works: list[asyncio.Future[Any]]) -> None:
+        works[1].cancel()
+        assert not busy.gate.is_set()
+
+    async def read() -> None:
+        reading = asyncio.ensure_future(busy.two(look))
+        await asyncio.to_thread(busy.begun.wait, 60)
+        while busy.backlog.full:
+            await asyncio.sleep(0)
+        assert (await asyncio.wrap_future(busy.read())).to_bytes() == b"read"
+        busy.gate.set()
+        await reading
+
+    asyncio.run(read())
+
+
+def test_a_loop_never_waits(busy: Busy) -> None:
+    def look(_: Any) -> None:
+        current.set(busy.backlog)
+        assert busy.backlog.full
+        assert PATIENT.buffer.from_bytes(b"read").to_bytes() == b"read"
+        busy.gate.set()
+
+    asyncio.run(busy.two(look))
