@@ -6,6 +6,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
 from zarr.storage import LocalStore
 
@@ -19,9 +21,9 @@ from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job, Task, meet, result, run_job
 from dasksolve.job.tally import BlockResult
-from dasksolve.job.work import Done, Work
+from dasksolve.job.work import Done, Work, whole_name
 from dasksolve.storage import durable as disk
-from dasksolve.storage import groups, internals, marks
+from dasksolve.storage import encode, groups, internals, marks
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
@@ -133,7 +135,7 @@ async def _do_block(job: Job, number: int, block: Block, space: Workspace) -> Bl
 class _Packed(NamedTuple):
     """A block as it is written."""
 
-    files: list[tuple[Any, str, bytes | Buffer]]
+    files: list[tuple[Any, str, bytes | NDArray[np.uint8] | Buffer]]
     """Each with its array, and its name in that; status, which speaks of the others, is last."""
     result: BlockResult
 
@@ -142,9 +144,7 @@ async def _packed(job: Job, number: int, block: Block, space: Workspace, done: D
     work, place = job.work, job.plan.place(number)
     fields = [field for field in work.fields if done.arrays[field.name].size]
     arrays = [job.arrays[field.name] for field in fields]
-    chunks = await space.together(
-        [job.codecs[field.name].encode(done.arrays[field.name]) for field in fields]
-    )
+    chunks = await space.together([_encoded(job, field.name, done, space) for field in fields])
     names = [internals.name(job.arrays[field.name], field.chunk(place)) for field in fields]
     files: list[Any] = list(zip(arrays, names, chunks, strict=True))
     if job.summed:  # of answers whose chunks have no checksum, by which they are known again
@@ -163,6 +163,14 @@ async def _packed(job: Job, number: int, block: Block, space: Workspace, done: D
         bytes_written=sum(values.nbytes for values in done.arrays.values()),
     )
     return _Packed(files, counted)
+
+
+async def _encoded(job: Job, name: str, done: Done, space: Workspace) -> NDArray[np.uint8] | Buffer:
+    """The answers of an array as they are stored; in the memory where they are, if that may be."""
+    array, values = job.arrays[name], done.arrays[name]
+    if done.lent and name in job.summed_here:
+        return encode.within(space.bytes(whole_name(name), encode.size(array)), array, values)
+    return await job.codecs[name].encode(values)
 
 
 def _secure(job: Job, number: int) -> None:

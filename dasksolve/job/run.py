@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from dasksolve.errors import BlockErrors
 from dasksolve.job.memory import Gauge
@@ -23,7 +24,7 @@ from dasksolve.job.schedulers import Scheduler
 from dasksolve.job.tally import BlockResult, Tally, count
 from dasksolve.job.tasks import WINDOW
 from dasksolve.job.work import Work
-from dasksolve.storage import buffers, internals, marks, secrets, stores
+from dasksolve.storage import buffers, encode, internals, marks, secrets, stores
 from dasksolve.storage.buffers import Workspace
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,12 @@ class Job:
     def codecs(self) -> dict[str, internals.Codecs]:
         """Theirs."""
         return {name: internals.Codecs(array) for name, array in self.arrays.items()}
+
+    @cached_property
+    def summed_here(self) -> frozenset[str]:
+        """Arrays whose chunks may be encoded where they are: a store may keep what it is given."""
+        local = isinstance(self.status.store, LocalStore) and not self.far
+        return frozenset(n for n, array in self.arrays.items() if local and encode.is_known(array))
 
     @property
     def far(self) -> bool:

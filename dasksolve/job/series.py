@@ -22,9 +22,10 @@ from dasksolve.job import compare_series, coordinates, journal, series_inputs
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Needs, Plan
 from dasksolve.job.planning import portions
-from dasksolve.job.work import Compared, Done, Field, Work, status_field
+from dasksolve.job.work import Compared, Done, Field, Work, status_field, whole_name
 from dasksolve.solution import Regression
 from dasksolve.status import Status
+from dasksolve.storage import encode
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.conventions import Packing
 from dasksolve.storage.layout import Block
@@ -192,16 +193,16 @@ class Series(Work):
         if len(several) == 1:
             return await super().done(block, rows, strict, space, then)
         lengths = [stop - start for start, stop in block]
-        whole = {
-            f.name: space.array(f"whole {f.name}", f.among(lengths, f.core), f.dtype)
+        found = {
+            f.name: space.array(whole_name(f.name), f.among(lengths, f.core), f.dtype, encode.ROOM)
             for f in self.fields
         }
         missing, seconds = 0, 0.0
         for part in several:
-            put = partial(self._put, whole, block, part)
+            put = partial(self._put, found, block, part)
             done = await super().done(part, rows, strict, space, put)
             missing, seconds = missing + done.missing, seconds + done.seconds
-        return await space.apart(then, Done(whole, missing, seconds))
+        return await space.apart(then, Done(found, missing, seconds, lent=True))
 
     async def _put(
         self, whole: dict[str, NDArray[Any]], block: Block, part: Block, done: Done

@@ -63,6 +63,11 @@ def status_field(names: tuple[str, ...]) -> Field:
     return Field("status", np.dtype(np.int8), names)
 
 
+def whole_name(name: str) -> str:
+    """What a workspace calls the answers of a whole block, of an array of an output."""
+    return f"whole {name}"
+
+
 class Done(NamedTuple):
     """What was made of a block."""
 
@@ -74,6 +79,8 @@ class Done(NamedTuple):
     """That a thread took to solve it."""
     reads: int = 1
     """How often its chunks were read."""
+    lent: bool = False
+    """The arrays are lent, under the names of `whole_name`, with room for a checksum behind."""
 
 
 class Compared(NamedTuple):

@@ -146,9 +146,12 @@ class Workspace:
             buffer = self._buffers[name] = np.empty(size, np.uint8)
         return buffer[:size]
 
-    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Uninitialised numbers, until the same name is asked for again."""
-        return self.bytes(name, math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+    def array(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], room: int = 0
+    ) -> NDArray[Any]:
+        """Uninitialised numbers, until the same name is asked for again; bytes of room behind."""
+        size = math.prod(shape) * dtype.itemsize
+        return self.bytes(name, size + room)[:size].view(dtype).reshape(shape)
 
     def load(
         self,

@@ -44,7 +44,7 @@ def is_raw(array: Any) -> bool:
         and isinstance(array.serializer, BytesCodec)
         and not array.filters
         and not array.compressors
-        and _stored_dtype(array) == np.dtype(array.dtype)
+        and stored_dtype(array) == np.dtype(array.dtype)
     )
 
 
@@ -101,10 +101,10 @@ def into(memory: Bytes, array: Any, stored: Bytes) -> NDArray[Any] | None:
     if size(stored) != memory.size:
         return None
     codec.decode(stored, out=memory)
-    return memory.view(_stored_dtype(array)).reshape(array.chunks)
+    return memory.view(stored_dtype(array)).reshape(array.chunks)
 
 
-def _stored_dtype(array: Any) -> np.dtype[Any]:
+def stored_dtype(array: Any) -> np.dtype[Any]:
     """What the bytes of a chunk are, once they are decompressed."""
     endian, dtype = array.serializer.endian, np.dtype(array.dtype)
     return dtype.newbyteorder(getattr(endian, "value", endian)) if endian else dtype

@@ -148,10 +148,13 @@ def names(store: Any) -> list[str]:
     return sync(listed())
 
 
-async def put(array: Any, file: str, content: bytes | Buffer) -> None:
+async def put(array: Any, file: str, content: bytes | NDArray[np.uint8] | Buffer) -> None:
     """Write a file of an array, on the loop that runs."""
+    make = default_buffer_prototype().buffer
     if isinstance(content, bytes):
-        content = default_buffer_prototype().buffer.from_bytes(content)
+        content = make.from_bytes(content)
+    elif isinstance(content, np.ndarray):
+        content = make.from_array_like(content)
     await array.store.set(key(array, file), content)
 
 

@@ -594,6 +594,19 @@ def test_chunks_of_a_block_are_fitted_one_after_the_other(
     assert block_memory(whole, (12, 20)) > block_memory(series.needs, (12, 20))
 
 
+def test_a_store_that_keeps_what_it_is_given_gets_memory_of_its_own(
+    stack: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasksolve.job.planning._SMALL", 1 << 10)
+    monkeypatch.setattr("dasksolve.job.planning._BLOCKS_A_WORKER", 2)
+    stored, into = stack(chunks=(P, 6, 10)), MemoryStore()
+    report = dasksolve.regress_zarr(stored.path, DESIGN, into, covariance=True, workers=1)
+    assert report.blocks == 2
+    found, wanted = zarr.open_group(into), dasksolve.regress(stored.y, DESIGN, covariance=True)
+    for name, values in wanted._asdict().items():
+        assert same_bits(found[name][...], values), name
+
+
 def test_on_two_processes(
     stack: Callable[..., Stack], two_processes: Client, many_blocks: None
 ) -> None:
