@@ -1,6 +1,7 @@
 """`prepare`: looks at all that could be refused and plans the job, before anything is written."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,14 +49,14 @@ def prepare(
     check_flags(resume=resume, overwrite=overwrite)
     if resume and overwrite:
         raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
-    work = open_work()
-    scheduler = choose(client, workers)
     store, location = stores.open_store(out)
+    with ThreadPoolExecutor(1) as pool:  # far away, each waits for a request or two
+        looking = pool.submit(_is_new, out, store)
+        work = open_work()
+    scheduler = choose(client, workers)
     scheduler.refuse_private((*(source.location for source in work.sources), location))
     _refuse_overlap(location, work, overwrite)
-    found = None
-    if not groups.is_new_group(out):
-        found = _find(store, location, resume, overwrite)
+    found = None if looking.result() else _find(store, location, resume, overwrite)
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
     identity = journal.identity(work.identity())
     block_shape = None
@@ -70,10 +71,13 @@ def prepare(
     return Prepared(work, scheduler, plan, store, location, identity, found, resumed)
 
 
-def _find(store: Any, location: str, resume: bool, overwrite: bool) -> journal.Record | None:
-    """Return the record of an earlier job; None: there is nothing."""
-    if groups.is_empty(store):
-        return None
+def _is_new(out: Location, store: Any) -> bool:
+    """Whether nothing is there yet."""
+    return groups.is_new_group(out) or groups.is_empty(store)
+
+
+def _find(store: Any, location: str, resume: bool, overwrite: bool) -> journal.Record:
+    """Return the record of an earlier job."""
     try:
         found = journal.find(store, location)
     except ValueError as error:  # nothing but the output of a job is resumed or replaced

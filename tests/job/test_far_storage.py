@@ -4,8 +4,9 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from dasksolve.job.plan import COMPILING, OVERHEAD
 from dasksolve.job.planning import make_plan
 from dasksolve.job.systems import needs
 from dasksolve.storage.layout import Layout
+from dasksolve.storage.source import Source
 
 
 class Turnstile:
@@ -204,6 +206,33 @@ def test_an_output_that_cannot_be_written_is_refused(batch: Stored, tmp_path: Pa
     inside = zarr.create_group(MemoryStore()).create_group("inside")
     with pytest.raises(ValueError, match="give the store of a group of its own"):
         solve_zarr(batch.a_path, batch.b_path, inside)
+
+
+class LookedAt(LatencyStore):
+    """A store that is listed once an input is being opened."""
+
+    listed, opened = Event(), Event()
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        self.listed.set()
+        assert await asyncio.to_thread(self.opened.wait, 60)
+        async for name in super().list_dir(prefix):
+            yield name
+
+
+def test_an_output_is_looked_at_while_the_inputs_are_opened(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, out = Source.open, LookedAt(LocalStore(batch.out))
+
+    def opening(*arguments: Any) -> Source:
+        out.opened.set()
+        assert out.listed.wait(60)
+        return opened(*arguments)
+
+    monkeypatch.setattr(Source, "open", opening)
+    solve_zarr(batch.a_path, batch.b_path, out)
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
 
 
 def planned(limit: int, **options: Any) -> Any:
