@@ -50,6 +50,10 @@ def cases() -> Iterator[Case]:
         for n in (3, 6) if dtype.startswith("float") else ():
             yield Case("regress", dtype, n, n != 3)
         for n in (3, 17, 150):
+            yield Case("inv", dtype, n, n != 17 or dtype != "float64")
+        for n in (3, 6):
+            yield Case("lstsq", dtype, n, n != 3 or dtype not in ("float64", "complex64"))
+        for n in (3, 17, 150):
             yield Case("bands", dtype, n, n != 17)
         for structure in STRUCTURES:
             for n in (17, 150):
@@ -71,7 +75,7 @@ def numbers(case: Case, *shape: int) -> Array:
 def matrices(case: Case) -> Array:
     """Systems that make kernels do all that they can: most are random."""
     n, a = case.n, numbers(case, SYSTEMS, case.n, case.n)
-    if case.what not in ("gen", "factor"):
+    if case.what not in ("gen", "factor", "inv"):
         mirrored = a.swapaxes(-1, -2)
         a = (a + (mirrored if case.what == "sym" else mirrored.conj())) / 2
         a[:, range(n), range(n)] += n
@@ -101,7 +105,18 @@ def answers(case: Case) -> Iterator[tuple[str, Any]]:
             r = dasksolve.regress(y, design, weights=given, covariance=True)
             yield from ((name + field, values) for field, values in r._asdict().items())
         return
+    if case.what == "lstsq":
+        a, b = numbers(case, SYSTEMS, 40, n), numbers(case, SYSTEMS, 40, 2)
+        a[2], a[5, :, -1], a[7, ::3], b[8:12, 3], b[13] = 0, a[5, :, 0], np.nan, np.nan, np.nan
+        weights = abs(numbers(case, 1, SYSTEMS, 40)[0])
+        for name, given in (("", None), ("weighted ", weights)):
+            s = dasksolve.lstsq_ex(a, b, weights=given)
+            yield from ((name + field, values) for field, values in s._asdict().items())
+        return
     a, b = matrices(case), numbers(case, SYSTEMS, n, 5)
+    if case.what == "inv":
+        yield "inverse", dasksolve.inv(a, on_singular="nan")
+        return
     if case.what == "factor":
         f = dasksolve.factor(a)
         yield from (("lu", f.lu), ("order", f.order), ("status", f.status), ("rcond", f.rcond()))
