@@ -1,7 +1,6 @@
 """`solve`, `solve_ex` and `inv`: one function each for NumPy and for dask."""
 
 import inspect
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Never
 
@@ -119,10 +118,13 @@ def solve(
     """
     if unknown:
         refuse_unknown("solve", unknown)
-    options = Options.of(assume_a, lower, on_singular, rcond=rcond)
+    options = Options.of(assume_a, lower, on_singular, False, False, rcond)
     if isinstance(a, da.Array) or isinstance(b, da.Array):
         return lazy.solve(a, b, options)
-    return _solved(lambda options: eager.solve(a, b, options, workers), options)
+    try:
+        return eager.solve(a, b, options, workers)
+    except SingularSystemError:
+        return eager.solve(a, b, _inferring(options), workers)
 
 
 @refusing
@@ -180,7 +182,10 @@ def inv(
     identity = np.eye(problem.n, dtype=problem.dtype)[(None,) * len(problem.batch_shape)]
     if isinstance(a, da.Array):
         return lazy.solve(a, identity, options)
-    return _solved(lambda options: eager.solve(a, identity, options, workers), options)
+    try:
+        return eager.solve(a, identity, options, workers)
+    except SingularSystemError:
+        return eager.solve(a, identity, _inferring(options), workers)
 
 
 def solve_tridiagonal(
@@ -230,7 +235,10 @@ def solve_tridiagonal(
     given = (lower, diagonal, upper, b)
     if any(isinstance(values, da.Array) for values in given):
         return lazy.solve_tridiagonal(*given, options)
-    return _solved(lambda options: bands.solve(*given, options, workers), options)
+    try:
+        return bands.solve(*given, options, workers)
+    except SingularSystemError:
+        return bands.solve(*given, _inferring(options), workers)
 
 
 @refusing
@@ -309,7 +317,10 @@ def solve_ex(
     options = Options.of(assume_a, lower, on_singular, True, refine, rcond)
     if isinstance(a, da.Array) or isinstance(b, da.Array):
         return lazy.solve(a, b, options)
-    return _solved(lambda options: eager.solve(a, b, options, workers), options)
+    try:
+        return eager.solve(a, b, options, workers)
+    except SingularSystemError:
+        return eager.solve(a, b, _inferring(options), workers)
 
 
 @refusing
@@ -531,14 +542,11 @@ def regress(
     return regression.regress(y, design, weights, options, workers)
 
 
-def _solved(solve: Callable[[Options], Any], options: Options) -> Any:
-    """Solve; what dask tries a function on, to learn a dtype, may be singular."""
-    try:
-        return solve(options)
-    except SingularSystemError:
-        if not _dask_infers_dtype():
-            raise
-        return solve(replace(options, on_singular="nan"))
+def _inferring(options: Options) -> Options:
+    """Options for dask, which tries a system of zeros; for everybody else the error goes on."""
+    if not _dask_infers_dtype():
+        raise
+    return replace(options, on_singular="nan")
 
 
 def _dask_infers_dtype() -> bool:
