@@ -5,6 +5,7 @@ numbers are given is xarray's choice (`xarray.coding.variables`).
 """
 
 import base64
+import math
 import struct
 import sys
 from collections.abc import Iterator
@@ -146,8 +147,10 @@ def described(array: Any) -> dict[str, Any]:
 
 def _fills(value: Any, stored: np.dtype[Any]) -> Iterator[Any]:
     """The number that stands for none; text of an integer is a slip, which xarray refuses, too."""
-    if stored.kind in "iu" and not isinstance(value, int | float | np.integer | None):
-        raise _unusable("_FillValue", value)
+    if stored.kind in "iu":
+        whole = not (isinstance(value, float) and math.isfinite(value) and value % 1)
+        if not (whole and isinstance(value, int | float | np.integer | None)):
+            raise _unusable("_FillValue", value)
     return _numbers("_FillValue", value, stored)
 
 

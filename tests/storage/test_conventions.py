@@ -186,7 +186,7 @@ def test_what_is_no_number_is_refused(tmp_path: Path, name: str, value: Any) -> 
         packing(array)
 
 
-@pytest.mark.parametrize("fill", ["7", base64_of(7.0), [1, 2], "nan"], ids=str)
+@pytest.mark.parametrize("fill", ["7", base64_of(7.0), [1, 2], "nan", 2.5], ids=str)
 def test_a_fill_value_of_integers_is_one_number(tmp_path: Path, fill: Any) -> None:
     array = stored(zarr.create_group(tmp_path), "a", SMALL.astype("i2"), _FillValue=fill)
     with pytest.raises(ValueError, match=r"_FillValue is .* is no number to decode with"):
