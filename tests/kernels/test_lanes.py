@@ -130,6 +130,27 @@ def test_division(real):
     np.testing.assert_array_equal(applied(lambda x, y, z: x / y, x, y, z, width(real)), x / y)
 
 
+@pytest.mark.parametrize("name", ["equal", "and", "not"])
+def test_masks_of_vectors_of_two_registers(name):
+    ours, expected = ELEMENTWISE[name]
+    count = 2 * width(np.float64)
+
+    @njit
+    def run(x, y, z, out):
+        masked(x, y, z, out)
+
+    @operation(nothing)
+    def masked(x, y, z, out):
+        vectors = [array.load(0, count) for array in (x, y, z)]
+        out.store(0, ours(*vectors))
+
+    x, y, z = numbers(np.float64, 3, count)
+    x[::3] = y[::3]
+    out = np.empty_like(x)
+    run(x, y, z, out)
+    np.testing.assert_array_equal(out, expected(x, y, z))
+
+
 def test_nan_is_unequal_and_in_order_with_nothing():
     x = np.full(8, np.nan)
     y, z = np.ones((2, 8))
@@ -195,9 +216,9 @@ def test_tile_holds_lanes(dtype):
     np.testing.assert_array_equal(out, x.swapaxes(0, 1))
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 9, 22])
-def test_deal_and_collect_move_runs_of_a_stack(dtype, length):
-    count = width(dtype)
+@pytest.mark.parametrize(("length", "registers"), [(1, 1), (2, 1), (3, 1), (9, 1), (22, 1), (9, 2)])
+def test_deal_and_collect_move_runs_of_a_stack(dtype, length, registers):
+    count = registers * width(dtype)
 
     @operation(nothing)
     def copy(x, out, start, stride):

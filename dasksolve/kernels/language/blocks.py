@@ -14,8 +14,16 @@ from dasksolve.kernels.language.lanes import (
     width,
 )
 from dasksolve.kernels.language.tiles import tiles_of
-from dasksolve.kernels.language.transposition import joined, transpose
-from dasksolve.kernels.language.values import INDEX, Index, Pair, Vector, index_value, resized
+from dasksolve.kernels.language.transposition import transpose
+from dasksolve.kernels.language.values import (
+    INDEX,
+    Index,
+    Pair,
+    Vector,
+    index_value,
+    joined,
+    resized,
+)
 
 # Eight rows outlast the latency of fma, and their addresses still fit in registers.
 ROWS = PANEL

@@ -22,6 +22,7 @@ from dasksolve.kernels.language.values import (
     Index,
     Pair,
     Vector,
+    joined,
     resized,
     unpaired,
 )
@@ -81,7 +82,7 @@ LIFT = {
     Lanes: lambda context, builder, lanes, value: (
         unpaired if isinstance(lanes.dtype, types.Complex) else Vector
     )(builder, value),
-    Mask: lambda context, builder, mask, value: Bits(builder, value),
+    Mask: lambda context, builder, mask, value: Bits(builder, (value,)),
     types.NoneType: lambda context, builder, none, value: None,
     types.Literal: lambda context, builder, literal, value: literal.literal_value,
     types.Integer: lambda context, builder, integer, value: Index(
@@ -232,7 +233,10 @@ def where(mask, x, y):
     """Lanes of x where the mask is set, of y elsewhere."""
     if isinstance(x, Pair):
         return Pair(where(mask, x.real, y.real), where(mask, x.imag, y.imag))
-    return x.new(x.builder.select(mask.value, x.value, y.value))
+    if len(mask.parts) != len(x.registers):  # of numbers of another size
+        return x.new(x.builder.select(mask.value, x.value, y.value))
+    parts = zip(mask.parts, x.registers, y.registers, strict=True)
+    return joined(x.new(x.builder.select(part, p.value, q.value)) for part, p, q in parts)
 
 
 @operation(lambda x: x.real)

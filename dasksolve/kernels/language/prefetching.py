@@ -30,8 +30,8 @@ class Ahead:
     ns instead of 40, with all of them in the second level of the cache.
     """
 
-    def __init__(self, a, b, x, first, n, columns, *numbers):
-        count, bytes_each = width(a.lanes.dtype), a.lanes.dtype.bitwidth // 8
+    def __init__(self, a, b, x, first, count, n, columns, *numbers):
+        bytes_each = a.lanes.dtype.bitwidth // 8
         line, tile_bytes = 64 // bytes_each, n * n * count * bytes_each
         later = first + max(1, -(-AHEAD // tile_bytes)) * count
         self.lines: list[Any] = []

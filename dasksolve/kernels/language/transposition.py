@@ -1,8 +1,17 @@
 """Deals numbers of several systems to the lanes of vectors, and collects them again."""
 
-from dasksolve.kernels.language.lanes import nothing, operation, real_part, unsigned_zero, where
+from typing import Any
+
+from dasksolve.kernels.language.lanes import (
+    nothing,
+    operation,
+    real_part,
+    unsigned_zero,
+    where,
+    width,
+)
 from dasksolve.kernels.language.tiles import Memory
-from dasksolve.kernels.language.values import Pair
+from dasksolve.kernels.language.values import Pair, joined
 
 # Every other pair of lanes of two vectors of eight.
 EVEN, ODD = [0, 1, 4, 5, 8, 9, 12, 13], [2, 3, 6, 7, 10, 11, 14, 15]
@@ -90,15 +99,6 @@ def united(pieces):
     return whole
 
 
-def joined(vectors):
-    """One vector of all lanes."""
-    vectors = list(vectors)
-    while len(vectors) > 1:
-        lanes = range(2 * vectors[0].count)
-        vectors = [x.shuffle(y, lanes) for x, y in zip(vectors[::2], vectors[1::2], strict=True)]
-    return vectors[0]
-
-
 def blocks(length, largest):
     """Cut 0 … length into (start, size), sizes falling powers of two."""
     start, size = 0, largest
@@ -114,32 +114,55 @@ def deal(array, starts, length, between=lambda share: None):
 
     between(share) is called after each block, with the share of the elements that is read.
     """
-    count, parts = len(starts), array.parts
-    numbers = []
-    for offset, size in blocks(length * parts, count):
-        places = [start * parts + offset for start in starts]
-        if count == 8 and size >= 4 and isinstance(array, Memory) and array.doubles:
-            for start in range(0, size, 4):
-                numbers += _dealt_four(array, [place + start for place in places])
-        elif isinstance(array, Memory) and count > array.piece <= size:
-            for start in range(0, size, array.piece):
-                numbers += _dealt_pieces(array, [place + start for place in places])
-        else:
-            rows = [array.load(place, size) for place in places]
-            numbers += transpose([joined(rows[i::size]) for i in range(size)])
+    parts, groups = array.parts, registers(starts, array)
+    numbers: list[Any] = []
+    for offset, size in blocks(length * parts, len(groups[0])):
+        dealt = [_dealt(array, [start * parts + offset for start in g], size) for g in groups]
+        numbers += map(joined, zip(*dealt, strict=True))
         between((offset + size) / (length * parts))
     return numbers if parts == 1 else [Pair(*numbers[e : e + 2]) for e in range(0, 2 * length, 2)]
+
+
+def registers(lanes, array):
+    """The lanes of vectors, cut into those of one register each."""
+    count = min(len(lanes), width(array.lanes.dtype)) if isinstance(array, Memory) else len(lanes)
+    return [lanes[start : start + count] for start in range(0, len(lanes), count)]
+
+
+def _dealt(array, places, size):
+    """`deal` for vectors of one register: `size` of them, a power of two."""
+    count = len(places)
+    if count == 8 and size >= 4 and isinstance(array, Memory) and array.doubles:
+        step, dealt = 4, _dealt_four
+    elif isinstance(array, Memory) and count > array.piece <= size:
+        step, dealt = array.piece, _dealt_pieces
+    else:
+        rows = [array.load(place, size) for place in places]
+        return transpose([joined(rows[i::size]) for i in range(size)])
+    numbers: list[Any] = []
+    for start in range(0, size, step):
+        numbers += dealt(array, [place + start for place in places])
+    return numbers
 
 
 def collect(vectors, array, starts):
     """array.flat[starts[l] + e] = vectors[e] in lane l, no zero with a sign: `deal` undone."""
     vectors, parts = [unsigned_zero(vector) for vector in vectors], array.parts
     numbers = vectors if parts == 1 else [n for v in vectors for n in (v.real, v.imag)]
-    for offset, size in blocks(len(numbers), len(starts)):
+    groups = registers(starts, array)
+    for g, group in enumerate(groups):
+        lanes = range(g * len(group), (g + 1) * len(group))
+        part = numbers if len(groups) == 1 else [n.shuffle(n, lanes) for n in numbers]
+        _collect(part, array, [start * parts for start in group])
+
+
+def _collect(numbers, array, places):
+    """`collect` for vectors of one register."""
+    for offset, size in blocks(len(numbers), len(places)):
         for i, row in enumerate(transpose(numbers[offset : offset + size])):
-            for lane in range(i, len(starts), size):
+            for lane in range(i, len(places), size):
                 part = row.shuffle(row, range(lane - i, lane - i + size))
-                array.store(starts[lane] * parts + offset, part)
+                array.store(places[lane] + offset, part)
 
 
 @operation(lambda t, i, n, first, last: t.lanes)

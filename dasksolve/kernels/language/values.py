@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dasksolve.kernels.language.backend import cgutils, ir
-from dasksolve.kernels.language.target import FMA
+from dasksolve.kernels.language.target import FMA, VECTOR_BYTES
 
 INDEX = ir.IntType(64)
 
@@ -63,10 +63,12 @@ class Index(Emitted):
         return Index(self.builder, self.builder.udiv(self.value, index_value(other)))
 
     def __eq__(self, other):
-        return Bits(self.builder, self.builder.icmp_signed("==", self.value, index_value(other)))
+        equal = self.builder.icmp_signed("==", self.value, index_value(other))
+        return Bits(self.builder, (equal,))
 
     def __lt__(self, other):
-        return Bits(self.builder, self.builder.icmp_signed("<", self.value, index_value(other)))
+        less = self.builder.icmp_signed("<", self.value, index_value(other))
+        return Bits(self.builder, (less,))
 
     def at_most(self, other):
         return (self < other).choose(self, other)
@@ -91,22 +93,41 @@ def resized(builder, value, kind):
     return (builder.fptrunc if kind == ir.FloatType() else builder.fpext)(value, kind)
 
 
-class Bits(Emitted):
-    """An emitted mask."""
+@dataclass(frozen=True)
+class Bits:
+    """An emitted mask, in a part for each register that the vectors take.
+
+    Of more than one LLVM would make a whole, and cut that for each use.
+    """
+
+    builder: Any
+    parts: tuple[Any, ...]
+
+    @property
+    def value(self):
+        return joined([Vector(self.builder, part) for part in self.parts]).value
+
+    def _logic(self, name, *others):
+        masks = (self, *others)
+        parts = [mask.parts for mask in masks]
+        if len(set(map(len, parts))) > 1:  # of numbers of different size
+            parts = [(mask.value,) for mask in masks]
+        emit = getattr(self.builder, name)
+        return Bits(self.builder, tuple(emit(*values) for values in zip(*parts, strict=True)))
 
     def __and__(self, other):
-        return Bits(self.builder, self.builder.and_(self.value, other.value))
+        return self._logic("and_", other)
 
     def __or__(self, other):
-        return Bits(self.builder, self.builder.or_(self.value, other.value))
+        return self._logic("or_", other)
 
     def __invert__(self):
-        return Bits(self.builder, self.builder.not_(self.value))
+        return self._logic("not_")
 
     def choose(self, one, other):
         """Of two indices the one, where this is a single truth value and set; else the other."""
-        values = index_value(one), index_value(other)
-        return Index(self.builder, self.builder.select(self.value, *values))
+        (truth,), values = self.parts, (index_value(one), index_value(other))
+        return Index(self.builder, self.builder.select(truth, *values))
 
 
 class Vector(Emitted):
@@ -160,6 +181,17 @@ class Vector(Emitted):
         """Lanes of this vector (0 …) and of `other` (count …), chosen at compile time."""
         chosen = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
         return self.new(self.builder.shuffle_vector(self.value, other.value, chosen))
+
+    @property
+    def registers(self):
+        """The vectors of which each takes one."""
+        kind = self.value.type.element
+        bits = kind.width if self.integer else 32 if self.single else 64
+        count = max(1, 8 * VECTOR_BYTES // bits)
+        if self.count <= count:
+            return [self]
+        starts = range(0, self.count, count)
+        return [self.shuffle(self, range(start, start + count)) for start in starts]
 
     def lane(self, index):
         return Emitted(self.builder, self.builder.extract_element(self.value, index_value(index)))
@@ -229,7 +261,8 @@ class Vector(Emitted):
         else:  # as for a Python float, NaN is unequal to all and in order with none
             ordered, unordered = self.builder.fcmp_ordered, self.builder.fcmp_unordered
             compare = unordered if relation == "!=" else ordered
-        return Bits(self.builder, compare(relation, self.value, other.value))
+        pairs = zip(self.registers, other.registers, strict=True)
+        return Bits(self.builder, tuple(compare(relation, x.value, y.value) for x, y in pairs))
 
     def __lt__(self, other):
         return self._compare("<", other)
@@ -300,6 +333,15 @@ class Pair:
         return (self.real != other.real) | (self.imag != other.imag)
 
 
+def joined(vectors):
+    """One vector of all lanes."""
+    vectors = list(vectors)
+    while len(vectors) > 1:
+        lanes = range(2 * vectors[0].count)
+        vectors = [x.shuffle(y, lanes) for x, y in zip(vectors[::2], vectors[1::2], strict=True)]
+    return vectors[0]
+
+
 def lane_numbers(builder, count):
     """0, 1, 2 … as indices."""
     return Vector(builder, ir.VectorType(INDEX, count)([0] * count)).ramp
@@ -307,7 +349,7 @@ def lane_numbers(builder, count):
 
 def mask_of(builder, flags):
     """The mask of these truth values."""
-    return Bits(builder, ir.VectorType(ir.IntType(1), len(flags))(list(flags)))
+    return Bits(builder, (ir.VectorType(ir.IntType(1), len(flags))(list(flags)),))
 
 
 def byte(builder, value):
