@@ -78,6 +78,7 @@ def _map(a: Any, b: Any, options: Options) -> tuple[Problem, da.Array]:
     """One `map_blocks` of `eager.solve` over blocks of whole systems, b as matrices."""
     a, b = checked("a", a), checked("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype)
+    vectors = b
     if problem.vectors:
         b = alignment.matrices(b, a.ndim)
     leading = (a, b) if isinstance(a, da.Array) else (b, a)
@@ -85,6 +86,9 @@ def _map(a: Any, b: Any, options: Options) -> tuple[Problem, da.Array]:
     if alignment.core_is_chunked(a) or alignment.rows_are_chunked(b):
         batch_chunks = alignment.split(batch_chunks, problem, a, b)
     a, b = alignment.follow(a, batch_chunks), alignment.follow(b, batch_chunks, problem)
+    may_raise = options.on_singular == "raise" and isinstance(vectors, da.Array)
+    if may_raise and vectors.chunks == b.chunks[:-1]:
+        b = vectors  # spares a task for each block
     door = "solve_ex" if options.diagnostics else "solve"
     return problem, _solved(solve_block, [a, b], problem, batch_chunks, options, door)
 
@@ -97,9 +101,13 @@ def _solved(
     options: Options,
     name: str,
 ) -> da.Array:
-    """One function mapped over the blocks of arrays that are chunked alike, b the last of them."""
+    """One function mapped over the blocks of arrays that are chunked alike, b the last of them.
+
+    Where it may raise, b may be vectors.
+    """
     named = f"{name}-" + dask.base.tokenize(arrays, problem, options)
-    chunks = (*batch_chunks, (problem.n,), arrays[-1].chunks[-1])
+    vectors = arrays[-1].ndim == len(batch_chunks) + 1
+    chunks = (*batch_chunks, (problem.n,), (1,) if vectors else arrays[-1].chunks[-1])
     meta = alignment.meta(len(chunks), problem.dtype)
     if options.on_singular != "raise":
         return da.map_blocks(
@@ -111,9 +119,13 @@ def _solved(
             meta=meta,
             options=options,
         )
-    # Not `map_blocks`, whose block_id and block_info double the time in which the graph is built.
+    # Not `map_blocks`, whose block_id and block_info double the time in which the graph is built,
+    # and which takes no vectors beside matrices.
     axes = tuple(range(len(chunks)))
-    pairs = [part for values in arrays for part in (values, axes[-values.ndim :])]
+    indices = [axes[-values.ndim :] for values in arrays]
+    if vectors:
+        indices[-1] = axes[:-1]
+    pairs = [part for pair in zip(arrays, indices, strict=True) for part in pair]
     return da.blockwise(
         _Counted(function, options, problem.batch_shape),
         axes,
@@ -206,7 +218,7 @@ class _Origins(ArrayBlockwiseDep):
 
 @dataclass(frozen=True)
 class _Counted:
-    """A function of blocks that counts the indices that it raises over the whole batch.
+    """A function of blocks, b as matrices, that counts the indices it raises over the whole batch.
 
     What a task is given beside its blocks takes dask 10 µs each, so this holds all but its origin.
     """
@@ -217,9 +229,11 @@ class _Counted:
 
     def __call__(self, *arrays_and_origin: Any) -> Any:
         """Solve a block."""
-        *arrays, origin = arrays_and_origin
+        *arrays, b, origin = arrays_and_origin
+        if b.ndim < len(self.batch_shape) + 2:
+            b = b[..., None]
         try:
-            return self.function(*arrays, options=self.options)
+            return self.function(*arrays, b, options=self.options)
         except SingularSystemError as error:
             raise error.within(self.batch_shape, origin) from None
 

@@ -445,6 +445,15 @@ def test_a_task_that_may_raise_is_told_its_origin_and_no_more(chunks):
     assert sizes[0] < sizes[1] + 200
 
 
+def test_the_graph_of_vectors_that_may_raise_has_a_task_less_for_each_block():
+    a, b = (chunked(values, 4) for values in systems(3, 12))
+    counts = [
+        len(dict(dasksolve.solve(a, b, on_singular=on_singular).__dask_graph__()))
+        for on_singular in ("raise", "nan")
+    ]
+    assert counts[0] == counts[1] - 3
+
+
 def test_indices_are_counted_over_the_batch_in_blocks_of_all_lengths():
     a, b = systems(2, 12)
     a[[3, 7, 8]] = 0
