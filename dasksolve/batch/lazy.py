@@ -1,4 +1,4 @@
-"""Solving dask arrays: align the chunks, then one `map_blocks`."""
+"""Solving dask arrays: align the chunks, then map one function over the blocks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -75,7 +75,7 @@ def _over_columns(found: list[Any], item: int) -> Any:
 
 
 def _map(a: Any, b: Any, options: Options) -> tuple[Problem, da.Array]:
-    """One `map_blocks` of `eager.solve` over blocks of whole systems, b as matrices."""
+    """`eager.solve` mapped over blocks of whole systems."""
     a, b = checked("a", a), checked("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype)
     vectors = b

@@ -28,24 +28,23 @@ Bytes = NDArray[np.uint8]
 def is_known(array: Any) -> bool:
     """Whether the chunks of an array are compressed by a codec that can."""
     codecs = array.compressors
-    return (
-        array.shards is None
-        and isinstance(array.serializer, BytesCodec)
-        and not array.filters
-        and len(codecs) == 1
-        and type(codecs[0]) in _KNOWN
-    )
+    return holds_numbers(array) and len(codecs) == 1 and type(codecs[0]) in _KNOWN
 
 
 def is_raw(array: Any) -> bool:
     """Whether the chunks of an array are its numbers as they are in memory."""
-    return (
-        array.shards is None
-        and isinstance(array.serializer, BytesCodec)
-        and not array.filters
-        and not array.compressors
-        and stored_dtype(array) == np.dtype(array.dtype)
-    )
+    return holds_numbers(array) and not array.compressors and is_native(array)
+
+
+def holds_numbers(array: Any) -> bool:
+    """Whether the chunks of an array are its numbers, through compressors at most."""
+    plain = array.shards is None and not array.filters
+    return plain and isinstance(array.serializer, BytesCodec)
+
+
+def is_native(array: Any) -> bool:
+    """Whether numbers are stored in the byte order of memory."""
+    return bool(stored_dtype(array) == np.dtype(array.dtype))
 
 
 def refuse_false(array: Any, stored: Bytes) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.codecs import Crc32cCodec
 
 from dasksolve.storage import decode
+from dasksolve.storage.decode import Bytes
 
-Bytes = NDArray[np.uint8]
 ROOM = 4
 """Bytes that a checksum takes."""
 
@@ -21,14 +21,8 @@ ROOM = 4
 def is_known(array: Any) -> bool:
     """Whether chunks of an array are its numbers as they are in memory, and their checksum."""
     codecs = array.compressors
-    return (
-        array.shards is None
-        and isinstance(array.serializer, BytesCodec)
-        and not array.filters
-        and len(codecs) == 1
-        and isinstance(codecs[0], Crc32cCodec)
-        and decode.stored_dtype(array) == np.dtype(array.dtype)
-    )
+    summed = len(codecs) == 1 and isinstance(codecs[0], Crc32cCodec)
+    return summed and decode.holds_numbers(array) and decode.is_native(array)
 
 
 def size(array: Any) -> int:
