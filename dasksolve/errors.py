@@ -57,11 +57,10 @@ class SingularSystemError(np.linalg.LinAlgError):
         self.status = status
         named = ", ".join(str(i) for i in indices[:_NAMED])
         more = ", …" if len(indices) > _NAMED else ""
-        count = f"{len(indices)} system{'s' if len(indices) != 1 else ''}"
         kinds = [words for flaw, words in _KINDS.items() if np.any(status == flaw)]
         kind = " or ".join(kinds or ["singular"])
         super().__init__(
-            f"{count} of a batch of shape {batch_shape} "
+            f"{counted(len(indices), 'systems')} of a batch of shape {batch_shape} "
             f"{'are' if len(indices) != 1 else 'is'} {kind}, at flat index {named}{more}; "
             'on_singular="nan" gives NaN for those alone, "lstsq" their least-squares solution'
         )
@@ -116,11 +115,18 @@ class BlockErrors(RuntimeError):  # noqa: N818  the plural is the point
         if len(failures) > _NAMED:
             lines.append(f"… and {len(failures) - _NAMED} more")
         super().__init__(
-            f"{len(failures)} of {report.blocks} blocks failed; {advice}:\n  " + "\n  ".join(lines)
+            f"{len(failures)} of {counted(report.blocks, 'blocks')} failed; {advice}:\n  "
+            + "\n  ".join(lines)
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.failures, self.report, self.advice)
+
+
+def counted(number: int, things: str) -> str:
+    """A number of things whose plural is given: "1 block", "2,000 blocks"."""
+    one = number == 1 and things != "series"
+    return f"{number:,} {things.removesuffix('s') if one else things}"
 
 
 def flat_indices(

@@ -416,16 +416,17 @@ def test_regress_then_check_then_report(
     stack: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["regress", *stack, "--dry-run"]) == 0
-    assert "48 series in 1 blocks of (6, 8)" in capsys.readouterr().out
+    assert "48 series in 1 block of (6, 8)" in capsys.readouterr().out
     assert main(["regress", *stack, "--json", "--ridge", "0.1", "--covariance"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["unit"], report["counts"]["OK"], report["flagged"]) == ("series", 48, [])
     assert main(["check", *stack]) == 0
-    assert re.search(r"^series +48 in 1 blocks$", capsys.readouterr().out, re.M)
+    assert re.search(r"^series +48 in 1 block$", capsys.readouterr().out, re.M)
     assert main(["report", stack[2]]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^each +20 observations, 3 coefficients, float64$", printed, re.M)
     assert re.search(r"^y +/.*/y\.zarr$", printed, re.M)
+    assert re.search(r"^design +/.*/design\.npy$", printed, re.M)
     assert main(["regress", *stack, "--resume"]) == 1
     assert "options.ridge was [0.1, 0.1, 0.1], is now [0.0, 0.0, 0.0]" in capsys.readouterr().err
     assert main(["regress", *stack, "--overwrite", "--min-count", "21", "--quiet"]) == 3

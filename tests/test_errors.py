@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dasksolve import BlockErrors, PerformanceWarning, Report, SingularSystemError, Status
-from dasksolve.errors import BlockFailure
+from dasksolve.errors import BlockFailure, counted
 
 
 def singular(count, batch_shape=(40,)):
@@ -30,6 +30,20 @@ def singular(count, batch_shape=(40,)):
 )
 def test_singular_systems_are_counted_and_the_first_ten_named(count, text):
     assert text in str(singular(count))
+
+
+@pytest.mark.parametrize(
+    ("number", "things", "text"),
+    [
+        (0, "blocks", "0 blocks"),
+        (1, "blocks", "1 block"),
+        (2000, "blocks", "2,000 blocks"),
+        (1, "series", "1 series"),
+        (1, "right-hand sides", "1 right-hand side"),
+    ],
+)
+def test_one_thing_has_no_plural(number: int, things: str, text: str) -> None:
+    assert counted(number, things) == text
 
 
 @pytest.mark.parametrize("base", [np.linalg.LinAlgError, ValueError])

@@ -1,15 +1,24 @@
-"""Ctrl-C while the command line still imports what it needs: end at once, with one line."""
+"""What ends the command line while it still imports what it needs: in one line, as later on."""
 
 import os
 import re
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def _end(*_: object) -> None:
     os.write(2, b"dasksolve: interrupted\n")
     os._exit(130)  # an exception would surface in the middle of somebody else's import
+
+
+def _end_in_a_line(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Say what is wrong with the settings, such as a variable of the environment."""
+    if isinstance(error, ValueError) and "--debug" not in sys.argv:
+        print(f"dasksolve: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def importing() -> bool:
@@ -25,8 +34,7 @@ def is_command(argv: list[str], orig_argv: list[str]) -> bool:
     return re.fullmatch(r"(-\w*m)?dasksolve(\.cli)?", orig_argv[-len(argv)]) is not None
 
 
-if (
-    is_command(sys.argv, sys.orig_argv)
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):
-    signal.signal(signal.SIGINT, _end)
+if is_command(sys.argv, sys.orig_argv):
+    sys.excepthook = _end_in_a_line
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)

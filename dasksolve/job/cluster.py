@@ -11,6 +11,7 @@ from typing import Any
 import dask
 from dask.utils import format_bytes, parse_timedelta
 
+from dasksolve.errors import counted
 from dasksolve.job.blocks import Task
 from dasksolve.job.tasks import WINDOW, OnResult, graph_of, parts
 from dasksolve.storage.marks import has_one_writer, lockable, marked
@@ -43,8 +44,9 @@ class Cluster:
         self.deaths = 0  # tasks that died with their workers since one was done
 
     def __str__(self) -> str:
-        workers = f"{self.processes} workers of up to {self.workers} threads"
-        return f"{workers} at {self.address}"
+        processes, threads = counted(self.processes, "workers"), counted(self.workers, "threads")
+        up_to = "up to " if self.processes > 1 else ""
+        return f"{processes} of {up_to}{threads} at {self.address}"
 
     def _first_workers(self) -> dict[str, int]:
         """Wait until there are workers; return the threads of each."""

@@ -198,7 +198,7 @@ def _kind(record: Record) -> str:
 
 def parts(identity: Record) -> list[str]:
     """What of an identity is compared: what the job reads, and its options."""
-    return [name for name in identity if name not in ("version", "arithmetic")]
+    return [name for name in identity if name not in ("version", "files", "arithmetic")]
 
 
 def fields(journal: Record, part: str, location: str) -> Record:

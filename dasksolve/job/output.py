@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
+from dasksolve.errors import counted
 from dasksolve.job import journal, metadata
 from dasksolve.job.plan import Plan
 from dasksolve.job.run import Job
@@ -104,7 +105,7 @@ class Output:
             return
         if not groups.is_empty(self.store):
             metadata.mend(self.store, self.record, self.documents)
-        what = [*lost, *([f"chunks of {chunks:,} blocks"] if chunks else [])]
+        what = [*lost, *([f"chunks of {counted(chunks, 'blocks')}"] if chunks else [])]
         raise FileNotFoundError(
             f"{self.location} was deleted while the job ran, or parts of it: {', '.join(what)}. "
             "resume=True (--resume) writes again what is gone"

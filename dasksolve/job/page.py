@@ -10,6 +10,7 @@ import numpy as np
 from dask.utils import format_bytes
 from numpy.typing import NDArray
 
+from dasksolve.errors import counted
 from dasksolve.job.drawing import (
     BOTTOM,
     HEIGHT,
@@ -138,11 +139,12 @@ def summary(found: Survey) -> list[tuple[str, str]]:
         (found.unit, f"{math.prod(found.batch_shape):,} ({batch})"),
         ("each", f"{_each(found)}, {found.dtype}"),
         ("options", ", ".join(f"{name}={value}" for name, value in options.items())),
-        *((name, _location(source)) for name, source in _sources(found.job)),
+        *_sources(found.job),
         *((_words(status), f"{n:,}") for status, n in found.counts.items() if n),
     ]
     if found.unread:
-        rows.append(("damaged", f"{found.unread:,} blocks cannot be read; resume the job"))
+        unread = counted(found.unread, "blocks")
+        rows.append(("damaged", f"{unread} cannot be read; resume the job"))
     for name, histogram in found.histograms.items():
         worst = histogram.least if name == "rcond" else histogram.largest
         if not math.isnan(worst):
@@ -163,30 +165,31 @@ def _each(found: Survey) -> str:
     """What one of the batch is."""
     if found.regression:
         design = found.job.get("design")
-        sizes = design.get("shape") if isinstance(design, dict) else None
-        observations, n = sizes if isinstance(sizes, list) and len(sizes) == 2 else ("?", "?")
-        return f"{observations} observations, {n} coefficient{'s' if n != 1 else ''}"
+        match design.get("shape") if isinstance(design, dict) else None:
+            case [int(observations), int(n)]:
+                return f"{counted(observations, 'observations')}, {counted(n, 'coefficients')}"
+        return "? observations, ? coefficients"
     if found.job.get("batch"):
         return f"order {found.shape[0]}, one matrix for all"
     core = found.shape[len(found.batch_shape) :]
     k = core[1] if len(core) > 1 else 1
-    return f"order {core[0]}, {k} right-hand side{'s' if k > 1 else ''}"
+    return f"order {core[0]}, {counted(k, 'right-hand sides')}"
 
 
-def _sources(job: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The stored inputs of which a record speaks; all but weights always are."""
-    names = ("y", "weights") if "design" in job else ("a", "b")
-    found = [(name, job.get(name)) for name in names]
-    return [
-        (name, source)
-        for name, source in found
-        if name != "weights" or (isinstance(source, dict) and "location" in source)
+def _sources(job: dict[str, Any]) -> list[tuple[str, str]]:
+    """The inputs of which a record speaks, and where each was, if it has an address."""
+    files = job.get("files")
+    places = files if isinstance(files, dict) else {}
+    found = [
+        (name, _location(job.get(name)) or places.get(name))
+        for name in ("a", "b", "y", "design", "weights")
     ]
+    return [(name, secrets.shown(place)) for name, place in found if place is not None]
 
 
-def _location(source: Any) -> str:
+def _location(source: Any) -> Any:
     """Where an input was, as the journal says."""
-    return secrets.shown(source.get("location", "?")) if isinstance(source, dict) else "?"
+    return source.get("location") if isinstance(source, dict) else None
 
 
 def _words(status: Status) -> str:

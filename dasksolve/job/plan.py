@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dask.utils import format_bytes
 
+from dasksolve.errors import counted
 from dasksolve.storage.layout import Block, Layout
 
 OVERHEAD = 12 << 20
@@ -121,9 +122,9 @@ class Plan:
             yield range(first, min(first + size, self.blocks))
 
     def __str__(self) -> str:
-        systems = math.prod(self.batch_shape)
+        systems = counted(math.prod(self.batch_shape), self.unit)
         lines = [
-            f"{systems:,} {self.unit} in {self.blocks:,} blocks of {self.block_shape}",
+            f"{systems} in {counted(self.blocks, 'blocks')} of {self.block_shape}",
             f"{self.workers} at a time, {format_bytes(self.block_memory)} each"
             + (f", {self.threads} threads to each" if self.threads > 1 else "")
             + (f", {self.together} a task" if self.together > 1 else "")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from dask.utils import format_bytes
 
+from dasksolve.errors import counted
 from dasksolve.status import Status
 
 FLAGGED = 1000
@@ -135,7 +136,7 @@ class Report:
         rate = (self.bytes_read + self.bytes_written) / max(self.seconds, 1e-9)
         rows = [
             ("output", self.out),
-            (self.unit, f"{self.systems:,} in {self.blocks:,} blocks"),
+            (self.unit, f"{self.systems:,} in {counted(self.blocks, 'blocks')}"),
             *(
                 (status.name.lower().replace("_", " "), f"{n:,}")
                 for status, n in self.counts.items()
@@ -147,9 +148,12 @@ class Report:
             places = self._places(self.flagged[:10])
             rows.append(("flagged", ", ".join(map(str, places)) + more))
         if self.blocks_resumed:
-            rows.append(("resumed", f"{self.blocks_resumed:,} blocks were done before"))
+            were = "was" if self.blocks_resumed == 1 else "were"
+            done = f"{counted(self.blocks_resumed, 'blocks')} {were} done before"
+            rows.append(("resumed", done))
         if self.chunks_missing:
-            rows.append(("not stored", f"{self.chunks_missing:,} chunks, taken as the fill value"))
+            missing = f"{counted(self.chunks_missing, 'chunks')}, taken as the fill value"
+            rows.append(("not stored", missing))
         if self.read_amplification >= 1.05:
             rows.append(("read", f"{self.read_amplification:.1f} times, since chunks are split"))
         if not math.isnan(self.worst_rcond):
@@ -158,11 +162,10 @@ class Report:
             rows.append(("worst backward error", f"{self.worst_backward_error:.2g}"))
         requests = []
         if self.chunks_read:
-            waited = f"{self.seconds_waiting:.1f} s, all {self.threads} threads together"
-            requests = [
-                ("requests", f"{self.chunks_read:,} chunks read, {self.chunks_written:,} written"),
-                ("not solving", f"{waited}: they waited for storage, most often"),
-            ]
+            together = f", all {self.threads} threads together" if self.threads > 1 else ""
+            waited = f"{self.seconds_waiting:.1f} s{together}: waiting for storage, most often"
+            read = f"{counted(self.chunks_read, 'chunks')} read, {self.chunks_written:,} written"
+            requests = [("requests", read), ("not solving", waited)]
         return [
             *rows,
             (

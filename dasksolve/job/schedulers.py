@@ -10,6 +10,7 @@ from typing import Any
 import dask
 
 from dasksolve.batch.pieces import thread_count
+from dasksolve.errors import counted
 from dasksolve.job.blocks import Task, worked_off
 from dasksolve.job.cluster import Cluster
 from dasksolve.job.tasks import OnResult, graph_of
@@ -29,7 +30,7 @@ class Threads:
         self.workers = thread_count(-1 if workers is None else workers)
 
     def __str__(self) -> str:
-        return f"{self.workers} threads"
+        return counted(self.workers, "threads")
 
     def memory_limit(self) -> int | None:
         """No limit but the machine's."""

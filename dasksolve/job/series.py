@@ -89,6 +89,7 @@ class Series(Work):
             "y": series_inputs.identity(source),
             "design": series_inputs.identity(fit.design),
             "weights": series_inputs.identity(weighing),
+            "files": series_inputs.files(design=(design, terms), weights=(weights, given)),
             "options": {
                 **{name: getattr(fit, name) for name in OPTIONS if name != "ridge"},
                 "ridge": fits.checked_ridge(options.ridge, fit.n).tolist(),

@@ -102,6 +102,18 @@ def identity(values: Source | NDArray[Any]) -> dict[str, Any]:
     return {"shape": list(numbers.shape), "digest": hashlib.sha256(numbers).hexdigest()}
 
 
+def files(**inputs: tuple[Any, Any]) -> dict[str, str]:
+    """Where those inputs lie that are known by their numbers, each as given and as opened."""
+    places = {name: _place(name, *input) for name, input in inputs.items()}
+    return {name: place for name, place in places.items() if place is not None}
+
+
+def _place(name: str, given: Any, opened: Any) -> str | None:
+    if isinstance(opened, Source):
+        return opened.location if stores.has_address(opened.array.store) else None
+    return str(numpy_path(name, given)) if isinstance(given, str | os.PathLike) else None
+
+
 def dimension_names(y: Source, fit: Fit, design: Any) -> tuple[str, ...]:
     """Those of y, with the coefficients in place of the observations."""
     given = y.dimension_names

@@ -68,6 +68,23 @@ def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:
             "rest; nothing of it is overwritten: move or delete that yourself, or choose another "
             "output"
         )
+    for name in ours if isinstance(store, LocalStore) else ():
+        _refuse_no_folder(Path(store.root, name), location)
+
+
+def _refuse_no_folder(array: Path, location: str) -> None:
+    """Refuse to delete an array in which something else stands where it had folders, or a file."""
+    if array.is_symlink():  # of which nothing but the link is deleted
+        return
+    wrong = [array] if array.exists() and not array.is_dir() else []
+    parts = (array / part for part in _PARTS)
+    wrong += [path for path in parts if path.is_symlink() or (path.exists() and not path.is_dir())]
+    wrong += [path for path in (array / documents.NAME,) if path.is_dir()]
+    if wrong:
+        raise ValueError(
+            f"{wrong[0]} is not what the job wrote that {location} is the output of; nothing of "
+            "it is overwritten: move or delete that yourself, or choose another output"
+        )
 
 
 def required_array(group: Any, name: str, location: str) -> Any:

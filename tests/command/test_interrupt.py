@@ -1,5 +1,7 @@
 """Whose Ctrl-C is the command line's own while it imports: its, and no other program's."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +29,19 @@ from dasksolve.command.interrupt import is_command
 )
 def test_what_is_the_command_line(argv: list[str], orig_argv: list[str], ours: bool) -> None:
     assert is_command(argv, orig_argv) is ours
+
+
+@pytest.mark.parametrize("module", ["dasksolve", "dasksolve.cli"])
+def test_a_setting_that_is_refused_is_told_in_a_line(module: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", module, "demo"],
+        env={**os.environ, "DASKSOLVE_VECTOR_BYTES": "7"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert re.fullmatch(r"dasksolve: DASKSOLVE_VECTOR_BYTES='7' is not .*\n", ended.stderr)
 
 
 PROGRAM = """

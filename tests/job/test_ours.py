@@ -57,6 +57,36 @@ def test_a_file_in_the_output_outlives_it(batch: Stored, place: str) -> None:
     ]
 
 
+def _file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_text("mine")
+
+
+def _link(path: Path) -> None:
+    elsewhere = path.parents[2] / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("place", "put"), [("x/c", _file), ("x/c", _link), ("x", _file), ("x/zarr.json", _folder)]
+)
+def test_what_stands_in_the_place_of_a_folder_is_not_overwritten(
+    batch: Stored, place: str, put: Callable[[Path], None]
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    put(Path(batch.out, place))
+    before = files(batch.out)
+    with pytest.raises(ValueError, match=f"{place} is not what the job wrote.*choose another"):
+        solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True)
+    assert files(batch.out) == before
+
+
 def test_two_colons_in_a_path_are_part_of_a_name(batch: Stored, tmp_path: Path) -> None:
     solve_zarr(batch.a_path, batch.b_path, tmp_path / "run")
     before = files(tmp_path / "run")

@@ -150,7 +150,7 @@ def test_a_job_that_is_not_done_and_damaged(solved):
     zarr.open_group(solved.out, use_consolidated=False).attrs[history.ATTRIBUTE] = "[{]"
     html = page(solved.out)
     assert numbers(html, "pending") == "120"
-    assert numbers(html, "damaged").startswith("1 blocks")
+    assert numbers(html, "damaged").startswith("1 block ")
     assert "120 not solved yet" in html
     assert "No run is on record" in html
 

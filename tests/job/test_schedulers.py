@@ -167,7 +167,7 @@ from dasksolve.job.schedulers import choose
 computing = threading.Thread(target=da.ones(4, chunks=1).sum().compute)
 computing.start()
 while computing.is_alive():
-    assert str(choose(None, 1)) == "1 threads"
+    assert str(choose(None, 1)) == "1 thread"
     computing.join(0.01)
 """
 
