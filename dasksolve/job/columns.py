@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dasksolve.batch import diagnosis, eager
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
-from dasksolve.job import coordinates
+from dasksolve.job import coordinates, journal
 from dasksolve.job.compare import compared
 from dasksolve.job.plan import Needs
 from dasksolve.job.systems import Systems, needs
@@ -38,7 +38,7 @@ class Columns(Systems):
         n, k = systems.problem.n, systems.problem.k
         dtype, b = systems.problem.dtype, systems.b.with_axis(0)
         problem = describe((1, n, n), dtype, (k, n), dtype)
-        found = coordinates.find((b,), systems.names[1:], (k,))
+        found = coordinates.find((b,), systems.names[1:], (k,), journal.ARRAYS)
         return cls(problem, systems.a, b, systems.options, systems.names, found)
 
     @cached_property

@@ -1,11 +1,13 @@
 """The coordinates of a batch, which stand beside an input and go with the solution."""
 
+import itertools
 import logging
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,15 +21,18 @@ from dasksolve.storage.source import Source
 logger = logging.getLogger(__name__)
 
 _COUNTED = re.compile(r"dim_\d+")
-_PIECE = 1 << 17  # numbers that are in memory at once
+_PIECE = 1 << 17  # numbers of a dimension's coordinate that are in memory at once
+_LARGEST = 32 << 20  # bytes of a chunk of another: less than the plan leaves for a kernel, twice
 
 
 @dataclass(frozen=True)
 class Coordinate:
-    """An array that says where along one dimension of the batch its systems are."""
+    """An array that says where along dimensions of the batch its systems are."""
 
     name: str
-    """Name of the dimension, and of the array, in the output."""
+    """In the output."""
+    dims: tuple[str, ...]
+    """Names of its dimensions there: its own, for the coordinate of a dimension."""
     array: Any = field(repr=False)
     """Where it is copied from."""
 
@@ -37,11 +42,18 @@ class Coordinate:
         dtype = self.array.dtype
         return np.dtypes.StringDType() if dtype.kind == "U" else dtype
 
-    def pieces(self) -> Iterator[tuple[slice, Any]]:
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Of its copy: those of a dimension's coordinate may have been appended one by one."""
+        shape = self.array.shape
+        wanted = (_PIECE,) if len(shape) == 1 else self.array.chunks
+        return tuple(max(1, min(pair)) for pair in zip(wanted, shape, strict=True))
+
+    def pieces(self) -> Iterator[tuple[tuple[slice, ...], Any]]:
         """Its numbers, as they are stored, a part after the other."""
-        length = self.array.shape[0]
-        for start in range(0, length, _PIECE):
-            place = slice(start, min(start + _PIECE, length))
+        starts = map(range, itertools.repeat(0), self.array.shape, self.chunks)
+        for corner in itertools.product(*starts):
+            place = tuple(slice(i, i + n) for i, n in zip(corner, self.chunks, strict=True))
             try:
                 yield place, np.asarray(self.array[place])
             except Exception as error:  # whatever a store or a codec runs into
@@ -55,51 +67,95 @@ class Coordinate:
         for place, piece in self.pieces():
             target[place] = piece
 
+    def is_that_of(self, other: Any) -> bool:
+        """Whether another array is where it is copied from, or says the same."""
+        return stores.address(self.array) == stores.address(other) or self.is_same(other)
+
     def is_same(self, other: Any) -> bool:
         """Whether another array says the same, under the same units."""
         ours, theirs = (conventions.described(array) for array in (self.array, other))
         return (
             (self.array.shape, ours) == (other.shape, theirs)
-            and self.dtype.kind == Coordinate(self.name, other).dtype.kind
+            and self.dtype.kind == replace(self, array=other).dtype.kind
             and all(_same(piece, np.asarray(other[place])) for place, piece in self.pieces())
         )
 
 
 def find(
-    sources: tuple[Source, ...], names: tuple[str, ...], sizes: tuple[int, ...]
+    sources: tuple[Source, ...],
+    names: tuple[str, ...],
+    sizes: tuple[int, ...],
+    taken: Collection[str],
 ) -> tuple[Coordinate, ...]:
-    """The coordinates of dimensions of these names and sizes, from beside any of the inputs.
+    """The coordinates of a batch with dimensions of these names and sizes, from beside the inputs.
 
-    Names are those of x, where a dimension may be called otherwise than in the inputs.
+    Names are those of x, where a dimension may be called otherwise than in the inputs; taken: what
+    else is in the output.
     """
     found: dict[str, Coordinate] = {}
     for source in sources:
-        names_given = source.dimension_names
-        given = source.layout.turned(names_given) if names_given else ()
-        for axis in range(source.layout.batch if given else 0):
-            place = axis + len(sizes) - source.layout.batch
-            if source.layout.shape[axis] != sizes[place]:  # it is broadcast
-                continue
-            array = _beside(source, given[axis], sizes[place])
+        for given, name in _batch(source, names, sizes).items():
+            array = _beside(source, given, (given,))
             if array is None:
                 continue
-            first = found.setdefault(names[place], Coordinate(names[place], array))
-            same_place = stores.address(first.array) == stores.address(array)
-            if not (same_place or first.is_same(array)):
+            first = found.setdefault(name, Coordinate(name, (name,), array))
+            if not first.is_that_of(array):
                 raise ValueError(
-                    f"the coordinates {given[axis]} that stand beside a and b differ: "
+                    f"the coordinates {given} that stand beside a and b differ: "
                     f"{stores.address(first.array)} and {stores.address(array)}. The systems are "
                     "paired by their places, not by coordinates: align them first, or give arrays "
                     "without coordinates"
                 )
-    return tuple(found.values())
+    others: dict[str, Coordinate] = {}
+    for source in sources:
+        for other in _auxiliary(source, _batch(source, names, sizes), taken):
+            if other.name in names or not others.setdefault(other.name, other).is_that_of(
+                other.array
+            ):
+                at = stores.address(other.array)
+                logger.warning("%s is left out: there is another coordinate %s", at, other.name)
+    return (*found.values(), *others.values())
+
+
+def attributes(coordinates: tuple[Coordinate, ...], dims: Collection[str]) -> dict[str, Any]:
+    """What an array of these dimensions says of coordinates that none is called by (CF, 5.2)."""
+    named = [c.name for c in coordinates if c.dims != (c.name,) and {*c.dims} <= {*dims}]
+    return {"coordinates": " ".join(named)} if named else {}
+
+
+def _batch(source: Source, names: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, str]:
+    """What the dimensions of an input along the batch are called there, and in the output."""
+    layout, given = source.layout, source.dimension_names
+    if not given:
+        return {}
+    missing = len(sizes) - layout.batch
+    places = zip(layout.turned(given), layout.shape[: layout.batch], strict=False)
+    return {
+        name: names[axis]
+        for axis, (name, size) in enumerate(places, missing)
+        if size == sizes[axis]  # it is not broadcast
+    }
+
+
+def _auxiliary(
+    source: Source, batch: dict[str, str], taken: Collection[str]
+) -> Iterator[Coordinate]:
+    """Coordinates that an input names by its attributes, as latitudes (y, x) or a projection."""
+    said = (source.array.attrs.get(name) for name in ("coordinates", "grid_mapping"))
+    words = " ".join(text for text in said if isinstance(text, str)).replace(":", " ").split()
+    for name in dict.fromkeys(words):
+        array = None if name in batch else _beside(source, name, batch)
+        if array is not None:
+            dims = inputs.dimension_names(array) or ()
+            called = f"{name}_" if name in taken else name
+            yield Coordinate(called, tuple(batch[dim] for dim in dims), array)
 
 
 def of_terms(design: Source, name: str) -> tuple[Coordinate, ...]:
     """What the columns of a design are called, if it says."""
     names = design.dimension_names
-    array = _beside(design, names[1], design.array.shape[1]) if names else None
-    return () if array is None else (Coordinate(name, array),)
+    array = _beside(design, names[1], names[1:]) if names else None
+    return () if array is None else (Coordinate(name, (name,), array),)
 
 
 def refuse_other_places(y: Source, other: Source, axes: Sequence[int]) -> None:
@@ -111,7 +167,7 @@ def refuse_other_places(y: Source, other: Source, axes: Sequence[int]) -> None:
         if size != y.array.shape[axis]:  # it is broadcast
             continue
         if name == ours[axis]:
-            _refuse_other_coordinates(y, other, name, size)
+            _refuse_other_coordinates(y, other, name)
         elif name in ours or ours[axis] in theirs:
             raise ValueError(
                 f"the dimensions of {other.name} are named {theirs}, those of y {ours}, and they "
@@ -119,9 +175,9 @@ def refuse_other_places(y: Source, other: Source, axes: Sequence[int]) -> None:
             )
 
 
-def _refuse_other_coordinates(y: Source, other: Source, name: str, size: int) -> None:
-    ours, theirs = (_beside(source, name, size) for source in (y, other))
-    if ours is None or theirs is None or Coordinate(name, ours).is_same(theirs):
+def _refuse_other_coordinates(y: Source, other: Source, name: str) -> None:
+    ours, theirs = (_beside(source, name, (name,)) for source in (y, other))
+    if ours is None or theirs is None or Coordinate(name, (name,), ours).is_same(theirs):
         return
     raise ValueError(
         f"the coordinates {name} that stand beside y and {other.name} differ: "
@@ -174,20 +230,29 @@ def _created(group: Any, coordinate: Coordinate) -> Any:
     return group.create_array(
         coordinate.name,
         shape=coordinate.array.shape,
-        chunks=(max(1, min(_PIECE, coordinate.array.shape[0])),),
+        chunks=coordinate.chunks,
         dtype=coordinate.dtype,
         attributes=conventions.described(coordinate.array),
-        dimension_names=(coordinate.name,),
+        dimension_names=coordinate.dims,
         overwrite=True,
     )
 
 
-def _beside(source: Source, name: str, size: int) -> Any:
-    """The array of this name in the group of an input, if it can be a coordinate."""
+def _beside(source: Source, name: str, dims: Collection[str]) -> Any:
+    """The array of this name in the group of an input, if it is a coordinate along any of these."""
+    sizes = dict(zip(source.dimension_names or (), source.array.shape, strict=False))
     try:
         array = inputs.beside(source.array, name)
-        names = None if array is None else inputs.dimension_names(array)
-        usable = names == (name,) and array.shape == (size,) and array.dtype.kind in "biufmMUT"
+        if array is None or array.dtype.kind not in "biufmMUT":
+            return None
+        own = inputs.dimension_names(array) if array.ndim else ()
+        if own is None or (name in dims and own != (name,)):
+            return None
+        if array.shape != tuple(sizes[dim] for dim in own if dim in dims):
+            return None
+        if array.ndim > 1 and math.prod(array.chunks) * array.dtype.itemsize > _LARGEST:
+            raise MemoryError(f"its chunks {array.chunks} have more than {_LARGEST >> 20} MiB")
+        return array
     except Exception as error:  # it is no part of the problem
         logger.warning(
             "the coordinate %s beside %s cannot be read, and is left out: %s",
@@ -196,7 +261,6 @@ def _beside(source: Source, name: str, size: int) -> Any:
             error,
         )
         return None
-    return array if usable else None
 
 
 def _same(left: Any, right: Any) -> bool:

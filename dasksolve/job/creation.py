@@ -81,17 +81,17 @@ def _created(
     fields, beside = _fields(prepared, compressors), prepared.work.coordinates
     if found is not None and prepared.resumed:
         record = journal.continued(found)
-        drafts = metadata.drafts_of(fields, record)
         for name in journal.members(record):
             groups.refuse_link(store, name, location)
         beside = tuple(c for c in beside if c.name in journal.members(record))
+        drafts = metadata.drafts_of(fields, record, beside)
         drafts = metadata.mend(store, record, drafts, beside)
         if wait:
             _secure(store, drafts, beside)
     else:
         names = [*fields, *(coordinate.name for coordinate in beside)]
         record = journal.record(prepared.identity, prepared.plan.block_shape, run, names)
-        drafts = metadata.drafts_of(fields, record)
+        drafts = metadata.drafts_of(fields, record, beside)
         old = [*journal.members(found or {}), *names]
         if empty and not isinstance(store, LocalStore):  # where there may be links, and is a lock
             old = []

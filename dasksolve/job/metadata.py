@@ -45,12 +45,16 @@ def mend(
     return complete
 
 
-def drafts_of(fields: dict[str, Any], record: journal.Record) -> dict[str, Document]:
+def drafts_of(
+    fields: dict[str, Any], record: journal.Record, beside: tuple[Coordinate, ...]
+) -> dict[str, Document]:
     """The metadata of the arrays of an output, as zarr writes them."""
     store = MemoryStore()
     group = zarr.create_group(store, zarr_format=3)
     for name, wanted in fields.items():
-        attributes = {**FLAGS, **journal.attributes(record)} if name == "status" else {}
+        attributes = coordinates.attributes(beside, wanted["dimension_names"])
+        if name == "status":
+            attributes |= {**FLAGS, **journal.attributes(record)}
         try:
             group.create_array(name, attributes=attributes, **wanted)
         except Exception as error:  # zarr says what is a codec only once it makes an array

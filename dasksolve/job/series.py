@@ -96,7 +96,7 @@ class Series(Work):
             },
         }
         batch = (*names[: fit.axis], *names[fit.axis + 1 :])
-        found = coordinates.find((source,), batch, fit.batch_shape)
+        found = coordinates.find((source,), batch, fit.batch_shape, Regression._fields)
         if isinstance(terms, Source):
             found += coordinates.of_terms(terms, names[fit.axis])
             coordinates.refuse_other_places(source, terms, (fit.axis,))

@@ -63,7 +63,8 @@ def solve_zarr(
         system, int8 over the batch shape; -1 is not solved yet), both with dimension names and
         crc32c checksums: ``xarray.open_zarr(out)`` reads it. The names are those of a and b, save
         that a dimension ``x`` becomes ``x_``, lest xarray take the solution for its coordinate. The
-        one-dimensional coordinates of the batch that stand in the group of a or b are copied.
+        coordinates of the batch that stand in the group of a or b are copied: those of its
+        dimensions, and those that the attributes of a or b name, as xarray writes them.
     assume_a, lower
         As in `solve`.
     on_singular : {"nan", "raise", "lstsq"}, default "nan"

@@ -49,7 +49,7 @@ class Systems(Work):
             right = right.with_core(2)
         _refuse_other_order(left, right)
         names = _dimension_names(problem, (left, right))
-        found = coordinates.find((left, right), names, problem.batch_shape)
+        found = coordinates.find((left, right), names, problem.batch_shape, journal.ARRAYS)
         return cls(problem, left, right, options, names, found)
 
     @property

@@ -10,7 +10,7 @@ import zarr
 from zarr.storage import LocalStore
 from zarr.testing.store import LatencyStore
 
-from dasksolve import solve_zarr
+from dasksolve import regress_zarr, solve_zarr
 
 TIMES = np.arange("2020-01", "2020-07", dtype="M8[M]").astype("M8[ns]")
 
@@ -85,6 +85,63 @@ def test_what_is_no_coordinate_is_left_alone(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "secret", data=np.arange(6), dimension_names=("../secret",))
     group.create_array("site", data=np.ones((3, 3)), dimension_names=("site", "z"))
     assert not solved(tmp_path).coords
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_coordinates_that_are_no_dimensions_go_with_a_regression(
+    tmp_path: Path, zarr_format: Any
+) -> None:
+    latitude = np.arange(12.0).reshape(4, 3)
+    given = xr.Dataset(
+        {"y": (("time", "v", "u"), np.random.default_rng(0).random((6, 4, 3)))},
+        coords={
+            "time": TIMES,
+            "cloudy": ("time", np.ones(6)),
+            "latitude": (("v", "u"), latitude, {"units": "degrees_north"}),
+            "count": ("u", [1, 2, 3]),  # as a part of the result is called
+            "spatial_ref": ((), 0, {"crs_wkt": "EPSG:4326"}),
+        },
+    )
+    given.y.encoding["grid_mapping"] = "spatial_ref"
+    encoding = {"latitude": {"chunks": (3, 2)}}
+    given.to_zarr(tmp_path / "in", encoding=encoding, zarr_format=zarr_format, consolidated=False)
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        regress_zarr(tmp_path / "in/y", np.ones((6, 1)), tmp_path / "out", **options)
+        found = xr.open_zarr(tmp_path / "out", chunks=None)
+        assert set(found.coords) == {"latitude", "count_", "spatial_ref"}
+        xr.testing.assert_identical(found.latitude.variable, given.latitude.variable)
+        assert found.count_.dims == ("u",)
+        assert found.spatial_ref.attrs == {"crs_wkt": "EPSG:4326"}
+        assert set(found.coef.coords) == set(found.status.coords) == set(found.coords)
+    zarr.open_array(tmp_path / "out/latitude")[3, 2] = 0
+    regress_zarr(tmp_path / "in/y", np.ones((6, 1)), tmp_path / "out", resume=True)
+    assert zarr.open_array(tmp_path / "out/latitude")[...].tolist() == latitude.tolist()
+
+
+def test_of_two_coordinates_that_differ_one_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, height in (("in", 2.0), ("other", 10.0)):
+        given = dataset(height=height, slope=(("t", "site"), np.full((6, 3), height)))
+        given.to_zarr(tmp_path / name, consolidated=False)
+    found = solved(tmp_path, b="other/b")
+    assert found.height == 2
+    assert (found.slope == 2).all()
+    assert "other/height is left out: there is another coordinate height" in caplog.text
+
+
+def test_a_coordinate_in_one_huge_chunk_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = zarr.create_group(tmp_path / "in")
+    y = np.zeros((2, 2100, 2100), np.int8)
+    names = ("time", "v", "u")
+    group.create_array("y", data=y, dimension_names=names, attributes={"coordinates": "latitude"})
+    latitude = {"shape": y.shape[1:], "chunks": y.shape[1:], "dtype": np.float64}
+    group.create_array("latitude", dimension_names=names[1:], **latitude)
+    regress_zarr(group["y"], np.ones((2, 1)), tmp_path / "out", strict=False)
+    assert "latitude" not in zarr.open_group(tmp_path / "out")
+    assert "more than 32 MiB" in caplog.text
 
 
 def test_a_resume_completes_coordinates(tmp_path: Path) -> None:
