@@ -35,6 +35,8 @@ class Coordinate:
     """Names of its dimensions there: its own, for the coordinate of a dimension."""
     array: Any = field(repr=False)
     """Where it is copied from."""
+    is_mapping: bool = False
+    """It says how the others map to places on earth (CF, section 5.6)."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -119,8 +121,10 @@ def find(
 
 def attributes(coordinates: tuple[Coordinate, ...], dims: Collection[str]) -> dict[str, Any]:
     """What an array of these dimensions says of coordinates that none is called by (CF, 5.2)."""
-    named = [c.name for c in coordinates if c.dims != (c.name,) and {*c.dims} <= {*dims}]
-    return {"coordinates": " ".join(named)} if named else {}
+    named = [c for c in coordinates if c.dims != (c.name,) and {*c.dims} <= {*dims}]
+    mapping = [c.name for c in named if c.is_mapping]
+    said = {"coordinates": [c.name for c in named], "grid_mapping": mapping}
+    return {attribute: " ".join(names) for attribute, names in said.items() if names}
 
 
 def _batch(source: Source, names: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, str]:
@@ -141,14 +145,17 @@ def _auxiliary(
     source: Source, batch: dict[str, str], taken: Collection[str]
 ) -> Iterator[Coordinate]:
     """Coordinates that an input names by its attributes, as latitudes (y, x) or a projection."""
-    said = (source.array.attrs.get(name) for name in ("coordinates", "grid_mapping"))
-    words = " ".join(text for text in said if isinstance(text, str)).replace(":", " ").split()
-    for name in dict.fromkeys(words):
+    others, mappings = (
+        str(source.array.attrs.get(name, "")).replace(":", " ").split()
+        for name in ("coordinates", "grid_mapping")
+    )
+    for name in dict.fromkeys((*others, *mappings)):
         array = None if name in batch else _beside(source, name, batch)
         if array is not None:
             dims = inputs.dimension_names(array) or ()
             called = f"{name}_" if name in taken else name
-            yield Coordinate(called, tuple(batch[dim] for dim in dims), array)
+            own = tuple(batch[dim] for dim in dims)
+            yield Coordinate(called, own, array, name in mappings and not own)
 
 
 def of_terms(design: Source, name: str) -> tuple[Coordinate, ...]:

@@ -112,6 +112,7 @@ def test_coordinates_that_are_no_dimensions_go_with_a_regression(
         xr.testing.assert_identical(found.latitude.variable, given.latitude.variable)
         assert found.count_.dims == ("u",)
         assert found.spatial_ref.attrs == {"crs_wkt": "EPSG:4326"}
+        assert found.coef.attrs["grid_mapping"] == "spatial_ref"
         assert set(found.coef.coords) == set(found.status.coords) == set(found.coords)
     zarr.open_array(tmp_path / "out/latitude")[3, 2] = 0
     regress_zarr(tmp_path / "in/y", np.ones((6, 1)), tmp_path / "out", resume=True)
