@@ -236,6 +236,36 @@ def test_a_design_of_subnormal_numbers_has_answers_that_are_in_range():
     assert np.isnan(lost.coef).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "y_power", "weights_power", "design_power"),
+    [
+        pytest.param("f4", 62, 0, 0, id="few observations, near the largest number"),
+        pytest.param("f4", -67, 40, 0, id="variances times noise of single precision"),
+        pytest.param("f8", -540, 140, 0, id="variances times noise of double precision"),
+        pytest.param("f4", -40, 0, -80, id="covariances of a tiny design"),
+        pytest.param("f4", 40, 0, 80, id="covariances of a huge design"),
+        pytest.param("f8", -400, 0, -530, id="covariances of a tiny design, double precision"),
+    ],
+)
+def test_errors_that_are_in_range_are_right_though_what_makes_them_is_not(
+    dtype, y_power, weights_power, design_power
+):
+    y = np.random.default_rng(0).standard_normal((P, 60)).astype(dtype)
+    if y_power == 62:
+        y[np.random.default_rng(1).random(y.shape) < 0.9] = np.nan
+    weights = np.full(P, 2.0**weights_power)
+    scaled = np.ldexp(y, y_power), DESIGN * 2.0**design_power
+    found = dasksolve.regress(*scaled, weights=weights, covariance=True)
+    wanted = dasksolve.regress(y.astype(float), DESIGN, covariance=True)
+    tolerance = 1e3 * np.finfo(dtype).eps
+    back = design_power - y_power
+    np.testing.assert_allclose(np.ldexp(found.stderr, back), wanted.stderr, rtol=tolerance)
+    if design_power:
+        covariance = np.ldexp(found.covariance.astype(float), 2 * back)
+        tolerance *= wanted.covariance.max()
+        np.testing.assert_allclose(covariance, wanted.covariance, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("power", [-1000, -500, 0])
 def test_a_ridge_may_be_large_beside_any_design(power):
     y = series(0)[:, 11:]

@@ -1,5 +1,7 @@
 """What is found of the series of a tile, of the sums over their observations, and written."""
 
+import operator
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,11 @@ def in_units(basis, x, j, like):
     return (wide * wide.fill(basis.unit(j))).rounded_like(like)
 
 
+def any_of(masks):
+    """Where any of some masks is set."""
+    return reduce(operator.or_, masks)
+
+
 def write(values, arrays, series, n, along, first):
     """Coefficients to arrays (M, N) if `along` is 1, else (N, M)."""
     starts = [(first + lane) * n for lane in range(values[0][0].count)]
@@ -75,7 +82,8 @@ def answered(basis, s, factors, c, observed, n, wanted, found, place):
     rcond = zero.fill(np.sqrt(n)) / square_root(inflation)
     freedom = count - zero.fill(n)
     noise = where(freedom > zero, rss / freedom, nan)
-    stderr = [in_units(basis, square_root(v * noise), j, zero) for j, v in enumerate(variances)]
+    squares = [v * noise for v in variances]
+    stderr = [in_units(basis, square_root(v), j, zero) for j, v in enumerate(squares)]
     check = zero
     for x in (*coef, *variances, rss):
         check = weigh(check, x)
@@ -84,6 +92,8 @@ def answered(basis, s, factors, c, observed, n, wanted, found, place):
     info = limits(zero)
     normal = rss > zero.fill(info.tiny / info.eps)
     safe = safe & (normal | (largest(~normal) == zero))  # zero is right where all observations are
+    out_of_range = [(v < zero.fill(info.tiny)) | (v == zero.fill(np.inf)) for v in squares]
+    safe = safe & ((noise == zero) | ~any_of(out_of_range))
     few = count < zero.fill(least)
     for place, x in factors_x.items():
         s[place] = x
@@ -112,7 +122,9 @@ def put_covariance(s, basis, covariance, first, n):
             total = splat(0.0, s)
             for k in range(i, n):
                 total = fma(s[i, k] * s[n, k], s[j, k], total)
-            units = basis[3 * n * n + i] * basis[3 * n * n + j]
-            total = total * s[n + 1, 0] * splat(units, s)
+            one, other = basis[3 * n * n + i], basis[3 * n * n + j]
+            if (one > 1) != (other > 1):  # else their product may be out of range
+                one, other = one * other, 1.0
+            total = total * s[n + 1, 0] * splat(one, s) * splat(other, s)
             put_element(covariance, i * n + j, n * n, first, total)
             put_element(covariance, j * n + i, n * n, first, total)
