@@ -13,14 +13,10 @@ Double = tuple[Floats, Floats]
 
 
 class Basis(NamedTuple):
-    """A design X = Q R 2^exponents, with rows for its ridge below."""
+    """A design X = Q R 2^exponents, with R upper triangular and rows for its ridge below."""
 
     q: Floats
     """(P, N): orthonormal columns, together with the rows of the ridge."""
-    r: Floats
-    """(N, N) upper triangular."""
-    inverse: Floats
-    """R⁻¹."""
     shrinkage: Floats
     """(N, N): QᵀQ of the rows of the ridge."""
     exponents: NDArray[np.intp]
@@ -55,8 +51,6 @@ def _orthogonalized(numbers: bytes, shape: tuple[int, int], of_ridge: bytes) -> 
         units, reciprocals = np.ldexp(1.0, -exponents), 1 / np.diag(r)
     return Basis(
         np.ascontiguousarray(q[: len(design)]),
-        r,
-        inverse,
         shrinkage,
         exponents,
         roots,

@@ -70,18 +70,18 @@ def _raise_singular(status: NDArray[np.int8], where: NDArray[np.bool_]) -> None:
 
 
 def answers(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, threads: int = 1
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options
 ) -> tuple[NDArray[Any], ...]:
     """Return x and status, then condition and backward error if they are needed; raise nothing."""
     solve = solve_and_diagnose if options.diagnoses else solve_with_status
-    return solve(a, b, problem, options, threads)
+    return solve(a, b, problem, options)
 
 
 def solve_with_status(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, threads: int = 1
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options
 ) -> tuple[NDArray[Any], NDArray[np.int8]]:
     """Return x and the status of every system, whatever its condition; raise nothing."""
-    x, status, flawed = _solve(a, b, problem, options, threads)
+    x, status, flawed = _solve(a, b, problem, options, 1)
     if flawed and options.on_singular == "lstsq":
         _least_squares(a, b, x, is_singular(status), problem, options)
     return x, status

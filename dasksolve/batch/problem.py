@@ -32,11 +32,6 @@ class Problem:
     """How many systems a kernel is given at once, at most."""
 
     @property
-    def systems(self) -> int:
-        """How many systems there are."""
-        return math.prod(self.batch_shape)
-
-    @property
     def x_shape(self) -> tuple[int, ...]:
         """Shape of x."""
         return (*self.batch_shape, self.n) if self.vectors else (*self.batch_shape, self.n, self.k)

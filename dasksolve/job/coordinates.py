@@ -225,8 +225,8 @@ def copied(
     """Copy all of them into a group where none is, while somebody writes these metadata."""
     with ThreadPoolExecutor(len(coordinates) or 1) as pool:
         copies = [
-            pool.submit(coordinate.copy, internals.described(store, name, drafts[name]))
-            for name, coordinate in ((c.name, c) for c in coordinates)
+            pool.submit(c.copy, internals.described(store, c.name, drafts[c.name]))
+            for c in coordinates
         ]
         yield
         for copy in copies:

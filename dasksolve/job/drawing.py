@@ -85,7 +85,7 @@ def _upright(name: str, height: float) -> str:
     return f'<text x="14" y="{y:.1f}" text-anchor="middle" {turned}>{escape(name)}</text>'
 
 
-def _text(x: float, y: float, words: Any, anchor: str = "start") -> str:
+def _text(x: float, y: float, words: Any, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(str(words))}</text>'
 
 

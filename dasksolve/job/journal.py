@@ -108,18 +108,16 @@ def find(store: Any, location: str) -> Record:
 
 
 def glance(store: Any) -> Record | None:
-    """The record of an output, if there is one."""
+    """The record of an output, if there is one.
+
+    Its status has one, too: who appends to a group may wipe the attributes of that.
+    """
     return first_stated(internals.run(documents.found(store, ("", "status"))))
 
 
 def first_stated(found: Iterable[Record | None]) -> Record | None:
     """The record that the first of some documents states which states one."""
     return next(filter(None, map(_parsed, found)), None)
-
-
-def stated(store: Any, member: str) -> Record | None:
-    """What an array states of the job: attributes of the group are wiped by who appends to it."""
-    return _parsed(documents.read(store, member))
 
 
 def _parsed(document: Record | None) -> Record | None:
@@ -132,7 +130,7 @@ def _parsed(document: Record | None) -> Record | None:
 
 def refuse_mixture(record: Record, store: Any, location: str) -> None:
     """Refuse an output whose status is that of another run: somebody has put it there."""
-    other = stated(store, "status")
+    other = _parsed(documents.read(store, "status"))
     if other is not None and other.get("run") != record.get("run"):
         raise ValueError(
             f"the status of {location} was written by another run than its journal; start again "

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def refuse_names(name: str, values: Any, taken: Iterable[Hashable], dim: Hashable = None) -> None:
+def refuse_names(name: str, values: Any, taken: Iterable[Hashable], dim: Hashable) -> None:
     """Refuse a dimension or coordinate whose name is wanted for a part of the result."""
     kept = [each for each in values.dims if each != dim]
     names = {*kept, *coordinates(values, dim)}
