@@ -1,4 +1,4 @@
-"""`solve`, `solve_ex` and `inv`: one function each for NumPy and for dask."""
+"""What is imported to solve and to fit: one function each for NumPy and for dask."""
 
 import inspect
 from dataclasses import replace
@@ -66,10 +66,11 @@ def solve(
         those systems only.
     rcond : float, optional
         A system whose reciprocal condition number (in the 1-norm, as `solve_ex` gives it) is below
-        rcond counts as singular, and its x is by `on_singular`: as rounded normal equations of too
-        few observations, hardly a pivot of which is exactly zero. "lstsq" then leaves out singular
-        values below rcond times the largest (at least N eps), as `numpy.linalg.lstsq`. It costs
-        what the condition costs in `solve_ex`. Default: only an exactly zero pivot counts.
+        rcond counts as singular, and `on_singular` says what its x is. Normal equations of too few
+        observations want this: rounded, they hardly have a pivot that is exactly zero. "lstsq" then
+        leaves out singular values below rcond times the largest (at least N eps), as
+        `numpy.linalg.lstsq` does. It takes as long as the condition does in `solve_ex`. Default:
+        only an exactly zero pivot counts.
     workers : int, default 1
         Threads for input in memory, as in `scipy.fft`; -1 means all cores. Ignored for dask input,
         where dask's scheduler is the only parallelism.
@@ -161,8 +162,8 @@ def inv(
 
     Notes
     -----
-    To solve with an inverse takes more time and is less exact than `solve`, and for one
-    right-hand side after the other `factor` does as well.
+    Solving with an inverse takes longer than `solve` and is less exact; for right-hand sides that
+    come one after the other there is `factor`.
 
     Examples
     --------
@@ -257,7 +258,7 @@ def solve_ex(
     """Solve a batch of dense linear systems, and say of every one how far to trust its answer.
 
     The diagnostics come from the factors and from data that the solution has in the cache: they
-    take half of the time of `solve` again at N = 32 (up to one and a half times at N = 2).
+    add half of the time that `solve` takes at N = 32 (and up to one and a half times it at N = 2).
 
     Parameters
     ----------
@@ -268,7 +269,8 @@ def solve_ex(
     on_singular : {"nan", "raise", "lstsq"}, default "nan"
         As in `solve`.
     rcond : float, optional
-        As in `solve`: systems below it are ``ILL_CONDITIONED``, and their x is by `on_singular`.
+        As in `solve`: systems below it are ``ILL_CONDITIONED``, and `on_singular` says what their x
+        is.
     refine : bool, default False
         Refine the answers whose backward error exceeds 4 eps, by one step with a residual in twice
         the precision; x of those has other bits than `solve` gives.
@@ -479,8 +481,8 @@ def regress(
         What is minimised is then ``sum(w * (y - X @ coef)**2) + sum(ridge * coef**2)``.
     rcond : float, optional
         A series whose reciprocal condition number is below it is rank-deficient; the default is
-        max(P, N) times the eps of y's dtype. Float32 has no coefficients for the third power of
-        decimal years; it has for that of years since the first one.
+        max(P, N) times the eps of y's dtype. In float32 a cubic in decimal years is rank-deficient
+        by that; a cubic in the years since the first one is not.
     min_count : int, optional
         A series with fewer observations has too few; the default is N.
     on_deficient : {"nan", "lstsq"}, default "nan"

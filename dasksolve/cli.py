@@ -268,7 +268,7 @@ def _show(options: argparse.Namespace, watch: Bar | Lines | None, report: Report
 
 
 def run_report(options: argparse.Namespace) -> int:
-    """Show what there is."""
+    """Print what an output says of itself, or write a page about it."""
     file = None if options.html is None else Path(options.html)
     if file is not None and not file.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {file.parent} to write {file.name} to")
@@ -288,7 +288,7 @@ def run_report(options: argparse.Namespace) -> int:
 
 
 def run_demo(options: argparse.Namespace) -> int:
-    """Show the whole road."""
+    """Write, solve and check a batch."""
     with ExitStack() as stack:
         bars = [_watch(options, what, stack) for what in ("solving", "checking")]
         demo.run(options.size, options.memory, options.keep, *bars)

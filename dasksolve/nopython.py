@@ -1,4 +1,4 @@
-"""Solving inside functions that numba compiles: `np.linalg.solve` of 3-D arrays, and two more."""
+"""Solving inside functions that numba compiles: `np.linalg.solve` of 3-D arrays, and more."""
 
 from typing import Any
 
@@ -29,9 +29,9 @@ FITS, NOT_SQUARE, NO_SYSTEMS, NO_BATCH = range(4)
 def solve(a: Any, b: Any) -> NDArray[Any]:
     """Solve a batch of dense linear systems inside a function that numba compiles.
 
-    What `dasksolve.solve` does for the other side of ``@njit``: the same kernels, the same bits.
-    ``np.linalg.solve(a, b)`` means this too there, once dasksolve has been imported, for an a of
-    three dimensions; an a of two stays numba's own.
+    It does inside ``@njit`` what `dasksolve.solve` does outside: the same kernels, the same bits.
+    Once dasksolve has been imported, ``np.linalg.solve(a, b)`` means this too there, where a has
+    three dimensions; where it has two, that stays numba's own.
 
     Parameters
     ----------
@@ -51,8 +51,7 @@ def solve(a: Any, b: Any) -> NDArray[Any]:
     ------
     numpy.linalg.LinAlgError
         A system is singular, or a is not square. Call `solve_into` inside a ``prange``: numba
-        loses what is raised there, and with it the turns of the loop that the thread had still to
-        do.
+        loses an exception that is raised there, and with it all that was left for the thread to do.
     ValueError
         The shapes do not fit.
     numba.TypingError
@@ -132,7 +131,7 @@ def solve_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
 def lstsq_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> None:
     """Solve least squares inside a function that numba compiles, into arrays that are there.
 
-    What `dasksolve.lstsq` does for the other side of ``@njit``: the same kernel, the same bits; it
+    It does inside ``@njit`` what `dasksolve.lstsq` does outside: the same kernel, the same bits. It
     never raises.
 
     Parameters

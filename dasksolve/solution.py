@@ -1,4 +1,4 @@
-"""`Solution`: the answers of a batch, and how far to trust each."""
+"""`Solution`, `Regression`, `LeastSquares`: answers of a batch, and how far to trust each."""
 
 from typing import Any, NamedTuple
 

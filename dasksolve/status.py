@@ -13,20 +13,21 @@ class Status(IntEnum):
     OK : 0
         x is the solution.
     SINGULAR : 1
-        An exactly zero pivot; x is by `on_singular`.
+        An exactly zero pivot; `on_singular` says what x is.
     ILL_CONDITIONED : 2
         x is the solution, but the reciprocal condition number is below eps; where it is below
-        an `rcond` that was given, x is by `on_singular`.
+        an `rcond` that was given, `on_singular` says what x is.
     NONFINITE : 3
-        x is NaN, since a held NaN or Inf; or those of its columns whose b did, or that overflowed.
+        x is NaN, since a held NaN or Inf; or only some of its columns are, whose b did or that
+        overflowed.
     NOT_POSITIVE_DEFINITE : 4
         As `SINGULAR`, for `assume_a="pos"`.
     RANK_DEFICIENT : 5
-        The observations of a regression do not determine its coefficients; they are by
-        `on_deficient`.
+        The observations of a regression do not determine its coefficients; `on_deficient` says
+        what they are.
     TOO_FEW : 6
-        A regression has fewer observations than `min_count`; its coefficients are by
-        `on_deficient`.
+        A regression has fewer observations than `min_count`; `on_deficient` says what its
+        coefficients are.
     """
 
     PENDING = -1

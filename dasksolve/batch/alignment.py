@@ -72,7 +72,7 @@ def follow(
 ) -> da.Array:
     """Chunk `values` in whole systems and as the batch is, save where it broadcasts.
 
-    problem: of which they are the b, whose columns may stay in chunks.
+    problem: given if the values are its b, whose columns may stay in chunks.
     """
     own = values.ndim - 2
     wanted = [

@@ -74,7 +74,7 @@ def as_observations(name: str, values: Any) -> Any:
 
 
 def as_weights(weights: Any) -> Any:
-    """The same; nothing for nothing."""
+    """An array of weights, which may be masked; None for None."""
     return None if weights is None else as_observations("weights", weights)
 
 

@@ -12,7 +12,7 @@ from dasksolve.batch.structure import meant
 from dasksolve.kernels.scaling import exponents, largest, shifted
 
 _SMALLEST, _LARGEST = 1e-280, 1e300
-"""Of ‖A‖‖x‖ + ‖b‖: beyond, what it is made of may have been lost."""
+"""Bounds of ‖A‖‖x‖ + ‖b‖: beyond them, a part of it may have been lost."""
 
 
 def backward_errors(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
@@ -101,7 +101,7 @@ def _diagonals(options: Options, n: int) -> tuple[int, int]:
 def _scaled_errors(
     kernel: kernels.Kernel, a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """The same of what has norms out of range: scaled by powers of two, which rounds nothing."""
+    """`backward_errors` where norms are out of range: scaled by powers of two, rounding nothing."""
     errors = np.empty(len(a))
     with np.errstate(all="ignore"):
         of_a = largest(exponents(a), (-2, -1)) + (2 * a.shape[-1]).bit_length()  # ‖A‖∞ < 1

@@ -303,7 +303,7 @@ def _solve_lost(
 
 
 def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Where elimination came to a pivot that is none."""
+    """Where a pivot was zero, or not positive though it had to be."""
     return (status == Status.SINGULAR) | (status == Status.NOT_POSITIVE_DEFINITE)
 
 
@@ -337,7 +337,10 @@ def _least_squares(
 def least_squares(
     a: NDArray[Any], b: NDArray[Any], dtype: np.dtype[Any], rcond: float | None = None
 ) -> NDArray[Any]:
-    """The solution of least norm of one system; rcond: of singular values, not less than N eps."""
+    """The solution of least norm of one system.
+
+    rcond: the share of the largest singular value below which others are left out; at least N eps.
+    """
     if rcond is not None:
         rcond = max(rcond, len(a) * float(np.finfo(dtype).eps))
     b = b.astype(dtype)

@@ -80,7 +80,7 @@ def solve_block(
     dtype: Any,
     transposed: bool,
 ) -> NDArray[Any]:
-    """Solve for the matrices b with the factors of a block; `order` has two core axes, too."""
+    """Solve for the matrices b with the factors of a block; `order` is of one column."""
     b = as_array("b", b)
     n, k, shape = lu.shape[-1], b.shape[-1], lu.shape[:-2]
     scaled = any(scales.strides) and bool(scales.any())

@@ -262,7 +262,10 @@ def solve_bands(*columns: NDArray[Any], options: Options) -> NDArray[Any]:
 
 
 def checked(name: str, values: Any, *kinds: type) -> Any:
-    """Return an array that dask can map over, or refuse; `kinds` of blocks beside plain ones."""
+    """Return an array that dask can map over, or refuse it.
+
+    kinds: of blocks that are fine beside those that are plain ndarrays.
+    """
     if not isinstance(values, da.Array):
         return as_array(name, values)
     if type(values._meta) not in (np.ndarray, *kinds):
@@ -280,7 +283,7 @@ def checked(name: str, values: Any, *kinds: type) -> Any:
 
 
 def weighing(weights: Any) -> Any:
-    """Weights that are 0 where they were masked, in memory or lazy; nothing for nothing."""
+    """Weights, in memory or lazy, that are 0 where they were masked; None for None."""
     if not isinstance(weights, da.Array):
         return without_mask(as_weights(weights))
     weights = checked("weights", weights, np.ma.MaskedArray)

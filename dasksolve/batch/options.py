@@ -140,7 +140,7 @@ def check_word(name: str, word: Any, words: tuple[str, ...], besides: str = "") 
 
 
 def refusing(door: Door) -> Door:
-    """Show people the signature of a door without the keywords that it takes to refuse them."""
+    """Leave ``**unknown`` out of the signature that people see: it is there to be refused."""
     signature = inspect.signature(door)
     known = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     door.__signature__ = signature.replace(parameters=known)  # type: ignore[attr-defined]

@@ -80,9 +80,9 @@ def call(
     found: Sequence[NDArray[Any]],
     threads: int = 1,
 ) -> None:
-    """Call a kernel on piece after piece: what is given as it wants it, what it finds in place.
+    """Call a kernel on piece after piece, as it wants what is given, to fill in what is found.
 
-    found: C-contiguous, over the whole batch and any core axes.
+    found: C-contiguous arrays, over the whole batch and any core axes.
     """
     whole = [_over_the_batch(values, batch_shape) for values in given]
     axes = len(batch_shape)

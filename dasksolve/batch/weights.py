@@ -9,7 +9,7 @@ from dasksolve.batch.fit import Fit
 
 
 def checked_weights(weights: Any, fit: Fit) -> Any:
-    """Weights (P,), of the observations, or else of y's shape; none are ones."""
+    """Weights (P,), one for each observation, or else of y's shape; ones for None."""
     observations = fit.shape[fit.axis]
     if weights is None:
         return np.ones(observations, fit.dtype)

@@ -23,7 +23,7 @@ _PIECE = 1 << 18
 
 
 def opened(a: Any, b: Any, options: Options, mask_and_scale: bool = True) -> Systems:
-    """Open both inputs: a batch of systems, or one matrix whose right-hand sides are a batch."""
+    """Open a and b: a batch of systems, or one matrix whose right-hand sides are the batch."""
     systems = Systems.open(a, b, options, mask_and_scale)
     return systems if systems.batch_shape or systems.problem.vectors else Columns.of(systems)
 

@@ -25,7 +25,7 @@ def round_numbers(end: float) -> Ticks:
 
 
 def whole_numbers(extent: int, end: int) -> Ticks:
-    """The same of whole numbers, and the extent of a dimension; an axis ends with its cells."""
+    """Whole ones, and the extent of a dimension, on an axis that ends where its cells do."""
     rounds = [
         (round(share * extent), label)
         for share, label in round_numbers(extent)
@@ -72,7 +72,7 @@ def bottom_axis(ticks: Ticks, name: str, height: float) -> str:
 
 
 def frame(height: float) -> str:
-    """What is drawn lies within."""
+    """The frame around what is drawn."""
     return (
         f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{height}" '
         'fill="none" stroke="#555"/>'

@@ -116,7 +116,7 @@ def glance(store: Any) -> Record | None:
 
 
 def first_stated(found: Iterable[Record | None]) -> Record | None:
-    """The record that the first of some documents states which states one."""
+    """The first record that any of these documents states."""
     return next(filter(None, map(_parsed, found)), None)
 
 
@@ -221,5 +221,5 @@ def checksum(values: Iterable[np.ndarray]) -> bytes:
 
 
 def checksum_file(place: tuple[int, ...]) -> str:
-    """Where it stands, in the array status; place: of the block among the blocks."""
+    """The file of a block's checksum, in the array status; place: of the block in their grid."""
     return "sums/" + ".".join(map(str, place))

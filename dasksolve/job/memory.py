@@ -43,7 +43,7 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """The most bytes that this process had in memory; 0 where no system says."""
+    """The most bytes that this process had in memory; 0 where the system does not say."""
     with suppress(OSError):
         for line in (_PROC / "status").read_text().splitlines():
             if line.startswith("VmHWM"):

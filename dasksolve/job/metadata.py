@@ -77,6 +77,6 @@ def _stating(record: journal.Record, document: Document) -> Document:
 
 
 def _alike(one: Document, other: Document) -> bool:
-    """Whether two arrays are, but for how their chunks are encoded."""
+    """Whether two arrays are alike but for how their chunks are encoded."""
     fields = ("node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value")
     return all(one.get(field) == other[field] for field in fields)

@@ -53,7 +53,7 @@ class Output:
     fields: tuple[Field, ...]
     """What its arrays are."""
     arrays: dict[str, Any]
-    """They, by name."""
+    """The open arrays themselves, by name."""
     durable: bool
     """What is written is waited for, until a power cut would spare it."""
     seen: Seen = field(default_factory=Seen)
@@ -123,7 +123,7 @@ class Output:
         return Looked(found, [all([*islice(kept, len(block))]) for block in keys], began)
 
     def group(self) -> Document:
-        """The document of the group, as it was a moment ago: another job would write it later."""
+        """The document of the group, or as it was a moment ago: no other job writes it so soon."""
         fresh = time.monotonic() - self.seen.at < marks.LOOK_EVERY
         return (self.seen.document if fresh else None) or documents.read(self.store) or {}
 

@@ -30,7 +30,7 @@ def watcher(progress: Progress | bool | None, what: str) -> Progress | None:
 
 @contextmanager
 def closed(watch: Progress | None) -> Iterator[None]:
-    """Leave a bar as it is, and its line, whatever becomes of the job."""
+    """Close a bar, whatever becomes of the job, so that what follows has a line of its own."""
     try:
         yield
     finally:
@@ -99,7 +99,7 @@ class Bar:
 
 
 class Lines:
-    """A JSON object a second, each said on a line of its own; more often only at the end."""
+    """JSON objects, each on a line of its own: one a second, and at once the first and the last."""
 
     def __init__(self, what: str, say: Callable[[str], Any], interval: float = 1.0) -> None:
         self.what, self.say, self.interval = what, say, interval

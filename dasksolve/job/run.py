@@ -63,12 +63,12 @@ class Job:
 
     @cached_property
     def codecs(self) -> dict[str, internals.Codecs]:
-        """Theirs."""
+        """How zarr encodes the chunks of the arrays."""
         return {name: internals.Codecs(array) for name, array in self.arrays.items()}
 
     @cached_property
     def summed_here(self) -> frozenset[str]:
-        """Arrays whose chunks may be encoded where they are: a store may keep what it is given."""
+        """Arrays whose chunks may be encoded in memory that is used again: no store keeps it."""
         local = isinstance(self.status.store, LocalStore) and not self.far
         return frozenset(n for n, array in self.arrays.items() if local and encode.is_known(array))
 
@@ -129,7 +129,7 @@ def meet(token: str, arrays: Sequence[Any], store: Any, mark: str | None) -> Non
 
 
 def _forget(token: str, look: asyncio.Future[None]) -> None:
-    """A look that has ended, and what came of it: who has waited for it knows."""
+    """Forget a look that has ended, and its error: who has waited for it knows."""
     _LOOKS.pop(token, None)
     if not look.cancelled():
         look.exception()

@@ -54,17 +54,17 @@ def solve_zarr(
         Chunks along the batch alone are read once; where the systems themselves are chunked, the
         plan says how often a byte is read.
     b : str, pathlib.Path or zarr.Array of shape (N,), (..., N) or (..., N, K)
-        Right-hand sides; which of them is told by the number of dimensions, as in `solve`. The
+        Right-hand sides; the number of dimensions tells which of these, as in `solve`. The
         columns of (N, K) for one matrix (N, N) are a batch of K systems, each with its status,
         solved in chunks of columns.
     out : str, pathlib.Path, zarr.Group or zarr.abc.store.Store
         Path, URL or store of the zarr group to create (a session of icechunk is yours to commit).
-        It holds ``x``, ``status`` (`Status` of every
-        system, int8 over the batch shape; -1 is not solved yet), both with dimension names and
-        crc32c checksums: ``xarray.open_zarr(out)`` reads it. The names are those of a and b, save
-        that a dimension ``x`` becomes ``x_``, lest xarray take the solution for its coordinate. The
-        coordinates of the batch that stand in the group of a or b are copied: those of its
-        dimensions, and those that the attributes of a or b name, as xarray writes them.
+        It holds ``x`` and ``status`` (`Status` of every system, int8 over the batch shape; -1 is
+        not solved yet), both with dimension names and crc32c checksums: ``xarray.open_zarr(out)``
+        reads it. The names are those of a and b, save that a dimension ``x`` becomes ``x_``, lest
+        xarray take the solution for its coordinate. The coordinates of the batch that stand in the
+        group of a or b are copied: those of its dimensions, and those that the attributes of a or b
+        name, as xarray writes them.
     assume_a, lower
         As in `solve`.
     on_singular : {"nan", "raise", "lstsq"}, default "nan"
@@ -98,12 +98,13 @@ def solve_zarr(
         ``missing_value`` are NaN, and ``scale_factor`` and ``add_offset`` are applied. False takes
         them as they are stored.
     rcond : float, optional
-        As in `solve`: systems below it are ``ILL_CONDITIONED``, and their x is by `on_singular`.
+        As in `solve`: systems below it are ``ILL_CONDITIONED``, and `on_singular` says what their x
+        is.
     durable : bool, default True
-        All that was written survives a power cut once this returns, and whenever it comes, no
-        answer is believed by `resume` that is not there: metadata wait for the disk before the
-        first block, and x before the status that speaks of it. False leaves that to the system,
-        which takes half a minute.
+        Once this returns, all that was written survives a power cut; and whenever one comes,
+        `resume` believes in no answer that is not there: metadata wait for the disk before the
+        first block, and x before the status that speaks of it. False leaves writing to the system,
+        which may take half a minute.
     compressors : sequence of zarr codecs, optional
         For x; default: crc32c alone, since solutions hardly compress. ``()``: none at all. A
         resumed run keeps those of the first.
@@ -175,7 +176,7 @@ async def solve_block(job: Job, number: int, space: Workspace) -> BlockResult:
 
 
 def _is_lost(job: Job, block: Block) -> NDArray[np.bool_]:
-    """Where no number of x is known."""
+    """Where all of x is NaN."""
     field = next(field for field in job.work.fields if field.name == "x")
     axes = field.among([None] * len(block), [True] * len(field.core))
     x = np.asarray(job.arrays["x"][field.region(block)])

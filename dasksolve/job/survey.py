@@ -216,7 +216,7 @@ def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[s
 
 
 def _plane(values: tuple[int, ...], missing: int) -> tuple[int, int]:
-    """The first two of the values, after what is missing."""
+    """The first two of the values; `missing` in the place of those that there are not."""
     down, across = (missing, missing, *values)[-2:] if len(values) < 2 else values[:2]
     return down, across
 

@@ -168,9 +168,10 @@ def options_of(record: journal.Record, location: str) -> Options:
 
 
 def _refuse_other_order(a: Source, b: Source) -> None:
-    """Refuse dimensions that stand elsewhere than their names say, where both have names.
+    """Refuse dimensions that stand elsewhere than their names say, where both inputs have names.
 
-    Names of their own say nothing of those of systems; along the batch they are other dimensions.
+    A name that only one input has says nothing within a system; along the batch it is another
+    dimension.
     """
     left, right = (coordinates.given_names(source) for source in (a, b))
     if left is None or right is None:
