@@ -17,12 +17,16 @@ Chunks = tuple[int, ...]
 
 
 def batch_chunks(batch_shape: tuple[int, ...], *arrays: Any) -> tuple[Chunks, ...]:
-    """Chunks of x along the batch: those of the first array that does not broadcast there."""
+    """Chunks of x along the batch: those of the first array that does not broadcast there.
+
+    Lazy arrays come before the others.
+    """
+    lazy_first = sorted(arrays, key=lambda values: not isinstance(values, da.Array))
     chunks: list[Chunks] = []
     for axis, length in zip(range(-len(batch_shape), 0), batch_shape, strict=True):
         followed = next(
             values
-            for values in arrays
+            for values in lazy_first
             if values.ndim - 2 >= -axis and values.shape[axis - 2] == length
         )
         chunks.append(_chunks(followed)[axis - 2])

@@ -23,12 +23,13 @@ def solve(
     bands = [as_array(name, values) for name, values in named.items()]
     b = as_array("b", b)
     problem = describe_bands(*((v.shape, v.dtype) for v in (*bands, b)))
-    x, status = _solve(bands, b[..., None] if problem.vectors else b, problem, threads)
+    columns = b[..., None] if problem.vectors else b
+    x, status = _solve(bands, columns, problem, threads)
     failed = np.flatnonzero(eager.is_singular(status))
     if failed.size and options.on_singular == "raise":
         raise SingularSystemError(failed, problem.batch_shape, status.reshape(-1)[failed])
     if failed.size and options.on_singular == "lstsq":
-        _least_squares(bands, b[..., None] if problem.vectors else b, x, failed)
+        _least_squares(bands, columns, x, failed)
     return x[..., 0] if problem.vectors else x[..., : problem.k]
 
 

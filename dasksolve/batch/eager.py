@@ -129,7 +129,7 @@ def _settle_failed(
 
 def _are_solved(x: NDArray[Any], status: NDArray[np.int8], problem: Problem) -> NDArray[np.bool_]:
     """Where x, or a column of it, is a solution."""
-    solved = np.asarray((status == Status.OK) | (status == Status.ILL_CONDITIONED))
+    solved = np.asarray(has_solution(status))
     if problem.k > 1 and not problem.vectors:
         partly = status == Status.NONFINITE
         solved[partly] = np.isfinite(x[partly]).all(axis=-2).any(axis=-1)
@@ -305,6 +305,11 @@ def _solve_lost(
 def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Where a pivot was zero, or not positive though it had to be."""
     return (status == Status.SINGULAR) | (status == Status.NOT_POSITIVE_DEFINITE)
+
+
+def has_solution(status: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Where all of x solves its system, however badly that is conditioned."""
+    return (status == Status.OK) | (status == Status.ILL_CONDITIONED)
 
 
 def is_failed(solution: Solution, options: Options) -> NDArray[np.bool_]:

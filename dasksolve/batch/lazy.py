@@ -22,7 +22,7 @@ from dasksolve.errors import SingularSystemError
 from dasksolve.solution import LeastSquares, Solution
 from dasksolve.status import Status
 
-_BY_WEIGHT = np.array(
+_BY_SEVERITY = np.array(
     [
         Status.OK,
         Status.ILL_CONDITIONED,
@@ -68,7 +68,8 @@ def _item(solution: Any, item: int) -> Any:
 def _over_columns(found: list[Any], item: int) -> Any:
     """What is said of systems whose columns were solved apart."""
     if Solution._fields[item] == "status":
-        return np.take(_BY_WEIGHT, np.max([np.argsort(_BY_WEIGHT)[part] for part in found], axis=0))
+        severity = np.argsort(_BY_SEVERITY)
+        return np.take(_BY_SEVERITY, np.max([severity[part] for part in found], axis=0))
     if Solution._fields[item] == "rcond":
         return np.minimum.reduce(found)
     return np.fmax.reduce(found)
@@ -81,8 +82,7 @@ def _map(a: Any, b: Any, options: Options) -> tuple[Problem, da.Array]:
     vectors = b
     if problem.vectors:
         b = alignment.matrices(b, a.ndim)
-    leading = (a, b) if isinstance(a, da.Array) else (b, a)
-    batch_chunks = alignment.batch_chunks(problem.batch_shape, *leading)
+    batch_chunks = alignment.batch_chunks(problem.batch_shape, a, b)
     if alignment.core_is_chunked(a) or alignment.rows_are_chunked(b):
         batch_chunks = alignment.split(batch_chunks, problem, a, b)
     a, b = alignment.follow(a, batch_chunks), alignment.follow(b, batch_chunks, problem)
@@ -150,8 +150,7 @@ def lstsq(a: Any, b: Any, weights: Any, wanted: least_squares.Wanted) -> LeastSq
     weights = alignment.matrices(weights, a.ndim)
     if problem.vectors:
         b = alignment.matrices(b, a.ndim)
-    leading = sorted((a, b, weights), key=lambda values: not isinstance(values, da.Array))
-    batch_chunks = alignment.batch_chunks(problem.batch_shape, *leading)
+    batch_chunks = alignment.batch_chunks(problem.batch_shape, a, b, weights)
     arrays = [alignment.follow(values, batch_chunks) for values in (a, b, weights)]
     blocks = da.map_blocks(
         lstsq_block,
@@ -187,8 +186,7 @@ def map_factored(
     lu = factors[0]
     if problem.vectors:
         b = alignment.matrices(b, lu.ndim)
-    leading = (lu, b) if isinstance(lu, da.Array) else (b, lu)
-    batch_chunks = alignment.batch_chunks(problem.batch_shape, *leading)
+    batch_chunks = alignment.batch_chunks(problem.batch_shape, lu, b)
     return da.map_blocks(
         function,
         *(alignment.follow(values, batch_chunks) for values in (*factors, b)),
@@ -247,8 +245,7 @@ def solve_tridiagonal(lower: Any, diagonal: Any, upper: Any, b: Any, options: Op
     # A band is handed on as a matrix of one column, so that all have the same axes.
     columns = [alignment.matrices(band, ndim) for band in arrays[:3]]
     columns.append(alignment.matrices(arrays[3], ndim) if problem.vectors else arrays[3])
-    lazy = sorted(columns, key=lambda values: not isinstance(values, da.Array))
-    batch_chunks = alignment.batch_chunks(problem.batch_shape, *lazy)
+    batch_chunks = alignment.batch_chunks(problem.batch_shape, *columns)
     columns = [alignment.follow(values, batch_chunks) for values in columns]
     x = _solved(solve_bands, columns, problem, batch_chunks, options, "solve-tridiagonal")
     return x[..., 0] if problem.vectors else x

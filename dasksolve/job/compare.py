@@ -40,8 +40,16 @@ def compared(
     if changed.any() or np.isnan(errors).all():  # those of another x, or none that were found
         columns = (b[..., None], x[..., None]) if problem.vectors else (b, x)
         errors = measure(a, *columns, options)
-    compare = _differences if exactly else _differences_within_bounds
-    suspects = compare(options, status, stored, anew, errors, changed)
+    failed = eager.is_failed(anew, options)
+    solved = eager.has_solution(status) & ~failed
+    suspects = {_WRONG: solved & ~(errors <= np.sqrt(np.finfo(x.dtype).eps))}
+    if exactly:
+        ours = ~failed if options.on_singular == "lstsq" else np.ones_like(failed)  # not LAPACK's
+        suspects[not_as_computed("status")] = status != anew.status
+        suspects[not_as_computed("x")] = changed & ours
+        suspects |= _where_bits_differ(stored, anew, ours)
+    elif stored:
+        suspects |= _where_far(stored, anew, errors, solved)
     rcond = stored[0] if stored else np.full(status.shape, np.nan)
     return Compared(suspects, dict(zip(DIAGNOSTICS, (rcond, errors), strict=True)))
 
@@ -66,59 +74,29 @@ def _solved_again(a: NDArray[Any], b: NDArray[Any], problem: Problem, options: O
     return anew
 
 
-def _differences(
-    options: Options,
-    status: NDArray[np.int8],
-    stored: list[NDArray[np.float64]],
-    anew: Solution,
-    errors: NDArray[np.float64],
-    changed: NDArray[np.bool_],
+def _where_bits_differ(
+    stored: list[NDArray[np.float64]], anew: Solution, ours: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Where a bit is not what it is computed to be, or x is no solution."""
-    failed = eager.is_failed(anew, options)
-    ours = ~failed if options.on_singular == "lstsq" else np.ones_like(failed)  # not LAPACK's
-    suspects = {
-        _WRONG: _wrong(status, failed, errors, anew.x.dtype),
-        other("status"): status != anew.status,
+    """Systems of which a diagnostic is not what it is computed to be."""
+    return {
+        not_as_computed(name): other_bits(old, new, ours.shape) & ours
+        for name, old, new in zip(DIAGNOSTICS, stored, anew[2:], strict=False)
     }
-    suspects[other("x")] = changed & ours
-    for name, old, new in zip(DIAGNOSTICS, stored, anew[2:], strict=False):
-        suspects[other(name)] = other_bits(old, new, status.shape) & ours
-    return suspects
 
 
-def _differences_within_bounds(
-    options: Options,
-    status: NDArray[np.int8],
+def _where_far(
     stored: list[NDArray[np.float64]],
     anew: Solution,
     errors: NDArray[np.float64],
-    changed: NDArray[np.bool_],
+    solved: NDArray[np.bool_],
 ) -> dict[str, NDArray[np.bool_]]:
     """The same, as far as another arithmetic allows."""
-    failed = eager.is_failed(anew, options)
-    suspects = {_WRONG: _wrong(status, failed, errors, anew.x.dtype)}
-    if stored:
-        (rcond, error), eps = stored, np.finfo(anew.x.dtype).eps
-        sure = _has_solution(status) & ~failed
-        near = np.abs(rcond - anew.rcond) <= 0.9 * np.maximum(rcond, anew.rcond)
-        suspects[other("rcond")] = sure & ~near
-        near = np.abs(error - errors) <= np.maximum(4 * eps, 1e-3 * errors)
-        suspects[other("backward_error")] = sure & ~near
-    return suspects
-
-
-def _has_solution(status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    return (status == Status.OK) | (status == Status.ILL_CONDITIONED)
-
-
-def _wrong(
-    status: NDArray[np.int8],
-    failed: NDArray[np.bool_],
-    errors: NDArray[np.float64],
-    dtype: np.dtype[Any],
-) -> NDArray[np.bool_]:
-    return _has_solution(status) & ~failed & ~(errors <= np.sqrt(np.finfo(dtype).eps))
+    (rcond, error), eps = stored, np.finfo(anew.x.dtype).eps
+    near = np.abs(rcond - anew.rcond) <= 0.9 * np.maximum(rcond, anew.rcond)
+    exact = np.abs(error - errors) <= np.maximum(4 * eps, 1e-3 * errors)
+    return dict(
+        zip(map(not_as_computed, DIAGNOSTICS), (solved & ~near, solved & ~exact), strict=True)
+    )
 
 
 def other_bits(
@@ -135,6 +113,6 @@ def _bits(values: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(values).view(f"u{values.real.itemsize}")
 
 
-def other(name: str, unit: str = "systems") -> str:
-    """What is said of an array that holds other bits; the number of systems is left open."""
+def not_as_computed(name: str, unit: str = "systems") -> str:
+    """What is said of an array that holds other bits; how many systems' is left open."""
     return _OTHER.format(name, unit)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve.batch.fit import Fit
-from dasksolve.job.compare import other, other_bits
+from dasksolve.job.compare import not_as_computed, other_bits
 from dasksolve.job.work import Compared
 from dasksolve.status import Status
 
@@ -20,7 +20,7 @@ def compared(
     if fit.on_deficient == "lstsq":  # those are LAPACK's, whose bits are not ours to promise
         ours = (status != Status.RANK_DEFICIENT) & (status != Status.TOO_FEW)
     suspects = {
-        other(name, "series"): other_bits(stored[name], anew[name], status.shape)
+        not_as_computed(name, "series"): other_bits(stored[name], anew[name], status.shape)
         for name in ("status", "count")
     }
     for name in [name for name in anew if name not in ("status", "count")]:
@@ -28,7 +28,7 @@ def compared(
         suspect = other_bits(one, another, status.shape) & ours
         if suspect.any() and (name == "covariance" or not exactly):
             suspect[suspect] = ~_alike(one[suspect], another[suspect])
-        suspects[other(name, "series")] = suspect
+        suspects[not_as_computed(name, "series")] = suspect
     return Compared(suspects, {})
 
 

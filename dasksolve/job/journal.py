@@ -146,9 +146,9 @@ def damaged(location: str, what: str) -> ValueError:
     )
 
 
-def block_shape(journal: Record, batch_shape: tuple[int, ...], location: str) -> tuple[int, ...]:
-    """Return the shape of a block that the record states, if it can be one."""
-    shape = journal.get("block_shape")
+def block_shape(record: Record, batch_shape: tuple[int, ...], location: str) -> tuple[int, ...]:
+    """Return the shape of a block that a record states, if it can be one."""
+    shape = record.get("block_shape")
     if (
         not isinstance(shape, list)
         or len(shape) != len(batch_shape)
@@ -199,9 +199,9 @@ def parts(identity: Record) -> list[str]:
     return [name for name in identity if name not in ("version", "files", "arithmetic")]
 
 
-def fields(journal: Record, part: str, location: str) -> Record:
-    """Return what the record states of an input or of the options, if it is a record itself."""
-    fields = journal.get(part)
+def fields(record: Record, part: str, location: str) -> Record:
+    """Return what a record states of an input or of the options, if it is a record itself."""
+    fields = record.get(part)
     if not isinstance(fields, dict) or not fields:
         raise damaged(location, f"it does not say what {part} was")
     return fields

@@ -28,7 +28,7 @@ from dasksolve.job.drawing import (
     svg,
     whole_numbers,
 )
-from dasksolve.job.report import table
+from dasksolve.job.report import in_words, table
 from dasksolve.job.survey import DECADES, Histogram, Survey, survey
 from dasksolve.status import Status
 from dasksolve.storage import secrets
@@ -44,7 +44,10 @@ COLOURS = {
 }
 SHADES = {0.001: 0.4, 0.01: 0.6, 0.1: 0.8, 1.0: 1.0}
 """Opacity of a cell of which at most such a share is flagged."""
+EMPTY = ("", 0.0)
+"""Colour and opacity of a cell in which nothing is flagged."""
 PLAIN = "#a6cbe3"
+"""Colour of the bars of a histogram."""
 
 STYLE = """
 :root { color-scheme: light; --line: #d0d0d0; --ink: #1a1a1a; --soft: #555 }
@@ -140,7 +143,7 @@ def summary(found: Survey) -> list[tuple[str, str]]:
         ("each", f"{_each(found)}, {found.dtype}"),
         ("options", ", ".join(f"{name}={value}" for name, value in options.items())),
         *_sources(found.job),
-        *((_words(status), f"{n:,}") for status, n in found.counts.items() if n),
+        *((in_words(status), f"{n:,}") for status, n in found.counts.items() if n),
     ]
     if found.unread:
         unread = counted(found.unread, "blocks")
@@ -192,15 +195,11 @@ def _location(source: Any) -> Any:
     return source.get("location") if isinstance(source, dict) else None
 
 
-def _words(status: Status) -> str:
-    return status.name.lower().replace("_", " ")
-
-
 def _flagged(found: Survey) -> str:
     if found.all_ok:
         return f"<p>None: all {found.unit} are solved, and OK.</p>"
     text = _key(
-        (COLOURS[status], 1, f"{n:,} {'not solved yet' if status < 0 else _words(status)}")
+        (COLOURS[status], 1, f"{n:,} {'not solved yet' if status < 0 else in_words(status)}")
         for status, n in found.counts.items()
         if n and status is not Status.OK
     )
@@ -246,9 +245,6 @@ def _map(found: Survey) -> str:
         )
     label = f"Map of the flagged {found.unit}: the kind of most, darker where more are flagged"
     return svg(label, "".join(pieces), TOP + height + BOTTOM) + _shares(shades)
-
-
-EMPTY = ("", 0.0)
 
 
 def _shades(found: Survey) -> list[list[tuple[str, float]]]:

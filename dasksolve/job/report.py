@@ -137,11 +137,7 @@ class Report:
         rows = [
             ("output", self.out),
             (self.unit, f"{self.systems:,} in {counted(self.blocks, 'blocks')}"),
-            *(
-                (status.name.lower().replace("_", " "), f"{n:,}")
-                for status, n in self.counts.items()
-                if n
-            ),
+            *((in_words(status), f"{n:,}") for status, n in self.counts.items() if n),
         ]
         if self.flagged:
             more = ", …" if self.flagged_count > 10 else ""
@@ -182,6 +178,11 @@ class Report:
 
     def _repr_html_(self) -> str:
         return table(self.rows())
+
+
+def in_words(status: Status) -> str:
+    """What a person calls a status."""
+    return status.name.lower().replace("_", " ")
 
 
 def text(rows: list[tuple[str, str]]) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dasksolve.batch.eager import has_solution
 from dasksolve.errors import BlockFailure, flat_indices
 from dasksolve.job.memory import Gauge
 from dasksolve.job.plan import Plan
@@ -75,7 +76,7 @@ def worst(
 
     least: the rcond below which a system counts as singular, if one was given.
     """
-    solved = (status == Status.OK) | (status == Status.ILL_CONDITIONED)
+    solved = has_solution(status)
     if least is not None:
         solved &= rcond >= least
     if not solved.any():
