@@ -107,7 +107,7 @@ async def do_block(job: Job, number: int, space: Workspace) -> BlockResult:
         if job.resume:
             found = await output.finished(job, number)
             if found is not None:
-                return result(job, number, found, resumed=True)
+                return result(job, number, found, blocks_resumed=1)
         return await _do_block(job, number, job.plan.block(number), space)
     except Exception as error:  # the other blocks go on
         return job.failed(number, error)
@@ -154,7 +154,7 @@ async def _packed(job: Job, number: int, block: Block, space: Workspace, done: D
         job,
         number,
         done.arrays,
-        missing=done.missing,
+        chunks_missing=done.missing,
         chunks_read=done.reads * work.chunks_read(block),
         chunks_written=len(fields),
         solving=done.seconds,

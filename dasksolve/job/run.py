@@ -21,7 +21,7 @@ from dasksolve.job.plan import Plan
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.schedulers import Scheduler
-from dasksolve.job.tally import BlockResult, Tally, count
+from dasksolve.job.tally import BlockResult, Sums, Tally, count
 from dasksolve.job.tasks import WINDOW
 from dasksolve.job.work import Work
 from dasksolve.storage import buffers, encode, internals, marks, secrets, stores
@@ -176,8 +176,8 @@ def run_job(
         done[result.number] = result.failure is None
         if result.failure is not None:
             logger.warning("%s: %s", location, tally.failures[-1])
-        elif tally.done % WINDOW == 0:
-            logger.info("%s: %d of %d blocks done", location, tally.done, job.plan.blocks)
+        elif (so_far := tally.sums.blocks_done) % WINDOW == 0:
+            logger.info("%s: %d of %d blocks done", location, so_far, job.plan.blocks)
         if progress is not None:
             progress(tally.report())
         far = stores.is_far(job.status.store)
@@ -200,9 +200,15 @@ def run_job(
     return report
 
 
-def result(job: Job, number: int, found: dict[str, Any], **numbers: Any) -> BlockResult:
-    """The result of a block of which these arrays were found, by the names of the fields."""
+def result(
+    job: Job, number: int, found: dict[str, Any], *, solving: float = 0.0, **sums: int
+) -> BlockResult:
+    """The result of a block of which these arrays were found, by the names of the fields.
+
+    sums: as `Sums` has them.
+    """
     origin = tuple(start for start, _ in job.plan.block(number))
     counts, flagged = count(found["status"], origin, job.plan.batch_shape)
-    numbers |= job.work.worst(found)
-    return BlockResult(number, counts, flagged, memory=Gauge(job.token).lately(), **numbers)
+    done, memory = Sums(blocks_done=1, **sums), Gauge(job.token).lately()
+    worst: dict[str, Any] = job.work.worst(found)
+    return BlockResult(number, counts, flagged, done, solving, memory, **worst)

@@ -1,6 +1,7 @@
 """Adds up what the blocks of a zarr job return."""
 
 import math
+import operator
 import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,6 +17,24 @@ from dasksolve.job.report import FLAGGED, Report
 from dasksolve.status import Status
 
 
+class Sums(NamedTuple):
+    """Numbers that are added up over the blocks, by the names that `Report` has for them."""
+
+    blocks_done: int = 0
+    blocks_resumed: int = 0
+    chunks_missing: int = 0
+    bytes_read: int = 0
+    """Of x and status, too, where they are checked."""
+    bytes_needed: int = 0
+    bytes_written: int = 0
+    chunks_read: int = 0
+    chunks_written: int = 0
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Both together."""
+        return Sums(*map(operator.add, self, other))
+
+
 class BlockResult(NamedTuple):
     """What one block's task returns: a few numbers."""
 
@@ -25,20 +44,8 @@ class BlockResult(NamedTuple):
     """Systems of each `Status`, in its order."""
     flagged: tuple[int, ...] = ()
     """Flat indices into the whole batch of its first systems whose status is not OK."""
-    resumed: bool = False
-    """An earlier run had finished it."""
-    missing: int = 0
-    """Chunks that were not stored."""
-    bytes_read: int = 0
-    """Bytes of the chunks of a and b, and of x and status where they are checked."""
-    bytes_needed: int = 0
-    """Those of them that are of the block."""
-    bytes_written: int = 0
-    """Bytes of x and status."""
-    chunks_read: int = 0
-    """Requests for a stored chunk, or a shard."""
-    chunks_written: int = 0
-    """Requests to store one."""
+    sums: Sums = Sums()
+    """What was done for it."""
     solving: float = 0.0
     """Seconds of a thread."""
     memory: int = 0
@@ -99,14 +106,7 @@ class Tally:
     counts: list[int] = field(default_factory=lambda: [0] * len(Status))
     flagged: list[int] = field(default_factory=list)
     failures: list[BlockFailure] = field(default_factory=list)
-    done: int = 0
-    resumed: int = 0
-    missing: int = 0
-    bytes_read: int = 0
-    bytes_needed: int = 0
-    bytes_written: int = 0
-    chunks_read: int = 0
-    chunks_written: int = 0
+    sums: Sums = field(default_factory=Sums)
     solving: float = 0.0
     memory: int = 0
     worst_rcond: float = math.nan
@@ -120,14 +120,7 @@ class Tally:
             place = self.plan.block(result.number)
             self.failures.append(BlockFailure(result.number, place, result.failure))
             return
-        self.done += 1
-        self.resumed += result.resumed
-        self.missing += result.missing
-        self.bytes_read += result.bytes_read
-        self.bytes_needed += result.bytes_needed
-        self.bytes_written += result.bytes_written
-        self.chunks_read += result.chunks_read
-        self.chunks_written += result.chunks_written
+        self.sums = self.sums.plus(result.sums)
         self.solving += result.solving
         self.counts = [a + b for a, b in zip(self.counts, result.counts, strict=True)]
         if result.flagged:  # blocks finish in any order; the report names the first of the batch
@@ -149,14 +142,7 @@ class Tally:
             counts=counts,
             flagged=tuple(self.flagged),
             blocks=self.plan.blocks,
-            blocks_done=self.done,
-            blocks_resumed=self.resumed,
-            chunks_missing=self.missing,
-            bytes_read=self.bytes_read,
-            bytes_needed=self.bytes_needed,
-            bytes_written=self.bytes_written,
-            chunks_read=self.chunks_read,
-            chunks_written=self.chunks_written,
+            **self.sums._asdict(),
             seconds=seconds,
             threads=self.threads,
             seconds_waiting=max(0.0, self.threads * seconds - self.solving),
