@@ -243,7 +243,7 @@ def _solve_stack(a, b):
     if flaw == NOT_SQUARE:
         raise np.linalg.LinAlgError("a must be square, of shape (M, N, N)")
     if flaw == NO_SYSTEMS:
-        raise ValueError("the systems in b have not as many rows as those in a")
+        raise ValueError("the systems in b do not have as many rows as those in a")
     if flaw == NO_BATCH:
         raise ValueError("the batches of a and b differ in length, and none has length 1")
     x = _empty(a, b_columns)

@@ -15,6 +15,8 @@ from dasksolve.api import regress, solve
 from dasksolve.command.bench import interleaved, one_thread, tabulated
 
 DTYPES = ("float64", "float32")
+COLUMNS = (6,)
+"""Numbers of columns that are measured where none is given."""
 FEW = 500
 """Series that are enough to time what solves them one by one."""
 OTHERS = ("normal equations", "np.linalg.lstsq", "xarray", "torch")
@@ -45,9 +47,10 @@ class Row:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print the table, with one thread for BLAS too."""
-    if max(options.n or (6,)) > options.observations:
+    columns = max(options.n or COLUMNS)
+    if columns > options.observations:
         raise ValueError(
-            f"--n {max(options.n or (6,))} is more columns than --observations has rows: "
+            f"--n {columns} is more columns than --observations has rows: "
             f"{options.observations}; give more of these"
         )
     if not set(DTYPES) & set(options.dtype):
@@ -85,7 +88,7 @@ def _line(row: Row) -> str:
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     """Measure every case: medians of runs that take turns."""
     for dtype in (name for name in options.dtype if name in DTYPES):
-        for n in options.n or (6,):
+        for n in options.n or COLUMNS:
             for layout in ("time-major", "series-major"):
                 yield _case(np.dtype(dtype), n, layout, options)
 

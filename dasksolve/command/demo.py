@@ -15,7 +15,6 @@ from zarr.codecs import Crc32cCodec
 from dasksolve.batch.options import Options
 from dasksolve.command.speech import say
 from dasksolve.job.check import check_zarr
-from dasksolve.job.memory import parse_size
 from dasksolve.job.prepare import prepare
 from dasksolve.job.progress import Progress
 from dasksolve.job.solve import solve_zarr
@@ -106,22 +105,21 @@ def write(folder: Path, size: int, seed: int = 0) -> tuple[str, str, list[int]]:
 
 
 def run(
-    size: str,
-    memory_limit: str,
+    size: int,
+    limit: int,
     keep: str | None,
     solving: Progress | None,
     checking: Progress | None,
 ) -> None:
-    """Write, solve and check, and print what a person wants to know."""
-    bytes_of_a, limit = parse_size("size", size), parse_size("memory_limit", memory_limit)
+    """Write, solve and check, and print what a person wants to know; size: bytes of a."""
     target = Path(tempfile.gettempdir() if keep is None else keep).resolve()
-    refuse(bytes_of_a, limit, target)
+    refuse(size, limit, target)
     if keep is not None:
-        _run(target, bytes_of_a, limit, solving, checking)
+        _run(target, size, limit, solving, checking)
         _tell("kept", f"in {target}")
         return
     with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
-        _run(Path(folder), bytes_of_a, limit, solving, checking)
+        _run(Path(folder), size, limit, solving, checking)
 
 
 def _run(

@@ -73,8 +73,8 @@ def kept(output: Output, progress: Progress | None) -> Iterator[Progress]:
                 group = output.group()
                 output.refuse_another([group])
                 attributes = group["attributes"]
-                kept = [old for old in _parsed(attributes) if _odd(old) is None]
-                runs = [*kept, run.record()][-_RUNS:]
+                earlier = [old for old in _parsed(attributes) if _odd(old) is None]
+                runs = [*earlier, run.record()][-_RUNS:]
                 attributes[ATTRIBUTE] = json.dumps(runs)
                 documents.write(output.store, "", group)
                 output.secure()

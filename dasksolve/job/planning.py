@@ -10,9 +10,9 @@ from dask.utils import format_bytes
 from dasksolve.job.plan import COMPILING, LOADING, OVERHEAD, Needs, Plan
 from dasksolve.storage.layout import Block, Layout
 
-_LARGE, _SMALL = 16 << 20, 1 << 20
 # Bytes of a block: a larger buffer costs a page fault a page on each allocation, a smaller one is
 # not worth its task. In between, enough blocks that no worker is long idle at the end.
+_LARGE, _SMALL = 16 << 20, 1 << 20
 _BLOCKS_A_WORKER = 8
 _IN_PIECES = 64 << 20  # bytes of a block whose chunks are never in memory together
 _FEW = 4  # blocks for each worker: with fewer, several threads work on each
