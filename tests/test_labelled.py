@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import tracemalloc
+import warnings
+from contextlib import nullcontext
 
 import dask.array as da
 import numpy as np
@@ -275,6 +277,13 @@ def test_a_name_stands_in_the_way_only_of_a_result_that_has_it(name, as_dimensio
             assert name in (found.dims if as_dimension else found.coords)
 
 
+@pytest.mark.parametrize("name", ["term", "term_2"])
+def test_a_coordinate_that_is_called_as_the_coefficients_is_refused(name):
+    y = xr.DataArray(np.zeros((6, 2)), {name: ("pixel", [7, 9])}, ("time", "pixel"))
+    with pytest.raises(ValueError, match=rf"y has a coordinate '{name}', .*drop_vars"):
+        labelled.regress(y, trend_of(6), covariance=True)
+
+
 @pytest.mark.parametrize("name", ["status", "rcond"])
 def test_a_coordinate_that_is_called_as_a_diagnostic_is_refused(name):
     a, b = pixels(pixel=6, row=3)
@@ -311,6 +320,59 @@ def test_polyfit_is_that_of_xarray(options, gaps):
         assert found.polyfit_covariance.dims == ("cov_i", "cov_j", "y", "x")
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rcond", [0.3, 0.01, 1e-3, 1e-12])
+def test_singular_values_below_rcond_count_as_zero_as_in_xarray(rcond, weighted):
+    stack = images().fillna(11)[:, :, :2]
+    y = stack.assign_coords(time=1 + np.arange(60) / 60)
+    weights = 1 + np.arange(60.0) ** 2 if weighted else None
+    with (
+        pytest.warns(np.exceptions.RankWarning, match=r"[123] terms? of 4 can be told apart")
+        if rcond > 1e-12
+        else nullcontext()
+    ):
+        given = None if weights is None else xr.DataArray(weights, dims="time")
+        found = labelled.polyfit(y, "time", 3, rcond=rcond, weights=given)
+    with warnings.catch_warnings(record=True):
+        w = None if weights is None else np.sqrt(weights)
+        wanted = y.polyfit("time", 3, rcond=rcond, w=w)
+    xr.testing.assert_allclose(
+        found.polyfit_coefficients.drop_vars("area"), wanted.polyfit_coefficients, rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("kind", ["whole", "lazy", "weights of pixels", "weights of times"])
+def test_unscaled_covariances_do_not_depend_on_the_numbers(kind):
+    """Series of zeros, exact ones, and ones of three numbers have no noise to divide by."""
+    y = xr.DataArray(np.zeros((9, 3)), {"time": np.arange(9.0)}, ("time", "pixel"))
+    y[:, 1] = 1 + 2 * y.time + y.time**2
+    y[3:, 2] = np.nan
+    weights = {
+        "weights of pixels": xr.DataArray([1.0, 2.0, 3.0], dims="pixel"),
+        "weights of times": xr.DataArray(1 + np.arange(9.0), dims="time"),
+    }.get(kind)
+    given = y.chunk(pixel=2) if kind == "lazy" else y
+    found = labelled.polyfit(given, "time", 2, cov="unscaled", weights=weights)
+    found = found.polyfit_covariance.transpose("pixel", ...).values
+    w = (xr.ones_like(y) * (1 if weights is None else weights)).transpose("time", "pixel").values
+    for pixel, there in ((0, 9), (1, 9), (2, 3)):
+        design = np.vander(np.arange(there), 3)
+        wanted = np.linalg.inv(design.T @ (w[:there, pixel, None] * design))
+        np.testing.assert_allclose(found[pixel], wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("calendar", ["noleap", "360_day", "standard"])
+def test_dates_of_any_calendar_count_as_in_xarray(calendar):
+    pytest.importorskip("cftime")
+    dates = xr.date_range("2001-01-30", periods=60, freq="ME", calendar=calendar, use_cftime=True)
+    stack = images().fillna(11).assign_coords(time=dates)
+    found, wanted = labelled.polyfit(stack, "time", 1), stack.polyfit("time", 1)
+    one, other = (
+        fit.polyfit_coefficients.drop_vars("area", errors="ignore") for fit in (found, wanted)
+    )
+    xr.testing.assert_allclose(one, other, rtol=1e-8)
+
+
 def test_standard_errors_of_a_polyfit_are_those_of_the_observations_that_are_there():
     stack = images()
     fit = labelled.polyfit(stack, "time", 1, cov=True)
@@ -344,7 +406,7 @@ def test_a_coordinate_that_is_not_finite_is_named():
     stack = images().rename(time="t")
     t = stack.t.values.copy()
     t[3:5] = np.datetime64("NaT", "ns")
-    with pytest.raises(ValueError, match=r"coordinate 't' is NaT at 3 and 1 more places: .*isel"):
+    with pytest.raises(ValueError, match=r"coordinate 't' is NaT at 3 and 1 more place: .*isel"):
         labelled.polyfit(stack.assign_coords(t=t), "t", 1)
 
 

@@ -1,14 +1,10 @@
-"""Series whose dimensions have names: regressions, and polynomials as xarray fits them."""
+"""Regressions of series whose dimensions have names."""
 
-import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Never
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dasksolve import api
-from dasksolve.batch.options import check_flags, check_word, refuse_unknown, refusing
+from dasksolve.batch.options import check_flags, refuse_unknown, refusing
 from dasksolve.labelled.names import coordinates, refuse_names, xarray
 from dasksolve.solution import Regression
 
@@ -60,8 +56,8 @@ def regress(
     ------
     ValueError
         A dimension is missing; coordinates of y and design along dim, or of y and weights, differ;
-        y has a dimension or coordinate that is called as a field of the fit; and what
-        `dasksolve.regress` refuses.
+        y has a dimension or coordinate that is called as a field of the fit, or as the coefficients
+        are; and what `dasksolve.regress` refuses.
     TypeError
         y, design or weights is not a DataArray.
     ImportError
@@ -81,15 +77,16 @@ def regress(
     if unknown:
         refuse_unknown("regress", unknown)
     check_flags(covariance=covariance)
-    _check_dimensions(y, design, weights, dim)
-    refuse_names("y", y, Regression._fields, dim)
-    _, design = xarray().align(y, design, join="exact", exclude=set(y.dims) - {dim})
+    check_dimensions(y, design, weights, dim)
     (term,) = (name for name in design.dims if name != dim)
+    names = (*Regression._fields, term, *((f"{term}_2",) if covariance else ()))
+    refuse_names("y", y, names, dim)
+    _, design = xarray().align(y, design, join="exact", exclude=set(y.dims) - {dim})
     found = api.regress(
         y.data,
         design.transpose(dim, term).values,
         axis=y.get_axis_num(dim),
-        weights=_weights(weights, y, dim),
+        weights=weights_of(weights, y, dim),
         ridge=ridge,
         rcond=rcond,
         min_count=min_count,
@@ -100,165 +97,8 @@ def regress(
     return _fit(found, y, design, dim, term)
 
 
-@refusing
-def polyfit(
-    y: "xr.DataArray",
-    dim: Hashable,
-    deg: int,
-    *,
-    skipna: bool | None = None,
-    weights: "xr.DataArray | None" = None,
-    cov: bool | str = False,
-    full: bool = False,
-    workers: int = 1,
-    **unknown: Never,
-) -> "xr.Dataset":
-    """Fit polynomials along a dimension, as `xarray.DataArray.polyfit` does, with right errors.
-
-    Parameters
-    ----------
-    y : xarray.DataArray with dimension dim
-        The series; float32 is fitted in float64, as by xarray.
-    dim : str
-        Whose coordinate is the variable of the polynomials; dates count in nanoseconds since 1970,
-        durations in the unit that they have, as in xarray.
-    deg : int
-        The degree of the polynomials.
-    skipna : bool, optional
-        False: a series with a gap is NaN. Otherwise it is fitted to the observations that it has.
-    weights : xarray.DataArray, optional
-        Inverse variances, over dim, or over any dimensions of y: the squares of the ``w`` of
-        `xarray.DataArray.polyfit`.
-    cov : bool or "unscaled", default False
-        Whether the covariances of the coefficients are wanted; "unscaled": those for observations
-        of variance 1 / weights.
-    full : bool, default False
-        Whether residuals, matrix rank and singular values are wanted.
-    workers : int, default 1
-        As in `dasksolve.regress`.
-
-    Returns
-    -------
-    fit : xarray.Dataset
-        ``polyfit_coefficients`` along ``degree``, the highest first, in float64; if asked for,
-        ``polyfit_covariance``, ``polyfit_residuals`` (the weighted sum of squares),
-        ``[dim]_matrix_rank`` and ``[dim]_singular_values`` of the design without gaps. Covariances
-        are those of each series' own observations, where xarray takes those of a series without
-        gaps. Series with fewer observations than coefficients are NaN.
-
-    Raises
-    ------
-    ValueError, TypeError, ImportError
-        As in `regress`.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> from dasksolve import labelled
-    >>> x = xr.DataArray(np.arange(5.0), {"x": np.arange(5.0)}, "x")
-    >>> y = (1 + 2 * x * xr.DataArray([1, 3], dims="pixel")).where(x != 2)
-    >>> labelled.polyfit(y, "x", 1).polyfit_coefficients.values.round(6)
-    array([[2., 6.],
-           [1., 1.]])
-    """
-    if unknown:
-        refuse_unknown("polyfit", unknown)
-    array = xarray().DataArray
-    _check_dimensions(y, y, weights, dim)
-    if not isinstance(deg, int | np.integer) or isinstance(deg, bool) or deg < 0:
-        raise ValueError(f"deg={deg!r} must be a degree: 0, 1, 2, ...")
-    check_flags(full=full, skipna=True if skipna is None else skipna)
-    if isinstance(cov, bool | np.bool_):
-        cov = bool(cov)
-    else:
-        check_word("cov", cov, ("unscaled",), " (or True, or False)")
-    names = ["degree", *(("cov_i", "cov_j") if cov else ())]
-    names += [f"polyfit_{part}" for part in ("coefficients", "residuals", "covariance")]
-    refuse_names("y", y, [*names, f"{dim}_matrix_rank", f"{dim}_singular_values"], dim)
-    numbers = _numeric(y[dim])
-    degrees = np.arange(deg + 1)[::-1]
-    centred, back = _centred(numbers, degrees)
-    fit = api.regress(
-        y.data.astype(np.result_type(y.dtype, np.float64)) if y.dtype.kind in "fc" else y.data,
-        centred,
-        axis=y.get_axis_num(dim),
-        weights=_weights(weights, y, dim),
-        min_count=y.sizes[dim] if skipna is not None and not skipna else None,
-        covariance=bool(cov),
-        workers=workers,
-    )
-    others = [name for name in y.dims if name != dim]
-    # No name that y may have: these are gone at the end.
-    power, other = object(), object()
-    back = array(back, {"degree": degrees}, dims=("degree", power))
-    coef = array(fit.coef, dims=[power if name == dim else name for name in y.dims])
-    coef = xarray().dot(back, coef, dim=(power,))
-    found = {"polyfit_coefficients": coef.transpose("degree", *others)}
-    rss = array(fit.rss, dims=others)
-    if full:
-        raw = numbers[:, None] ** degrees
-        scaled = raw / np.sqrt((raw**2).sum(axis=0))
-        found[f"{dim}_matrix_rank"] = array(np.linalg.matrix_rank(scaled))
-        values = np.linalg.svd(scaled, compute_uv=False)
-        found[f"{dim}_singular_values"] = array(values, dims="degree")
-    if full or cov is True:
-        found["polyfit_residuals"] = rss
-    if cov:
-        both = array(fit.covariance, dims=[*others, power, other])
-        left = array(back.data, dims=("cov_i", power))
-        right = array(back.data, dims=("cov_j", other))
-        both = xarray().dot(left, both, right, dim=(power, other))
-        both = both.transpose("cov_i", "cov_j", *others)
-        spare = array(fit.count, dims=others) - (deg + 1)
-        found["polyfit_covariance"] = both / (rss / spare if cov == "unscaled" else 1)
-    return xarray().Dataset(found, coordinates(y, dim))
-
-
-@np.errstate(all="ignore")  # coefficients in tiny units may be out of range
-def _centred(x: NDArray[Any], degrees: NDArray[np.int_]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Powers of x moved and scaled to -1 … 1, and what makes coefficients in x of theirs.
-
-    Powers of decimal years or nanoseconds can hardly be told apart.
-    """
-    middle = (x.min(initial=np.inf) + x.max(initial=-np.inf)) / 2 if x.size else 0.0
-    length = np.abs(x - middle).max(initial=0) or 1.0
-    back = np.array(
-        [[math.comb(k, j) * (-middle / length) ** max(k - j, 0) for k in degrees] for j in degrees]
-    )
-    scales = length ** -degrees.astype(float)
-    return ((x - middle) / length)[:, None] ** degrees, back * scales[:, None]
-
-
-def _numeric(x: "xr.DataArray") -> NDArray[Any]:
-    """A coordinate as finite numbers; times in nanoseconds since 1970."""
-    values = x.values
-    if values.dtype.kind in "mM":
-        # In the unit that it has: nanoseconds reach from 1678 to 2262.
-        unit = np.timedelta64(*reversed(np.datetime_data(values.dtype)))
-        in_nanoseconds = values.dtype.kind == "M"  # as xarray.polyval will take them, too
-        numbers = values.view(np.int64) * (
-            float(unit / np.timedelta64(1, "ns")) if in_nanoseconds else 1.0
-        )
-        numbers[np.isnat(values)] = np.nan
-    elif values.dtype.kind in "biuf":
-        numbers = values.astype(np.float64)
-    else:
-        raise TypeError(
-            f"the coordinate {x.name!r} has dtype {values.dtype}, where numbers or times "
-            f"(datetime64) are needed: y.assign_coords({x.name}=...) with numbers"
-        )
-    (flawed,) = np.nonzero(~np.isfinite(numbers))
-    if flawed.size:
-        first = flawed[0]
-        raise ValueError(
-            f"the coordinate {x.name!r} is {values[first]} at {first}"
-            + (f" and {flawed.size - 1} more places" if flawed.size > 1 else "")
-            + f": leave those observations out, by y.isel({x.name}=[...])"
-        )
-    return numbers
-
-
-def _check_dimensions(y: Any, design: Any, weights: Any, dim: Hashable) -> None:
+def check_dimensions(y: Any, design: Any, weights: Any, dim: Hashable) -> None:
+    """Refuse what is no series along a dimension, no design of it, or no weights."""
     array = xarray().DataArray
     for name, values in (("y", y), ("design", design), ("weights", weights)):
         if values is None and name == "weights":
@@ -282,7 +122,7 @@ def _check_dimensions(y: Any, design: Any, weights: Any, dim: Hashable) -> None:
         raise ValueError(f"weights has dimensions {weights.dims}, y only {y.dims}")
 
 
-def _weights(weights: "xr.DataArray | None", y: "xr.DataArray", dim: Hashable) -> Any:
+def weights_of(weights: "xr.DataArray | None", y: "xr.DataArray", dim: Hashable) -> Any:
     """The weights of the numbers of y, or of all series alike."""
     if weights is None:
         return None
