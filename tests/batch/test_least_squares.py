@@ -224,6 +224,18 @@ def test_bits_do_not_depend_on_the_batch():
     np.testing.assert_array_equal(dasksolve.lstsq(a[3], b[3]), wanted.x[3])
 
 
+@pytest.mark.parametrize("n", [1, 3, 8])
+@pytest.mark.parametrize("rows", [15, 16, 17, 41])
+def test_rows_that_are_missing_at_the_end_change_no_bit(n, rows):
+    # Whole blocks of rows, some that are cut short, and numbers left over from vectors of eight.
+    a, b = problems(rows, n)
+    for more in (1, 16, 23):
+        rest = np.full((len(a), more, n), np.nan), np.zeros((len(a), more))
+        longer = [np.concatenate(pair, axis=1) for pair in zip((a, b), rest, strict=True)]
+        for one, other in zip(dasksolve.lstsq_ex(a, b), dasksolve.lstsq_ex(*longer), strict=True):
+            assert one.tobytes() == other.tobytes()
+
+
 @pytest.mark.parametrize("k", [None, 2])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_dask_gives_the_same_bits_lazily(k, weighted, scheduler):

@@ -1,10 +1,13 @@
 """Least squares with a design for each system, by modified Gram-Schmidt, one system in a lane.
 
-A tile has a row for every observation: a column of zeros, the columns of a, which become orthogonal
-to each other, and after them those of b, which become the residuals (Björck, BIT 7, 1967: it is as
-stable as Householder's method if b is treated so). Row k of `s` has the squared length of column k
-on the diagonal, and to the right what the later columns have of it. Observations that are missing
-are rows of zeros.
+A tile has a row for every observation: the columns of a, which become orthogonal to each other,
+those of b, which become the residuals (Björck, BIT 7, 1967: it is as stable as Householder's method
+if b is treated so), and the root of its weight. Row k of `s` has the squared length of column k on
+the diagonal, and to the right what the later columns have of it. Observations that are missing are
+rows of zeros.
+
+What takes time is to move a tile through the first level of the cache, which is smaller: so each
+observation is weighed, and its first products are taken, while it is there from being read.
 """
 
 import math
@@ -27,108 +30,145 @@ from dasksolve.kernels.language.lanes import (
     where,
 )
 from dasksolve.kernels.language.tiles import lane_count, put_numbers, systems_of_lanes, tile
-from dasksolve.kernels.language.transposition import collect
+from dasksolve.kernels.language.transposition import collect, deal
 from dasksolve.kernels.language.values import Variable, align_stack, loop, never_inline
 from dasksolve.kernels.regimes.columns import read
 from dasksolve.status import Status
 
 SMALL = 2.0**-64
 """A row of numbers, each times it, has no sum that overflows, nor Inf - Inf among their sizes."""
+ROWS = 16
+"""Observations that are read and weighed together: whole vectors of numbers, whatever N is."""
 OK, PENDING = int(Status.OK), int(Status.PENDING)
 NONFINITE, RANK_DEFICIENT = int(Status.NONFINITE), int(Status.RANK_DEFICIENT)
 
 
 @operation(nothing)
-def advance(t, s, observations, k, j, size, head):
-    """Take column k out of columns j … j + size - 1; their products with column k + 1 to `s`.
+def advance(t, s, rows, pivot, k, j, size, head, fresh):
+    """Take column `pivot` out of columns j … j + size - 1; their products with column k to `s`.
 
-    head: column j is column k + 1.
+    fresh: they are weighed instead, by the column of roots, and the products go on; head: j is k.
     """
     never_inline(t.builder)
     align_stack(t.builder)
-    shares = [s[k, j + e] for e in range(size)]
-    totals = [Variable(t.fill(0)) for _ in range(size)]
-    with loop(t.builder, 0, observations) as i:
-        pivot, columns = t[i, k], [t[i, j + e] for e in range(size)]
+    zero = t.fill(0)
+    shares = [zero if fresh else s[pivot, j + e] for e in range(size)]
+    totals = [Variable(s[k, j + e] if fresh else zero) for e in range(size)]
+    with loop(t.builder, *rows) as i:
+        taken, columns = t[i, pivot], [t[i, j + e] for e in range(size)]
         for e, share in enumerate(shares):
-            columns[e] = fnma(pivot, share, columns[e])
+            if fresh:
+                columns[e] = where(taken == taken, scaled(columns[e], taken), zero)
+            else:
+                columns[e] = fnma(taken, share, columns[e])
             t[i, j + e] = columns[e]
-        following = conjugate(columns[0] if head else t[i, k + 1])
+        following = conjugate(columns[0] if head else t[i, k])
         for x, total in zip(columns, totals, strict=True):
             total.set(fma(following, x, total.get()))
     for e, total in enumerate(totals):
-        s[k + 1, j + e] = total.get()
+        s[k, j + e] = total.get()
+
+
+def advancing(fresh):
+    """The part that does `advance` to column k and all that follow."""
+
+    @part
+    def advance_all(t, s, rows, pivot, k, columns):
+        j = k
+        if columns - j >= 8:
+            advance(t, s, rows, pivot, k, j, 8, True, fresh)
+            j += 8
+        elif columns - j >= 4:
+            advance(t, s, rows, pivot, k, j, 4, True, fresh)
+            j += 4
+        elif columns - j >= 2:
+            advance(t, s, rows, pivot, k, j, 2, True, fresh)
+            j += 2
+        else:
+            advance(t, s, rows, pivot, k, j, 1, True, fresh)
+            j += 1
+        while columns - j >= 8:
+            advance(t, s, rows, pivot, k, j, 8, False, fresh)
+            j += 8
+        if columns - j >= 4:
+            advance(t, s, rows, pivot, k, j, 4, False, fresh)
+            j += 4
+        if columns - j >= 2:
+            advance(t, s, rows, pivot, k, j, 2, False, fresh)
+            j += 2
+        if j < columns:
+            advance(t, s, rows, pivot, k, j, 1, False, fresh)
+
+    return advance_all
+
+
+WEIGH, TAKE_OUT = advancing(fresh=True), advancing(fresh=False)
+
+
+@operation(nothing)
+def read_on(array, offset, stride, first, last, t, i, j, left, wide, length):
+    """t[i, left + j] … from array.flat[system * stride + offset] …, in rows of `wide` columns."""
+    starts = [s * stride + offset for s in systems_of_lanes(array, first, last)]
+    for x in deal(array, starts, length):
+        t[i, left + j] = x
+        end = j + 1 == wide
+        i, j = end.choose(i + 1, i), end.choose(0, j + 1)
 
 
 @part
-def advance_all(t, s, observations, k, columns):
-    """`advance` all columns after k."""
-    j = k + 1
-    if columns - j >= 8:
-        advance(t, s, observations, k, j, 8, True)
-        j += 8
-    elif columns - j >= 4:
-        advance(t, s, observations, k, j, 4, True)
-        j += 4
-    else:
-        advance(t, s, observations, k, j, 1, True)
-        j += 1
-    while columns - j >= 8:
-        advance(t, s, observations, k, j, 8, False)
-        j += 8
-    if columns - j >= 4:
-        advance(t, s, observations, k, j, 4, False)
-        j += 4
-    while j < columns:
-        advance(t, s, observations, k, j, 1, False)
-        j += 1
+def read_rows(array, start, stop, first, last, t, left):
+    """Rows start … stop of each system to the tile, from column `left` on."""
+    _, observations, wide = array.shape
+    stride, place, end = observations * wide, start * wide, stop * wide
+    while place + 8 <= end:
+        i, j = divmod(place, wide)
+        read_on(array, place, stride, first, last, t, i, j, left, wide, 8)
+        place += 8
+    while place < end:
+        i, j = divmod(place, wide)
+        read_on(array, place, stride, first, last, t, i, j, left, wide, 1)
+        place += 1
 
 
 @part
-def read_numbers(array, offset, stride, first, last, t, i, j, length):
-    """t[i, j] … t[i, j + length - 1] from array.flat[system * stride + offset] …"""
-    while length >= 8:
-        read(array, offset, stride, first, last, t, i, j, 8, False)
-        offset, j, length = offset + 8, j + 8, length - 8
-    if length >= 4:
-        read(array, offset, stride, first, last, t, i, j, 4, False)
-        offset, j, length = offset + 4, j + 4, length - 4
-    if length >= 2:
-        read(array, offset, stride, first, last, t, i, j, 2, False)
-        offset, j, length = offset + 2, j + 2, length - 2
-    if length:
-        read(array, offset, stride, first, last, t, i, j, 1, False)
+def read_roots(roots, own, start, stop, first, last, t, columns, count):
+    """Roots of weights to the last column, or NaN; add to the count of what is not missing."""
+    zero, one, nan = splat(0, t), splat(1, t), splat(np.nan, t)
+    for i in range(start, stop):
+        if own:
+            read(roots, i, roots.shape[1], first, last, t, i, columns, 1, False)
+        else:
+            t[i, columns] = splat(roots[0, i], t)
+        root = t[i, columns]
+        known = (root == root) & (root != zero)
+        for j in range(columns):
+            known = known & (t[i, j] == t[i, j])
+        t[i, columns] = where(known, root, nan)
+        count = count + where(known, one, zero)
+    return count
+
+
+@part
+def read_tile(a, b, roots, own, first, last, t, s):
+    """Read a tile, weighed, and begin with column 0; return how many rows are not missing."""
+    _, observations, n = a.shape
+    columns = n + b.shape[2]
+    count = splat(0, t)
+    for j in range(columns):
+        s[0, j] = count
+    for start in range(0, observations, ROWS):
+        stop = min(start + ROWS, observations)
+        read_rows(a, start, stop, first, last, t, 0)
+        read_rows(b, start, stop, first, last, t, n)
+        count = read_roots(roots, own, start, stop, first, last, t, columns, count)
+        WEIGH(t, s, (start, stop), columns, 0, columns)
+    return magnitude(count)
 
 
 @operation(nothing)
 def write_number(array, offset, stride, first, last, x):
     """array.flat[system * stride + offset] = x."""
     collect([x], array, [s * stride + offset for s in systems_of_lanes(array, first, last)])
-
-
-@part
-def read_tile(a, b, roots, own, first, last, t):
-    """Read a tile, each row times the root of its weight, or 0; return how many are not missing."""
-    _, observations, n = a.shape
-    k = b.shape[2]
-    zero = splat(0, t)
-    one, count = splat(1, t), zero
-    for i in range(observations):
-        read_numbers(a, i * n, observations * n, first, last, t, i, 1, n)
-        read_numbers(b, i * k, observations * k, first, last, t, i, n + 1, k)
-        if own:
-            read(roots, i, observations, first, last, t, i, 0, 1, False)
-        else:
-            t[i, 0] = splat(roots[0, i], t)
-        root = t[i, 0]
-        known = (root == root) & (root != zero)
-        for j in range(1, n + k + 1):
-            known = known & (t[i, j] == t[i, j])
-        t[i, 0] = zero
-        for j in range(1, n + k + 1):
-            t[i, j] = where(known, scaled(t[i, j], root), zero)
-        count = count + where(known, one, zero)
-    return magnitude(count)
 
 
 @part
@@ -141,23 +181,32 @@ def divide(s, k, columns):
 
 @part
 def invert(s, z, n):
-    """z = the inverse of the unit upper triangle of s; the mean of the inflation of variances."""
+    """z = the inverse of the unit upper triangle of s; right of it, and below, what rcond needs."""
     zero, one = splat(0, s), splat(1, s)
-    for j in range(1, n + 1):
+    for j in range(n):
         z[j, j] = one
-        for i in range(j - 1, 0, -1):
+        for i in range(j - 1, -1, -1):
             total = s[i, j]
             for k in range(i + 1, j):
                 total = fma(s[i, k], z[k, j], total)
             z[i, j] = -total
-    for j in range(1, n + 1):
+    for j in range(n):
         variance, length = zero, s[j, j]
-        for k in range(j, n + 1):
+        for k in range(j, n):
             square = conjugate(z[j, k]) * z[j, k]
             variance = fma(square, reciprocal(s[k, k]), variance)
-        for i in range(1, j):
+        for i in range(j):
             length = fma(conjugate(s[i, j]) * s[i, j], s[i, i], length)
-        z[j, 0], z[0, j] = variance, length
+        z[j, n], z[n, j] = variance, length
+
+
+@part
+def squares(t, observations, c):
+    """The sum of the squares of a column."""
+    total = splat(0, t)
+    for i in range(observations):
+        total = fma(conjugate(t[i, c]), t[i, c], total)
+    return total
 
 
 @operation(lambda flaw, pivot: flaw)
@@ -188,34 +237,29 @@ def solve_tile(a, b, roots, own, threshold, found, first, last, t, s, z):
     x, rss, variances, rcond, count, status = found
     _, observations, n = a.shape
     k = b.shape[2]
-    columns = n + k + 1
-    for j in range(columns):
-        s[0, j] = splat(0, s)
-    known = read_tile(a, b, roots, own, first, last, t)
+    columns = n + k
+    known = read_tile(a, b, roots, own, first, last, t, s)
     flaw = magnitude(splat(0, t))
     check = flaw
-    for c in range(n + 1):
-        advance_all(t, s, observations, c, columns)
-        if c < n:
-            flaw = in_range(flaw, magnitude(s[c + 1, c + 1]))
-            divide(s, c + 1, columns)
+    for c in range(n):
+        flaw = in_range(flaw, magnitude(s[c, c]))
+        divide(s, c, columns)
+        TAKE_OUT(t, s, (0, observations), c, c + 1, columns)
     invert(s, z, n)
     mean = flaw - flaw
-    for j in range(1, n + 1):
-        mean = fma(magnitude(z[j, 0]), magnitude(z[0, j]), mean)
-        write_number(variances, j - 1, n, first, last, magnitude(z[j, 0]))
-        check = weigh(check, z[j, 0])
+    for j in range(n):
+        mean = fma(magnitude(z[j, n]), magnitude(z[n, j]), mean)
+        write_number(variances, j, n, first, last, magnitude(z[j, n]))
+        check = weigh(check, z[j, n])
     trust = splat(1, mean) / square_root(mean / splat(float(n), mean))
-    for c in range(n + 1, columns):
-        for j in range(n, 0, -1):
-            for i in range(j + 1, n + 1):
+    for c in range(n, columns):
+        for j in range(n - 1, -1, -1):
+            for i in range(j + 1, n):
                 s[j, c] = fnma(s[j, i], s[i, c], s[j, c])
-            write_number(x, (j - 1) * k + c - n - 1, n * k, first, last, s[j, c])
+            write_number(x, j * k + c - n, n * k, first, last, s[j, c])
             check = weigh(check, s[j, c])
-        square = splat(0, t)
-        for i in range(observations):
-            square = fma(conjugate(t[i, c]), t[i, c], square)
-        write_number(rss, c - n - 1, k, first, last, magnitude(square))
+        square = s[n, n] if c == n else squares(t, observations, c)
+        write_number(rss, c - n, k, first, last, magnitude(square))
         check = weigh(check, square)
     put_real(rcond, first, last, trust)
     put_real(count, first, last, known)
@@ -304,9 +348,10 @@ def kernel(_):
     def regress(a, b, roots, own, threshold, x, rss, variances, rcond, count, status):
         systems, observations, n = a.shape
         k, lanes = b.shape[2], lane_count(a)
-        columns = n + k + 1
-        t = tile(observations, columns, a.dtype, a)
-        s = tile(n + 2, columns, a.dtype, a)
+        columns = n + k
+        span = (columns + 1) | 1  # odd: no sets of cache shared
+        t = tile(observations, span, a.dtype, a)
+        s = tile(n + 1, columns, a.dtype, a)
         z = tile(n + 1, n + 1, a.dtype, a)
         found = (x, rss, variances, rcond, count, status)
         one_a, one_b, one_roots = np.empty_like(a[:1]), np.empty_like(b[:1]), roots[:1].copy()
