@@ -24,7 +24,7 @@ from dasksolve.command.arguments import parser
 from dasksolve.command.speech import complain, say
 from dasksolve.job import page, series
 from dasksolve.job.columns import opened
-from dasksolve.job.prepare import prepare
+from dasksolve.job.prepare import JobOptions, Prepared, prepare
 from dasksolve.job.progress import Bar, Lines, on_terminal
 from dasksolve.job.report import Report, text
 from dasksolve.job.survey import survey
@@ -180,14 +180,7 @@ def _run_job(
             complain(f"there is no output at {location} yet: --resume begins one")
         how["client"] = _client(options, stack)
         if options.dry_run:
-            prepared = prepare(work, options.out, **how)
-            if options.json or options.json_lines:
-                said = say(json.dumps(asdict(prepared.plan)))
-            else:
-                said = say(
-                    f"{prepared.scheduler}\n{prepared.plan}\nnothing was written (--dry-run)"
-                )
-            return 0 if said else FAILED
+            return _show_plan(options, prepare(work, options.out, JobOptions(**how)))
 
         def follow(report: Report) -> None:
             options.solved = True
@@ -205,6 +198,14 @@ def _run_job(
                 progress=follow,
             ),
         )
+
+
+def _show_plan(options: argparse.Namespace, prepared: Prepared) -> int:
+    if options.json or options.json_lines:
+        said = say(json.dumps(asdict(prepared.plan)))
+    else:
+        said = say(f"{prepared.scheduler}\n{prepared.plan}\nnothing was written (--dry-run)")
+    return 0 if said else FAILED
 
 
 def run_check(options: argparse.Namespace) -> int:

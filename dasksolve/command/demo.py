@@ -15,7 +15,7 @@ from zarr.codecs import Crc32cCodec
 from dasksolve.batch.options import Options
 from dasksolve.command.speech import say
 from dasksolve.job.check import check_zarr
-from dasksolve.job.prepare import prepare
+from dasksolve.job.prepare import JobOptions, prepare
 from dasksolve.job.progress import Progress
 from dasksolve.job.solve import solve_zarr
 from dasksolve.job.systems import Systems
@@ -71,7 +71,7 @@ def refuse(size: int, limit: int, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as empty:
         a, b = create(Path(empty) / "planned.zarr", _pixels(size))
         systems = Systems.open(a, b, Options())
-        prepare(lambda: systems, Path(empty) / "solved.zarr", memory_limit=limit)
+        prepare(lambda: systems, Path(empty) / "solved.zarr", JobOptions(limit))
 
 
 def _pixels(size: int) -> int:

@@ -16,8 +16,8 @@ from dasksolve.batch.options import check_flags
 from dasksolve.job import creation, history, journal, output
 from dasksolve.job.cluster import Cluster
 from dasksolve.job.memory import Gauge
-from dasksolve.job.prepare import prepare
-from dasksolve.job.progress import Progress, closed, watcher
+from dasksolve.job.prepare import JobOptions, prepare
+from dasksolve.job.progress import closed, watcher
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job, Task, meet, result, run_job
 from dasksolve.job.tally import BlockResult
@@ -30,39 +30,18 @@ from dasksolve.storage.stores import Location
 
 
 def carry_out(
-    task: Task,
-    open_work: Callable[[], Work],
-    out: Location,
-    what: str,
-    *,
-    memory_limit: int | str | None,
-    workers: int | None,
-    client: Any,
-    resume: bool,
-    overwrite: bool,
-    strict: bool,
-    durable: bool,
-    compressors: Any,
-    progress: Progress | bool | None,
+    task: Task, open_work: Callable[[], Work], out: Location, what: str, options: JobOptions
 ) -> tuple[Job, Report]:
     """Prepare a job, create its output and do every block.
 
     task: `do_block` under the name that dask shows; open_work: as `prepare` takes it; what: the
-    word beside the progress bar; the rest as a user gave them to `solve_zarr`.
+    word beside the progress bar.
     """
-    check_flags(strict=strict, durable=durable)
-    watch = watcher(progress, what)
+    check_flags(strict=options.strict, durable=options.durable)
+    watch = watcher(options.progress, what)
     token = uuid.uuid4().hex[:8]
-    Gauge(token)
-    prepared = prepare(
-        open_work,
-        out,
-        memory_limit=memory_limit,
-        workers=workers,
-        client=client,
-        resume=resume,
-        overwrite=overwrite,
-    )
+    Gauge.begin(token)
+    prepared = prepare(open_work, out, options)
     scheduler, store, location = prepared.scheduler, prepared.store, prepared.location
     inputs = [source.array for source in prepared.work.sources]
     advice = (
@@ -75,13 +54,14 @@ def carry_out(
         scheduler.marking(store, token) as mark,
     ):
         scheduler.everywhere(meet, token, inputs, store, mark)
-        created = creation.create(prepared, compressors, uuid.uuid4().hex, durable, mark)
+        run, durable = uuid.uuid4().hex, options.durable
+        created = creation.create(prepared, options.compressors, run, durable, mark)
         job = Job(
             token=token,
             work=prepared.work,
             plan=prepared.plan,
             arrays=created.arrays,
-            strict=strict,
+            strict=options.strict,
             durable=durable,
             summed=frozenset(
                 name for name, array in created.arrays.items() if not groups.is_checked(array)

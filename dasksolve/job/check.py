@@ -86,7 +86,7 @@ def check_zarr(
     """
     watch = watcher(progress, "checking")
     token = uuid.uuid4().hex[:8]
-    Gauge(token)
+    Gauge.begin(token)
     store, location, old, group = journal.opened(out)
     work = _work(a, b, weights, old, location, mask_and_scale)
     new = journal.identity(work.identity())

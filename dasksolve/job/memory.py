@@ -109,7 +109,7 @@ def parse_size(name: str, size: int | str) -> int:
 
 
 class Gauge:
-    """What this process has taken since it met a job."""
+    """What this process has taken since it began with a job."""
 
     _baseline: ClassVar[dict[str, tuple[int, int]]] = {}
     """What was resident then, and the peak, which not every system lets us reset."""
@@ -120,9 +120,14 @@ class Gauge:
 
     def __init__(self, job: str) -> None:
         self.job = job
-        if job not in self._baseline:
+
+    @classmethod
+    def begin(cls, job: str) -> "Gauge":
+        """Count from now on, unless the process has begun with this job before."""
+        if job not in cls._baseline:
             reset_peak()
-            self._baseline[job] = resident(), peak()
+            cls._baseline[job] = resident(), peak()
+        return cls(job)
 
     def lately(self) -> int:
         """The most bytes more than at first, as of a moment ago: to ask takes a tenth of a ms."""

@@ -10,10 +10,26 @@ from dasksolve.batch.options import check_flags
 from dasksolve.job import journal, memory
 from dasksolve.job.plan import Plan
 from dasksolve.job.planning import make_plan
+from dasksolve.job.progress import Progress
 from dasksolve.job.schedulers import Scheduler, choose
 from dasksolve.job.work import Work
 from dasksolve.storage import groups, stores
 from dasksolve.storage.stores import Location
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How a job is carried out, whatever it does to a block; `solve_zarr` documents each."""
+
+    memory_limit: int | str | None = None
+    workers: int | None = None
+    client: Any = None
+    resume: bool = False
+    overwrite: bool = False
+    strict: bool = True
+    durable: bool = True
+    compressors: Any = None
+    progress: Progress | bool | None = None
 
 
 @dataclass(frozen=True)
@@ -32,20 +48,12 @@ class Prepared:
     """It is gone on with; False: what is there of it is deleted."""
 
 
-def prepare(
-    open_work: Callable[[], Work],
-    out: Location,
-    *,
-    memory_limit: int | str | None = None,
-    workers: int | None = None,
-    client: Any = None,
-    resume: bool = False,
-    overwrite: bool = False,
-) -> Prepared:
+def prepare(open_work: Callable[[], Work], out: Location, options: JobOptions) -> Prepared:
     """Look at everything and plan the job, or refuse it; write nothing.
 
     open_work: opens what is read, and describes what is to be done with it.
     """
+    resume, overwrite = options.resume, options.overwrite
     check_flags(resume=resume, overwrite=overwrite)
     if resume and overwrite:
         raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
@@ -53,7 +61,7 @@ def prepare(
     with ThreadPoolExecutor(1) as pool:  # far away, each waits for a request or two
         looking = pool.submit(_is_new, out, store)
         work = open_work()
-    scheduler = choose(client, workers)
+    scheduler = choose(options.client, options.workers)
     scheduler.refuse_private((*(source.location for source in work.sources), location))
     _refuse_overlap(location, work, overwrite)
     found = None if looking.result() else _find(store, location, resume, overwrite)
@@ -66,7 +74,7 @@ def prepare(
         block_shape = journal.block_shape(found, work.batch_shape, location)
     elif found is not None:
         groups.refuse_others(store, location, journal.members(found))
-    plan = plan_job(work, scheduler, store, memory_limit, block_shape)
+    plan = plan_job(work, scheduler, store, options.memory_limit, block_shape)
     work.warn(plan)
     return Prepared(work, scheduler, plan, store, location, identity, found, resumed)
 

@@ -1,5 +1,6 @@
 """`regress_zarr`: a zarr job that fits series."""
 
+from functools import partial
 from typing import Any, Never
 
 import zarr
@@ -7,6 +8,7 @@ import zarr
 from dasksolve.batch.fit import FitOptions
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
 from dasksolve.job.carry import carry_out, do_block
+from dasksolve.job.prepare import JobOptions
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job
@@ -104,28 +106,13 @@ def regress_zarr(
     if unknown:
         refuse_unknown("regress_zarr", unknown)
     check_flags(mask_and_scale=mask_and_scale, strict=strict)
-    _, report = carry_out(
-        regress_block,
-        lambda: Series.open(
-            y,
-            design,
-            weights,
-            FitOptions(axis, ridge, rcond, min_count, on_deficient, covariance),
-            mask_and_scale=mask_and_scale,
-            strict=strict,
-        ),
-        out,
-        "fitting",
-        memory_limit=memory_limit,
-        workers=workers,
-        client=client,
-        resume=resume,
-        overwrite=overwrite,
-        strict=strict,
-        durable=durable,
-        compressors=compressors,
-        progress=progress,
+    how = JobOptions(
+        memory_limit, workers, client, resume, overwrite, strict, durable, compressors, progress
     )
+    options = FitOptions(axis, ridge, rcond, min_count, on_deficient, covariance)
+    read = {"mask_and_scale": mask_and_scale, "strict": strict}
+    work = partial(Series.open, y, design, weights, options, **read)
+    _, report = carry_out(regress_block, work, out, "fitting", how)
     return report
 
 

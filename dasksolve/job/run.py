@@ -80,7 +80,7 @@ class Job:
 
     def begin(self) -> None:
         """What a process does before it works on blocks."""
-        Gauge(self.token)
+        Gauge.begin(self.token)
         inputs = [source.array for source in self.work.sources]
         meet(self.token, [*inputs, self.status], self.status.store, self.mark)
 

@@ -1,5 +1,6 @@
 """`solve_zarr`: a zarr job that solves systems."""
 
+from functools import partial
 from typing import Any, Never
 
 import numpy as np
@@ -11,6 +12,7 @@ from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusi
 from dasksolve.errors import SingularSystemError, flat_indices
 from dasksolve.job.carry import carry_out, do_block
 from dasksolve.job.columns import opened
+from dasksolve.job.prepare import JobOptions
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job
@@ -150,21 +152,11 @@ def solve_zarr(
         refuse_unknown("solve_zarr", unknown)
     options = Options.of(assume_a, lower, on_singular, diagnostics, refine, rcond)
     check_flags(mask_and_scale=mask_and_scale)
-    job, report = carry_out(
-        solve_block,
-        lambda: opened(a, b, options, mask_and_scale),
-        out,
-        "solving",
-        memory_limit=memory_limit,
-        workers=workers,
-        client=client,
-        resume=resume,
-        overwrite=overwrite,
-        strict=strict,
-        durable=durable,
-        compressors=compressors,
-        progress=progress,
+    how = JobOptions(
+        memory_limit, workers, client, resume, overwrite, strict, durable, compressors, progress
     )
+    work = partial(opened, a, b, options, mask_and_scale)
+    job, report = carry_out(solve_block, work, out, "solving", how)
     if options.on_singular == "raise":
         _raise_singular(job, report, options.rcond)
     return report

@@ -177,12 +177,13 @@ def job(
 def floor(folder: str, url: str, latency: float, client: Any) -> dict[str, float]:
     """Seconds of the same requests, as many blocks at once as the memory limit holds."""
     from dasksolve.batch.options import Options
-    from dasksolve.job.prepare import prepare
+    from dasksolve.job.prepare import JobOptions, prepare
     from dasksolve.job.systems import Systems
     from dasksolve.storage import internals
 
     *inputs, out = places(folder, url, latency)
-    prepared = prepare(lambda: Systems.open(*inputs, Options("gen")), out, client=client)
+    options = JobOptions(client=client)
+    prepared = prepare(lambda: Systems.open(*inputs, Options("gen")), out, options)
     plan, store = prepared.plan, prepared.store
     a, b = (source.array for source in prepared.work.sources)
     prototype = default_buffer_prototype()
