@@ -23,7 +23,7 @@ _least_squares = separate.kernel(0)
 
 _NAN = Options(on_singular="nan")
 
-FITS, NOT_SQUARE, NO_SYSTEMS, NO_BATCH = range(4)
+FITS, NOT_SQUARE, OTHER_ROWS, OTHER_BATCH = range(4)
 
 
 def solve(a: Any, b: Any) -> NDArray[Any]:
@@ -242,9 +242,9 @@ def _solve_stack(a, b):
     flaw = _misfit(a, b_columns)
     if flaw == NOT_SQUARE:
         raise np.linalg.LinAlgError("a must be square, of shape (M, N, N)")
-    if flaw == NO_SYSTEMS:
+    if flaw == OTHER_ROWS:
         raise ValueError("the systems in b do not have as many rows as those in a")
-    if flaw == NO_BATCH:
+    if flaw == OTHER_BATCH:
         raise ValueError("the batches of a and b differ in length, and none has length 1")
     x = _empty(a, b_columns)
     status = np.empty(len(x), np.int8)
@@ -283,9 +283,9 @@ def _misfit(a, b):
     if a.shape[1] != a.shape[2]:
         return NOT_SQUARE
     if b.shape[1] != a.shape[1]:
-        return NO_SYSTEMS
+        return OTHER_ROWS
     if len(a) != len(b) and len(a) != 1 and len(b) != 1:
-        return NO_BATCH
+        return OTHER_BATCH
     return FITS
 
 

@@ -62,7 +62,7 @@ class Row:
         return self.baseline_nanoseconds / self.nanoseconds
 
 
-def count(word: str) -> int:
+def positive(word: str) -> int:
     """A positive number on the command line."""
     if not word.isdecimal() or int(word) == 0:
         raise argparse.ArgumentTypeError(f"{word} is not a positive number")
@@ -71,7 +71,7 @@ def count(word: str) -> int:
 
 def columns(word: str) -> int | None:
     """The same; None for as many as there are unknowns."""
-    return None if word == "N" else count(word)
+    return None if word == "N" else positive(word)
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--n",
-        type=count,
+        type=positive,
         nargs="+",
         metavar="N",
         help="orders, one or several (default: 2 to 512; in the cache 2 to 96; with --regress 6)",
@@ -112,7 +112,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     size = command.add_mutually_exclusive_group()
     size.add_argument(
-        "--systems", type=count, metavar="M", help="in the batch (default: 32 MiB of them)"
+        "--systems", type=positive, metavar="M", help="in the batch (default: 32 MiB of them)"
     )
     size.add_argument(
         "--in-cache",
@@ -120,11 +120,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="256 KiB of them: how fast the kernels are, whatever the memory",
     )
     command.add_argument(
-        "--workers", type=count, default=1, metavar="N", help="compare N threads with one"
+        "--workers", type=positive, default=1, metavar="N", help="compare N threads with one"
     )
     command.add_argument(
         "--rounds",
-        type=count,
+        type=positive,
         default=5,
         metavar="R",
         help="runs, whose median counts (default: 5)",
@@ -139,7 +139,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--observations",
-        type=count,
+        type=positive,
         default=120,
         metavar="P",
         help="of each series, of which a fifth is missing (default: 120)",
@@ -282,7 +282,6 @@ def measure_case(
     a: NDArray[Any], b: NDArray[Any], options: argparse.Namespace, bandwidth: float, dot: float
 ) -> Row:
     """Measure one batch."""
-
     run = partial(solve, a, b, on_singular="nan")
     baseline = {
         "NumPy": partial(np.linalg.solve, a, b),

@@ -7,6 +7,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+def refuse_unlabelled(name: str, values: Any) -> None:
+    """Refuse what is no DataArray."""
+    if not isinstance(values, xarray().DataArray):
+        raise TypeError(f"{name} is {type(values).__name__}, where an xarray.DataArray is needed")
+
+
 def refuse_names(name: str, values: Any, taken: Iterable[Hashable], dim: Hashable) -> None:
     """Refuse a dimension or coordinate whose name is wanted for a part of the result."""
     kept = [each for each in values.dims if each != dim]
@@ -23,7 +29,7 @@ def refuse_names(name: str, values: Any, taken: Iterable[Hashable], dim: Hashabl
 
 
 def coordinates(y: "xr.DataArray", dim: Hashable) -> dict[Hashable, Any]:
-    """The coordinates of the series themselves."""
+    """The coordinates of y save those along a dimension."""
     return {name: c for name, c in y.coords.items() if dim not in c.dims}
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 from dasksolve import api
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
-from dasksolve.labelled.names import coordinates, refuse_names, xarray
+from dasksolve.labelled.names import coordinates, refuse_names, refuse_unlabelled, xarray
 from dasksolve.solution import Regression
 
 if TYPE_CHECKING:
@@ -99,14 +99,10 @@ def regress(
 
 def check_dimensions(y: Any, design: Any, weights: Any, dim: Hashable) -> None:
     """Refuse what is no series along a dimension, no design of it, or no weights."""
-    array = xarray().DataArray
     for name, values in (("y", y), ("design", design), ("weights", weights)):
         if values is None and name == "weights":
             continue
-        if not isinstance(values, array):
-            raise TypeError(
-                f"{name} is {type(values).__name__}, where an xarray.DataArray is needed"
-            )
+        refuse_unlabelled(name, values)
         if name != "weights" and dim not in values.dims:
             raise ValueError(
                 f"{name} has no dimension {dim!r}: its dimensions are {values.dims}; dim= names "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 from dasksolve import api
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
-from dasksolve.labelled.names import refuse_names, xarray
+from dasksolve.labelled.names import refuse_names, refuse_unlabelled, xarray
 from dasksolve.solution import Solution
 
 if TYPE_CHECKING:
@@ -190,12 +190,8 @@ def _columns(a: Any, b: Any, dims: tuple[Hashable, Hashable]) -> list[Hashable]:
     if isinstance(dims, str) or not isinstance(dims, tuple | list) or len(dims) != 2:
         raise ValueError(f'dims={dims!r} must be two names, such as ("row", "col")')
     row, col = dims
-    array = xarray().DataArray
     for name, values, core in (("a", a, (row, col)), ("b", b, (row,))):
-        if not isinstance(values, array):
-            raise TypeError(
-                f"{name} is {type(values).__name__}, where an xarray.DataArray is needed"
-            )
+        refuse_unlabelled(name, values)
         missing = [dim for dim in core if dim not in values.dims]
         if missing:
             raise ValueError(
