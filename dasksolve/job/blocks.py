@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
-from dasksolve.storage import buffers, internals
+from dasksolve.storage import allocator, buffers, internals
 from dasksolve.storage.backlog import Backlog, current
 from dasksolve.storage.buffers import Workspace
 
@@ -25,7 +25,9 @@ def worked_off(
         yield from (job.failed(number, error) for number in numbers)
         return
     if job.far:
-        yield from _together(task, job, numbers, in_hand, solvers)
+        room = job.plan.memory_limit - job.plan.memory
+        with allocator.keeping(room, internals.readers() + job.plan.workers):
+            yield from _together(task, job, numbers, in_hand, solvers)
         return
     for number in numbers:
         with buffers.lent(job.plan.threads) as space:

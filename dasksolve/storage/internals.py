@@ -21,6 +21,7 @@ whether a chunk is stored. What that takes, and what would make it needless:
 
 import asyncio
 import atexit
+import os
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -122,6 +123,11 @@ async def together(*works: Coroutine[Any, Any, T]) -> list[T]:
 def at_once() -> int:
     """How many requests zarr has on their way at a time."""
     return int(zarr.config.get("async.concurrency"))
+
+
+def readers() -> int:
+    """How many threads zarr reads files in, at most."""
+    return int(zarr.config.get("threading.max_workers") or min(32, (os.cpu_count() or 1) + 4))
 
 
 def name(array: Any, place: Place) -> str:
