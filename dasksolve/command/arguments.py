@@ -1,6 +1,7 @@
 """The words of the command line: commands, options, their help."""
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import dasksolve
@@ -9,6 +10,9 @@ from dasksolve.batch.options import ON_SINGULAR, STRUCTURES, Options
 from dasksolve.batch.pieces import thread_count
 from dasksolve.command import bench
 from dasksolve.job.memory import parse_size
+
+Command = Callable[..., argparse.ArgumentParser]
+"""Adds a command, of a name, what it does, its words, and examples."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"dasksolve {dasksolve.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
-    def command(name: str, text: str, words: str, *examples: str) -> Any:
+    def command(name: str, text: str, words: str, *examples: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=text,
@@ -39,6 +43,12 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(command=name)
         return added
 
+    for add in (_solve, _regress, _check, _report, _demo, _bench):
+        add(command)
+    return top
+
+
+def _solve(command: Command) -> None:
     solve = command(
         "solve",
         "solve a batch, block by block, into a zarr group",
@@ -56,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     _mathematics(solve)
     _running(solve, "A and B")
 
+
+def _regress(command: Command) -> None:
     regress = command(
         "regress",
         "fit every series of a stored stack, with gaps, into a zarr group",
@@ -77,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
     _statistics(regress)
     _running(regress, "Y")
 
+
+def _check(command: Command) -> None:
     check = command(
         "check",
         "solve or fit everything again and compare every bit of the output",
@@ -93,6 +107,8 @@ def parser() -> argparse.ArgumentParser:
     _resources(check)
     _printed(check, lines=True)
 
+
+def _report(command: Command) -> None:
     summary = command(
         "report",
         "print what an output says of itself, finished or not",
@@ -107,6 +123,8 @@ def parser() -> argparse.ArgumentParser:
     )
     _printed(summary, quiet=False)
 
+
+def _demo(command: Command) -> None:
     show = command(
         "demo",
         "write a batch larger than the memory limit, solve and check it",
@@ -131,6 +149,8 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("--quiet", action="store_true", help="no progress bar")
     _debug(show)
 
+
+def _bench(command: Command) -> None:
     measure = command(
         "bench",
         "time the kernels against NumPy on this machine",
@@ -142,7 +162,6 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_arguments(measure)
     _debug(measure)
-    return top
 
 
 def _running(command: argparse.ArgumentParser, inputs: str) -> None:

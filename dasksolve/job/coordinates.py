@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -94,9 +94,15 @@ def find(
     Names are those of x, where a dimension may be called otherwise than in the inputs; taken: what
     else is in the output.
     """
+    batches = [(source, _batch(source, names, sizes)) for source in sources]
+    return (*_of_dimensions(batches), *_others(batches, names, taken))
+
+
+def _of_dimensions(batches: list[tuple[Source, dict[str, str]]]) -> Iterable[Coordinate]:
+    """Those by which a dimension is called; refuse inputs that have different ones."""
     found: dict[str, Coordinate] = {}
-    for source in sources:
-        for given, name in _batch(source, names, sizes).items():
+    for source, batch in batches:
+        for given, name in batch.items():
             array = _beside(source, given, (given,))
             if array is None:
                 continue
@@ -108,15 +114,20 @@ def find(
                     "paired by their places, not by coordinates: align them first, or give arrays "
                     "without coordinates"
                 )
-    others: dict[str, Coordinate] = {}
-    for source in sources:
-        for other in _auxiliary(source, _batch(source, names, sizes), taken):
-            if other.name in names or not others.setdefault(other.name, other).is_that_of(
-                other.array
-            ):
-                at = stores.address(other.array)
-                logger.warning("%s is left out: there is another coordinate %s", at, other.name)
-    return (*found.values(), *others.values())
+    return found.values()
+
+
+def _others(
+    batches: list[tuple[Source, dict[str, str]]], names: tuple[str, ...], taken: Collection[str]
+) -> Iterable[Coordinate]:
+    """Those by which no dimension is called; of several of one name the first."""
+    found: dict[str, Coordinate] = {}
+    for source, batch in batches:
+        for one in _auxiliary(source, batch, taken):
+            if one.name in names or not found.setdefault(one.name, one).is_that_of(one.array):
+                at = stores.address(one.array)
+                logger.warning("%s is left out: there is another coordinate %s", at, one.name)
+    return found.values()
 
 
 def attributes(coordinates: tuple[Coordinate, ...], dims: Collection[str]) -> dict[str, Any]:
