@@ -208,7 +208,7 @@ def _solve(a, b):
 def _solve_into(a, b, x, status):
     problem = _problem(a, b)
     if a.ndim != 3:
-        raise NumbaTypeError(f"a must be of (M, N, N), is {a}")
+        raise NumbaTypeError(f"a must be of (M, N, N), is {a}; one system is a[i : i + 1]")
     _check_outputs(x, status, problem)
     return lambda a, b, x, status: _solve_stack_into(a, b, x, status)
 
@@ -217,7 +217,7 @@ def _solve_into(a, b, x, status):
 def _lstsq_into(a, b, x, status):
     problem = _problem(a, b)
     if a.ndim != 3:
-        raise NumbaTypeError(f"a must be of (M, P, N), is {a}")
+        raise NumbaTypeError(f"a must be of (M, P, N), is {a}; one system is a[i : i + 1]")
     _check_outputs(x, status, problem)
     return lambda a, b, x, status: _lstsq_stack_into(a, b, x, status)
 

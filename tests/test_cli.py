@@ -183,6 +183,8 @@ def test_failed_blocks_are_named_after_the_report(
         pytest.param(["demo", "--size", "0"], id="no bytes"),
         pytest.param(["bench", "--n", "0"], id="no order"),
         pytest.param(["bench", "--k", "M"], id="no columns"),
+        pytest.param(["solve", "a", "b", "c", "d"], id="too many"),
+        pytest.param(["solve", "a", "b", "c", "--dry"], id="no option"),
     ],
 )
 def test_usage_is_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,6 +195,53 @@ def test_usage_is_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
     command = " ".join(["dasksolve", *words[:1]])
     assert usage.startswith(f"usage: {command}")
     assert error.startswith(f"{command}: error: ")
+
+
+def test_a_name_that_looks_like_an_option_is_said_to(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["solve", "a", "b", "-out", "--quiet"])
+    said = capsys.readouterr().err
+    assert said.endswith(
+        "required: OUT; -out is no option: names that begin with - stand after --\n"
+    )
+    assert parser().parse_args(["solve", "--quiet", "--", "a", "b", "-out"]).out == "-out"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "file"], "file exists and is not the output of a job; give what solve or"),
+        (["solve", "a.npy", "b", "out"], r'a\.npy is a file.*; zarr\.create_array\("a\.zarr"'),
+        (["demo", "--keep", "file"], "file is a file; give --keep the name of a folder"),
+        (["demo", "--keep", "file/x"], "file is a file; give --keep the name of a folder"),
+        (["demo", "--keep", "s3://x/y"], "s3://x/y is a URL, where --keep needs a local folder"),
+    ],
+)
+def test_what_is_given_in_the_place_of_something_else_is_named(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    np.save("a.npy", np.eye(2))
+    assert main(words) == 1
+    assert re.search(said, capsys.readouterr().err)
+    assert sorted(os.listdir()) == ["a.npy", "file"]
+
+
+def test_a_current_folder_that_was_deleted_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["report", "out.zarr"]) == 1
+    said = "out.zarr is meant from the current folder, which has been deleted"
+    assert said in capsys.readouterr().err
 
 
 def test_the_command_to_go_on_with_is_one_that_goes_on() -> None:

@@ -95,8 +95,6 @@ def _refuse(name: str, values: Any) -> None:
     for kind in type(values).__mro__[:-1]:
         door = _DOORS.get(kind.__module__.partition(".")[0])
         if door is not None:
-            kind = type(values)
-            raise TypeError(
-                f"{name} is a {kind.__module__.partition('.')[0]}.{kind.__name__} and "
-                f"{door.format(name=name)}"
-            )
+            word = f"{type(values).__module__.partition('.')[0]}.{type(values).__name__}"
+            article = "an" if word[0] in "aeiou" else "a"
+            raise TypeError(f"{name} is {article} {word} and {door.format(name=name)}")

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import dasksolve
 from dasksolve.batch.fit import ON_DEFICIENT
@@ -13,6 +13,26 @@ from dasksolve.job.memory import parse_size
 
 Command = Callable[..., argparse.ArgumentParser]
 """Adds a command, of a name, what it does, its words, and examples."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A command, whose errors show its own usage."""
+
+    words: tuple[str, ...] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.words = tuple(args)
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        known = self.format_help()
+        strange = [w for w in self.words if w[:1] == "-" and w.partition("=")[0] not in known]
+        if strange and "required" in message:
+            message += f"; {strange[0]} is no option: names that begin with - stand after --"
+        super().error(message)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
         "SIGTERM.",
     )
     top.add_argument("--version", action="version", version=f"dasksolve {dasksolve.__version__}")
-    commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    commands = top.add_subparsers(
+        required=True, metavar="COMMAND", title="commands", parser_class=_Parser
+    )
 
     def command(name: str, text: str, words: str, *examples: str) -> argparse.ArgumentParser:
         added = commands.add_parser(

@@ -20,6 +20,7 @@ from dasksolve.job.progress import Progress
 from dasksolve.job.solve import solve_zarr
 from dasksolve.job.systems import Systems
 from dasksolve.status import Status
+from dasksolve.storage import stores
 
 N = 8
 """Unknowns of a pixel: mean, trend, and the cosine and sine of three harmonics of the year."""
@@ -62,6 +63,8 @@ def create(path: Path, pixels: int) -> tuple[Any, Any]:
 def refuse(size: int, limit: int, folder: Path) -> None:
     """Refuse what the disk or the memory limit has no room for, before anything is written."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file; give --keep the name of a folder")
     needed, free = size * (N + 3) // N, shutil.disk_usage(there).free  # a, b, x, and what is beside
     if needed > free:
         raise OSError(
@@ -112,7 +115,9 @@ def run(
     checking: Progress | None,
 ) -> None:
     """Write, solve and check, and print what a person wants to know; size: bytes of a."""
-    target = Path(tempfile.gettempdir() if keep is None else keep).resolve()
+    target = stores.resolved("--keep", tempfile.gettempdir() if keep is None else keep)
+    if not isinstance(target, Path):
+        raise ValueError(f"{target} is a URL, where --keep needs a local folder")
     refuse(size, limit, target)
     if keep is not None:
         _run(target, size, limit, solving, checking)

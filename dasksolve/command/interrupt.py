@@ -16,7 +16,10 @@ def _end(*_: object) -> None:
 def _end_in_a_line(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Say what is wrong with the settings, such as a variable of the environment."""
     if isinstance(error, ValueError) and "--debug" not in sys.argv:
-        print(f"dasksolve: {error}", file=sys.stderr)
+        theirs = ", ".join(f"{k}={v}" for k, v in sorted(os.environ.items()) if k[:6] == "NUMBA_")
+        where = f" (of numba, with {theirs} in the environment)" if theirs else ""
+        own = "DASKSOLVE_" in str(error)
+        print(f"dasksolve: {error}{'' if own else where}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 

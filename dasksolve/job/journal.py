@@ -78,7 +78,7 @@ def opened(out: Location) -> tuple[Any, str, Record, Any]:
     store, location = stores.open_store(out)
     if groups.is_empty(store):
         raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
-    found = find(store, location)
+    found = find(store, location, "give what solve or regress wrote")
     if is_unfinished(found):
         raise ValueError(
             f"{location} is the output of a job that was stopped while it created it: nothing is "
@@ -87,7 +87,7 @@ def opened(out: Location) -> tuple[Any, str, Record, Any]:
     return store, location, found, groups.open_group(store, location, mode="r")
 
 
-def find(store: Any, location: str) -> Record:
+def find(store: Any, location: str, advice: str = "choose another output") -> Record:
     """The record of an output, which may not be whole yet; refuse what is not a job's."""
     found = glance(store)
     if found is None:
@@ -97,7 +97,7 @@ def find(store: Any, location: str) -> Record:
             if foreign
             else "exists and is not the output of a job"
         )
-        raise ValueError(f"{location} {what}; choose another output")
+        raise ValueError(f"{location} {what}; {advice}")
     if found["version"] != _VERSION:
         raise ValueError(
             f"{location} was written by another version of dasksolve (journal version "

@@ -40,6 +40,10 @@ def _open_array(name: str, where: stores.Location) -> Any:
         raise ImportError(f"{name}: {shown} needs a package: {error}") from error
     except BadZipFile as error:
         text = f"{name}: {shown} is a file, where a zarr array is a folder or in a zip archive"
+        if str(target).endswith(".npy"):
+            text += (
+                f'; zarr.create_array("{name}.zarr", data=numpy.load("{shown}")) makes one of it'
+            )
         raise FileNotFoundError(text) from error
     except (FileNotFoundError, NodeTypeValidationError, ContainsGroupError) as error:
         text = f"{name}: {_no_array(shown, store, path)}"

@@ -119,7 +119,14 @@ def resolved(name: str, where: str | os.PathLike[Any]) -> str | Path:
     chained = chain and first in fsspec.available_protocols()
     if "://" in text or (chained and not isinstance(where, os.PathLike)):  # or a folder's name
         return text
-    return Path(os.path.expanduser(text)).resolve()  # Path's own fails where ~name is no user
+    path = Path(os.path.expanduser(text))  # Path's own fails where ~name is no user
+    try:
+        return path.resolve()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{name}: {text} is meant from the current folder, which has been deleted; change to "
+            "one that is there, or give the whole path"
+        ) from None
 
 
 def _path_of(url: str, windows: bool) -> str:

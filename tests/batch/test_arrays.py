@@ -60,7 +60,7 @@ GIVEN = [
     ),
     pytest.param(table, r"pandas\.DataFrame .*np\.asarray\(b\)", id="pandas"),
     pytest.param(pint_quantity, r"has units.*b\.magnitude", id="pint"),
-    pytest.param(astropy_quantity, r"has units.*b\.value", id="astropy"),
+    pytest.param(astropy_quantity, r"an astropy.Quantity and has units.*b\.value", id="astropy"),
     pytest.param(
         stored,
         r"zarr\.Array .*at once: xarray\.open_zarr and .*solve_zarr.*from_zarr\(b\).*b\[",

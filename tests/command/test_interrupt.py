@@ -44,6 +44,18 @@ def test_a_setting_that_is_refused_is_told_in_a_line(module: str) -> None:
     assert re.fullmatch(r"dasksolve: DASKSOLVE_VECTOR_BYTES='7' is not .*\n", ended.stderr)
 
 
+def test_a_setting_of_numba_that_is_refused_is_named() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "dasksolve", "demo"],
+        env={**os.environ, "NUMBA_NUM_THREADS": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert re.fullmatch(r"dasksolve: .*\(of numba, with .*NUMBA_NUM_THREADS=0.*\)\n", ended.stderr)
+
+
 PROGRAM = """
 import sys
 try:
