@@ -438,12 +438,10 @@ def lstsq_ex(
     """
     if unknown:
         refuse_unknown("lstsq_ex", unknown)
+    options = least_squares.LstsqOptions.of(rcond, on_deficient)
     if any(isinstance(values, da.Array) for values in (a, b, weights)):
-        wanted = least_squares.wanted(rcond, on_deficient)
-        return lazy.lstsq(a, b, weights, wanted)
-    return least_squares.lstsq(
-        a, b, weights=weights, rcond=rcond, on_deficient=on_deficient, workers=workers
-    )
+        return lazy.lstsq(a, b, weights, options)
+    return least_squares.lstsq(a, b, weights, options, workers)
 
 
 @refusing

@@ -22,6 +22,7 @@ register_jitable(piece_size)
 _least_squares = separate.kernel(0)
 
 _NAN = Options(on_singular="nan")
+_NAN_LSTSQ = least_squares.LstsqOptions()
 
 FITS, NOT_SQUARE, OTHER_ROWS, OTHER_BATCH = range(4)
 
@@ -172,7 +173,7 @@ def lstsq_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
         return
     core = (problem.n,) if problem.vectors else (problem.n, problem.k)
     if (*problem.batch_shape, *core) == x.shape and problem.batch_shape == status.shape:
-        x[...], status[...] = least_squares.lstsq(a, b)[:2]
+        x[...], status[...] = least_squares.lstsq(a, b, None, _NAN_LSTSQ)[:2]
 
 
 def _problem(a: Any, b: Any) -> Any:

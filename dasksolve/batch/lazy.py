@@ -140,7 +140,7 @@ def _solved(
     )
 
 
-def lstsq(a: Any, b: Any, weights: Any, wanted: least_squares.Wanted) -> LeastSquares:
+def lstsq(a: Any, b: Any, weights: Any, options: least_squares.LstsqOptions) -> LeastSquares:
     """Solve least squares lazily; `dasksolve.lstsq_ex` documents it."""
     a, b = checked("a", a), checked("b", b)
     problem = least_squares.describe(a.shape, a.dtype, b.shape, b.dtype)
@@ -155,11 +155,11 @@ def lstsq(a: Any, b: Any, weights: Any, wanted: least_squares.Wanted) -> LeastSq
     blocks = da.map_blocks(
         lstsq_block,
         *arrays,
-        name="lstsq-" + dask.base.tokenize(arrays, wanted),
+        name="lstsq-" + dask.base.tokenize(arrays, options),
         chunks=(*batch_chunks, (problem.n,), (b.shape[-1],)),
         dtype=problem.dtype,
         meta=alignment.meta(len(batch_chunks) + 2, problem.dtype),
-        wanted=wanted,
+        options=options,
     )
     whole, real = tuple(range(blocks.ndim)), np.zeros((), problem.dtype).real.dtype
     batch = whole[:-2]
@@ -172,11 +172,11 @@ def lstsq(a: Any, b: Any, weights: Any, wanted: least_squares.Wanted) -> LeastSq
 
 
 def lstsq_block(
-    a: NDArray[Any], b: NDArray[Any], weights: NDArray[Any], *, wanted: least_squares.Wanted
+    a: NDArray[Any], b: NDArray[Any], weights: NDArray[Any], *, options: least_squares.LstsqOptions
 ) -> LeastSquares:
     """Solve one block, b as matrices and the weights as matrices of one column."""
     problem = least_squares.describe(a.shape, a.dtype, b.shape, b.dtype)
-    return least_squares.run(a, b, weights[..., 0], problem, wanted)
+    return least_squares.run(a, b, weights[..., 0], problem, options)
 
 
 def map_factored(

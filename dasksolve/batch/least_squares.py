@@ -37,19 +37,19 @@ class Overdetermined:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LstsqOptions:
     """How to solve them."""
 
-    rcond: float | None
+    rcond: float | None = None
     """The reciprocal condition number below which a system is rank-deficient, if given."""
-    on_deficient: str
+    on_deficient: str = "nan"
     """What becomes of those."""
 
-
-def wanted(rcond: float | None, on_deficient: str) -> Wanted:
-    """Checked options."""
-    check_word("on_deficient", on_deficient, ON_DEFICIENT)
-    return Wanted(checked_rcond(rcond), on_deficient)
+    @classmethod
+    def of(cls, rcond: float | None, on_deficient: str) -> "LstsqOptions":
+        """Return checked options, or raise what says how to mend."""
+        check_word("on_deficient", on_deficient, ON_DEFICIENT)
+        return cls(checked_rcond(rcond), on_deficient)
 
 
 def describe(
@@ -73,17 +73,9 @@ def describe(
     return Overdetermined(square.batch_shape, rows, n, square.k, square.dtype, square.vectors)
 
 
-def lstsq(
-    a: Any,
-    b: Any,
-    *,
-    weights: Any = None,
-    rcond: float | None = None,
-    on_deficient: str = "nan",
-    workers: int = 1,
-) -> LeastSquares:
+def lstsq(a: Any, b: Any, weights: Any, options: LstsqOptions, workers: int = 1) -> LeastSquares:
     """Solve a batch held in memory; `dasksolve.lstsq_ex` documents it."""
-    options, threads = wanted(rcond, on_deficient), thread_count(workers)
+    threads = thread_count(workers)
     a, b = as_array("a", a), as_array("b", b)
     problem = describe(a.shape, a.dtype, b.shape, b.dtype)
     weights = checked_weights(without_mask(as_weights(weights)), problem)
@@ -117,7 +109,7 @@ def run(
     b: NDArray[Any],
     weights: NDArray[Any] | None,
     problem: Overdetermined,
-    options: Wanted,
+    options: LstsqOptions,
     threads: int = 1,
 ) -> LeastSquares:
     """Solve every system; raise nothing."""
@@ -191,7 +183,11 @@ def _roots(weights: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], N
 
 
 def _minimum_norm(
-    a: NDArray[Any], b: NDArray[Any], roots: NDArray[Any], options: Wanted, dtype: np.dtype[Any]
+    a: NDArray[Any],
+    b: NDArray[Any],
+    roots: NDArray[Any],
+    options: LstsqOptions,
+    dtype: np.dtype[Any],
 ) -> tuple[NDArray[Any], NDArray[Any], int]:
     """The shortest solution of one system, the squares of its residuals, and the rank."""
     wide = np.result_type(dtype, np.float64)
