@@ -127,8 +127,8 @@ def _array(group: Any, field: Field, plan: Plan, location: str) -> Any:
         groups.required_array(group, field.name, location),
         field.name,
         location,
-        shape=field.among(plan.batch_shape, field.core),
-        chunks=field.among(plan.block_shape, [max(n, 1) for n in field.core]),
+        shape=field.shape(plan),
+        chunks=field.chunks(plan),
         dtype=field.dtype,
     )
 

@@ -166,8 +166,8 @@ def _fields(prepared: Prepared, compressors: Any) -> dict[str, dict[str, Any]]:
     chosen = [Crc32cCodec()] if compressors is None else compressors
     return {
         field.name: {
-            "shape": field.among(plan.batch_shape, field.core),
-            "chunks": field.among(plan.block_shape, [max(n, 1) for n in field.core]),
+            "shape": field.shape(plan),
+            "chunks": field.chunks(plan),
             "dtype": field.dtype,
             "fill_value": fill_value(field),
             "compressors": chosen if field.chosen else _codecs(field),

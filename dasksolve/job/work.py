@@ -44,6 +44,14 @@ class Field:
         at = len(batch) if self.at is None else self.at
         return (*batch[:at], *core, *batch[at:])
 
+    def shape(self, plan: Plan) -> tuple[int, ...]:
+        """That of the array in the output of a job."""
+        return self.among(plan.batch_shape, self.core)
+
+    def chunks(self, plan: Plan) -> tuple[int, ...]:
+        """Those of the array: one for each block."""
+        return self.among(plan.block_shape, [max(n, 1) for n in self.core])
+
     def region(self, block: Block) -> Region:
         """The part of the array that belongs to a block."""
         return self.among([slice(*r) for r in block], [slice(None)] * len(self.core))
@@ -159,11 +167,6 @@ class Work(ABC):
     @abstractmethod
     def worst(self, found: dict[str, NDArray[Any]]) -> dict[str, float]:
         """The diagnostics of a block's worst systems, as `BlockResult` has them."""
-
-    @property
-    def systems(self) -> int:
-        """How many there are."""
-        return math.prod(self.batch_shape)
 
     async def done(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 
 from zarr.storage import LocalStore
 
-from dasksolve.storage import internals, stores
+from dasksolve.storage import documents, internals, stores
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -82,7 +82,7 @@ def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
 
 def _document(array: Any) -> str:
     """The key of the metadata of an array."""
-    return internals.key(array, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
+    return internals.key(array, documents.NAME if array.metadata.zarr_format == 3 else ".zarray")
 
 
 async def refuse_unmarked(store: Any, mark: str) -> None:
