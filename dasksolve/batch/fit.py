@@ -166,7 +166,9 @@ def _dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def checked_ridge(ridge: Any, n: int) -> NDArray[np.float64]:
     """Of every coefficient."""
-    values = as_array("ridge", 0.0 if ridge is None else ridge)
+    if ridge is None:  # else the next lines take 30 µs, a third of what a call does besides fitting
+        return np.zeros(n)
+    values = as_array("ridge", ridge)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"ridge must be real numbers: {ridge!r} has dtype {values.dtype}")
     values = values.astype(np.float64)

@@ -93,9 +93,9 @@ def run(
         y, weights, packing = np.full(shape, np.nan, fit.dtype), np.ones(1), None
         fit = replace(fit, shape=shape)
     found = unfilled(fit.coef_shape, fit.batch_shape, fit.n, fit)
-    if fit.series and fit.fast:
-        _run_fast(y, weights, fit, found, threads, packing)
-    _run_carefully(y, weights, fit, found, threads, refuse, packing)
+    done = fit.series == 0 or (fit.fast and _run_fast(y, weights, fit, found, threads, packing))
+    if not done or fit.on_deficient == "lstsq":
+        _run_carefully(y, weights, fit, found, threads, refuse, packing)
     return as_regression(found, fit)
 
 
@@ -122,18 +122,17 @@ def _run_fast(
     found: Found,
     threads: int,
     packing: Packing | None,
-) -> None:
+) -> bool:
+    """Fit by the fast kernel; return whether it left none."""
     below = math.prod(fit.shape[fit.axis + 1 :])
     fills = below >= LANES or (below == 1 and fit.series >= LANES)
     if fills and (weights.ndim == 1 or _is_ready(weights, fit.dtype)):
         if packing is None and _is_ready(y, fit.dtype):
-            _in_place(y, weights, fit, found, threads, _calling(fit, fit.dtype))
-            return
+            return _in_place(y, weights, fit, found, threads, _calling(fit, fit.dtype))
         if packing is not None and packing.numbers and _is_ready(y, y.dtype.newbyteorder("=")):
             call = _calling(fit, packing.stored, packing.numbers)
-            _in_place(y.view(packing.stored), weights, fit, found, threads, call)
-            return
-    _in_copies(y, weights, fit, found, threads, _calling(fit, fit.dtype), packing)
+            return _in_place(y.view(packing.stored), weights, fit, found, threads, call)
+    return _in_copies(y, weights, fit, found, threads, _calling(fit, fit.dtype), packing)
 
 
 def _calling(
@@ -179,8 +178,11 @@ def _runs(fit: Fit, above: int, series: int, threads: int) -> Iterator[tuple[int
 
 def _in_place(
     y: NDArray[Any], weights: NDArray[Any], fit: Fit, found: Found, threads: int, call: Call
-) -> None:
-    """Hand y to the kernel as it lies: (A, P, B), where B is 1 or fills the lanes."""
+) -> bool:
+    """Hand y to the kernel as it lies: (A, P, B), where B is 1 or fills the lanes.
+
+    Each thread looks at what it has found itself: to another one it is news of another cache.
+    """
     observations, n = fit.shape[fit.axis], fit.n
     below = math.prod(fit.shape[fit.axis + 1 :])
     along = below == 1
@@ -193,6 +195,7 @@ def _in_place(
         for values in (found.rss, found.count, found.rcond, found.status)
     ]
     covariance = found.covariance.reshape(above, -1)
+    left: list[int] = []
 
     def work(part: tuple[int, int, int]) -> None:
         a, start, stop = part
@@ -200,8 +203,11 @@ def _in_place(
         into = Found(coef[a], stderr[a], rss, count, rcond, status, covariance[a])
         own = w if weights.ndim == 1 else w[a].reshape(observations, series)
         call(y[a], own, along, into, start, stop)
+        if status[start:stop].min() < Status.OK:
+            left.append(start)
 
     in_threads(work, list(_runs(fit, above, series, threads)), threads)
+    return not left
 
 
 def _in_copies(
@@ -212,7 +218,7 @@ def _in_copies(
     threads: int,
     call: Call,
     packing: Packing | None,
-) -> None:
+) -> bool:
     """Hand copies to the kernel, piece by piece, in the cache."""
     source = np.moveaxis(y, fit.axis, -1)
     own = weights if weights.ndim == 1 else np.moveaxis(weights, fit.axis, -1)
@@ -230,6 +236,7 @@ def _in_copies(
         put(into, along, index, flat, fit, found)
 
     in_threads(work, list(pieces(fit.batch_shape, _size(fit))), threads)
+    return bool(found.status.min() >= Status.OK)
 
 
 def put(
@@ -286,8 +293,6 @@ def _run_carefully(
     packing: Packing | None,
 ) -> None:
     """Fit the series that the fast kernel left, and those without a unique answer."""
-    if fit.on_deficient == "nan" and found.status.min(initial=Status.OK) >= Status.OK:
-        return  # as most often, and seen in a tenth of the time
     left = left_over(found, fit)
     if not left.any():
         return

@@ -164,6 +164,28 @@ def test_a_series_has_the_same_bits_wherever_it_stands(dtype):
     np.testing.assert_array_equal(one.coef, wanted.coef[:, 20])
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("place", [None, 0, 4_000, -1])
+def test_no_thread_looks_through_what_the_others_have_fitted(place, axis, workers, monkeypatch):
+    # It would be in another cache: the thread that has fitted a run knows if there is more to do.
+    looks = []
+
+    def looking(*given, look=regression.left_over):
+        looks.append(given)
+        return look(*given)
+
+    monkeypatch.setattr(regression, "left_over", looking)
+    monkeypatch.setattr(regression, "PIECE", 1 << 20)  # several runs for each thread
+    y = np.tile(series(0.2)[:, 11:], 100)
+    if place is not None:
+        y[3, place] = np.inf
+    given = y.T.copy() if axis else y
+    status = dasksolve.regress(given, DESIGN, axis=axis, workers=workers).status
+    np.testing.assert_array_equal(np.flatnonzero(status), [] if place is None else [place % 4_900])
+    assert len(looks) == (place is not None)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 7])
 @pytest.mark.parametrize(("above", "series"), [(1, 100_003), (3, 40_000), (500, 17), (2, 1)])
 def test_runs_cover_all_series_once_and_are_short_where_threads_end(above, series, threads):
