@@ -111,6 +111,7 @@ def test_bits_do_not_depend_on_the_number_of_columns(dtype, n):
         )
 
 
+@pytest.mark.parametrize("n", [*ORDERS, 24])  # whole panels: the last is factored in registers
 def test_a_bad_system_changes_no_other(dtype, n):
     a, b = random(dtype, 20, n, n), random(dtype, 20, n, 2, seed=1)
     expected, _ = solve(a, b)
@@ -186,7 +187,7 @@ def test_verdicts_on_complex_integers_are_lapacks():
     check_verdicts(a, status == Status.SINGULAR, np.array([singular(p) for p in a]))
 
 
-@pytest.mark.parametrize("n", [3, 9, 26])
+@pytest.mark.parametrize("n", [3, 9, 24, 26])
 def test_a_zero_row_or_column_is_singular_anywhere(n):
     a = np.stack([random(np.dtype(float), n, n, seed=seed) for seed in range(2 * n)])
     for i in range(n):

@@ -30,18 +30,19 @@ PROGRAM = """
 @pytest.mark.parametrize(
     ("name", "features", "expected"),
     [
-        ("x86-64-v2", "", (16, False)),
-        ("sandybridge", "", (32, False)),
-        ("haswell", "", (32, True)),
-        ("x86-64-v3", "", (32, True)),
-        ("haswell", "-fma", (32, False)),
-        ("x86-64", "+avx2,+fma", (32, True)),
-        ("skylake-avx512", "", (64, True)),
-        ("icelake-server", "", (64, True)),
+        ("x86-64-v2", "", (16, False, False)),
+        ("sandybridge", "", (32, False, False)),
+        ("haswell", "", (32, True, False)),
+        ("x86-64-v3", "", (32, True, False)),
+        ("haswell", "-fma", (32, False, False)),
+        ("x86-64", "+avx2,+fma", (32, True, False)),
+        ("skylake-avx512", "", (64, True, False)),
+        ("icelake-server", "", (64, True, False)),
+        ("sapphirerapids", "", (64, True, True)),
     ],
 )
 def test_names_and_features_are_what_llvm_takes_them_for(
-    name: str, features: str, expected: tuple[int, bool]
+    name: str, features: str, expected: tuple[int, bool, bool]
 ) -> None:
     assert probed(name, features) == expected
 

@@ -18,6 +18,7 @@ from dasksolve.kernels.language.lanes import (
     splat,
     width,
 )
+from dasksolve.kernels.language.target import SCATTERS, VECTOR_BYTES
 from dasksolve.kernels.language.values import (
     INDEX,
     Emitted,
@@ -32,11 +33,15 @@ from dasksolve.kernels.language.values import (
 
 
 class Tile(types.Type):
-    """A matrix whose elements are lanes: t[i, j] loads a vector, t[i, j] = v stores one."""
+    """A matrix whose elements are lanes: t[i, j] loads a vector, t[i, j] = v stores one.
 
-    def __init__(self, buffer, count):
+    Its rows stand in memory one after the other, or its columns if it is `by_columns`.
+    """
+
+    def __init__(self, buffer, count, by_columns):
         self.buffer, self.lanes = buffer, Lanes(buffer.dtype, count)
-        super().__init__(name=f"Tile({self.lanes}, {buffer})")
+        self.by_columns = by_columns
+        super().__init__(name=f"Tile({self.lanes}, {buffer}, {by_columns})")
 
     @property
     def bytes(self):
@@ -122,24 +127,55 @@ class Memory:
 class EmittedTile(Memory):
     """Emitted access to a tile: the real parts of a vector stand before its imaginary parts."""
 
-    def __init__(self, builder, data, lanes, span):
+    def __init__(self, builder, data, lanes, span, by_columns=False):
         super().__init__(builder, data, lanes)
-        self.span = span
+        self.span, self.by_columns = span, by_columns
 
     def again(self):
         """The same tile, by a copy of its address.
 
         Else LLVM may load the one that it has spilled for each access: N = 16 took a third longer.
         """
-        data = opaque(Emitted(self.builder, self.data)).value
-        return EmittedTile(self.builder, data, self.lanes, self.span)
+        return self._elsewhere(opaque(Emitted(self.builder, self.data)).value)
+
+    def beginning(self, i, j):
+        """The tile from element [i, j] on."""
+        return self._elsewhere(self.builder.gep(self.data, [index_value(self.offset(i, j))]))
+
+    def _elsewhere(self, data):
+        return EmittedTile(self.builder, data, self.lanes, self.span, self.by_columns)
 
     def offset(self, i, j):
-        return (i * self.span + j) * (self.parts * self.lanes.count)
+        major, minor = (j, i) if self.by_columns else (i, j)
+        return (major * self.span + minor) * (self.parts * self.lanes.count)
 
     def integer(self, i, lane):
         """The number in one lane of the first column of a tile of integers."""
-        return Index(self.builder, self.load(self.offset(i, 0) + lane, 1).lane(0).value)
+        value = self.load(self.offset(i, 0) + lane, 1).lane(0).value
+        return Index(self.builder, resized(self.builder, value, INDEX))
+
+    @property
+    def trades(self):
+        """Whether `trade` is at hand, and faster than one number after the other."""
+        return SCATTERS and self.lanes.real == Lanes(types.float32, 16)
+
+    def trade(self, offset, places, x):
+        """The numbers at offset + places[lane], in whose places those of x are put."""
+        byte, flags = ir.IntType(8).as_pointer(), ir.VectorType(ir.IntType(1), x.count)
+        address, size = self.builder.bitcast(self.pointer(offset, 1), byte), ir.IntType(32)(4)
+        number, every = x.value.type, flags([1] * x.count)
+        found = [ir.Constant(number, ir.Undefined), address, places.value, every, size]
+        put = [address, every, places.value, x.value, size]
+        traded = x.new(self._instruction("gather", number, found))
+        self._instruction("scatter", ir.VoidType(), put)
+        return traded
+
+    def _instruction(self, name, returns, operands):
+        """One of AVX-512, for sixteen numbers of single precision."""
+        kind = ir.FunctionType(returns, [operand.type for operand in operands])
+        name = f"llvm.x86.avx512.mask.{name}.dps.512"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(function, operands)
 
     def whole(self, i, j, lane):
         """The integer in one lane of an element that `row_places` made."""
@@ -173,7 +209,8 @@ def _lift_array(context, builder, array, value):
 
 def _lift_tile(context, builder, tile, value):
     parts = cgutils.create_struct_proxy(tile)(context, builder, value=value)
-    return EmittedTile(builder, parts.data, tile.lanes, Index(builder, parts.span))
+    span = Index(builder, parts.span)
+    return EmittedTile(builder, parts.data, tile.lanes, span, tile.by_columns)
 
 
 LIFT[types.Array] = _lift_array
@@ -192,13 +229,13 @@ operation(_element, Tile, types.BaseTuple)(operator.getitem)
 operation(_stored, Tile, types.BaseTuple, Lanes)(operator.setitem)
 
 
-def tiles_of(lanes: Any) -> tuple[Any, Any]:
+def tiles_of(lanes: Any, by_columns: bool = False) -> tuple[Any, Any]:
     """What makes tiles whose vectors have lanes(dtype) lanes, and what says how many these are."""
 
     @intrinsic
     def over(typing, buffer, span, like):
         """A tile over a buffer, which needs room for one vector more, to align."""
-        kind = Tile(buffer, lanes(like.dtype))
+        kind = Tile(buffer, lanes(like.dtype), by_columns)
 
         def emit(context, builder, signature, values):
             made = cgutils.create_struct_proxy(kind)(context, builder)
@@ -221,7 +258,10 @@ def tiles_of(lanes: Any) -> tuple[Any, Any]:
 
     @holder
     def tile(rows, span, dtype, like):
-        """A tile of rows of `span` vectors: numbers of a dtype, in as many lanes as `like` has."""
+        """A tile of rows of `span` vectors: numbers of a dtype, in as many lanes as `like` has.
+
+        If it is by columns, of columns.
+        """
         buffer = np.empty((rows * span + 1) * lane_count(like), dtype)
         return over(buffer, span, like)  # type: ignore[call-arg]  # numba gives the first
 
@@ -229,6 +269,21 @@ def tiles_of(lanes: Any) -> tuple[Any, Any]:
 
 
 tile, lane_count = tiles_of(width)
+
+# Where four columns at a time are worked on, they stand together then, and the cache foresees them:
+# from N = 48 on that saves 2 to 8 % with vectors of 64 bytes, and costs 5 % with those of 32.
+BY_COLUMNS = VECTOR_BYTES == 64
+_matrix_tile, _ = tiles_of(width, BY_COLUMNS)
+
+
+@holder
+def matrix_tile(rows, columns, dtype, like):
+    """A tile for a matrix that is worked on by columns and by rows.
+
+    An odd number of vectors in each spreads the other over all sets of the cache.
+    """
+    lines, span = (columns, rows | 1) if BY_COLUMNS else (rows, columns | 1)
+    return _matrix_tile(lines, span, dtype, like)
 
 
 @holder

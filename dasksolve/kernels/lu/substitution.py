@@ -12,6 +12,9 @@ def exchange_columns(t, pivots, k, columns):
 
     For several columns j it is loaded once which these are.
     """
+    if t.trades:
+        trade_columns(t, pivots, k, columns)
+        return
     count = t.lanes.count
     chosen = [pivots.integer(k, lane) for lane in range(count)]
     for j in columns:
@@ -27,6 +30,17 @@ def exchange_columns(t, pivots, k, columns):
             t.store(top, new, count)
 
 
+def trade_columns(t, pivots, k, columns):
+    """`exchange_columns` by instructions that gather and scatter."""
+    count, rows = t.lanes.count, pivots[k, 0]
+    places = rows + rows.ramp
+    for j in columns:
+        for p in range(t.parts):
+            top = t.offset(k, j) + p * count
+            new = t.trade(t.offset(0, j) + p * count, places, t.load(top, count, count))
+            t.store(top, new, count)
+
+
 @operation(nothing)
 def exchange(t, pivots, k, j):
     """`exchange_columns` for one of them."""
@@ -35,7 +49,7 @@ def exchange(t, pivots, k, j):
 
 def together(t):
     """How many columns to exchange at a time: of complex ones more are not worth their code."""
-    return 4 if t.parts == 1 and t.lanes.count <= 16 else 1
+    return 4 if t.trades or (t.parts == 1 and t.lanes.count <= 16) else 1
 
 
 @operation(nothing)
