@@ -45,8 +45,8 @@ def carry_out(
     scheduler, store, location = prepared.scheduler, prepared.store, prepared.location
     inputs = [source.array for source in prepared.work.sources]
     advice = (
-        "the others are written, and resume=True (--resume) tries again what is not done or "
-        "cannot be read"
+        "what is done is kept, and resume=True (--resume) tries again what is not done or cannot "
+        "be read"
     )
     with (
         closed(watch),

@@ -1,10 +1,11 @@
 """The zarr group that a job writes: opened, looked into, cleared and published."""
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
@@ -29,7 +30,13 @@ def is_empty(store: Any) -> bool:
     root = Path(store.root)
     if not root.is_dir():
         return not root.exists()
-    return all(p.is_dir() or marks.PARTIAL.search(p.name) for p in root.rglob("*"))
+    # Path.rglob passes over folders that may not be read, as if there were nothing in them.
+    files = (name for _, _, names in os.walk(root, onerror=_raise) for name in names)
+    return all(map(marks.PARTIAL.search, files))
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def is_new_group(where: Any) -> bool:

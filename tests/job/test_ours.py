@@ -1,7 +1,10 @@
 """What of an output is the job's own: nothing else is deleted, and what is lost is noticed."""
 
+import ctypes
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +88,36 @@ def test_what_stands_in_the_place_of_a_folder_is_not_overwritten(
     with pytest.raises(ValueError, match=f"{place} is not what the job wrote.*choose another"):
         solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True)
     assert files(batch.out) == before
+
+
+def _without_the_rights_of_root() -> None:
+    prctl = ctypes.CDLL(None).prctl
+    for right in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: from the next exec on
+        prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="rights of Linux")
+@pytest.mark.parametrize("place", ["", "x"])
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, place: str
+) -> None:
+    folder = tmp_path / "out" / place
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    folder.chmod(0o300)
+    script = "import sys; from dasksolve.cli import main; sys.exit(main(['report', 'out']))"
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        preexec_fn=_without_the_rights_of_root,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    folder.chmod(0o700)
+    assert ended.returncode == 1
+    assert f"Permission denied: '{folder}'" in ended.stderr
 
 
 def test_two_colons_in_a_path_are_part_of_a_name(batch: Stored, tmp_path: Path) -> None:
