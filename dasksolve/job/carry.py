@@ -1,5 +1,6 @@
 """Carries out a job: prepares it, creates its output, then reads, solves, writes each block."""
 
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +24,7 @@ from dasksolve.job.run import Job, Task, meet, result, run_job
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Done, Work, whole_name
 from dasksolve.storage import durable as disk
-from dasksolve.storage import encode, groups, internals, marks
+from dasksolve.storage import encode, groups, internals, marks, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
@@ -68,6 +69,7 @@ def carry_out(
             ),
             resume=prepared.resumed,
             mark=mark,
+            looks_from=scheduler.last_tasks(prepared.plan) if stores.is_far(store) else None,
         )
         with history.kept(created, watch) as follow:
             try:
@@ -77,6 +79,7 @@ def carry_out(
                     with suppress(Exception):  # another job's is not ours; a lost store is told of
                         if mark is not None:
                             internals.run(marks.refuse_unmarked(store, mark))
+                            created.seen.at = time.monotonic()  # no other has begun until now
                         marks.sweep(store, mark)
     return job, report
 
@@ -108,7 +111,12 @@ async def _do_block(job: Job, number: int, block: Block, space: Workspace) -> Bl
     else:
         await internals.together(*puts)
     await job.refuse_late()
-    await internals.put(*status)
+    written = internals.put(*status)
+    if job.looks(number):
+        _, looked = await internals.together(written, output.looked(job))
+        return packed.result._replace(looked=looked)
+    await written
+    job.did(number)
     return packed.result
 
 

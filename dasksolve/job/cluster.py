@@ -13,6 +13,7 @@ from dask.utils import format_bytes, parse_timedelta
 
 from dasksolve.errors import counted
 from dasksolve.job.blocks import Task
+from dasksolve.job.plan import Plan
 from dasksolve.job.tasks import WINDOW, OnResult, graph_of, parts
 from dasksolve.storage.marks import has_one_writer, lockable, marked
 from dasksolve.storage.stores import place_of
@@ -205,6 +206,10 @@ class Cluster:
             "they lack memory (dask worker --memory-limit, memory_limit). What is done is kept: "
             f"resume=True (--resume) goes on with it. The last of them: {error}"
         ) from error
+
+    def last_tasks(self, plan: Plan) -> int:
+        """From which block on there is a task for each thread, and none after it."""
+        return plan.blocks - self.processes * self.workers * plan.together
 
     def in_each_process(self, function: Callable[[], Any]) -> None:
         """Call a function in every worker process."""

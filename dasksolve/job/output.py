@@ -25,8 +25,8 @@ from dasksolve.storage.documents import Document
 class Looked(NamedTuple):
     """What was seen of an output."""
 
-    documents: list[Document | None]
-    """Of the group, and of its arrays."""
+    documents: dict[str, Document | None]
+    """Of the group, "", and of its arrays."""
     kept: list[bool]
     """Whether all of some blocks is there."""
     began: float
@@ -39,6 +39,7 @@ class Seen:
 
     document: Document | None = None
     at: float = -math.inf
+    """When that was, or no other job had begun to write yet."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Output:
         """Begin to look at what is there of the output, where that is waited for."""
         numbers = np.flatnonzero(done)
         looks = numbers[[0, -1]] if len(numbers) > 1 else numbers  # each is a request
-        return internals.begin(self._looked(plan, looks))
+        return internals.begin(_looked(self.store, self.fields, self.arrays, plan, looks))
 
     def confirm(
         self, plan: Plan, done: NDArray[np.bool_], look: Future[Looked] | None = None
@@ -83,25 +84,26 @@ class Output:
         """
         numbers = np.flatnonzero(done)
         if isinstance(self.store, LocalStore):
-            found = internals.run(documents.found(self.store, ("", *self.documents)))
+            names = ("", *self.documents)
+            read = internals.run(documents.found(self.store, names))
+            found = dict(zip(names, read, strict=True))
             kept = [self._holds(plan, int(number)) for number in numbers]
         else:
             found, kept, began = (look or self.look(plan, done)).result()
-            self.seen.document, self.seen.at = found[0], began
+            self.seen.document, self.seen.at = found[""], began
         try:
-            self.refuse_another((found[0], found[1 + [*self.documents].index("status")]))
+            self.refuse_another((found[""], found["status"]))
         except BlockingIOError:
             if done.all():
                 raise
             return  # the blocks that are not done say it
-        names = ("the journal", *self.documents)
-        lost = [name for name, document in zip(names, found, strict=True) if document is None]
+        lost = [name or "the journal" for name, document in found.items() if document is None]
         chunks = len(kept) - sum(kept)
         if not lost and not chunks:
             # Status, and what an earlier run may not have waited for.
             if self.durable and isinstance(self.store, LocalStore):
                 for number in numbers:
-                    durable.secure_chunks(self._chunks(plan, int(number)))
+                    durable.secure_chunks(_chunks(self.fields, self.arrays, plan, int(number)))
             return
         if not groups.is_empty(self.store):
             metadata.mend(self.store, self.record, self.documents)
@@ -110,17 +112,6 @@ class Output:
             f"{self.location} was deleted while the job ran, or parts of it: {', '.join(what)}. "
             "resume=True (--resume) writes again what is gone"
         )
-
-    async def _looked(self, plan: Plan, numbers: NDArray[Any]) -> Looked:
-        """The documents, and whether all of some blocks is there, in the time of one request."""
-        began = time.monotonic()
-        keys = [self._keys(plan, int(number)) for number in numbers]
-        places = [(self.store, key) for block in keys for key in block]
-        found, there = await asyncio.gather(
-            documents.found(self.store, ("", *self.documents)), internals.stored(places)
-        )
-        kept = iter(there)
-        return Looked(found, [all([*islice(kept, len(block))]) for block in keys], began)
 
     def group(self) -> Document:
         """The document of the group, or as it was a moment ago: no other job writes it so soon."""
@@ -132,19 +123,51 @@ class Output:
         if self.durable:
             durable.secure_document(self.store)
 
-    def _chunks(self, plan: Plan, number: int) -> Iterator[tuple[Any, tuple[int, ...]]]:
-        """The chunks of a block, each with its array."""
-        for written in self.fields:
-            if self.arrays[written.name].size:
-                yield self.arrays[written.name], written.chunk(plan.place(number))
-
     def _holds(self, plan: Plan, number: int) -> bool:
-        return all((self.store.root / key).is_file() for key in self._keys(plan, number))
+        keys = _keys(self.fields, self.arrays, plan, number)
+        return all((self.store.root / key).is_file() for key in keys)
 
-    def _keys(self, plan: Plan, number: int) -> list[str]:
-        """Keys of the chunks of a block in its store."""
-        chunks = self._chunks(plan, number)
-        return [internals.key(array, internals.name(array, place)) for array, place in chunks]
+
+async def looked(job: Job) -> Looked | None:
+    """The same look, while a task of a cluster writes its last status; None: it found an error."""
+    store, numbers = job.status.store, job.first_done()
+    try:
+        found = await _looked(store, job.work.fields, job.arrays, job.plan, numbers)
+    except Exception:  # who started the job looks again
+        return None
+    return found._replace(began=-math.inf)  # by a clock that is this process's
+
+
+async def _looked(
+    store: Any,
+    fields: Iterable[Field],
+    arrays: dict[str, Any],
+    plan: Plan,
+    numbers: Iterable[Any],
+) -> Looked:
+    """The documents, and whether all of some blocks is there, in the time of one request."""
+    began, names = time.monotonic(), ("", *arrays)
+    keys = [_keys(fields, arrays, plan, int(number)) for number in numbers]
+    places = [(store, key) for block in keys for key in block]
+    found, there = await asyncio.gather(documents.found(store, names), internals.stored(places))
+    kept = iter(there)
+    whole = [all([*islice(kept, len(block))]) for block in keys]
+    return Looked(dict(zip(names, found, strict=True)), whole, began)
+
+
+def _chunks(
+    fields: Iterable[Field], arrays: dict[str, Any], plan: Plan, number: int
+) -> Iterator[tuple[Any, tuple[int, ...]]]:
+    """The chunks of a block, each with its array."""
+    for written in fields:
+        if arrays[written.name].size:
+            yield arrays[written.name], written.chunk(plan.place(number))
+
+
+def _keys(fields: Iterable[Field], arrays: dict[str, Any], plan: Plan, number: int) -> list[str]:
+    """Keys of the chunks of a block in its store."""
+    chunks = _chunks(fields, arrays, plan, number)
+    return [internals.key(array, internals.name(array, place)) for array, place in chunks]
 
 
 async def finished(job: Job, number: int) -> dict[str, NDArray[Any]] | None:

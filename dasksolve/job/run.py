@@ -36,6 +36,8 @@ _LOOKED: dict[str, float] = {}
 """When this process last saw the mark of a job."""
 _LOOKS: dict[str, asyncio.Future[None]] = {}
 """The look for the mark of a job that is on its way."""
+_DONE: dict[str, int] = {}
+"""The first block of a job that this process has done."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Job:
     """Arrays whose chunks have no checksum: that of their numbers stands beside status."""
     mark: str | None = None
     """Key in the output while this job is the one to write it; None: it is locked instead."""
+    looks_from: int | None = None
+    """Tasks from this block on look at the output as they end; None: who started the job does."""
 
     @property
     def status(self) -> Any:
@@ -111,6 +115,19 @@ class Job:
         await marks.refuse_unmarked(self.status.store, self.mark)
         _LOOKED[self.token] = began
 
+    def looks(self, number: int) -> bool:
+        """Whether the output is looked at while the status of this block is written."""
+        last = (number + 1) % self.plan.together == 0 or number + 1 == self.plan.blocks
+        return last and self.looks_from is not None and number >= self.looks_from
+
+    def first_done(self) -> list[int]:
+        """The first block that this process has done."""
+        return [_DONE[self.token]] if self.token in _DONE else []
+
+    def did(self, number: int) -> None:
+        """Remember it."""
+        _DONE.setdefault(self.token, number)
+
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
         kind = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
@@ -161,11 +178,13 @@ def run_job(
 
     output: what is there of the blocks that are done is confirmed.
     """
-    plan, left, look = job.plan, job.plan.blocks, None
+    plan, left = job.plan, job.plan.blocks
+    look: Future[Any] | None = None
     tally = Tally(job.token, location, job.plan, job.plan.workers * scheduler.processes)
     done = np.zeros(job.plan.blocks, np.bool_)
     _BEGUN.add(job.token)  # this process has opened all that it works on, and put the mark there
     _LOOKED[job.token] = time.monotonic()
+    looks = stores.is_far(job.status.store) and job.looks_from is None
     how = "resumed" if job.resume else "begun"
     logger.info("%s %s: %s; %s", location, how, scheduler, "; ".join(str(job.plan).splitlines()))
 
@@ -180,8 +199,10 @@ def run_job(
             logger.info("%s: %d of %d blocks done", location, so_far, job.plan.blocks)
         if progress is not None:
             progress(tally.report())
-        far = stores.is_far(job.status.store)
-        if output is not None and look is None and far and left <= plan.in_hand:
+        if result.looked is not None:
+            look = Future()
+            look.set_result(result.looked)
+        elif output is not None and looks and look is None and left <= plan.in_hand:
             look = output.look(plan, done)  # while the last blocks are written
 
     scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.in_hand, on_result)

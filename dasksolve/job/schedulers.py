@@ -13,6 +13,7 @@ from dasksolve.batch.pieces import thread_count
 from dasksolve.errors import counted
 from dasksolve.job.blocks import Task, worked_off
 from dasksolve.job.cluster import Cluster
+from dasksolve.job.plan import Plan
 from dasksolve.job.tasks import OnResult, graph_of
 from dasksolve.storage.marks import end_others, has_one_writer, lockable, marked
 
@@ -76,6 +77,9 @@ class Threads:
                 graph = graph_of(task, job, window)
                 keys = list(dask.core.flatten(graph.__dask_keys__()))
                 dask.threaded.get(graph.dask, keys, pool=pool, callbacks=callbacks)
+
+    def last_tasks(self, _plan: Plan) -> None:
+        """What comes of each block is known as soon as it is done."""
 
     def in_each_process(self, function: Callable[[], Any]) -> None:
         """Call a function in this process."""

@@ -4,7 +4,7 @@ import math
 import operator
 import time
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ class BlockResult(NamedTuple):
     """Likewise."""
     failure: str | None = None
     """Why it is not done."""
+    looked: Any = None
+    """What was seen of the output meanwhile: `Looked`; None: nobody looked."""
 
 
 def count(

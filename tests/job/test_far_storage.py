@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from distributed import Client
 from families import same_bits
 from stored import Stored
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
@@ -232,6 +233,66 @@ def test_an_output_is_looked_at_while_the_inputs_are_opened(
 
     monkeypatch.setattr(Source, "open", opening)
     solve_zarr(batch.a_path, batch.b_path, out)
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[Client]:
+    """A cluster in this process."""
+    with Client(
+        processes=False,
+        n_workers=1,
+        threads_per_worker=1,
+        dashboard_address=":0",
+        set_as_default=False,
+    ) as client:
+        yield client
+
+
+class LastStatus(WrapperStore):
+    """A store where the last status is written while the document of x is read."""
+
+    both = Turnstile(2)
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        if key == "x/zarr.json":
+            await self.both.passed()
+        return await super().get(key, *arguments, **options)
+
+    async def set(self, key: str, *arguments: Any, **options: Any) -> None:
+        if key == "status/c/9":
+            await self.both.passed()
+        await super().set(key, *arguments, **options)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_worker_looks_at_the_output_while_it_writes_its_last_status(
+    batch: Stored, one_thread: Client
+) -> None:
+    out = LastStatus(LocalStore(batch.out))
+    report = solve_zarr(batch.a_path, batch.b_path, out, client=one_thread)
+    assert report.blocks_done == 10
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
+class Spoiling(WrapperStore):
+    """An input who reads whose last chunk deletes a part of an output."""
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        if key == "c/9/0/0":
+            Path(self._store.root).parent.parent.joinpath("out.zarr/x/zarr.json").unlink()
+        return await super().get(key, *arguments, **options)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_what_is_deleted_far_away_while_a_cluster_works_is_noticed(
+    batch: Stored, one_thread: Client
+) -> None:
+    a = zarr.open_array(Spoiling(LocalStore(batch.a_path, read_only=True)), mode="r")
+    out = LatencyStore(LocalStore(batch.out))
+    with pytest.raises(FileNotFoundError, match=r"deleted while the job ran.*: x\. resume=True"):
+        solve_zarr(a, batch.b_path, out, client=one_thread)
+    assert Path(batch.out, "x/zarr.json").is_file()  # it is written again
     assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
 
 

@@ -400,7 +400,7 @@ def test_a_worker_process_asks_for_little_besides_its_blocks(many: Stored, s3: S
             counts.append(Counter(s3.requests))
     alone, together = counts
     heads = together.pop("HEAD") - alone.pop("HEAD")
-    assert together == alone
+    assert together == alone + Counter(GET=3)  # both workers look at the documents as they end
     # a, b and the mark; the mark once a second; in the end, by this process, once more
     assert heads <= 2 * (3 + seconds) + 1
 
