@@ -167,7 +167,7 @@ class Series(Work):
             f"does not fit in memory together: every byte of it is read {plan.amplification:g} "
             "times. Raise the memory limit, or store y in chunks of whole series",
             PerformanceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
     def answers(self, threads: int, *read: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -96,7 +96,7 @@ class Systems(Work):
             f'alone: dask.array.from_zarr("{self.a.location}").rechunk(({batch}, {n}, {n}))'
             ".to_zarr(…)",
             PerformanceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
     def answers(self, _threads: int, *read: NDArray[Any]) -> dict[str, NDArray[Any]]:

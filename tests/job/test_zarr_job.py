@@ -17,7 +17,15 @@ from stored import Stored, files
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
 import dasksolve
-from dasksolve import BlockErrors, Report, SingularSystemError, Status, solve_zarr
+from dasksolve import (
+    BlockErrors,
+    PerformanceWarning,
+    Report,
+    SingularSystemError,
+    Status,
+    solve_zarr,
+)
+from dasksolve.job.plan import LOADING, OVERHEAD
 
 # What it writes
 
@@ -181,6 +189,19 @@ def test_a_chunk_that_is_read_for_several_blocks_counts_each_time(
     assert report.bytes_read == a.nbytes + 10 * b.nbytes
     assert report.read_amplification == report.to_dict()["read_amplification"] == 13 / 4
     assert re.search(r"read +3\.2 times, since chunks are split", str(report))
+
+
+def test_systems_that_are_chunked_themselves_are_warned_of_where_the_job_is_called(
+    store: Callable[..., Stored],
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((1000, 5, 5)), rng.standard_normal((1000, 5))
+    batch = store(a, b, (1000, 2, 5), (1000, 5))
+    limit = LOADING + OVERHEAD + 350_000  # not for one chunk of all systems
+    with pytest.warns(PerformanceWarning, match=r"every byte of it is read \d times") as caught:
+        solve_zarr(batch.a_path, batch.b_path, batch.out, memory_limit=limit, workers=1)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert same_bits(batch.x, dasksolve.solve(a, b))
 
 
 @pytest.mark.usefixtures("many_blocks")
