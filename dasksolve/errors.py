@@ -1,5 +1,7 @@
 """What dasksolve raises and warns."""
 
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -121,6 +123,14 @@ class BlockErrors(RuntimeError):  # noqa: N818  the plural is the point
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.failures, self.report, self.advice)
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of what the caller of the package did, there where it was called."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, category, stacklevel=level)
 
 
 def counted(number: int, things: str) -> str:

@@ -1,7 +1,6 @@
 """Chunks of dask arrays aligned: whole systems, and alike along the batch."""
 
 import math
-import warnings
 from typing import Any
 
 import dask
@@ -11,7 +10,7 @@ from dask.utils import format_bytes, parse_bytes
 from numpy.typing import DTypeLike, NDArray
 
 from dasksolve.batch.problem import Problem
-from dasksolve.errors import PerformanceWarning
+from dasksolve.errors import PerformanceWarning, warn
 
 Chunks = tuple[int, ...]
 
@@ -51,14 +50,13 @@ def split(chunks: tuple[Chunks, ...], problem: Problem, a: Any, b: Any) -> tuple
         for name, values in (("a", a), ("b", b))
         if core_is_chunked(values)
     )
-    warnings.warn(
+    warn(
         f"the systems themselves are chunked: {chunked}, "
         f"where a block must hold whole systems of {format_bytes(system)}. They are merged, in "
         f"blocks of at most {format_bytes(math.prod(sizes) * system)}: every block then reads "
         f"several chunks. Chunk along the batch alone to avoid it: "
         f"{'a' if core_is_chunked(a) else 'b'}.rechunk({{-1: -1, -2: -1, 0: 'auto'}})",
         PerformanceWarning,
-        stacklevel=5,
     )
     return split
 

@@ -1,7 +1,6 @@
 """Regressions of dask arrays: one task a block, which holds whole series."""
 
 import math
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from dasksolve.batch.fit import Fit, FitOptions, describe
 from dasksolve.batch.lazy import checked, member, weighing
 from dasksolve.batch.regression import run
 from dasksolve.batch.weights import checked_weights
-from dasksolve.errors import PerformanceWarning
+from dasksolve.errors import PerformanceWarning, warn
 from dasksolve.solution import Regression
 from dasksolve.storage.conventions import Packing
 
@@ -84,11 +83,10 @@ def _whole(y: da.Array, fit: Fit) -> da.Array:
     if size <= limit:
         return merged
     others = {i: "auto" for i in range(y.ndim) if i != fit.axis}
-    warnings.warn(
+    warn(
         f"the observations are chunked: y has chunks of {y.chunksize}, which make blocks of "
         f"{format_bytes(size)} where they are merged along axis {fit.axis}. Smaller ones are made, "
         f"so that every chunk is read for several blocks: chunk y in whole series to avoid it",
         PerformanceWarning,
-        stacklevel=4,
     )
     return y.rechunk({fit.axis: -1, **others})

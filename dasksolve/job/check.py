@@ -1,7 +1,6 @@
 """`check_zarr`: re-reads a finished job, solves again and compares every bit."""
 
 import uuid
-import warnings
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import zarr
 from numpy.typing import NDArray
 
 from dasksolve import kernels
+from dasksolve.errors import counted, warn
 from dasksolve.job import journal, series
 from dasksolve.job.columns import opened
 from dasksolve.job.memory import Gauge
@@ -111,10 +111,9 @@ def check_zarr(
     )
     written = old.get("arithmetic")
     if written != kernels.ARITHMETIC:
-        warnings.warn(
+        warn(
             f"{location} was written with another arithmetic ({written or 'unknown'}; this is "
             f"{kernels.ARITHMETIC}): its answers are compared within bounds, not bit by bit",
-            stacklevel=2,
         )
     task = check_block if written == kernels.ARITHMETIC else check_block_within_bounds
     with closed(watch):
@@ -185,7 +184,8 @@ async def _check_block(
     stored = {field.name: values for field, values in zip(work.fields, found, strict=True)}
     pending = journal.unsolved(stored["status"])
     if pending:
-        return job.failed(number, f"{pending} {work.unit} are not solved yet; resume the job")
+        are = f"{counted(pending, work.unit)} {'is' if pending == 1 else 'are'}"
+        return job.failed(number, f"{are} not solved yet; resume the job")
     with kernels.compiling_apart(job.plan.compiles_apart):
         compared = await work.compared(block, job.plan.rows, stored, exactly, space)
     for name, suspect in compared.suspects.items():
@@ -193,9 +193,10 @@ async def _check_block(
             first = tuple(
                 int(i) + start for i, (start, _) in zip(np.argwhere(suspect)[0], block, strict=True)
             )
+            differ = name.format(counted(int(np.count_nonzero(suspect)), work.unit))
             return job.failed(
                 number,
-                f"{name.format(np.count_nonzero(suspect))}, the first at {first}"
+                f"{differ}, the first at {first}"
                 f"{compared.detail(suspect)}; overwrite=True (--overwrite) solves all anew",
             )
     ours = sum(array.nbytes for array in stored.values())

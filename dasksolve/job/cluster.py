@@ -2,7 +2,6 @@
 
 import logging
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +10,7 @@ from typing import Any
 import dask
 from dask.utils import format_bytes, parse_timedelta
 
-from dasksolve.errors import counted
+from dasksolve.errors import counted, warn
 from dasksolve.job.blocks import Task
 from dasksolve.job.plan import Plan
 from dasksolve.job.tasks import WINDOW, OnResult, graph_of, parts
@@ -54,10 +53,9 @@ class Cluster:
         setting = dask.config.get("distributed.scheduler.no-workers-timeout", None)
         limit = parse_timedelta(setting or _FIRST_WORKER)
         # A warning: whoever forgot to start them may not see the log.
-        warnings.warn(
+        warn(
             f"the scheduler at {self.address} has no workers yet; waiting for the first of them, "
             f"up to {limit:g} s",
-            stacklevel=5,
         )
         # An adaptive cluster starts workers for tasks alone, and keeps them while it has some.
         wanted = self.client.submit(_nothing, pure=False)

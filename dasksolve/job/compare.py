@@ -14,8 +14,7 @@ from dasksolve.solution import Solution
 from dasksolve.status import Status
 
 DIAGNOSTICS = ("rcond", "backward_error")
-_WRONG = "x does not solve {} systems whose status is OK"
-_OTHER = "{} of {{}} {} is not what it is computed to be"
+_WRONG = "x does not solve {} whose status is OK"
 
 
 def compared(
@@ -113,6 +112,6 @@ def _bits(values: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(values).view(f"u{values.real.itemsize}")
 
 
-def not_as_computed(name: str, unit: str = "systems") -> str:
+def not_as_computed(name: str) -> str:
     """What is said of an array that holds other bits; how many systems' is left open."""
-    return _OTHER.format(name, unit)
+    return f"{name} of {{}} is not what it is computed to be"

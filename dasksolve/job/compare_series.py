@@ -20,7 +20,7 @@ def compared(
     if fit.on_deficient == "lstsq":  # those are LAPACK's, whose bits are not ours to promise
         ours = (status != Status.RANK_DEFICIENT) & (status != Status.TOO_FEW)
     suspects = {
-        not_as_computed(name, "series"): other_bits(stored[name], anew[name], status.shape)
+        not_as_computed(name): other_bits(stored[name], anew[name], status.shape)
         for name in ("status", "count")
     }
     for name in [name for name in anew if name not in ("status", "count")]:
@@ -28,7 +28,7 @@ def compared(
         suspect = other_bits(one, another, status.shape) & ours
         if suspect.any() and (name == "covariance" or not exactly):
             suspect[suspect] = ~_alike(one[suspect], another[suspect])
-        suspects[not_as_computed(name, "series")] = suspect
+        suspects[not_as_computed(name)] = suspect
     return Compared(suspects, {})
 
 

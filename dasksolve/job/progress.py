@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from dasksolve.job.report import Report
-from dasksolve.status import Status
 
 Progress = Callable[[Report], None]
 
@@ -54,10 +53,6 @@ def _tqdm() -> Any:
     return tqdm
 
 
-def _flagged(report: Report) -> int:
-    return report.flagged_count - report.counts[Status.PENDING]
-
-
 def _bytes_per_second(report: Report) -> float:
     return (report.bytes_read + report.bytes_written) / max(report.seconds, 1e-9)
 
@@ -80,7 +75,7 @@ class Bar:
                 dynamic_ncols=True,
                 bar_format="{desc} {remaining} left |{bar}| {n_fmt}/{total_fmt} blocks{postfix}",
             )
-        flagged = _flagged(report)
+        flagged = report.flagged_count
         self.bar.set_postfix_str(
             f"{tqdm.format_sizeof(report.solved / max(report.seconds, 1e-9))} {report.unit}/s, "
             f"{tqdm.format_sizeof(_bytes_per_second(report), 'B')}/s, "
@@ -158,7 +153,7 @@ def _numbers(report: Report, seconds: float) -> dict[str, Any]:
         "blocks_resumed": report.blocks_resumed,
         "systems": report.systems,
         "systems_done": report.solved,
-        "flagged_count": _flagged(report),
+        "flagged_count": report.flagged_count,
         "seconds": round(seconds, 3),
         "seconds_left": None if left is None else round(left, 3),
         "bytes_per_second": round(_bytes_per_second(report)),

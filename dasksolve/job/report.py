@@ -90,8 +90,8 @@ class Report:
 
     @property
     def flagged_count(self) -> int:
-        """How many systems have a status other than OK."""
-        return sum(n for status, n in self.counts.items() if status is not Status.OK)
+        """How many systems are solved and not OK."""
+        return sum(n for status, n in self.counts.items() if status > Status.OK)
 
     @property
     def read_amplification(self) -> float:

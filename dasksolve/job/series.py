@@ -3,7 +3,6 @@
 import copy
 import os
 import time
-import warnings
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
@@ -17,7 +16,7 @@ from dasksolve.batch.accumulation import Accumulation, state_bytes
 from dasksolve.batch.fit import Fit, FitOptions
 from dasksolve.batch.lazy_regression import fit_block
 from dasksolve.batch.pieces import LANES
-from dasksolve.errors import PerformanceWarning
+from dasksolve.errors import PerformanceWarning, warn
 from dasksolve.job import compare_series, coordinates, journal, series_inputs
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Needs, Plan
@@ -161,13 +160,12 @@ class Series(Work):
         if plan.amplification <= 2:
             return
         layout = self.y.layout
-        warnings.warn(
+        warn(
             f"y is stored in chunks of {layout.stored(layout.chunks)}, which split its series of "
             f"{len(self.fit.design)} observations, and what is to be kept of those under one chunk "
             f"does not fit in memory together: every byte of it is read {plan.amplification:g} "
             "times. Raise the memory limit, or store y in chunks of whole series",
             PerformanceWarning,
-            stacklevel=5,
         )
 
     def answers(self, threads: int, *read: NDArray[Any]) -> dict[str, NDArray[Any]]:

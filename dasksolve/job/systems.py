@@ -1,6 +1,5 @@
 """`Systems`: stored systems, and how a zarr job solves a block of them."""
 
-import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from dasksolve.batch import eager
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
-from dasksolve.errors import PerformanceWarning
+from dasksolve.errors import PerformanceWarning, warn
 from dasksolve.job import coordinates, journal
 from dasksolve.job.compare import DIAGNOSTICS, compared
 from dasksolve.job.coordinates import Coordinate
@@ -90,13 +89,12 @@ class Systems(Work):
         layout = self.a.layout
         n = layout.shape[-1]
         batch = ", ".join(str(c) for c in layout.chunks[: layout.batch])
-        warnings.warn(
+        warn(
             f"a is stored in chunks of {layout.chunks}, which split its systems of ({n}, {n}), so "
             f"every byte of it is read {plan.amplification:g} times. Chunk it along the batch "
             f'alone: dask.array.from_zarr("{self.a.location}").rechunk(({batch}, {n}, {n}))'
             ".to_zarr(…)",
             PerformanceWarning,
-            stacklevel=5,
         )
 
     def answers(self, _threads: int, *read: NDArray[Any]) -> dict[str, NDArray[Any]]:

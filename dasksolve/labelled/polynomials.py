@@ -1,7 +1,6 @@
 """Polynomials along a dimension that has a name, as xarray fits them."""
 
 import math
-import warnings
 from collections.abc import Hashable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Never
@@ -17,7 +16,7 @@ from dasksolve.batch.options import (
     refuse_unknown,
     refusing,
 )
-from dasksolve.errors import counted
+from dasksolve.errors import counted, warn
 from dasksolve.labelled.names import coordinates, refuse_names, xarray
 from dasksolve.labelled.series import check_dimensions, weights_of
 
@@ -178,11 +177,10 @@ def _design(
         kept = sizes > rcond * sizes.max()
         kept[0] = True
         if not kept.all():
-            warnings.warn(
+            warn(
                 f"the polynomial may be poorly conditioned: {counted(int(kept.sum()), 'terms')} of "
                 f"{len(degrees)} can be told apart where rcond={rcond:g}",
                 np.exceptions.RankWarning,
-                stacklevel=3,
             )
             back = directions[kept].T / sizes[kept] / lengths[:, None]
             return x[:, None] ** degrees @ back, back

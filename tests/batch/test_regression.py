@@ -674,8 +674,9 @@ def test_chunked_observations_are_merged():
     assert lazy.coef.chunks == ((6,), (20, 20, 20))
     np.testing.assert_array_equal(lazy.coef, dasksolve.regress(y, DESIGN).coef)
     large = da.zeros((P, 1 << 20), chunks=(1, 1 << 20))
-    with pytest.warns(PerformanceWarning, match="chunks of \\(1, 1048576\\)"):
+    with pytest.warns(PerformanceWarning, match="chunks of \\(1, 1048576\\)") as caught:
         dasksolve.regress(large, DESIGN)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_masked_blocks_are_missing_where_they_are_masked():

@@ -68,7 +68,7 @@ def test_a_batch_of_columns_is_resumed_checked_and_reported(tmp_path, numbers, c
     assert "order 3, one matrix for all" in capsys.readouterr().out
     x = zarr.open_array(paths[-1] + "/x")
     x[2, 321] += 1e-12
-    with pytest.raises(BlockErrors, match=r"x of 1 systems is not what .* \(321,\)"):
+    with pytest.raises(BlockErrors, match=r"x of 1 system is not what .* \(321,\)"):
         check_zarr(*paths)
 
 

@@ -56,8 +56,8 @@ def test_a_single_system_and_a_single_series_are_checked(
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        pytest.param(17, 1.5, r"x does not solve 1 systems .* at \(17,\)", id="a wrong x"),
-        pytest.param(17, np.nan, r"x does not solve 1 systems .* at \(17,\)", id="NaN but OK"),
+        pytest.param(17, 1.5, r"x does not solve 1 system .* at \(17,\)", id="a wrong x"),
+        pytest.param(17, np.nan, r"x does not solve 1 system .* at \(17,\)", id="NaN but OK"),
     ],
 )
 @pytest.mark.usefixtures("many_blocks")
@@ -154,18 +154,19 @@ def test_an_output_of_another_arithmetic_is_compared_within_bounds(batch: Stored
     solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
     x = zarr.open_array(batch.out + "/x")
     x[17] = np.nextafter(x[17], 9)
-    with pytest.raises(BlockErrors, match=r"x of 1 systems .* the first at \(17,\)"):
+    with pytest.raises(BlockErrors, match=r"x of 1 system .* the first at \(17,\)"):
         check_zarr(batch.a_path, batch.b_path, batch.out)
     group = zarr.open_group(batch.out)
     journal = json.loads(group.attrs["dasksolve"])
     assert journal.pop("arithmetic") == kernels.ARITHMETIC
     group.attrs["dasksolve"] = json.dumps(journal)
-    with pytest.warns(UserWarning, match="another arithmetic .* within bounds"):
+    with pytest.warns(UserWarning, match="another arithmetic .* within bounds") as caught:
         check_zarr(batch.a_path, batch.b_path, batch.out)
+    assert [warning.filename for warning in caught] == [__file__]
     x[17, 0] = 1.5
     with (
         pytest.warns(UserWarning, match="another arithmetic"),
-        pytest.raises(BlockErrors, match="x does not solve 1 systems"),
+        pytest.raises(BlockErrors, match="x does not solve 1 system"),
     ):
         check_zarr(batch.a_path, batch.b_path, batch.out)
 

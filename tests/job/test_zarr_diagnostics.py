@@ -94,7 +94,7 @@ def test_check_reports_the_worst_and_finds_what_was_changed(batch: Stored) -> No
     for name, value in (("rcond", 1e-20), ("backward_error", 1e-3)):
         array = zarr.open_array(f"{batch.out}/{name}")
         kept, array[17] = array[17], value
-        with pytest.raises(BlockErrors, match=rf"{name} of 1 systems .* at \(17,\)"):
+        with pytest.raises(BlockErrors, match=rf"{name} of 1 system .* at \(17,\)"):
             check_zarr(batch.a_path, batch.b_path, batch.out)
         array[17] = kept
     check_zarr(batch.a_path, batch.b_path, batch.out)
