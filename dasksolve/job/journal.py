@@ -222,4 +222,4 @@ def checksum(values: Iterable[np.ndarray]) -> bytes:
 
 def checksum_file(place: tuple[int, ...]) -> str:
     """The file of a block's checksum, in the array status; place: of the block in their grid."""
-    return "sums/" + ".".join(map(str, place))
+    return "/".join(("sums", *([".".join(map(str, place))] if place else ())))

@@ -95,9 +95,11 @@ class Series(Work):
             },
         }
         batch = (*names[: fit.axis], *names[fit.axis + 1 :])
-        found = coordinates.find((source,), batch, fit.batch_shape, Regression._fields)
+        term = names[fit.axis]
+        taken = (*Regression._fields, term, *series_inputs.second(term))
+        found = coordinates.find((source,), batch, fit.batch_shape, taken)
         if isinstance(terms, Source):
-            found += coordinates.of_terms(terms, names[fit.axis])
+            found += coordinates.of_terms(terms, term)
             coordinates.refuse_other_places(source, terms, (fit.axis,))
         if isinstance(given, Source):
             every = range(len(shape)) if isinstance(weighing, Source) else (fit.axis,)

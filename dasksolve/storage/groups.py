@@ -16,7 +16,10 @@ from dasksolve.storage import documents, internals, marks, secrets, stores
 logger = logging.getLogger(__name__)
 
 _PARTS = ("c", "sums")
-"""The folders of an array of ours: chunks, and checksums where chunks have none."""
+"""The folders of an array of ours: chunks, and checksums where chunks have none.
+
+Of an array without dimensions, which has one chunk, they are files.
+"""
 
 
 def is_empty(store: Any) -> bool:
@@ -76,16 +79,18 @@ def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:
             "output"
         )
     for name in ours if isinstance(store, LocalStore) else ():
-        _refuse_no_folder(Path(store.root, name), location)
+        _refuse_no_folder(store, name, location)
 
 
-def _refuse_no_folder(array: Path, location: str) -> None:
+def _refuse_no_folder(store: LocalStore, name: str, location: str) -> None:
     """Refuse to delete an array in which something else stands where it had folders, or a file."""
+    array = Path(store.root, name)
     if array.is_symlink():  # of which nothing but the link is deleted
         return
     wrong = [array] if array.exists() and not array.is_dir() else []
+    fits = Path.is_file if _is_single(documents.read(store, name)) else Path.is_dir
     parts = (array / part for part in _PARTS)
-    wrong += [path for path in parts if path.is_symlink() or (path.exists() and not path.is_dir())]
+    wrong += [path for path in parts if path.is_symlink() or (path.exists() and not fits(path))]
     wrong += [path for path in (array / documents.NAME,) if path.is_dir()]
     if wrong:
         raise ValueError(
@@ -147,10 +152,7 @@ def is_checked(array: Any) -> bool:
 def delete(store: Any, members: Sequence[str]) -> None:
     """Delete what a job wrote into arrays; of what else is there, nothing."""
     if not isinstance(store, LocalStore):
-        folders = (f"{name}/{part}" for name in members for part in _PARTS)
-        deletions = [store.delete_dir(folder) for folder in folders]
-        deletions += [store.delete(f"{name}/{documents.NAME}") for name in members]
-        internals.run(internals.together(*deletions))
+        internals.run(_delete_far(store, members))
         return
     for name in members:
         folder = Path(store.root, name)
@@ -159,12 +161,27 @@ def delete(store: Any, members: Sequence[str]) -> None:
         if not folder.is_dir():  # what each deletion of nothing takes, a job would wait for
             continue
         for part in _PARTS:
-            internals.run(store.delete_dir(f"{name}/{part}"))
+            delete = store.delete if (folder / part).is_file() else store.delete_dir
+            internals.run(delete(f"{name}/{part}"))
         internals.run(store.delete(f"{name}/{documents.NAME}"))
         for orphan in folder.glob("*.partial"):
             orphan.unlink()
         with suppress(OSError):  # it is not there, or somebody keeps something in it
             folder.rmdir()
+
+
+async def _delete_far(store: Any, members: Sequence[str]) -> None:
+    deletions = []
+    for name, document in zip(members, await documents.found(store, members), strict=True):
+        delete = store.delete if _is_single(document) else store.delete_dir
+        deletions += [delete(f"{name}/{part}") for part in _PARTS]
+        deletions.append(store.delete(f"{name}/{documents.NAME}"))
+    await internals.together(*deletions)
+
+
+def _is_single(document: documents.Document | None) -> bool:
+    """Whether an array has no dimensions."""
+    return document is not None and document.get("shape") == []
 
 
 def publish(

@@ -99,6 +99,7 @@ def test_coordinates_that_are_no_dimensions_go_with_a_regression(
             "cloudy": ("time", np.ones(6)),
             "latitude": (("v", "u"), latitude, {"units": "degrees_north"}),
             "count": ("u", [1, 2, 3]),  # as a part of the result is called
+            "coefficient": ((), 7),  # as the dimension of the coefficients is
             "spatial_ref": ((), 0, {"crs_wkt": "EPSG:4326"}),
         },
     )
@@ -108,7 +109,7 @@ def test_coordinates_that_are_no_dimensions_go_with_a_regression(
     for options in ({}, {"resume": True}, {"overwrite": True}):
         regress_zarr(tmp_path / "in/y", np.ones((6, 1)), tmp_path / "out", **options)
         found = xr.open_zarr(tmp_path / "out", chunks=None)
-        assert set(found.coords) == {"latitude", "count_", "spatial_ref"}
+        assert set(found.coords) == {"latitude", "count_", "coefficient_", "spatial_ref"}
         xr.testing.assert_identical(found.latitude.variable, given.latitude.variable)
         assert found.count_.dims == ("u",)
         assert found.spatial_ref.attrs == {"crs_wkt": "EPSG:4326"}

@@ -15,7 +15,8 @@ import xarray as xr
 import zarr
 from families import same_bits
 from stored import Stored, files
-from zarr.storage import MemoryStore
+from zarr.storage import LocalStore, MemoryStore
+from zarr.testing.store import LatencyStore
 
 import dasksolve
 from dasksolve import Report, check_zarr, solve_zarr
@@ -88,6 +89,28 @@ def test_what_stands_in_the_place_of_a_folder_is_not_overwritten(
     with pytest.raises(ValueError, match=f"{place} is not what the job wrote.*choose another"):
         solve_zarr(batch.a_path, batch.b_path, batch.out, overwrite=True)
     assert files(batch.out) == before
+
+
+@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("compressors", [None, []], ids=["checksums within", "beside"])
+def test_what_a_job_of_one_system_wrote_is_overwritten(
+    batch: Stored, far: bool, compressors: Any
+) -> None:
+    single = zarr.create_group(Path(batch.a_path).parent / "single")
+    a, b = (
+        single.create_array(n, data=values[0]) for n, values in zip("ab", batch[:2], strict=True)
+    )
+    out = LatencyStore(LocalStore(batch.out)) if far else batch.out
+    options = {"compressors": compressors, "on_singular": "nan"}
+    for paths in ((a, b), (a, b), (batch.a_path, batch.b_path), (a, b)):
+        assert solve_zarr(*paths, out, overwrite=True, **options).blocks_resumed == 0
+        again = solve_zarr(*paths, out, resume=True, **options)
+        assert again.blocks_resumed == again.blocks
+    assert same_bits(batch.x, dasksolve.solve(batch.a[0], batch.b[0]))
+    Path(batch.out, "status/c").unlink()
+    Path(batch.out, "status/c").mkdir()
+    with pytest.raises(ValueError, match="status/c is not what the job wrote"):
+        solve_zarr(a, b, batch.out, overwrite=True)
 
 
 def _without_the_rights_of_root() -> None:
