@@ -180,6 +180,7 @@ def run_job(
     """
     plan, left = job.plan, job.plan.blocks
     look: Future[Any] | None = None
+    ends: list[Any] = []
     tally = Tally(job.token, location, job.plan, job.plan.workers * scheduler.processes)
     done = np.zeros(job.plan.blocks, np.bool_)
     _BEGUN.add(job.token)  # this process has opened all that it works on, and put the mark there
@@ -199,14 +200,16 @@ def run_job(
             logger.info("%s: %d of %d blocks done", location, so_far, job.plan.blocks)
         if progress is not None:
             progress(tally.report())
-        if result.looked is not None:
-            look = Future()
-            look.set_result(result.looked)
+        if job.looks(result.number):
+            ends.append(result.looked)
         elif output is not None and looks and look is None and left <= plan.in_hand:
             look = output.look(plan, done)  # while the last blocks are written
 
     scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.in_hand, on_result)
     scheduler.in_each_process(buffers.free_all)
+    if ends and None not in ends:  # else it may be another that has seen the end
+        look = Future()
+        look.set_result(ends[-1])
     if output is not None:
         try:
             output.confirm(plan, done, look)

@@ -1,6 +1,7 @@
 """Storage that is far away: requests overlap, whatever the number of threads that solve."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -294,6 +295,36 @@ def test_what_is_deleted_far_away_while_a_cluster_works_is_noticed(
         solve_zarr(a, batch.b_path, out, client=one_thread)
     assert Path(batch.out, "x/zarr.json").is_file()  # it is written again
     assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
+class SecondLook(WrapperStore):
+    """A store where a second look at the output fails, and somebody writes to it meanwhile."""
+
+    looks = 0
+
+    async def exists(self, key: str) -> bool:
+        SecondLook.looks += key.startswith("status/c/")
+        if SecondLook.looks == 2 and key.startswith("status/c/"):
+            document = Path(self._store.root, "zarr.json")
+            found = json.loads(document.read_text())
+            found["attributes"]["note"] = "mine"
+            document.write_text(json.dumps(found))
+            raise OSError("no answer")
+        return await super().exists(key)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_what_is_written_to_the_group_after_the_last_look_is_kept(batch: Stored) -> None:
+    with Client(
+        processes=False,
+        n_workers=1,
+        threads_per_worker=2,
+        dashboard_address=":0",
+        set_as_default=False,
+    ) as client:
+        solve_zarr(batch.a_path, batch.b_path, SecondLook(LocalStore(batch.out)), client=client)
+    assert SecondLook.looks > 2
+    assert zarr.open_group(batch.out).attrs["note"] == "mine"
 
 
 def planned(limit: int, **options: Any) -> Any:
