@@ -31,29 +31,30 @@ def test_what_is_the_command_line(argv: list[str], orig_argv: list[str], ours: b
     assert is_command(argv, orig_argv) is ours
 
 
-@pytest.mark.parametrize("module", ["dasksolve", "dasksolve.cli"])
-def test_a_setting_that_is_refused_is_told_in_a_line(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "setting", "said"),
+    [
+        ("dasksolve", {"DASKSOLVE_VECTOR_BYTES": "7"}, "DASKSOLVE_VECTOR_BYTES='7' is not .*"),
+        ("dasksolve.cli", {"DASKSOLVE_VECTOR_BYTES": "7"}, "DASKSOLVE_VECTOR_BYTES='7' is not .*"),
+        (
+            "dasksolve",
+            {"NUMBA_NUM_THREADS": "0"},
+            r".*\(of numba, with .*NUMBA_NUM_THREADS=0.*\)",
+        ),
+    ],
+)
+def test_a_setting_that_is_refused_is_told_in_a_line(
+    module: str, setting: dict[str, str], said: str
+) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", module, "demo"],
-        env={**os.environ, "DASKSOLVE_VECTOR_BYTES": "7"},
+        env={**os.environ, **setting},
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 1
-    assert re.fullmatch(r"dasksolve: DASKSOLVE_VECTOR_BYTES='7' is not .*\n", ended.stderr)
-
-
-def test_a_setting_of_numba_that_is_refused_is_named() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "dasksolve", "demo"],
-        env={**os.environ, "NUMBA_NUM_THREADS": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 1
-    assert re.fullmatch(r"dasksolve: .*\(of numba, with .*NUMBA_NUM_THREADS=0.*\)\n", ended.stderr)
+    assert re.fullmatch(rf"dasksolve: {said}\n", ended.stderr)
 
 
 PROGRAM = """

@@ -237,16 +237,20 @@ def test_an_output_is_looked_at_while_the_inputs_are_opened(
     assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
 
 
-@pytest.fixture
-def one_thread() -> Iterator[Client]:
+def cluster_here(threads: int) -> Client:
     """A cluster in this process."""
-    with Client(
+    return Client(
         processes=False,
         n_workers=1,
-        threads_per_worker=1,
+        threads_per_worker=threads,
         dashboard_address=":0",
         set_as_default=False,
-    ) as client:
+    )
+
+
+@pytest.fixture
+def one_thread() -> Iterator[Client]:
+    with cluster_here(1) as client:
         yield client
 
 
@@ -315,13 +319,7 @@ class SecondLook(WrapperStore):
 
 @pytest.mark.usefixtures("many_blocks")
 def test_what_is_written_to_the_group_after_the_last_look_is_kept(batch: Stored) -> None:
-    with Client(
-        processes=False,
-        n_workers=1,
-        threads_per_worker=2,
-        dashboard_address=":0",
-        set_as_default=False,
-    ) as client:
+    with cluster_here(2) as client:
         solve_zarr(batch.a_path, batch.b_path, SecondLook(LocalStore(batch.out)), client=client)
     assert SecondLook.looks > 2
     assert zarr.open_group(batch.out).attrs["note"] == "mine"
