@@ -14,11 +14,10 @@ from zarr.storage import LocalStore
 
 from dasksolve import kernels
 from dasksolve.batch.options import check_flags
-from dasksolve.job import creation, history, journal, output
+from dasksolve.job import creation, history, journal, output, presence
 from dasksolve.job.cluster import Cluster
-from dasksolve.job.memory import Gauge
-from dasksolve.job.prepare import JobOptions, prepare
-from dasksolve.job.progress import closed, watcher
+from dasksolve.job.prepare import JobOptions, Prepared, prepare
+from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job, Task, meet, result, run_job
 from dasksolve.job.tally import BlockResult
@@ -40,20 +39,20 @@ def carry_out(
     """
     check_flags(strict=options.strict, durable=options.durable)
     watch = watcher(options.progress, what)
-    token = uuid.uuid4().hex[:8]
-    Gauge.begin(token)
-    prepared = prepare(open_work, out, options)
+    with presence.begun() as token, closed(watch):
+        return _carried_out(token, task, prepare(open_work, out, options), watch, options)
+
+
+def _carried_out(
+    token: str, task: Task, prepared: Prepared, watch: Progress | None, options: JobOptions
+) -> tuple[Job, Report]:
     scheduler, store, location = prepared.scheduler, prepared.store, prepared.location
     inputs = [source.array for source in prepared.work.sources]
     advice = (
         "what is done is kept, and resume=True (--resume) tries again what is not done or cannot "
         "be read"
     )
-    with (
-        closed(watch),
-        creation.claimed(store, location),
-        scheduler.marking(store, token) as mark,
-    ):
+    with creation.claimed(store, location), scheduler.marking(store, token) as mark:
         scheduler.everywhere(meet, token, inputs, store, mark)
         run, durable = uuid.uuid4().hex, options.durable
         created = creation.create(prepared, options.compressors, run, durable, mark)

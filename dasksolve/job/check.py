@@ -1,6 +1,5 @@
 """`check_zarr`: re-reads a finished job, solves again and compares every bit."""
 
-import uuid
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,8 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.errors import counted, warn
-from dasksolve.job import journal, series
+from dasksolve.job import journal, presence, series
 from dasksolve.job.columns import opened
-from dasksolve.job.memory import Gauge
 from dasksolve.job.plan import Plan
 from dasksolve.job.prepare import plan_job
 from dasksolve.job.progress import Progress, closed, watcher
@@ -85,38 +83,36 @@ def check_zarr(
     >>> folder.cleanup()
     """
     watch = watcher(progress, "checking")
-    token = uuid.uuid4().hex[:8]
-    Gauge.begin(token)
-    store, location, old, group = journal.opened(out)
-    work = _work(a, b, weights, old, location, mask_and_scale)
-    new = journal.identity(work.identity())
-    for source in work.sources:  # data that was moved is the same data
-        was = old.get(source.name)
-        new[source.name]["location"] = was.get("location") if isinstance(was, dict) else None
-    journal.refuse_changes(old, new, location)
-    scheduler = choose(client, workers)
-    block_shape = journal.block_shape(old, work.batch_shape, location)
-    plan = plan_job(work, scheduler, store, memory_limit, block_shape)
-    job = Job(
-        token=token,
-        work=work,
-        plan=plan,
-        arrays={field.name: _array(group, field, plan, location) for field in work.fields},
-        strict=False,
-        resume=False,
-    )
-    advice = (
-        "nothing was changed: overwrite=True (--overwrite) solves anew what is not right, "
-        "resume=True (--resume) what is not solved yet"
-    )
-    written = old.get("arithmetic")
-    if written != kernels.ARITHMETIC:
-        warn(
-            f"{location} was written with another arithmetic ({written or 'unknown'}; this is "
-            f"{kernels.ARITHMETIC}): its answers are compared within bounds, not bit by bit",
+    with presence.begun() as token, closed(watch):
+        store, location, old, group = journal.opened(out)
+        work = _work(a, b, weights, old, location, mask_and_scale)
+        new = journal.identity(work.identity())
+        for source in work.sources:  # data that was moved is the same data
+            was = old.get(source.name)
+            new[source.name]["location"] = was.get("location") if isinstance(was, dict) else None
+        journal.refuse_changes(old, new, location)
+        scheduler = choose(client, workers)
+        block_shape = journal.block_shape(old, work.batch_shape, location)
+        plan = plan_job(work, scheduler, store, memory_limit, block_shape)
+        job = Job(
+            token=token,
+            work=work,
+            plan=plan,
+            arrays={field.name: _array(group, field, plan, location) for field in work.fields},
+            strict=False,
+            resume=False,
         )
-    task = check_block if written == kernels.ARITHMETIC else check_block_within_bounds
-    with closed(watch):
+        advice = (
+            "nothing was changed: overwrite=True (--overwrite) solves anew what is not right, "
+            "resume=True (--resume) what is not solved yet"
+        )
+        written = old.get("arithmetic")
+        if written != kernels.ARITHMETIC:
+            warn(
+                f"{location} was written with another arithmetic ({written or 'unknown'}; this is "
+                f"{kernels.ARITHMETIC}): its answers are compared within bounds, not bit by bit",
+            )
+        task = check_block if written == kernels.ARITHMETIC else check_block_within_bounds
         return run_job(task, job, scheduler, location, watch, advice)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import psutil
 from dask.utils import parse_bytes
@@ -109,36 +109,27 @@ def parse_size(name: str, size: int | str) -> int:
 
 
 class Gauge:
-    """What this process has taken since it began with a job."""
+    """What this process has taken since the gauge was made."""
 
-    _baseline: ClassVar[dict[str, tuple[int, int]]] = {}
-    """What was resident then, and the peak, which not every system lets us reset."""
-    _most: ClassVar[dict[str, int]] = {}
-    """What was resident at most when somebody asked."""
-    _asked: ClassVar[dict[str, tuple[float, int]]] = {}
-    """When the system was asked last, and what it said."""
-
-    def __init__(self, job: str) -> None:
-        self.job = job
-
-    @classmethod
-    def begin(cls, job: str) -> "Gauge":
-        """Count from now on, unless the process has begun with this job before."""
-        if job not in cls._baseline:
-            reset_peak()
-            cls._baseline[job] = resident(), peak()
-        return cls(job)
+    def __init__(self) -> None:
+        reset_peak()
+        self._baseline = resident(), peak()
+        """What was resident then, and the peak, which not every system lets us reset."""
+        self._most = 0
+        """What was resident at most when somebody asked."""
+        self._asked = -math.inf, 0
+        """When the system was asked last, and what it said."""
 
     def lately(self) -> int:
         """The most bytes more than at first, as of a moment ago: to ask takes a tenth of a ms."""
-        when, found = self._asked.get(self.job, (-math.inf, 0))
+        when, found = self._asked
         return found if time.monotonic() - when < _A_MOMENT else self.highest()
 
     def highest(self) -> int:
         """The most bytes more than at first."""
-        at_first, peak_then = self._baseline[self.job]
+        at_first, peak_then = self._baseline
         most = peak()
         if most <= peak_then:  # that of earlier, which could not be reset
-            most = self._most[self.job] = max(self._most.get(self.job, 0), resident())
-        self._asked[self.job] = time.monotonic(), most - at_first
+            most = self._most = max(self._most, resident())
+        self._asked = time.monotonic(), most - at_first
         return most - at_first

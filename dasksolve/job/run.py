@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-import math
-import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +14,9 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from dasksolve.errors import BlockErrors
-from dasksolve.job.memory import Gauge
+from dasksolve.job import presence
 from dasksolve.job.plan import Plan
+from dasksolve.job.presence import Presence
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.schedulers import Scheduler
@@ -28,16 +27,6 @@ from dasksolve.storage import buffers, encode, internals, marks, secrets, stores
 from dasksolve.storage.buffers import Workspace
 
 logger = logging.getLogger(__name__)
-
-_BEGUN: set[str] = set()
-"""Jobs that this process has begun to work at."""
-_LOOKING = threading.Lock()
-_LOOKED: dict[str, float] = {}
-"""When this process last saw the mark of a job."""
-_LOOKS: dict[str, asyncio.Future[None]] = {}
-"""The look for the mark of a job that is on its way."""
-_DONE: dict[str, int] = {}
-"""The first block of a job that this process has done."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,6 @@ class Job:
 
     def begin(self) -> None:
         """What a process does before it works on blocks."""
-        Gauge.begin(self.token)
         inputs = [source.array for source in self.work.sources]
         meet(self.token, [*inputs, self.status], self.status.store, self.mark)
 
@@ -98,22 +86,23 @@ class Job:
         if not stores.is_far(self.status.store):
             await self._look()
             return
-        look = _LOOKS.get(self.token)
+        here = presence.of(self.token)
+        look = here.look
         if look is None:
-            look = _LOOKS[self.token] = asyncio.ensure_future(self._look())
-            look.add_done_callback(lambda ended: _forget(self.token, ended))
+            look = here.look = asyncio.ensure_future(self._look())
+            look.add_done_callback(partial(_ended, here))
         if self._age() >= marks.patience(self.status.store):
             await look
 
     def _age(self) -> float:
         """Seconds since this process last saw the mark."""
-        return time.monotonic() - _LOOKED.get(self.token, -math.inf)
+        return time.monotonic() - presence.of(self.token).saw_mark
 
     async def _look(self) -> None:
         assert self.mark is not None
-        began = time.monotonic()
+        here, began = presence.of(self.token), time.monotonic()
         await marks.refuse_unmarked(self.status.store, self.mark)
-        _LOOKED[self.token] = began
+        here.saw_mark = began
 
     def looks(self, number: int) -> bool:
         """Whether the output is looked at while the status of this block is written."""
@@ -122,32 +111,34 @@ class Job:
 
     def first_done(self) -> list[int]:
         """The first block that this process has done."""
-        return [_DONE[self.token]] if self.token in _DONE else []
+        first = presence.of(self.token).first_done
+        return [] if first is None else [first]
 
     def did(self, number: int) -> None:
         """Remember it."""
-        _DONE.setdefault(self.token, number)
+        here = presence.of(self.token)
+        if here.first_done is None:
+            here.first_done = number
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
         kind = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
-        return BlockResult(
-            number, failure=f"{kind}{secrets.shown(error)}", memory=Gauge(self.token).lately()
-        )
+        memory = presence.of(self.token).gauge.lately()
+        return BlockResult(number, failure=f"{kind}{secrets.shown(error)}", memory=memory)
 
 
 def meet(token: str, arrays: Sequence[Any], store: Any, mark: str | None) -> None:
     """Make sure, once, that this process sees what the one sees that started the job."""
-    with _LOOKING:
-        if token not in _BEGUN:
+    here = presence.of(token)
+    with here.meeting:
+        if not here.met:
             marks.look(arrays, store, mark)
-            _BEGUN.add(token)
-            _LOOKED[token] = time.monotonic()
+            here.met, here.saw_mark = True, time.monotonic()
 
 
-def _forget(token: str, look: asyncio.Future[None]) -> None:
+def _ended(here: Presence, look: asyncio.Future[None]) -> None:
     """Forget a look that has ended, and its error: who has waited for it knows."""
-    _LOOKS.pop(token, None)
+    here.look = None
     if not look.cancelled():
         look.exception()
 
@@ -181,10 +172,11 @@ def run_job(
     plan, left = job.plan, job.plan.blocks
     look: Future[Any] | None = None
     ends: list[Any] = []
-    tally = Tally(job.token, location, job.plan, job.plan.workers * scheduler.processes)
+    here = presence.of(job.token)
+    here.met = True  # this process has opened all that it works on, and put the mark there
+    here.saw_mark = time.monotonic()
+    tally = Tally(here.gauge, location, job.plan, job.plan.workers * scheduler.processes)
     done = np.zeros(job.plan.blocks, np.bool_)
-    _BEGUN.add(job.token)  # this process has opened all that it works on, and put the mark there
-    _LOOKED[job.token] = time.monotonic()
     looks = stores.is_far(job.status.store) and job.looks_from is None
     how = "resumed" if job.resume else "begun"
     logger.info("%s %s: %s; %s", location, how, scheduler, "; ".join(str(job.plan).splitlines()))
@@ -206,7 +198,7 @@ def run_job(
             look = output.look(plan, done)  # while the last blocks are written
 
     scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.in_hand, on_result)
-    scheduler.in_each_process(buffers.free_all)
+    scheduler.in_each_process(partial(_end, job.token))
     if ends and None not in ends:  # else it may be another that has seen the end
         look = Future()
         look.set_result(ends[-1])
@@ -216,12 +208,18 @@ def run_job(
         except Exception as error:  # blocks that failed tell of a store that is gone
             if isinstance(error, FileNotFoundError) or not tally.failures:
                 raise
-    Gauge(job.token).highest()
+    here.gauge.highest()
     report = tally.report()
     logger.info("%s finished: %s", location, "; ".join(" ".join(row) for row in report.rows()))
     if tally.failures:
         raise BlockErrors(sorted(tally.failures), report, advice)
     return report
+
+
+def _end(token: str) -> None:
+    """What a process does once no block of a job is left."""
+    buffers.free_all()
+    presence.forget(token)
 
 
 def result(
@@ -233,6 +231,6 @@ def result(
     """
     origin = tuple(start for start, _ in job.plan.block(number))
     counts, flagged = count(found["status"], origin, job.plan.batch_shape)
-    done, memory = Sums(blocks_done=1, **sums), Gauge(job.token).lately()
+    done, memory = Sums(blocks_done=1, **sums), presence.of(job.token).gauge.lately()
     worst: dict[str, Any] = job.work.worst(found)
     return BlockResult(number, counts, flagged, done, solving, memory, **worst)

@@ -100,7 +100,8 @@ def worst(
 class Tally:
     """The sum of the results so far."""
 
-    job: str
+    gauge: Gauge
+    """What this process has taken since the job began."""
     out: str
     plan: Plan
     threads: int
@@ -132,7 +133,7 @@ class Tally:
 
     def report(self) -> Report:
         """The report as of now."""
-        self.memory = max(self.memory, Gauge(self.job).lately())
+        self.memory = max(self.memory, self.gauge.lately())
         seconds = time.perf_counter() - self.started
         systems = math.prod(self.plan.batch_shape)
         counts = dict(zip(Status, self.counts, strict=True))

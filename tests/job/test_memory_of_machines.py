@@ -118,11 +118,11 @@ if sys.argv[2] == "Windows":  # what its psutil has beside rss
     psutil.Process.memory_info = lambda self: Known
     assert memory.peak() == 123 << 20
     raise SystemExit
-before = memory.Gauge.begin("early")
+before = memory.Gauge()
 first = bytearray(80 << 20)
 assert before.highest() > 75 << 20, before.highest()
 del first
-late = memory.Gauge.begin("late")
+late = memory.Gauge()
 second = bytearray(20 << 20)
 assert late.highest() > 18 << 20
 del second

@@ -1,0 +1,58 @@
+"""What a process knows of each job that it works at, until that ends."""
+
+import asyncio
+import math
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+
+from dasksolve.job.memory import Gauge
+
+
+@dataclass(eq=False)
+class Presence:
+    """What this process knows of one job."""
+
+    gauge: Gauge = field(default_factory=Gauge)
+    """What it has taken since."""
+    met: bool = False
+    """It sees what the process sees that started the job."""
+    meeting: Lock = field(default_factory=Lock)
+    """Whoever looks whether it does."""
+    saw_mark: float = -math.inf
+    """When it last saw the mark of the job."""
+    look: asyncio.Future[None] | None = None
+    """The look for the mark that is on its way."""
+    first_done: int | None = None
+    """The first block that it has done."""
+
+
+_present: dict[str, Presence] = {}
+_lock = Lock()
+
+
+def of(token: str) -> Presence:
+    """What this process knows of a job; it begins with it if it has not yet."""
+    with _lock:
+        if token not in _present:
+            _present[token] = Presence()
+        return _present[token]
+
+
+def forget(token: str) -> None:
+    """The job has ended."""
+    with _lock:
+        _present.pop(token, None)
+
+
+@contextmanager
+def begun() -> Iterator[str]:
+    """Begin with a new job, which its token stands for, and forget it in the end."""
+    token = uuid.uuid4().hex[:8]
+    of(token)
+    try:
+        yield token
+    finally:
+        forget(token)
