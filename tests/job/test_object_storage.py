@@ -69,20 +69,25 @@ class Server:
         return self.s3(environ, start_response)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """The server, found as every program that speaks S3 finds its own."""
+@pytest.fixture(scope="session")
+def started() -> Iterator[Server]:
+    """One server for the whole process: s3fs goes on asking the one that it knows."""
     started = Server()
     started.thread.start()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", started.url)
-        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield started
+    yield started
     started.http.shutdown()
     started.thread.join()
     started.http.server_close()
+
+
+@pytest.fixture
+def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server, found as every program that speaks S3 finds its own."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", started.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return started
 
 
 @pytest.fixture

@@ -139,12 +139,12 @@ def test_the_log(batch: Stored, caplog: pytest.LogCaptureFixture) -> None:
     chunk.write_bytes(b"")
     with caplog.at_level(logging.INFO, "dasksolve"):
         with pytest.raises(BlockErrors):
-            solve_zarr(batch.a_path, batch.b_path, batch.out)
+            solve_zarr(batch.a_path, batch.b_path, batch.out, workers=2)
         chunk.write_bytes(good)
-        solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
+        solve_zarr(batch.a_path, batch.b_path, batch.out, workers=2, resume=True)
     said = [(r.levelname, r.getMessage().removeprefix(batch.out)) for r in caplog.records]
     expected = [
-        ("INFO", r" begun: .*threads; 1,000 systems in 10 blocks"),
+        ("INFO", r" begun: 2 threads; 1,000 systems in 10 blocks"),
         ("WARNING", r": block 6 \[600:700\]: OSError: cannot read chunk c/6/0/0"),
         ("INFO", r" finished: .*pending 100"),
         ("INFO", r" resumed: "),
