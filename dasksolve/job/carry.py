@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -52,10 +53,15 @@ def _carried_out(
         "what is done is kept, and resume=True (--resume) tries again what is not done or cannot "
         "be read"
     )
-    with creation.claimed(store, location), scheduler.marking(store, token) as mark:
+    with (
+        creation.claimed(store, location),
+        scheduler.marking(store, token) as mark,
+        ThreadPoolExecutor(1) as pool,
+    ):
         scheduler.everywhere(meet, token, inputs, store, mark)
         run, durable = uuid.uuid4().hex, options.durable
-        created = creation.create(prepared, options.compressors, run, durable, mark)
+        meanwhile = None if isinstance(scheduler, Cluster) else pool
+        created = creation.create(prepared, options.compressors, run, durable, mark, meanwhile)
         job = Job(
             token=token,
             work=prepared.work,
@@ -69,6 +75,7 @@ def _carried_out(
             resume=prepared.resumed,
             mark=mark,
             looks_from=scheduler.last_tasks(prepared.plan) if stores.is_far(store) else None,
+            there=created.there,
         )
         with history.kept(created, watch) as follow:
             try:
@@ -101,6 +108,7 @@ async def _do_block(job: Job, number: int, block: Block, space: Workspace) -> Bl
     with kernels.compiling_apart(job.plan.compiles_apart):
         packed = await work.done(block, job.plan.rows, job.strict, space, then)
     *others, status = packed.files
+    await job.created()
     await job.refuse_late()
     puts = [internals.put(*file) for file in others]
     if isinstance(job.status.store, LocalStore):

@@ -3,7 +3,9 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.output import Output
 from dasksolve.job.prepare import Prepared
 from dasksolve.job.work import Field, fill_value
-from dasksolve.storage import documents, durable, groups, marks
+from dasksolve.storage import documents, durable, groups, marks, stores
 from dasksolve.storage.documents import Document
 
 logger = logging.getLogger(__name__)
@@ -55,23 +57,44 @@ def _lock(folder: int, location: str) -> None:
         logger.debug("%s cannot be locked: %s", location, error)
 
 
-def create(prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str | None) -> Output:
+def create(
+    prepared: Prepared,
+    compressors: Any,
+    run: str,
+    wait: bool,
+    mark: str | None,
+    meanwhile: Executor | None = None,
+) -> Output:
     """Create the output, or complete that of an earlier run.
 
-    wait: until a power cut would spare it.
+    wait: until a power cut would spare it; meanwhile: writes what is new and far away, while blocks
+    are read already.
     """
+    with _named(prepared.location):
+        return _created(prepared, compressors, run, wait, mark, meanwhile)
+
+
+@contextmanager
+def _named(location: str) -> Iterator[None]:
+    """Name the place where there is no room: a full disk says no more than that."""
     try:
-        return _created(prepared, compressors, run, wait, mark)
-    except OSError as error:  # a full disk says no more than that
+        yield
+    except OSError as error:
         if error.errno is None or error.filename is not None:
             raise
-        raise OSError(error.errno, error.strerror, prepared.location) from error
+        raise OSError(error.errno, error.strerror, location) from error
 
 
 def _created(
-    prepared: Prepared, compressors: Any, run: str, wait: bool, mark: str | None
+    prepared: Prepared,
+    compressors: Any,
+    run: str,
+    wait: bool,
+    mark: str | None,
+    meanwhile: Executor | None,
 ) -> Output:
     store, location, found = prepared.store, prepared.location, prepared.found
+    there: Future[None] | None = None
     empty = groups.is_empty(store)
     if (None if empty else journal.glance(store)) != found:
         raise BlockingIOError(
@@ -95,7 +118,12 @@ def _created(
         old = [*journal.members(found or {}), *names]
         if empty and not isinstance(store, LocalStore):  # where there may be links, and is a lock
             old = []
-        _begin(store, location, record, old, drafts, beside, wait)
+        begin = _named(location)(_begin)
+        begun = partial(begin, store, location, record, old, drafts, beside, wait)
+        if old or meanwhile is None or not stores.is_far(store):
+            begun()
+        else:
+            there = meanwhile.submit(begun)
     if wait:
         durable.secure_document(store)
     marks.sweep(store, mark)
@@ -108,7 +136,7 @@ def _created(
         )
         for name, wanted in fields.items()
     }
-    return Output(store, location, record, drafts, prepared.work.fields, arrays, wait)
+    return Output(store, location, record, drafts, prepared.work.fields, arrays, wait, there)
 
 
 def _begin(

@@ -57,6 +57,8 @@ class Output:
     """The open arrays themselves, by name."""
     durable: bool
     """What is written is waited for, until a power cut would spare it."""
+    there: Future[None] | None = None
+    """Its metadata are being written; None: they are there."""
     seen: Seen = field(default_factory=Seen)
     """What was seen of the group, where that is waited for."""
 

@@ -48,6 +48,8 @@ class Job:
     """Key in the output while this job is the one to write it; None: it is locked instead."""
     looks_from: int | None = None
     """Tasks from this block on look at the output as they end; None: who started the job does."""
+    there: Future[None] | None = None
+    """The metadata of the output are being written, and no block yet; None: they are there."""
 
     @property
     def status(self) -> Any:
@@ -75,6 +77,14 @@ class Job:
         """What a process does before it works on blocks."""
         inputs = [source.array for source in self.work.sources]
         meet(self.token, [*inputs, self.status], self.status.store, self.mark)
+
+    async def created(self) -> None:
+        """Wait for the metadata of the output."""
+        if self.there is None:
+            return
+        if not self.there.done():
+            await asyncio.wrap_future(self.there)
+        self.there.result()
 
     async def refuse_late(self) -> None:
         """Keep what a killed client left in the hands of a worker out of the output of another.
@@ -183,6 +193,8 @@ def run_job(
 
     def on_result(result: BlockResult) -> None:
         nonlocal left, look
+        if job.there is not None:
+            job.there.result()  # what came of blocks without an output is not worth telling
         tally.add(result)
         left -= 1
         done[result.number] = result.failure is None
@@ -198,6 +210,8 @@ def run_job(
             look = output.look(plan, done)  # while the last blocks are written
 
     scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.in_hand, on_result)
+    if job.there is not None:
+        job.there.result()
     scheduler.in_each_process(partial(_end, job.token))
     if ends and None not in ends:  # else it may be another that has seen the end
         look = Future()

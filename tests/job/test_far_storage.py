@@ -211,6 +211,56 @@ def test_an_output_that_cannot_be_written_is_refused(batch: Stored, tmp_path: Pa
         solve_zarr(batch.a_path, batch.b_path, inside)
 
 
+class Ordered(WrapperStore):
+    """A store that keeps in which order it was written, and perhaps has a document wait, or none.
+
+    full: says that there is no room for the document of x.
+    """
+
+    def __init__(self, path: Path, turnstile: Turnstile | None = None, full: bool = False) -> None:
+        super().__init__(LocalStore(path))
+        self.turnstile, self.full, self.written = turnstile, full, list[str]()
+
+    async def set(self, key: str, *arguments: Any, **options: Any) -> None:
+        if key == "status/zarr.json" and self.turnstile is not None:
+            await self.turnstile.passed()
+        if key == "x/zarr.json" and self.full:
+            raise OSError(28, "No space left on device")
+        await super().set(key, *arguments, **options)
+        self.written.append(key)
+
+
+def test_blocks_are_read_while_the_output_is_created_and_written_after_it(
+    store: Callable[..., Stored], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((50, 5, 5)), rng.standard_normal((50, 5))
+    stored, all_three = store(a, b, a.shape, b.shape), Turnstile(3)
+    out = Ordered(tmp_path / "out", all_three)
+    solve_zarr(gated(stored.a_path, all_three), gated(stored.b_path, all_three), out)
+    first, last = (sorted(out.written[part]) for part in (slice(2, 4), slice(4, None)))
+    assert out.written[1] == "status/zarr.json"  # after the mark
+    assert first == ["x/zarr.json", "zarr.json"]
+    assert last == ["status/c/0", "x/c/0/0", "zarr.json"]
+    assert same_bits(zarr.open_array(tmp_path / "out/x")[:], dasksolve.solve(a, b))
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_no_block_is_written_where_the_output_cannot_be_created(
+    batch: Stored, tmp_path: Path
+) -> None:
+    out = Ordered(tmp_path / "out", full=True)
+    with pytest.raises(OSError, match=r"No space left on device.*out") as caught:
+        solve_zarr(batch.a_path, batch.b_path, out)
+    assert not isinstance(caught.value, BlockErrors)
+    assert not [key for key in out.written if "/c/" in key]
+    out.full = False
+    assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed == 0
+    assert same_bits(
+        zarr.open_array(tmp_path / "out/x")[:], dasksolve.solve(batch.a, batch.b, on_singular="nan")
+    )
+
+
 class LookedAt(LatencyStore):
     """A store that is listed once an input is being opened."""
 
