@@ -1,14 +1,20 @@
 """What is imported to solve and to fit: one function each for NumPy and for dask."""
 
-import inspect
 from dataclasses import replace
 from typing import Any, Never
 
 import dask.array as da
 import numpy as np
-from dask.array.core import apply_infer_dtype
 
-from dasksolve.batch import bands, eager, lazy, lazy_regression, least_squares, regression
+from dasksolve.batch import (
+    bands,
+    eager,
+    internals,
+    lazy,
+    lazy_regression,
+    least_squares,
+    regression,
+)
 from dasksolve.batch.fit import FitOptions
 from dasksolve.batch.options import Options, refuse_unknown, refusing
 from dasksolve.batch.problem import describe_inverses
@@ -544,14 +550,6 @@ def regress(
 
 def _inferring(options: Options) -> Options:
     """Options for dask, which tries a system of zeros; for everybody else the error goes on."""
-    if not _dask_infers_dtype():
+    if not internals.infers_dtype():
         raise
     return replace(options, on_singular="nan")
-
-
-def _dask_infers_dtype() -> bool:
-    """Whether `a.map_blocks(dasksolve.solve, b)`, given no dtype, tries it on a system of zeros."""
-    frame = inspect.currentframe()
-    while frame and frame.f_code is not apply_infer_dtype.__code__:
-        frame = frame.f_back
-    return frame is not None

@@ -1,9 +1,12 @@
 """Imports point down, from what people touch to the kernels, and never in a circle."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import dasksolve
 
@@ -44,6 +47,35 @@ def imported(path: Path) -> Iterator[str]:
                 yield next(module for module in tried if module in MODULES)
 
 
+DOCUMENTED = {"_asdict", "_exit", "_fields", "_getframe", "_getvalue", "_make", "_replace"}
+"""Public for all their underscore: of named tuples, of the system, and of numba's structures."""
+PRIVATE = {
+    "batch.internals": {"_meta"},
+    "kernels.compiling.jit": {
+        *("_cache_path", "_data_path", "_dump", "_ensure_finalized", "_final_module", "_impl"),
+        *("_index_path", "_load_overload", "_open_for_write", "_source_stamp", "_version"),
+    },
+    "storage.buffers": {"_set_running_loop"},
+    "storage.internals": {"_decode_single", "_encode_single"},
+}
+"""What modules use that a library keeps to itself, each of which a test of theirs looks for."""
+INSIDE = {"batch.internals": r"dask\.(array\.core|layers)", "storage.internals": r"zarr\.core"}
+"""Modules of libraries, likewise, besides numba's: see `kernels/language/backend`."""
+
+
+def private(path: Path) -> Iterator[str]:
+    """The names that begin with _ and are used of something, but not made, in a module."""
+    made, used = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            made.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            (used if isinstance(node.ctx, ast.Load) else made).add(node.attr)
+    return (name for name in used - made if name.startswith("_") and not name.endswith("__"))
+
+
 GRAPH = {module: {*imported(path)} - {module} for module, path in MODULES.items()}
 
 
@@ -60,3 +92,16 @@ def test_imports_point_down() -> None:
 
 def test_imports_form_no_circle() -> None:
     assert len([*TopologicalSorter(GRAPH).static_order()]) == len(MODULES)
+
+
+def test_what_libraries_keep_to_themselves_stands_behind_one_door_each() -> None:
+    found = {module: {*private(path)} - DOCUMENTED for module, path in MODULES.items()}
+    assert {module: names for module, names in found.items() if names} == PRIVATE
+
+
+@pytest.mark.parametrize(("door", "inside"), INSIDE.items())
+def test_modules_that_libraries_keep_to_themselves_are_imported_there_alone(
+    door: str, inside: str
+) -> None:
+    pattern = re.compile(rf"^ *(from|import) {inside}\b", re.MULTILINE)
+    assert [m for m, path in MODULES.items() if pattern.search(path.read_text())] == [door]

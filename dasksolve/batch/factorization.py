@@ -6,7 +6,7 @@ from typing import Any, Never
 import dask.array as da
 import numpy as np
 
-from dasksolve.batch import kept_factors, lazy
+from dasksolve.batch import alignment, kept_factors, lazy
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.factors import factor_block, slogdet_block, solve_block
 from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
@@ -173,7 +173,8 @@ class Factorization:
         arrays = self.lu, self.order[..., None], self.status[..., None, None], self.scales
         if not isinstance(self.lu, da.Array):
             return slogdet_block(*arrays)
-        both = da.map_blocks(slogdet_block, *arrays, dtype=self.lu.dtype, meta=self.lu._meta)
+        meta = alignment.meta(self.lu.ndim, self.lu.dtype)
+        both = da.map_blocks(slogdet_block, *arrays, dtype=self.lu.dtype, meta=meta)
         real = np.empty(0, self.lu.dtype).real.dtype
         axes = range(self.lu.ndim - 2)
         return lazy.member(both, 0, axes, self.lu.dtype), lazy.member(both, 1, axes, real)

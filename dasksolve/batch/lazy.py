@@ -3,16 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
-from dask.layers import ArrayBlockwiseDep
 from numpy.typing import DTypeLike, NDArray
 
-from dasksolve.batch import alignment, bands, eager, least_squares
+from dasksolve.batch import alignment, bands, eager, internals, least_squares
 from dasksolve.batch.alignment import Chunks
 from dasksolve.batch.arrays import as_array, as_weights
 from dasksolve.batch.options import Options
@@ -130,7 +128,7 @@ def _solved(
         _Counted(function, options, problem.batch_shape),
         axes,
         *pairs,
-        _Origins(batch_chunks),
+        internals.Origins(batch_chunks),
         axes[:-2],
         token=named,  # a `name` keeps dask's query planning from planning what lies below
         dtype=problem.dtype,
@@ -203,17 +201,6 @@ def solve_block(a: NDArray[Any], b: NDArray[Any], *, options: Options) -> Any:
     return eager.solve(a, b, options)
 
 
-class _Origins(ArrayBlockwiseDep):
-    """Where each block begins along the batch, for a function of blocks."""
-
-    def __init__(self, batch_chunks: tuple[Chunks, ...]) -> None:
-        super().__init__(batch_chunks)
-        self._starts = [list(accumulate(chunks, initial=0)) for chunks in batch_chunks]
-
-    def __getitem__(self, block: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(starts[i] for starts, i in zip(self._starts, block, strict=True))
-
-
 @dataclass(frozen=True)
 class _Counted:
     """A function of blocks, b as matrices, that counts the indices it raises over the whole batch.
@@ -265,10 +252,11 @@ def checked(name: str, values: Any, *kinds: type) -> Any:
     """
     if not isinstance(values, da.Array):
         return as_array(name, values)
-    if type(values._meta) not in (np.ndarray, *kinds):
-        kind = f"{type(values._meta).__module__}.{type(values._meta).__name__}"
+    kind = internals.kind(values)
+    if kind not in (np.ndarray, *kinds):
         raise TypeError(
-            f"{name} is a dask array of {kind} blocks; dasksolve wants numpy.ndarray blocks: "
+            f"{name} is a dask array of {kind.__module__}.{kind.__name__} blocks; "
+            "dasksolve wants numpy.ndarray blocks: "
             f"convert them with {name}.map_blocks"
         )
     if any(math.isnan(length) for length in values.shape):

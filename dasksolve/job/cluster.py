@@ -161,7 +161,8 @@ class Cluster:
         def submit() -> None:
             while len(pending) < ahead and (window := next(remaining, None)) is not None:
                 graph = self.client.persist(graph_of(task, job, window, attempt))
-                futures = [graph.dask[key] for key in dask.core.flatten(graph.__dask_keys__())]
+                held = graph.__dask_graph__()
+                futures = [held[key] for key in graph.__dask_keys__()]
                 tasks = zip(futures, parts(window, job.plan.together), strict=True)
                 pending.update((future.key, (future, part)) for future, part in tasks)
                 completed.update(futures)
@@ -214,7 +215,7 @@ class Cluster:
         self.client.run(function, on_error="ignore")
 
     def _next(self, completed: Any) -> Any:
-        """The next future that is done."""
+        """The next future that is done; `as_completed` itself would wait past a Ctrl-C."""
         waiting = time.monotonic()
         while not completed.has_ready():
             with completed.thread_condition:

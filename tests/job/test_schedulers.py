@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 import zarr
 from dask.callbacks import Callback
-from distributed import Client, LocalCluster, get_client
+from distributed import Client, LocalCluster, as_completed, get_client
 from families import same_bits
 from stored import Stored, files
 
@@ -27,6 +28,13 @@ import dasksolve
 from dasksolve import BlockErrors, Report, check_zarr, solve_zarr
 from dasksolve.job.cluster import Cluster
 from dasksolve.job.schedulers import Threads, choose
+
+
+def test_distributed_still_has_what_its_documents_do_not_name(two_processes: Client) -> None:
+    completed = as_completed(loop=two_processes.loop)
+    for place in ("thread_condition.wait", "has_ready"):
+        assert callable(attrgetter(place)(completed)), f"mend `_next` in job/cluster.py: {place}"
+    assert two_processes.scheduler.address.startswith("tcp://")
 
 
 @pytest.fixture

@@ -3,11 +3,14 @@
 import ast
 import re
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
+from numba.core.registry import cpu_target
 
 import dasksolve
+from dasksolve.kernels import calls
 from dasksolve.kernels.language import backend
 
 PACKAGE = Path(dasksolve.__file__).parent
@@ -185,3 +188,26 @@ def test_what_is_taken_from_inside_is_still_there(place, name, purpose):
         assert value is not None or part in vars(found(place)), (
             f"numba has no {place}.{name} any more, which is for: {purpose}"
         )
+
+
+OBJECTS = {
+    "cache": ("_cache_path", "_impl", "_impl.filename_base", "_impl.locator.get_source_stamp"),
+    "file": ("_index_path", "_source_stamp", "_version"),
+    "library": ("_final_module.functions", "_finalized"),
+}
+"""What only an object has of what `compiling/jit` takes: how a kernel is kept and compiled."""
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"), [(thing, name) for thing, names in OBJECTS.items() for name in names]
+)
+def test_what_is_taken_from_an_object_is_still_there(thing, name, tmp_path):
+    made = {
+        "cache": lambda: backend.FunctionCache(calls.address),
+        "file": lambda: backend.IndexDataCacheFile(str(tmp_path), "kernel", source_stamp=1),
+        "library": lambda: cpu_target.target_context.codegen().create_library("kernel"),
+    }
+    try:
+        attrgetter(name)(made[thing]())
+    except AttributeError as error:
+        raise AssertionError(f"numba has no {name} of a {thing} any more: mend jit.py") from error

@@ -46,6 +46,10 @@ def test_what_fails_in_a_codec_is_raised() -> None:
         buffers.here(decode())
 
 
+def test_asyncio_still_lets_a_loop_say_that_it_runs() -> None:
+    assert hasattr(asyncio, "_set_running_loop"), "mend `complete` in storage/buffers.py"
+
+
 def test_a_task_begins_at_once_and_goes_on_where_it_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
