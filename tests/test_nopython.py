@@ -10,6 +10,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from families import read_only, unaligned
 from numba.core.errors import TypingError
 
 import dasksolve
@@ -66,18 +67,6 @@ def test_the_bits_are_those_of_solve(dtype, k):
     for systems, n in ((1, 2), (37, 2), (1, 40), (37, 40)):  # four kernels
         a, b = batch(systems, n, k, dtype)
         assert same(numpys(a, b), dasksolve.solve(a, b))
-
-
-def read_only(values):
-    values = values.copy()
-    values.flags.writeable = False
-    return values
-
-
-def unaligned(values):
-    moved = np.empty(values.nbytes + 1, np.uint8)[1:].view(values.dtype).reshape(values.shape)
-    moved[...] = values
-    return moved
 
 
 def strided(values):

@@ -13,8 +13,10 @@ from families import (
     backward_error,
     bound,
     case,
+    read_only,
     same_bits,
     systems,
+    unaligned,
 )
 from scipy.linalg import get_lapack_funcs
 
@@ -99,20 +101,6 @@ def test_broadcasting_is_that_of_numpy(a_shape, b_shape):
 
 def test_lists_are_arrays():
     assert dasksolve.solve([[2, 0], [0, 4]], [2, 2]).tolist() == [1.0, 0.5]
-
-
-def unaligned(values):
-    memory = np.empty(values.nbytes + 1, np.uint8)
-    copy = memory[1:].view(values.dtype).reshape(values.shape)
-    copy[...] = values
-    assert not copy.flags.aligned
-    return copy
-
-
-def read_only(values):
-    values = values.copy()
-    values.flags.writeable = False
-    return values
 
 
 def every_other(values):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from dask.callbacks import Callback
-from families import SOME_DTYPES, same_bits
+from families import SOME_DTYPES, same_bits, systems
 
 import dasksolve
 from dasksolve import Factorization, Status
@@ -18,16 +18,8 @@ SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 8, 40)]
 ORDERS = [3, 13, 150, *SLOW]
 
 
-def batch(n, dtype, systems=37, k=11):
-    rng = np.random.default_rng(n)
-    a, b = rng.standard_normal((2, systems, n, n)), rng.standard_normal((2, systems, n, k))
-    if dtype.kind == "c":
-        return (a[0] + 1j * a[1]).astype(dtype), (b[0] + 1j * b[1]).astype(dtype)
-    return a[0].astype(dtype), b[0].astype(dtype)
-
-
 def troubled(n, dtype):
-    a, b = batch(n, dtype)
+    a, b = systems(n, 37, dtype=dtype, k=11)
     a[5], a[7, 0, -1], a[9, -1] = 0, np.nan, 0
     status = np.zeros(len(a), np.int8)
     status[[5, 9]], status[7] = Status.SINGULAR, Status.NONFINITE

@@ -7,15 +7,10 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from families import SOME_DTYPES, same_bits
+from families import SOME_DTYPES, same_bits, wilkinson
 
 import dasksolve
 from dasksolve import Status, kernels
-
-
-def wilkinson(n):
-    """The matrix whose LU grows by 2**(n - 1): its answers are stable no more."""
-    return np.eye(n) - np.tri(n, k=-1) + np.eye(n)[-1] * (np.arange(n) < n - 1)[:, None]
 
 
 def batch(systems=12, n=40):

@@ -5,21 +5,13 @@ import dask.array as da
 import numpy as np
 import pytest
 from dask.callbacks import Callback
-from families import SOME_DTYPES
+from families import SOME_DTYPES, systems
 
 import dasksolve
 from dasksolve import SingularSystemError, Status
 
 SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 8, 40)]
 ORDERS = [5, 12, 130, *SLOW]  # of each kernel
-
-
-def batch(n, dtype, systems=300, k=1):
-    rng = np.random.default_rng(n)
-    a, b = rng.standard_normal((2, systems, n, n)), rng.standard_normal((2, systems, n, k))
-    if dtype.kind == "c":
-        return (a[0] + 1j * a[1]).astype(dtype), (b[0] + 1j * b[1]).astype(dtype)
-    return a[0].astype(dtype), b[0].astype(dtype)
 
 
 def true_rcond(a):
@@ -40,7 +32,7 @@ def true_backward_error(a, b, x):
 @pytest.mark.parametrize("dtype", SOME_DTYPES)
 @pytest.mark.parametrize("n", ORDERS)
 def test_diagnostics_are_true_and_x_has_the_bits_of_solve(n, dtype):
-    a, b = batch(n, dtype, systems=20 if n > 100 else 300, k=3)
+    a, b = systems(n, 20 if n > 100 else 300, dtype=dtype, k=3)
     s = dasksolve.solve_ex(a, b)
     eps = np.finfo(dtype).eps
     assert s.x.tobytes() == dasksolve.solve(a, b).tobytes()
@@ -85,7 +77,7 @@ def test_rcond_is_within_a_factor_of_ten_on_a_hundred_thousand(n, family, dtype)
 @pytest.mark.parametrize("n", [3, 12, 40])
 @pytest.mark.parametrize("exponent", [-0.9, -0.5, 0.5, 0.9])
 def test_diagnostics_at_the_ends_of_the_range(exponent, n, dtype):
-    a, b = batch(n, dtype, systems=5)
+    a, b = systems(n, 5, dtype=dtype, k=1)
     scale = dtype.type(2.0 ** int(exponent * np.finfo(dtype).maxexp))
     s, far = dasksolve.solve_ex(a, b), dasksolve.solve_ex(a * scale, b * scale)
     np.testing.assert_allclose(far.rcond, s.rcond, rtol=1e-3)
@@ -95,9 +87,9 @@ def test_diagnostics_at_the_ends_of_the_range(exponent, n, dtype):
     assert np.array_equal(far.status, s.status)
 
 
-def troubled(n=6, systems=120):
+def troubled(n=6):
     """Trouble of every kind at known places."""
-    a, b = batch(n, np.dtype(float), systems)
+    a, b = systems(n, 120)
     a[7] = 0
     a[20, :, 1] = a[20, :, 0]  # not singular to the last bit, most often
     a[20] = np.triu(a[20])
@@ -107,11 +99,11 @@ def troubled(n=6, systems=120):
     a[61] = np.diag([1.0] * (n - 1) + [1e-18])
     b[62] = 0
     a[119] = np.diag([1.0] * (n - 1) + [5e-324])
-    status = np.zeros(systems, np.int8)
+    status = np.zeros(len(a), np.int8)
     status[[7, 20]] = Status.SINGULAR
     status[[33, 60, 119]] = Status.NONFINITE
     status[61] = Status.ILL_CONDITIONED
-    return a, b[..., 0], status
+    return a, b, status
 
 
 def test_every_trouble_is_named_where_it_is():

@@ -79,7 +79,9 @@ def tiny(store: Callable[..., Stored]) -> Stored:
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @given(data=st.data())
 @FUZZ
-def test_metadata_of_an_input(tiny: Stored, zarr_format: int, data: st.DataObject) -> None:
+def test_any_metadata_of_an_input_are_solved_or_refused(
+    tiny: Stored, zarr_format: int, data: st.DataObject
+) -> None:
     array = zarr.create_array(
         Path(tiny.a_path).parent / "changed",
         data=tiny.a,
@@ -390,7 +392,7 @@ OPTIONS = {
 @pytest.mark.parametrize("name", OPTIONS)
 @given(data=st.data())
 @settings(FUZZ, max_examples=12)
-def test_options(tiny: Stored, name: str, data: st.DataObject) -> None:
+def test_any_option_is_taken_or_refused(tiny: Stored, name: str, data: st.DataObject) -> None:
     shutil.rmtree(tiny.out, ignore_errors=True)
     given = {"a": tiny.a_path, "b": tiny.b_path, "out": tiny.out, name: data.draw(OPTIONS[name])}
     with suppress(SingularSystemError, *REFUSALS):
@@ -399,7 +401,7 @@ def test_options(tiny: Stored, name: str, data: st.DataObject) -> None:
 
 @given(words=st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=6)), max_size=8))
 @settings(FUZZ, max_examples=40)
-def test_words_of_the_command_line(
+def test_no_words_of_the_command_line_show_a_traceback(
     tiny: Stored, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(tiny.out, ignore_errors=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
-from families import check_verdicts
+from families import backward_error, bound, check_verdicts, random, wilkinson
 
 from dasksolve.kernels import pick
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
@@ -24,12 +24,6 @@ def n(request):
     return request.param
 
 
-def random(dtype, *shape, seed=0):
-    rng = np.random.default_rng(seed)
-    values = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
-    return (values if dtype.kind == "c" else values.real).astype(dtype)
-
-
 def solve(a, b):
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     x, status = np.full_like(b, 7), np.full(len(a), -1, np.int8)
@@ -37,36 +31,16 @@ def solve(a, b):
     return x, status
 
 
-def backward_error(a, x, b):
-    wide = np.result_type(a, np.longdouble)
-    a, x, b = (v.astype(wide) for v in (a, x, b))
-    rows = abs(a).sum(-1).max(-1) * abs(x).max((1, 2)) + abs(b).max((1, 2))
-    return (abs(a @ x - b).max((1, 2)) / rows).astype(float)
-
-
-def lapack(a, b):
-    """One system at a time by getrf in the dtype itself: np.linalg.solve widens float32."""
-    return np.array(
-        [scipy.linalg.lu_solve(scipy.linalg.lu_factor(p), q) for p, q in zip(a, b, strict=True)]
-    )
-
-
 def graded(rng, n):
     scales = 10.0 ** np.linspace(-150, 150, n)
     return np.stack([random(np.dtype(float), n, n) * scales[:, None], scales * rng.random((n, n))])
-
-
-def wilkinson(n):
-    a = np.eye(n) - np.tri(n, k=-1)
-    a[:, -1] = 1
-    return a[None]
 
 
 MATRICES = {
     "random": lambda rng, n: rng.standard_normal((19, n, n)),
     "graded": graded,
     "hilbert": lambda rng, n: scipy.linalg.hilbert(min(n, 10))[None],
-    "growth": lambda rng, n: wilkinson(n),
+    "growth": lambda rng, n: wilkinson(n)[None],
     "permutation": lambda rng, n: np.stack([np.eye(n)[rng.permutation(n)] for _ in range(5)]),
     "lower": lambda rng, n: np.tril(rng.standard_normal((5, n, n))) + 3 * np.eye(n),
     "upper": lambda rng, n: np.triu(rng.standard_normal((5, n, n))) + 3 * np.eye(n),
@@ -74,14 +48,13 @@ MATRICES = {
 
 
 @pytest.mark.parametrize("matrices", MATRICES.values(), ids=MATRICES)
-def test_backward_error_is_near_lapacks(matrices, n):
+def test_backward_error_is_at_most_twice_lapacks(matrices, n):
     rng = np.random.default_rng(1)
     a = matrices(rng, n)
     b = rng.standard_normal((*a.shape[:2], 1))
     x, status = solve(a, b)
     assert (status == Status.OK).all()
-    bound = 2 * backward_error(a, lapack(a, b), b) + n * np.finfo(float).eps
-    assert (backward_error(a, x, b) <= bound).all()
+    assert (backward_error(a, b, x) <= bound(a, b)).all()
 
 
 @pytest.mark.parametrize("columns", [1, 3, "N"])
@@ -90,7 +63,7 @@ def test_random_systems_of_any_dtype(dtype, n, columns):
     a, b = random(dtype, 19, n, n), random(dtype, 19, n, k, seed=1)
     x, status = solve(a, b)
     assert (status == Status.OK).all()
-    assert backward_error(a, x, b).max() < n * np.finfo(dtype).eps
+    assert backward_error(a, b, x).max() < n * np.finfo(dtype).eps
 
 
 def test_bits_do_not_depend_on_the_place_in_the_batch(dtype, n):
@@ -164,19 +137,11 @@ def small_integers(n, count):
     return a
 
 
-def singular(a):
-    try:
-        np.linalg.solve(a, np.ones(len(a)))
-    except np.linalg.LinAlgError:
-        return True
-    return False
-
-
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_verdicts_on_small_integers_are_lapacks(n):
     a = small_integers(n, 2000)
     _, status = solve(a, np.ones((len(a), n, 1)))
-    check_verdicts(a, status == Status.SINGULAR, np.array([singular(p) for p in a]))
+    check_verdicts(a, status == Status.SINGULAR)
 
 
 def test_verdicts_on_complex_integers_are_lapacks():
@@ -184,7 +149,7 @@ def test_verdicts_on_complex_integers_are_lapacks():
     a = rng.integers(-4, 5, (2000, 2, 2)) + 1j * rng.integers(-4, 5, (2000, 2, 2))
     a[::2, 1] = a[::2, 0] * (rng.integers(-2, 3, (1000, 1)) + 1j)
     _, status = solve(a, np.ones((2000, 2, 1), complex))
-    check_verdicts(a, status == Status.SINGULAR, np.array([singular(p) for p in a]))
+    check_verdicts(a, status == Status.SINGULAR)
 
 
 @pytest.mark.parametrize("n", [3, 9, 24, 26])

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from families import random
 from numba import njit
 
 from dasksolve.kernels.language.lanes import (
@@ -31,12 +32,6 @@ DTYPES = [*REAL, np.complex64, np.complex128]
 @pytest.fixture(params=DTYPES, ids=lambda dtype: dtype.__name__)
 def dtype(request):
     return request.param
-
-
-def numbers(dtype, *shape, seed=0):
-    rng = np.random.default_rng(seed)
-    values = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
-    return (values if np.dtype(dtype).kind == "c" else values.real).astype(dtype)
 
 
 @np.vectorize
@@ -110,7 +105,7 @@ def applied(function, x, y, z, count):
 @pytest.mark.parametrize(("ours", "expected"), ELEMENTWISE.values(), ids=ELEMENTWISE)
 def test_elementwise(dtype, ours, expected):
     count = width(dtype)
-    x, y, z = numbers(dtype, 3, count)
+    x, y, z = random(dtype, 3, count)
     x[0] = y[0]
     np.testing.assert_array_equal(applied(ours, x, y, z, count), expected(x, y, z))
 
@@ -118,7 +113,7 @@ def test_elementwise(dtype, ours, expected):
 @pytest.mark.parametrize("vector_bytes", [16, 32, 64])
 def test_any_width(dtype, vector_bytes):
     count = width(dtype, vector_bytes)
-    x, y, z = numbers(dtype, 3, count)
+    x, y, z = random(dtype, 3, count)
     np.testing.assert_array_equal(
         applied(lambda x, y, z: fma(x, y, z), x, y, z, count), exact_fma(x, y, z)
     )
@@ -126,7 +121,7 @@ def test_any_width(dtype, vector_bytes):
 
 @pytest.mark.parametrize("real", REAL)
 def test_division(real):
-    x, y, z = numbers(real, 3, width(real))
+    x, y, z = random(real, 3, width(real))
     np.testing.assert_array_equal(applied(lambda x, y, z: x / y, x, y, z, width(real)), x / y)
 
 
@@ -144,7 +139,7 @@ def test_masks_of_vectors_of_two_registers(name):
         vectors = [array.load(0, count) for array in (x, y, z)]
         out.store(0, ours(*vectors))
 
-    x, y, z = numbers(np.float64, 3, count)
+    x, y, z = random(np.float64, 3, count)
     x[::3] = y[::3]
     out = np.empty_like(x)
     run(x, y, z, out)
@@ -165,7 +160,7 @@ def test_nan_is_unequal_and_in_order_with_nothing():
 
 @pytest.mark.parametrize("scale", [1.0, 1e-150, 1e150, 1e-300])
 def test_reciprocal_of_any_size(scale):
-    x = np.concatenate([numbers(np.complex128, 6), [1, 1j]]) * scale
+    x = np.concatenate([random(np.complex128, 6), [1, 1j]]) * scale
     ours = applied(lambda x, y, z: reciprocal(x), x, x, x, 8)
     np.testing.assert_allclose(ours * x, 1, rtol=4 * np.finfo(float).eps)
 
@@ -177,7 +172,7 @@ def test_any_lane(dtype):
     def ours(x, y):
         return any_lane(load(x, 0, count) == load(y, 0, count))
 
-    x, y = numbers(dtype, 2, count)
+    x, y = random(dtype, 2, count)
     assert not ours(x, y)
     x[-1] = y[-1]
     assert ours(x, y)
@@ -191,7 +186,7 @@ def test_prefetching_past_the_end_changes_nothing(dtype):
         prefetch(x, 10**6, 3)
         store(out, 1, load(x, 2, count))
 
-    x = numbers(dtype, count + 2)
+    x = random(dtype, count + 2)
     out = np.zeros(count + 1, dtype)
     ours(x, out)
     np.testing.assert_array_equal(out, np.concatenate([[0], x[2:]]))
@@ -210,7 +205,7 @@ def test_tile_holds_lanes(dtype):
             for j in range(3):
                 store(out, (2 * j + i) * count, t[i, j])
 
-    x = numbers(dtype, 2, 3, count)
+    x = random(dtype, 2, 3, count)
     out = np.empty((3, 2, count), dtype)
     ours(x.ravel(), out.ravel())
     np.testing.assert_array_equal(out, x.swapaxes(0, 1))
@@ -229,7 +224,7 @@ def test_deal_and_collect_move_runs_of_a_stack(dtype, length, registers):
     def ours(x, out, start, stride):
         copy(x, out, start, stride)
 
-    x = numbers(dtype, 30 * count)
+    x = random(dtype, 30 * count)
     out = np.zeros_like(x)
     ours(x, out, 5, 25)
     expected = np.zeros_like(x)

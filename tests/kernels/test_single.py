@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from families import check_verdicts
-from scipy import linalg
+from families import backward_error, bound, check_verdicts, random, systems, wilkinson
 
 from dasksolve.kernels import compiled
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
@@ -25,27 +24,6 @@ def dtype(request):
     return request.param
 
 
-def random(dtype, *shape, seed=0):
-    rng = np.random.default_rng([seed, *shape])
-    values = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        values = values + 1j * rng.standard_normal(shape)
-    return values.astype(dtype)
-
-
-def backward_error(a, x, b):
-    """The largest over the columns of ‖Ax-b‖ / (‖A‖ ‖x‖ + ‖b‖), in higher precision."""
-    wide = np.clongdouble if np.iscomplexobj(a) else np.longdouble
-    a, x, b = (array.astype(wide) for array in (a, x, b))
-    residual, size = np.abs(a @ x - b).max(0), np.abs(a).sum(1).max() * np.abs(x).max(0)
-    return float((residual / (size + np.abs(b).max(0))).max())
-
-
-def lapack(a, b):
-    (gesv,) = linalg.get_lapack_funcs(("gesv",), (a, b))
-    return gesv(a, b)[2:]
-
-
 def scales(n, decades):
     return 10.0 ** np.linspace(-decades, decades, n)[np.random.default_rng(n).permutation(n)]
 
@@ -56,13 +34,6 @@ def decades(dtype):
 
 def hilbert(n):
     return 1 / (np.arange(n)[:, None] + np.arange(n) + 1)
-
-
-def wilkinson(n):
-    """The elements double at every step of the elimination in the last column."""
-    a = np.eye(n) - np.tril(np.ones((n, n)), -1)
-    a[:, -1] = 1
-    return a
 
 
 MATRICES = {
@@ -89,27 +60,24 @@ MATRICES = {
 @pytest.mark.parametrize("name", MATRICES)
 def test_backward_error_is_at_most_twice_lapacks(name, dtype):
     a = MATRICES[name](dtype).astype(dtype)
-    b = random(dtype, len(a), 40)  # so that no lucky rounding of one column decides
+    b = random(dtype, len(a), 40, seed=1)  # so that no lucky rounding of one column decides
     x, status = solve(a[None], b[None])
-    reference, info = lapack(a, b)
-    assert (status[0], info) == (Status.OK, 0)
-    limit = 2 * backward_error(a, reference, b) + len(a) * np.finfo(dtype).eps
-    assert backward_error(a, x[0], b) <= limit
+    assert status[0] == Status.OK
+    assert backward_error(a[None], b[None], x) <= bound(a[None], b[None])
 
 
 @pytest.mark.parametrize("columns", [1, 3, "n"])
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 65, 71, 129])
 def test_every_shape(n, columns, dtype):
     columns = n if columns == "n" else columns
-    a, b = random(dtype, 2, n, n), random(dtype, 2, n, columns)
+    a, b = systems(n, 2, dtype=dtype, k=columns)
     x, status = solve(a, b)
     assert (status == Status.OK).all()
-    for m in range(2):
-        assert backward_error(a[m], x[m], b[m]) < 2 * np.sqrt(n) * np.finfo(dtype).eps
+    assert (backward_error(a, b, x) < 2 * np.sqrt(n) * np.finfo(dtype).eps).all()
 
 
 def test_no_systems(dtype):
-    x, status = solve(random(dtype, 0, 5, 5), random(dtype, 0, 5, 2))
+    x, status = solve(*systems(5, 0, dtype=dtype, k=2))
     assert x.shape == (0, 5, 2)
     assert status.shape == (0,)
 
@@ -177,7 +145,7 @@ BAD = [np.nan, np.inf, -np.inf]
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("position", [(0, 0), (0, 18), (18, 0), (11, 7), (18, 18)])
 def test_bad_elements_harm_only_their_own_system(position, value, dtype):
-    a, b = random(dtype, 5, 19, 19), random(dtype, 5, 19, 2)
+    a, b = systems(19, 5, dtype=dtype, k=2)
     clean, _ = solve(a, b)
     a[1, *position] = value
     b[3, position[0], 1] = value
@@ -192,7 +160,7 @@ def test_bad_elements_harm_only_their_own_system(position, value, dtype):
 
 @pytest.mark.parametrize("n", [5, 24, 51])
 def test_bits_do_not_depend_on_the_place_in_the_batch(n, dtype):
-    a, b = random(dtype, 7, n, n), random(dtype, 7, n, 3)
+    a, b = systems(n, 7, dtype=dtype, k=3)
     a[2] = 0
     together, _ = solve(a, b)
     alone = np.concatenate([solve(a[m : m + 1], b[m : m + 1])[0] for m in range(7)])
@@ -200,14 +168,14 @@ def test_bits_do_not_depend_on_the_place_in_the_batch(n, dtype):
 
 
 def test_bits_do_not_depend_on_the_columns_beside(dtype):
-    a, b = random(dtype, 1, 30, 30), random(dtype, 1, 30, 40)
+    a, b = systems(30, 1, dtype=dtype, k=40)
     together, _ = solve(a, b)
     one, _ = solve(a, np.ascontiguousarray(b[:, :, 17:18]))
     np.testing.assert_array_equal(one, together[:, :, 17:18])
 
 
 def test_input_is_left_as_it_was(dtype):
-    a, b = random(dtype, 2, 21, 21), random(dtype, 2, 21, 1)
+    a, b = systems(21, 2, dtype=dtype, k=1)
     before = a.copy(), b.copy()
     solve(a, b)
     np.testing.assert_array_equal(a, before[0])
@@ -220,6 +188,5 @@ def test_singular_matrices_of_small_integers_are_those_of_lapack(n):
     a[::2, -1] = a[::2, 0] * 2 - a[::2, 1]
     b = np.ones((500, n, 1))
     _, status = solve(a, b)
-    reference = np.array([lapack(*system)[1] > 0 for system in zip(a, b, strict=True)])
-    assert reference.sum() > 20
-    check_verdicts(a, status == Status.SINGULAR, reference)
+    assert (status == Status.SINGULAR).sum() > 20
+    check_verdicts(a, status == Status.SINGULAR)
