@@ -1,4 +1,4 @@
-"""Works off blocks: one after the other, or many at once where requests are waited for."""
+"""Works off blocks in one process: in turn, or many at once where requests are waited for."""
 
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor

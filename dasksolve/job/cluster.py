@@ -1,4 +1,4 @@
-"""Carries out blocks on the workers of a cluster, whatever becomes of them."""
+"""Has blocks worked off by the workers of a cluster, whatever becomes of them."""
 
 import logging
 import time

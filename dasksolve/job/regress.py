@@ -7,13 +7,13 @@ import zarr
 
 from dasksolve.batch.fit import FitOptions
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
-from dasksolve.job.carry import carry_out, do_block
 from dasksolve.job.prepare import JobOptions
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job
 from dasksolve.job.series import Series
 from dasksolve.job.tally import BlockResult
+from dasksolve.job.write import write_block, write_output
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.stores import Location
 
@@ -112,10 +112,10 @@ def regress_zarr(
     options = FitOptions(axis, ridge, rcond, min_count, on_deficient, covariance)
     read = {"mask_and_scale": mask_and_scale, "strict": strict}
     work = partial(Series.open, y, design, weights, options, **read)
-    _, report = carry_out(regress_block, work, out, "fitting", how)
+    _, report = write_output(regress_block, work, out, "fitting", how)
     return report
 
 
 async def regress_block(job: Job, number: int, space: Workspace) -> BlockResult:
     """Do one block, under a name that tells a person at dask's dashboard what it is."""
-    return await do_block(job, number, space)
+    return await write_block(job, number, space)

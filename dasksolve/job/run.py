@@ -1,4 +1,4 @@
-"""Carries out a task for every block of a job, and counts what comes of it."""
+"""Runs a job: has a task done for every block, and adds up what comes of them."""
 
 import asyncio
 import logging

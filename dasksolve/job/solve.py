@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from dasksolve.batch import eager
 from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.errors import SingularSystemError, flat_indices
-from dasksolve.job.carry import carry_out, do_block
 from dasksolve.job.columns import opened
 from dasksolve.job.prepare import JobOptions
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.run import Job
 from dasksolve.job.tally import BlockResult
+from dasksolve.job.write import write_block, write_output
 from dasksolve.status import Status
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
@@ -156,7 +156,7 @@ def solve_zarr(
         memory_limit, workers, client, resume, overwrite, strict, durable, compressors, progress
     )
     work = partial(opened, a, b, options, mask_and_scale)
-    job, report = carry_out(solve_block, work, out, "solving", how)
+    job, report = write_output(solve_block, work, out, "solving", how)
     if options.on_singular == "raise":
         _raise_singular(job, report, options.rcond)
     return report
@@ -164,7 +164,7 @@ def solve_zarr(
 
 async def solve_block(job: Job, number: int, space: Workspace) -> BlockResult:
     """Do one block, under a name that tells a person at dask's dashboard what it is."""
-    return await do_block(job, number, space)
+    return await write_block(job, number, space)
 
 
 def _is_lost(job: Job, block: Block) -> NDArray[np.bool_]:

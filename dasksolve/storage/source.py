@@ -131,7 +131,7 @@ class Source:
         """What `read` returns, of what was fetched."""
         values, missing, chunk = found
         if chunk is not None:
-            values = await self._decoded(values, chunk)
+            values = await self._decode_part(values, chunk)
         if self.array.shards:
             values = self._unpacked(values, workspace)
         if missing and strict:
@@ -159,7 +159,7 @@ class Source:
         if len(chunks) == 1 and self.packing is None:  # a view of the chunk spares a copy of it
             [chunk] = chunks
             if local:
-                values = await workspace.apart(self._load, chunk, workspace, None, True)
+                values = await workspace.apart(self._load_part, chunk, workspace, None, True)
                 if values is not None:
                     return Fetched(values, [])
             else:
@@ -183,7 +183,7 @@ class Source:
             place = block[chunk.where]
             whole = place.shape == self._grid and place.flags.c_contiguous
             ready = place if whole and self.packing is None else None
-            put(await self._load(chunk, space, ready), chunk)
+            put(await self._load_part(chunk, space, ready), chunk)
 
         async def load_all() -> None:
             if workspace.threads > 1 and len(chunks) > 1:
@@ -193,7 +193,7 @@ class Source:
                     await load(chunk)
 
         async def decode(stored: NDArray[np.uint8] | None, chunk: Chunk) -> None:
-            put(None if stored is None else await self._decoded(stored, chunk), chunk)
+            put(None if stored is None else await self._decode_part(stored, chunk), chunk)
 
         async def fetch(chunk: Chunk) -> None:
             await workspace.apart(decode, await self._stored(chunk), chunk)
@@ -236,12 +236,12 @@ class Source:
         with self._reading(chunk) as key:
             return await internals.fetch(self.array, key)
 
-    async def _decoded(self, stored: NDArray[np.uint8], chunk: Chunk) -> NDArray[Any]:
+    async def _decode_part(self, stored: NDArray[np.uint8], chunk: Chunk) -> NDArray[Any]:
         """The part of a chunk that a block needs."""
         with self._reading(chunk):
             return (await self._decode(stored))[chunk.inside]
 
-    async def _load(
+    async def _load_part(
         self,
         chunk: Chunk,
         workspace: Workspace,
@@ -253,10 +253,10 @@ class Source:
         ready: memory of a whole chunk, where it may be decoded; None: the workspace lends some.
         """
         with self._reading(chunk) as key:
-            values = await self._loaded(key, workspace, ready, alone)
+            values = await self._load(key, workspace, ready, alone)
             return None if values is None else values[chunk.inside]
 
-    async def _loaded(
+    async def _load(
         self, key: str, workspace: Workspace, ready: NDArray[Any] | None, alone: bool
     ) -> NDArray[Any] | None:
         layout, path = self.layout, self.array.store.root / self.array.path / key

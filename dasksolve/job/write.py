@@ -1,4 +1,4 @@
-"""Carries out a job: prepares it, creates its output, then reads, solves, writes each block."""
+"""Writes an output: prepares and creates it, then reads, solves and writes each block."""
 
 import time
 import uuid
@@ -30,21 +30,21 @@ from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import Location
 
 
-def carry_out(
+def write_output(
     task: Task, open_work: Callable[[], Work], out: Location, what: str, options: JobOptions
 ) -> tuple[Job, Report]:
     """Prepare a job, create its output and do every block.
 
-    task: `do_block` under the name that dask shows; open_work: as `prepare` takes it; what: the
+    task: `write_block` under the name that dask shows; open_work: as `prepare` takes it; what: the
     word beside the progress bar.
     """
     check_flags(strict=options.strict, durable=options.durable)
     watch = watcher(options.progress, what)
     with presence.begun() as token, closed(watch):
-        return _carried_out(token, task, prepare(open_work, out, options), watch, options)
+        return _write(token, task, prepare(open_work, out, options), watch, options)
 
 
-def _carried_out(
+def _write(
     token: str, task: Task, prepared: Prepared, watch: Progress | None, options: JobOptions
 ) -> tuple[Job, Report]:
     scheduler, store, location = prepared.scheduler, prepared.store, prepared.location
@@ -90,19 +90,19 @@ def _carried_out(
     return job, report
 
 
-async def do_block(job: Job, number: int, space: Workspace) -> BlockResult:
+async def write_block(job: Job, number: int, space: Workspace) -> BlockResult:
     """Read, solve and write one block; its status last, since that says that it is done."""
     try:
         if job.resume:
             found = await output.finished(job, number)
             if found is not None:
                 return result(job, number, found, blocks_resumed=1)
-        return await _do_block(job, number, job.plan.block(number), space)
+        return await _write_solved(job, number, job.plan.block(number), space)
     except Exception as error:  # the other blocks go on
         return job.failed(number, error)
 
 
-async def _do_block(job: Job, number: int, block: Block, space: Workspace) -> BlockResult:
+async def _write_solved(job: Job, number: int, block: Block, space: Workspace) -> BlockResult:
     work = job.work
     then = partial(_packed, job, number, block, space)
     with kernels.compiling_apart(job.plan.compiles_apart):
