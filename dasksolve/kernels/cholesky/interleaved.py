@@ -7,10 +7,10 @@ they become those of y = U⁻ᴴ b just as further columns of A become those of 
 from dasksolve.kernels.cholesky.fixed import factor_triangle
 from dasksolve.kernels.compiling.jit import holder, part
 from dasksolve.kernels.diagnostics.verdicts import rejecting_triangle
+from dasksolve.kernels.language.control import Variable, loop, never_inline
 from dasksolve.kernels.language.lanes import conjugate, nothing, operation, scaled
 from dasksolve.kernels.language.tiles import systems_of_lanes, tile
 from dasksolve.kernels.language.transposition import deal
-from dasksolve.kernels.language.values import Variable, loop, never_inline
 from dasksolve.kernels.regimes import interleaved
 from dasksolve.kernels.regimes.columns import read
 from dasksolve.kernels.triangular.triangles import backward, forward, minus

@@ -26,6 +26,7 @@ from dasksolve.kernels.language.blocks import (
     store_first,
     transposed,
 )
+from dasksolve.kernels.language.control import Variable, loop
 from dasksolve.kernels.language.lanes import (
     conjugate,
     lane,
@@ -39,7 +40,7 @@ from dasksolve.kernels.language.lanes import (
     unsigned_zero,
     where,
 )
-from dasksolve.kernels.language.values import Pair, Variable, lane_numbers, loop
+from dasksolve.kernels.language.values import Pair, lane_numbers
 from dasksolve.kernels.lu.panel import every_lane
 from dasksolve.kernels.regimes import single
 from dasksolve.kernels.triangular.triangles import minus

@@ -5,7 +5,7 @@ from functools import reduce
 import numpy as np
 
 from dasksolve.kernels.diagnostics.condition import larger, modulus
-from dasksolve.kernels.diagnostics.norms import limits, quick_modulus
+from dasksolve.kernels.diagnostics.norms import quick_modulus, safe_range
 from dasksolve.kernels.language.lanes import inner, where
 
 
@@ -53,7 +53,7 @@ def backward_error(matrix, norms, b, x, lanes):
     rests = [inner([matrix(i, j) for j in range(len(x))], x) - right for i, right in enumerate(b)]
     rest, of_x, of_b = (reduce(larger, map(modulus, vector)) for vector in (rests, x, b))
     zero, scale = rest.fill(0), norms[1] * of_x + of_b
-    error = where(within(scale, *limits(lanes)), rest / scale, rest.fill(np.nan))
+    error = where(within(scale, *safe_range(lanes)), rest / scale, rest.fill(np.nan))
     return where((of_x == zero) & (of_b == zero), zero, error)
 
 
@@ -61,4 +61,4 @@ def rcond(norms, inverse, lanes):
     """1 / (‖A‖₁ ‖A⁻¹‖₁), or NaN where that is out of range."""
     one, infinity = norms
     reciprocal = one.fill(1) / one / inverse
-    return where(within(infinity, *limits(lanes)), reciprocal, one.fill(np.nan))
+    return where(within(infinity, *safe_range(lanes)), reciprocal, one.fill(np.nan))

@@ -11,9 +11,10 @@ from dasksolve.kernels.compiling.jit import holder, part
 from dasksolve.kernels.diagnostics.condition import larger, modulus
 from dasksolve.kernels.diagnostics.verdicts import OK, SINGULAR
 from dasksolve.kernels.language.blocks import ROWS, load_first, put_number, put_numbers
+from dasksolve.kernels.language.control import Variable, loop
 from dasksolve.kernels.language.lanes import fma, fnma, highest, nothing, operation, splat, width
 from dasksolve.kernels.language.tiles import cleared, tiles_of
-from dasksolve.kernels.language.values import Pair, Variable, loop, real
+from dasksolve.kernels.language.values import Pair, real
 from dasksolve.status import Status
 
 ILL_CONDITIONED = int(Status.ILL_CONDITIONED)
@@ -57,7 +58,7 @@ def near_modulus(x):
     return root * fnma(one, fnma(one, step[2], step[1]), step[0])
 
 
-def limits(lanes):
+def safe_range(lanes):
     """Between which ‖A‖ and ‖A‖ ‖x‖ nothing here under- or overflows noticeably."""
     info = np.finfo(lanes.real.dtype.name)
     if lanes.dtype != lanes.real.dtype:  # the squares of the least that matters must be normal
@@ -67,8 +68,8 @@ def limits(lanes):
 
 @operation(lambda a: types.UniTuple(types.float64, 2))
 def measurable(a):
-    """The limits for the dtype of a."""
-    return tuple(real(a.builder, x) for x in limits(a.lanes))
+    """That range for the dtype of a."""
+    return tuple(real(a.builder, x) for x in safe_range(a.lanes))
 
 
 def totals(rows):

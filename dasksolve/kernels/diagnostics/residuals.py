@@ -3,10 +3,11 @@
 from dasksolve.kernels.compiling.jit import jit
 from dasksolve.kernels.diagnostics.norms import gather, norm_lanes, norm_tile
 from dasksolve.kernels.language.blocks import load_first
+from dasksolve.kernels.language.control import Variable, loop
 from dasksolve.kernels.language.lanes import operation
 from dasksolve.kernels.language.target import FMA
 from dasksolve.kernels.language.tiles import cleared
-from dasksolve.kernels.language.values import Pair, Variable, loop
+from dasksolve.kernels.language.values import Pair
 
 
 def two_sum(x, y):

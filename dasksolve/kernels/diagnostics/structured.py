@@ -14,7 +14,7 @@ and below them a row of the matrix, or all of a small one; another tile the sums
 from dasksolve.kernels.compiling.jit import jit, named, part
 from dasksolve.kernels.diagnostics.condition import larger
 from dasksolve.kernels.diagnostics.fixed import within
-from dasksolve.kernels.diagnostics.norms import limits, quick_modulus
+from dasksolve.kernels.diagnostics.norms import quick_modulus, safe_range
 from dasksolve.kernels.diagnostics.verdicts import weigh
 from dasksolve.kernels.language.lanes import conjugate, fma, nothing, operation, splat, where
 from dasksolve.kernels.language.prefetching import FIRST, ask
@@ -89,7 +89,7 @@ def highest(x, y):
 @operation(lambda rest, *others: rest)
 def ratio(rest, of_a, of_x, of_b, check, t):
     """The backward error, or NaN where what it is made of may have been lost."""
-    low, high = limits(t.lanes)
+    low, high = safe_range(t.lanes)
     whole = of_a * of_x + of_b
     sound = within(of_a, low, high) & within(of_x, low, high) & within(whole, low, high)
     return where(sound & (check == check.fill(0)), rest / whole, rest.fill(float("nan")))

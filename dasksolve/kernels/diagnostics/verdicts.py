@@ -14,14 +14,14 @@ UNBOUNDED = -2
 """A kernel's own: A and a column of b are finite, but elimination or x over- or underflowed."""
 
 
-def limits(real):
+def finfo(real):
     """What the numbers in the lanes may be."""
     return np.finfo(np.float32 if str(real.value.type.element) == "float" else np.float64)
 
 
 def bounded(pivot):
     """Whether nothing is wrong with the magnitude of a pivot."""
-    least = 2.0 ** -limits(pivot).maxexp  # of this and of less the reciprocal is infinite
+    least = 2.0 ** -finfo(pivot).maxexp  # of this and of less the reciprocal is infinite
     return (pivot > pivot.fill(least)) & (pivot < pivot.fill(np.inf))
 
 
@@ -41,7 +41,7 @@ def judge(flaw, pivot):
 @operation(lambda flaw, pivot: flaw)
 def judge_positive(flaw, pivot):
     """`flaw`, or the first that a pivot shows which is to be positive."""
-    least = limits(pivot).tiny
+    least = finfo(pivot).tiny
     sound = (pivot >= pivot.fill(least)) & (pivot < pivot.fill(np.inf))
     found = where(pivot <= pivot.fill(0), pivot.fill(NOT_POSITIVE_DEFINITE), pivot.fill(NONFINITE))
     return where(~sound & (flaw == flaw.fill(OK)), found, flaw)

@@ -2,10 +2,10 @@
 
 from dasksolve.kernels.compiling.jit import part
 from dasksolve.kernels.diagnostics.verdicts import judge, rejecting
+from dasksolve.kernels.language.control import loop
 from dasksolve.kernels.language.lanes import magnitude, operation, reciprocal
 from dasksolve.kernels.language.tiles import systems_of_lanes
 from dasksolve.kernels.language.transposition import deal
-from dasksolve.kernels.language.values import loop
 from dasksolve.kernels.regimes import interleaved
 from dasksolve.kernels.triangular.interleaved import hold
 

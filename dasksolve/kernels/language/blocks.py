@@ -50,7 +50,7 @@ def same(first, *others):
     return first
 
 
-def place(tile, i, k):
+def offsets_of(tile, i, k):
     """Where number k of row i is, counted over its vectors: the offsets of its parts."""
     count, row = tile.lanes.count, tile.offset(i, 0)
     if tile.parts == 1:
@@ -83,7 +83,7 @@ def transposed(vectors):
 
 def spread(tile, i, k):
     """Number k of row i, in every lane."""
-    ((number,), *imaginary) = [[tile.load(at, 1).lane(0)] for at in place(tile, i, k)]
+    ((number,), *imaginary) = [[tile.load(at, 1).lane(0)] for at in offsets_of(tile, i, k)]
     return tile.fill(0).fill(Pair(number, imaginary[0][0]) if imaginary else number)
 
 
@@ -105,7 +105,7 @@ def put_number(tile, i, k, x):
 
 def put_numbers(tile, i, k, x):
     """Store x as the numbers k … of row i, all in one vector."""
-    for at, (plane,) in zip(place(tile, i, k), planes([x]), strict=True):
+    for at, (plane,) in zip(offsets_of(tile, i, k), planes([x]), strict=True):
         tile.store(at, plane)
 
 
@@ -139,7 +139,7 @@ def get_transposed(tile, i):
     """The block whose row r has in lane l the number i + r of row l of the tile."""
     parts = []
     for part in range(tile.parts):
-        offsets = [place(tile, lane, i)[part] for lane in range(tile.lanes.count)]
+        offsets = [offsets_of(tile, lane, i)[part] for lane in range(tile.lanes.count)]
         columns = [tile.load(offset, ROWS) for offset in offsets]
         parts.append(transpose(joined(columns[r::ROWS]) for r in range(ROWS)))
     return united(parts)
@@ -152,7 +152,7 @@ def put_transposed(tile, i, block):
         for r, x in enumerate(transpose(plane)):
             for lane in range(r, x.count, ROWS):
                 column = x.shuffle(x, range(lane - r, lane - r + ROWS))
-                tile.store(place(tile, lane, i)[part], column)
+                tile.store(offsets_of(tile, lane, i)[part], column)
 
 
 def less_products(block, element, right, first):
@@ -218,7 +218,7 @@ def solved_below_transposed(block, left, rows, k):
     return solved(block, UP, lambda r, s: spread(left, rows[s], k + r))
 
 
-def masked(access, memory, offset, count, valid, stored=()):
+def masked_access(access, memory, offset, count, valid, stored=()):
     """Load (else 0) or store the first `valid` of `count` real numbers; the rest is not touched."""
     builder, number = memory.builder, scalar_type(memory.lanes.real.dtype)
     kind, indices = ir.VectorType(number, count), ir.VectorType(INDEX, count)
@@ -239,7 +239,7 @@ def load_first(array, index, valid, tile):
     halves = []
     for start in range(0, parts * count, count):
         at, left = index * parts + start, valid * parts + -start
-        halves.append(Vector(array.builder, masked("load", array, at, count, left)))
+        halves.append(Vector(array.builder, masked_access("load", array, at, count, left)))
     if parts == 1:
         return halves[0]
     return Pair(*(halves[0].shuffle(halves[1], range(p, 2 * count, 2)) for p in range(2)))
@@ -255,7 +255,7 @@ def store_first(array, index, valid, x):
     for start in range(0, parts * count, count):
         half = first.shuffle(second, order[start : start + count])
         at, left = index * parts + start, valid * parts + -start
-        masked("store", array, at, count, left, (half.value,))
+        masked_access("store", array, at, count, left, (half.value,))
 
 
 @operation(nothing)

@@ -147,7 +147,7 @@ def compared(*kinds):
     return first(*kinds) and Mask(kinds[0].count)
 
 
-def masked(*kinds):
+def mask_type(*kinds):
     return kinds[0] if isinstance(kinds[0], Mask) and len(set(kinds)) == 1 else None
 
 
@@ -156,8 +156,8 @@ for _returns, _operands, _operators in (
     (first, (Lanes,), (operator.neg, abs)),
     (compared, (Lanes, Lanes), (operator.lt, operator.le, operator.gt, operator.ge)),
     (compared, (Lanes, Lanes), (operator.eq, operator.ne)),
-    (masked, (Mask, Mask), (operator.and_, operator.or_)),
-    (masked, (Mask,), (operator.invert,)),
+    (mask_type, (Mask, Mask), (operator.and_, operator.or_)),
+    (mask_type, (Mask,), (operator.invert,)),
 ):
     for _operator in _operators:
         operation(_returns, *_operands)(_operator)

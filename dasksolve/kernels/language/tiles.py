@@ -9,6 +9,7 @@ from numba.extending import intrinsic, models, register_model
 
 from dasksolve.kernels.compiling.jit import holder
 from dasksolve.kernels.language.backend import cgutils, ir
+from dasksolve.kernels.language.control import opaque
 from dasksolve.kernels.language.lanes import (
     LIFT,
     Lanes,
@@ -26,7 +27,6 @@ from dasksolve.kernels.language.values import (
     Pair,
     Vector,
     index_value,
-    opaque,
     parts_of,
     resized,
 )

@@ -73,7 +73,9 @@ def _dealt_pieces(array, places):
     vector takes none: two shuffles for each of sixteen lanes of float32, in place of three or four.
     """
     size, half = array.piece, array.piece // 2
-    columns = [united([array.load(place, size) for place in places[i::size]]) for i in range(size)]
+    columns = [
+        side_by_side([array.load(place, size) for place in places[i::size]]) for i in range(size)
+    ]
     pairs = [(lane, lane + len(places)) for lane in range(len(places))]
     low, high = (
         [lane for pair in pairs if pair[0] % size // half == side for lane in pair]
@@ -88,7 +90,7 @@ def _dealt_pieces(array, places):
     return columns
 
 
-def united(pieces):
+def side_by_side(pieces):
     """One vector of all lanes, into which one piece after the other is put."""
     size, count = pieces[0].count, len(pieces) * pieces[0].count
     whole = pieces[0].shuffle(pieces[0], [lane % size for lane in range(count)])

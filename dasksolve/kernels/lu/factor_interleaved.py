@@ -18,7 +18,7 @@ from dasksolve.kernels.diagnostics.verdicts import (
 from dasksolve.kernels.language.lanes import PANEL, magnitude, operation, splat
 from dasksolve.kernels.language.tiles import lane_count, put_numbers, row_offset
 from dasksolve.kernels.lu import interleaved
-from dasksolve.kernels.lu.reuse import place
+from dasksolve.kernels.lu.reuse import block_place
 from dasksolve.kernels.lu.substitution import exchange, substitute
 from dasksolve.kernels.regimes.columns import write
 
@@ -45,7 +45,7 @@ def write_factors(lu, order, first, last, t, swaps):
     panels = -(-n // PANEL)
     for s in range(panels):
         for i in range(panels):
-            at, high = place(n, i, s), min(n - i * PANEL, PANEL)
+            at, high = block_place(n, i, s), min(n - i * PANEL, PANEL)
             for j in range(s * PANEL, min(s * PANEL + PANEL, n)):
                 if high == PANEL:
                     write(lu, at, n * n, first, last, t, i * PANEL, j, PANEL, True)

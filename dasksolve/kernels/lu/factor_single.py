@@ -28,7 +28,7 @@ from dasksolve.kernels.language.transposition import transpose
 from dasksolve.kernels.language.values import Pair, lane_numbers
 from dasksolve.kernels.lu import single
 from dasksolve.kernels.lu.factor_interleaved import conclude, rate
-from dasksolve.kernels.lu.reuse import place, size
+from dasksolve.kernels.lu.reuse import block_place, size
 
 
 def merged_row(left, right, inverses, i, start):
@@ -57,7 +57,7 @@ def store_columns(lu, at, n, i, j, rows):
     for k in range(parts[0][0].count):
         lanes = range(k // ROWS * ROWS, k // ROWS * ROWS + ROWS)
         column = united([[plane[k % ROWS].shuffle(plane[k % ROWS], lanes)] for plane in parts])
-        there = at + place(n, panel, (j + k) // PANEL) + high * (k % PANEL)
+        there = at + block_place(n, panel, (j + k) // PANEL) + high * (k % PANEL)
         store_first(lu, there, high.at_most((n - j - k) * ROWS), *column)
 
 

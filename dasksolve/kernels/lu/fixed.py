@@ -4,9 +4,10 @@ from typing import Any
 
 from dasksolve.kernels.diagnostics.fixed import inverse_norm
 from dasksolve.kernels.diagnostics.verdicts import first_flawed, judge, reject
+from dasksolve.kernels.language.control import loop
 from dasksolve.kernels.language.lanes import PANEL, inner, magnitude, reciprocal, where
 from dasksolve.kernels.language.transposition import deal, read_row, row_places
-from dasksolve.kernels.language.values import Pair, loop
+from dasksolve.kernels.language.values import Pair
 from dasksolve.kernels.regimes import fixed
 
 

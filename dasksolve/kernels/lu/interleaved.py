@@ -8,6 +8,7 @@ from dasksolve.kernels.compiling.jit import holder, part
 from dasksolve.kernels.diagnostics.condition import TRIALS, begin
 from dasksolve.kernels.diagnostics.condition import inverse_norm as estimate
 from dasksolve.kernels.diagnostics.verdicts import first_flawed, judge, reject
+from dasksolve.kernels.language.control import Variable, forget_registers, loop, opaque
 from dasksolve.kernels.language.lanes import (
     PANEL,
     inner,
@@ -20,14 +21,7 @@ from dasksolve.kernels.language.lanes import (
 from dasksolve.kernels.language.prefetching import SECOND, prefetch_next
 from dasksolve.kernels.language.tiles import lane_count, matrix_tile, row_offset, tile
 from dasksolve.kernels.language.transposition import read_row, row_places
-from dasksolve.kernels.language.values import (
-    INDEX,
-    Index,
-    Variable,
-    forget_registers,
-    loop,
-    opaque,
-)
+from dasksolve.kernels.language.values import INDEX, Index
 from dasksolve.kernels.lu import fixed
 from dasksolve.kernels.lu.substitution import (
     advance,

@@ -8,7 +8,8 @@
 """
 
 from dasksolve.kernels.diagnostics.verdicts import judge
-from dasksolve.kernels.language.blocks import integer, place, put_number, spread
+from dasksolve.kernels.language.blocks import integer, offsets_of, put_number, spread
+from dasksolve.kernels.language.control import Variable, loop
 from dasksolve.kernels.language.lanes import (
     PANEL,
     inner,
@@ -17,7 +18,7 @@ from dasksolve.kernels.language.lanes import (
     reciprocal,
     where,
 )
-from dasksolve.kernels.language.values import INDEX, Index, Pair, Variable, Vector, loop
+from dasksolve.kernels.language.values import INDEX, Index, Pair, Vector
 
 
 def index_of_largest(size, index):
@@ -89,7 +90,7 @@ def factor_panel(p, f, j, order, u, first, inverses, last, flaw):
         rows.append(minus_products(f[integer(order, other), j], left, rows))
         u[first + q, 0] = rows[-1]
         for s in range(count):
-            for one, two in zip(place(p, s, k), place(p, s, other), strict=True):
+            for one, two in zip(offsets_of(p, s, k), offsets_of(p, s, other), strict=True):
                 exchange(p, one, two)
         exchange(order, k, other)
         put_number(inverses, 0, k, inverse)

@@ -29,6 +29,7 @@ from dasksolve.kernels.language.blocks import (
     store_first,
     transposed,
 )
+from dasksolve.kernels.language.control import Variable, loop
 from dasksolve.kernels.language.lanes import (
     PANEL,
     any_lane,
@@ -43,7 +44,7 @@ from dasksolve.kernels.language.lanes import (
 )
 from dasksolve.kernels.language.prefetching import FIRST, prefetch
 from dasksolve.kernels.language.tiles import load, store, tiles_of
-from dasksolve.kernels.language.values import Variable, byte, loop, mask_of
+from dasksolve.kernels.language.values import byte, mask_of
 from dasksolve.kernels.lu.panel import every_lane
 
 panel_tile, _ = tiles_of(lambda dtype: PANEL)
@@ -87,7 +88,7 @@ def size(n, i):
 
 
 @operation(lambda *_: types.intp)
-def place(n, i, s):
+def block_place(n, i, s):
     """Where block (i, s) begins in a system."""
     return (i < s).choose(upper_place(n, i, s, size(n, s)), lower_place(n, i, s))
 
@@ -135,7 +136,7 @@ class Substitution:
         """Emit a loop."""
         return loop(self.lu.builder, start, stop)
 
-    def place(self, r, i, s, upper):
+    def block_at(self, r, i, s, upper):
         """Where a block of row r's system begins."""
         n = self.n
         within = upper_place(n, i, s, size(n, s)) if upper else lower_place(n, i, s)
@@ -144,10 +145,10 @@ class Substitution:
     def block(self, r, i, s, upper, rest):
         """The columns of a block of row r's system; ask for what comes later."""
         n, bytes_each = self.n, self.lu.parts * self.lu.lanes.real.dtype.bitwidth // 8
-        at = self.place(r, i, s, upper)
+        at = self.block_at(r, i, s, upper)
         later = at + AHEAD // bytes_each
         if self.across:  # in this order no more than a panel is in sequence
-            next_panel = self.place(r, i, s + 1 if upper else s - 1, upper)
+            next_panel = self.block_at(r, i, s + 1 if upper else s - 1, upper)
             later = (n * n < EARLY // bytes_each).choose(at + n * n, next_panel)
         for line in range(0, PANEL * PANEL, 64 // bytes_each):
             prefetch(self.lu, later + line, FIRST)

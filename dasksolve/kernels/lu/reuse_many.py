@@ -24,7 +24,7 @@ from dasksolve.kernels.regimes import single as regime
 @operation(nothing)
 def put_block(lu, first, n, i, s, t, order, f, u, at, k, rest):
     """Put block (i, s) of a matrix in rows of f, and in rows `at` … of u, from number k on."""
-    columns = reuse.block(lu, first + reuse.place(n, i, s), n, i, s, t, rest)
+    columns = reuse.block(lu, first + reuse.block_place(n, i, s), n, i, s, t, rest)
     rows = transposed(columns)
     for r, row in enumerate(rows):
         put_numbers(f, integer(order, i * PANEL + r), s * PANEL, row)

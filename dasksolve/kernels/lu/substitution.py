@@ -3,8 +3,8 @@
 from typing import Any
 
 from dasksolve.kernels.compiling.jit import part
+from dasksolve.kernels.language.control import Variable, loop, never_inline
 from dasksolve.kernels.language.lanes import PANEL, fma, inner, nothing, operation, product
-from dasksolve.kernels.language.values import Variable, loop, never_inline
 
 
 def exchange_columns(t, pivots, k, columns):

@@ -10,6 +10,7 @@ from dasksolve.kernels.diagnostics import fixed as diagnostics
 from dasksolve.kernels.diagnostics.condition import larger
 from dasksolve.kernels.diagnostics.norms import doubt
 from dasksolve.kernels.diagnostics.verdicts import record, weigh
+from dasksolve.kernels.language.control import Variable, align_stack, forget_registers, loop, opaque
 from dasksolve.kernels.language.lanes import PANEL, conjugate, magnitude, operation, width
 from dasksolve.kernels.language.prefetching import Ahead
 from dasksolve.kernels.language.tiles import (
@@ -20,7 +21,6 @@ from dasksolve.kernels.language.tiles import (
     tiles_of,
 )
 from dasksolve.kernels.language.transposition import collect, deal
-from dasksolve.kernels.language.values import Variable, align_stack, forget_registers, loop, opaque
 
 
 class Matrices(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dasksolve.kernels.compiling.jit import part
-from dasksolve.kernels.diagnostics.verdicts import limits, weigh
+from dasksolve.kernels.diagnostics.verdicts import finfo, weigh
 from dasksolve.kernels.language.lanes import (
     fma,
     fnma,
@@ -89,7 +89,7 @@ def answered(basis, s, factors, c, observed, n, wanted, found, place):
         check = weigh(check, x)
     least, threshold = wanted
     safe = factors.safe & (check == zero) & (rcond >= zero.fill(threshold))
-    info = limits(zero)
+    info = finfo(zero)
     normal = rss > zero.fill(info.tiny / info.eps)
     safe = safe & (normal | (largest(~normal) == zero))  # zero is right where all observations are
     out_of_range = [(v < zero.fill(info.tiny)) | (v == zero.fill(np.inf)) for v in squares]

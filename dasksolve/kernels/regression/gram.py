@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dasksolve.kernels.diagnostics.verdicts import limits
+from dasksolve.kernels.diagnostics.verdicts import finfo
+from dasksolve.kernels.language.control import Variable, loop
 from dasksolve.kernels.language.lanes import fma, fnma, inner, where
 from dasksolve.kernels.language.target import VECTOR_BYTES
-from dasksolve.kernels.language.values import Variable, loop
 
 # Sums that stay in registers while the observations pass: all of N = 6, where there are 32.
 TOGETHER = 27 if VECTOR_BYTES == 64 else 12
@@ -132,7 +132,7 @@ def factored(g, n):
     u: dict[Any, Any] = {}
     lower: dict[Any, Any] = {}
     pivots, reciprocals = [], []
-    info = limits(g[0, 0])
+    info = finfo(g[0, 0])
     kept = KEPT[str(g[0, 0].value.type.element)]
     low, high = np.sqrt(info.tiny) / info.eps, np.sqrt(info.max) * info.eps
     safe = g[0, 0] == g[0, 0]

@@ -7,11 +7,12 @@ apart, would take twice the time to read. The next strip is copied while this on
 import numpy as np
 
 from dasksolve.kernels.compiling.jit import part
+from dasksolve.kernels.language.control import Variable
 from dasksolve.kernels.language.lanes import nothing, operation, where
 from dasksolve.kernels.language.prefetching import SECOND, prefetch
 from dasksolve.kernels.language.tiles import lane_count
 from dasksolve.kernels.language.transposition import deal
-from dasksolve.kernels.language.values import Index, Variable
+from dasksolve.kernels.language.values import Index
 
 STRIP = 256 << 10
 """Bytes of a strip: in the second level of the cache."""

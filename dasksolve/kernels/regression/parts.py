@@ -9,9 +9,9 @@ import numpy as np
 
 from dasksolve.kernels.compiling.jit import jit
 from dasksolve.kernels.diagnostics.verdicts import weigh
+from dasksolve.kernels.language.control import align_stack
 from dasksolve.kernels.language.lanes import nothing, operation, square_root, where
 from dasksolve.kernels.language.tiles import lane_count, tile
-from dasksolve.kernels.language.values import align_stack
 from dasksolve.kernels.regression.answers import answered, put_covariance
 from dasksolve.kernels.regression.gram import (
     Basis,

@@ -15,7 +15,8 @@ import math
 import numpy as np
 
 from dasksolve.kernels.compiling.jit import jit, part
-from dasksolve.kernels.diagnostics.verdicts import limits, undefined, weigh
+from dasksolve.kernels.diagnostics.verdicts import finfo, undefined, weigh
+from dasksolve.kernels.language.control import Variable, align_stack, loop, never_inline
 from dasksolve.kernels.language.lanes import (
     conjugate,
     fma,
@@ -31,7 +32,6 @@ from dasksolve.kernels.language.lanes import (
 )
 from dasksolve.kernels.language.tiles import lane_count, put_numbers, systems_of_lanes, tile
 from dasksolve.kernels.language.transposition import collect, deal
-from dasksolve.kernels.language.values import Variable, align_stack, loop, never_inline
 from dasksolve.kernels.regimes.columns import read
 from dasksolve.status import Status
 
@@ -212,7 +212,7 @@ def squares(t, observations, c):
 @operation(lambda flaw, pivot: flaw)
 def in_range(flaw, pivot):
     """`flaw`, or 1 where the square of a length has under- or overflowed."""
-    info = limits(pivot)
+    info = finfo(pivot)
     low, high = info.tiny / info.eps, info.max * info.eps
     fits = (pivot >= pivot.fill(low)) & (pivot <= pivot.fill(high))
     return where(fits, flaw, flaw.fill(1))

@@ -4,9 +4,9 @@ A series that is not safely solved by `gram` is left PENDING.
 """
 
 from dasksolve.kernels.compiling.jit import jit, named, part
+from dasksolve.kernels.language.control import Variable, align_stack
 from dasksolve.kernels.language.lanes import any_lane, nothing, operation
 from dasksolve.kernels.language.tiles import lane_count, tile
-from dasksolve.kernels.language.values import Variable, align_stack
 from dasksolve.kernels.regression.answers import answered, put_covariance
 from dasksolve.kernels.regression.gram import (
     Basis,

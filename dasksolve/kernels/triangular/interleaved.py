@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from dasksolve.kernels.compiling.jit import holder, part
 from dasksolve.kernels.diagnostics.verdicts import judge, rejecting_triangle
+from dasksolve.kernels.language.control import loop
 from dasksolve.kernels.language.lanes import fnma, magnitude, nothing, operation, reciprocal
 from dasksolve.kernels.language.prefetching import ask
 from dasksolve.kernels.language.tiles import lane_count, load, systems_of_lanes, tile
 from dasksolve.kernels.language.transposition import deal
-from dasksolve.kernels.language.values import loop
 from dasksolve.kernels.regimes import interleaved
 
 # Bytes of a tile's matrices up to which those of the next are asked for; beyond, the next rows.
