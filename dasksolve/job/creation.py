@@ -19,6 +19,7 @@ from dasksolve.job.prepare import Prepared
 from dasksolve.job.work import Field, fill_value
 from dasksolve.storage import documents, durable, groups, marks, stores
 from dasksolve.storage.documents import Document
+from dasksolve.storage.marks import Mark
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +63,13 @@ def create(
     compressors: Any,
     run: str,
     wait: bool,
-    mark: str | None,
+    mark: Mark | None,
     meanwhile: Executor | None = None,
 ) -> Output:
     """Create the output, or complete that of an earlier run.
 
-    wait: until a power cut would spare it; meanwhile: writes what is new and far away, while blocks
-    are read already.
+    wait: until a power cut would spare it; mark: of this job; meanwhile: writes what is new and far
+    away, while blocks are read already.
     """
     with _named(prepared.location):
         return _created(prepared, compressors, run, wait, mark, meanwhile)
@@ -90,12 +91,12 @@ def _created(
     compressors: Any,
     run: str,
     wait: bool,
-    mark: str | None,
+    mark: Mark | None,
     meanwhile: Executor | None,
 ) -> Output:
     store, location, found = prepared.store, prepared.location, prepared.found
     there: Future[None] | None = None
-    empty = groups.is_empty(store)
+    empty = found is None and ((mark is not None and mark.alone) or groups.is_empty(store))
     if (None if empty else journal.glance(store)) != found:
         raise BlockingIOError(
             f"another job has written to {location} since this one looked; look at what it wrote, "
@@ -126,7 +127,7 @@ def _created(
             there = meanwhile.submit(begun)
     if wait:
         durable.secure_document(store)
-    marks.sweep(store, mark)
+    marks.sweep(store, mark and mark.key)
     arrays = {
         name: groups.required_fields(
             groups.described_array(store, name, drafts[name], location),

@@ -180,14 +180,17 @@ async def finished(job: Job, number: int) -> dict[str, NDArray[Any]] | None:
         found = {"status": await internals.read(job.status, status.region(block))}
         if journal.unsolved(found["status"]):
             return None
-        for field in others:
-            found[field.name] = await internals.read(job.arrays[field.name], field.region(block))
+        arrays = [job.arrays[field.name] for field in others]
+        places = zip(arrays, (field.chunk(place) for field in others), strict=True)
+        keys = [(a.store, internals.key(a, internals.name(a, at))) for a, at in places]
+        regions = zip(arrays, (field.region(block) for field in others), strict=True)
+        reads: Any = (internals.read(array, region) for array, region in regions)
+        there, *read = await internals.together(internals.stored(keys), *reads)
     except Exception:  # a damaged chunk of our own is written anew
         return None
-    chunks = [(job.arrays[field.name], field.chunk(place)) for field in others]
-    keys = [(array.store, internals.key(array, internals.name(array, at))) for array, at in chunks]
-    if not all(await internals.stored(keys)):
+    if not all(there):
         return None
+    found |= {field.name: values for field, values in zip(others, read, strict=True)}
     if job.summed:  # or a file of zeros, in the place of what did not reach the disk, is believed
         kept = await internals.fetch(job.status, journal.checksum_file(place))
         sums = journal.checksum(found[f.name] for f in fields if f.name in job.summed)

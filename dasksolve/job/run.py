@@ -62,10 +62,14 @@ class Job:
         return {name: internals.Codecs(array) for name, array in self.arrays.items()}
 
     @cached_property
-    def summed_here(self) -> frozenset[str]:
-        """Arrays whose chunks may be encoded in memory that is used again: no store keeps it."""
-        local = isinstance(self.status.store, LocalStore) and not self.far
-        return frozenset(n for n, array in self.arrays.items() if local and encode.is_known(array))
+    def plain(self) -> frozenset[str]:
+        """Arrays whose chunks are their numbers as they are in memory, and their checksum."""
+        return frozenset(n for n, array in self.arrays.items() if encode.is_known(array))
+
+    @cached_property
+    def reuses(self) -> bool:
+        """Whether chunks may be encoded in memory that is used again: no store keeps it."""
+        return isinstance(self.status.store, LocalStore) and not self.far
 
     @property
     def far(self) -> bool:

@@ -55,13 +55,14 @@ def _write(
     )
     with (
         creation.claimed(store, location),
-        scheduler.marking(store, token) as mark,
+        scheduler.marking(store, token) as own,
         ThreadPoolExecutor(1) as pool,
     ):
+        mark = own and own.key
         scheduler.everywhere(meet, token, inputs, store, mark)
         run, durable = uuid.uuid4().hex, options.durable
         meanwhile = None if isinstance(scheduler, Cluster) else pool
-        created = creation.create(prepared, options.compressors, run, durable, mark, meanwhile)
+        created = creation.create(prepared, options.compressors, run, durable, own, meanwhile)
         job = Job(
             token=token,
             work=prepared.work,
@@ -163,9 +164,12 @@ async def _packed(job: Job, number: int, block: Block, space: Workspace, done: D
 async def _encoded(job: Job, name: str, done: Done, space: Workspace) -> NDArray[np.uint8] | Buffer:
     """The answers of an array as they are stored; in the memory where they are, if that may be."""
     array, values = job.arrays[name], done.arrays[name]
-    if done.lent and name in job.summed_here:
-        return encode.within(space.bytes(whole_name(name), encode.size(array)), array, values)
-    return await job.codecs[name].encode(values)
+    if name not in job.plain:
+        return await job.codecs[name].encode(values)
+    size = encode.size(array)
+    lent = done.lent and job.reuses
+    memory = space.bytes(whole_name(name), size) if lent else np.empty(size, np.uint8)
+    return encode.within(memory, array, values)
 
 
 def _secure(job: Job, number: int) -> None:

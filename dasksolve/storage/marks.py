@@ -1,5 +1,6 @@
 """Whose an output is: a lock on its folder, or a mark, a file that who writes to it looks for."""
 
+import math
 import os
 import re
 import socket
@@ -8,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zarr.storage import LocalStore
 
@@ -39,26 +40,46 @@ def lock(folder: int) -> None:
     flock(folder, LOCK_EX | LOCK_NB)
 
 
+class Mark(NamedTuple):
+    """A file by which who writes to a store is known."""
+
+    key: str
+    """Its name there."""
+    alone_at: float
+    """When there was nothing else in the store; -inf: there was something."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether that was a moment ago: who has come since waits longer, before it writes."""
+        return time.monotonic() - self.alone_at < LOOK_EVERY
+
+
 @contextmanager
-def marked(store: Any, token: str) -> Iterator[str]:
+def marked(store: Any, token: str) -> Iterator[Mark]:
     """Keep a file in a store by which another process knows that it sees this very one."""
     key = f"{token}.{uuid.uuid4().hex}.partial"  # what a killed job leaves of it is swept
     internals.put_empty(store, key)
-    end_others(store, key)
+    began = time.monotonic()
+    others = end_others(store, key)
     try:
-        yield key
+        yield Mark(key, -math.inf if others else began)
     finally:
         with suppress(Exception):  # a store that is gone: what failed for it is the error to see
             internals.run(store.delete(key))
 
 
-def end_others(store: Any, own: str | None = None) -> None:
-    """Delete the marks of earlier jobs; wait until all who write for them have missed them."""
-    others = [name for name in internals.names(store) if PARTIAL.search(name) and name != own]
+def end_others(store: Any, own: str | None = None) -> list[str]:
+    """Delete the marks of earlier jobs; wait until all who write for them have missed them.
+
+    Returns what else was there, marks or not.
+    """
+    found = [name for name in internals.names(store) if name != own]
+    others = [*filter(PARTIAL.search, found)]
     for other in others:
         internals.run(store.delete(other))
     if others:
         time.sleep(patience(store))
+    return found
 
 
 def patience(store: Any) -> float:

@@ -122,7 +122,7 @@ class Source:
 
     async def fetched(self, block: Block, workspace: Workspace) -> Fetched:
         """Ask for what `block` needs, and wait for it."""
-        read = self._read_shards if self.array.shards else self._read_chunks
+        read = self._read_shards if self.layout.sharded else self._read_chunks
         return await read(self.layout.part(block), workspace)
 
     async def taken(
@@ -132,7 +132,7 @@ class Source:
         values, missing, chunk = found
         if chunk is not None:
             values = await self._decode_part(values, chunk)
-        if self.array.shards:
+        if self.layout.sharded:
             values = self._unpacked(values, workspace)
         if missing and strict:
             raise MissingChunkError(
@@ -279,6 +279,8 @@ class Source:
         return await self._decode(stored)
 
     async def _decode(self, stored: NDArray[np.uint8]) -> NDArray[Any]:
+        if self._is_raw and stored.size == self.layout.chunk_bytes:  # zarr's way takes 90 µs
+            return stored.view(self.array.dtype).reshape(self.array.chunks)
         decode.refuse_false(self.array, stored)
         inflated = decode.inflated(self.array, stored)
         if inflated is None:

@@ -157,6 +157,11 @@ class Documents(WrapperStore):
             await self.both.passed()
         await super().set(key, *arguments, **options)
 
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        self.requests["list"] += 1
+        async for name in super().list_dir(prefix):
+            yield name
+
 
 def test_metadata_are_written_once_and_together(
     batch: Stored, monkeypatch: pytest.MonkeyPatch
@@ -166,7 +171,40 @@ def test_metadata_are_written_once_and_together(
     solve_zarr(batch.a_path, batch.b_path, out)
     names = ("zarr.json", "x/zarr.json", "status/zarr.json")
     expected = {f"{what} {name}": 1 for what in ("get", "set") for name in names}
-    assert +out.requests == {**expected, "set zarr.json": 2}  # created, and told how it went
+    # Listed before anything is done, and for the marks of others; created, and told how it went.
+    assert +out.requests == {**expected, "list": 2, "set zarr.json": 2}
+    out.requests.clear()
+    solve_zarr(batch.a_path, batch.b_path, out, resume=True)
+    assert out.requests["list"] == 3  # once more, for what somebody may have put there
+
+
+class Pair(WrapperStore):
+    """A store that reads a chunk of x once it is asked whether that is there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(LocalStore(path))
+        self.both = Turnstile(2)
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        if key.startswith("x/c/"):
+            await self.both.passed()
+        return await super().get(key, *arguments, **options)
+
+    async def exists(self, key: str) -> bool:
+        if key.startswith("x/c/"):
+            await self.both.passed()
+        return await super().exists(key)
+
+
+def test_what_an_earlier_run_wrote_is_looked_for_while_it_is_read(
+    store: Callable[..., Stored], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((50, 5, 5)), rng.standard_normal((50, 5))
+    stored, out = store(a, b, a.shape, b.shape), tmp_path / "out"
+    solve_zarr(stored.a_path, stored.b_path, str(out))
+    found = solve_zarr(stored.a_path, stored.b_path, Pair(out), resume=True)
+    assert found.blocks_resumed == 1
 
 
 @pytest.mark.usefixtures("many_blocks")
