@@ -44,7 +44,7 @@ def browser(profile: Path) -> Iterator[str]:
     )
     try:
         started = profile / "DevToolsActivePort"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not (started.exists() and len(started.read_text().splitlines()) == 2):
             assert process.poll() is None, "the browser ended"
             assert time.monotonic() < deadline, "the browser did not start"
@@ -103,6 +103,6 @@ async def look(address: str, url: str, width: int, questions: list[str]) -> dict
 
 def look_at(address: str, url: str, width: int, questions: list[str]) -> dict[str, Any]:
     """`look`, in a thread, since asyncio.run takes the event loop of the one that it runs in."""
-    seen = asyncio.wait_for(look(address, url, width, questions), 60)
+    seen = asyncio.wait_for(look(address, url, width, questions), 240)
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, seen).result()

@@ -51,7 +51,7 @@ class Programs:
         found = self.folder / "scheduler.json"
         words = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show"]
         process = self._dask("scheduler", *words, "--scheduler-file", str(found))
-        with Client(scheduler_file=str(found), timeout="60s", set_as_default=False) as client:
+        with Client(scheduler_file=str(found), timeout="240s", set_as_default=False) as client:
             return process, client.scheduler.address
 
     def worker(self, *words: str, hiding: Path | None = None) -> Program:
@@ -60,7 +60,7 @@ class Programs:
         known = ["worker", self.address, "--nthreads", "1", "--no-dashboard"]
         process = self._dask(*known, *words, hiding=hiding)
         self.workers.append(process)
-        self.client.wait_for_workers(before + 1, timeout=60)
+        self.client.wait_for_workers(before + 1, timeout=240)
         return process
 
     def kill_worker(self, process: Program) -> None:

@@ -311,7 +311,7 @@ def test_what_fails_in_the_loop_of_a_client_is_not_shown(
     with ExitStack() as stack:
         client = _client(parser().parse_args(words), stack)
         client.loop.add_callback(fail)
-        assert failed.wait(10)
+        assert failed.wait(60)
         client.sync(asyncio.sleep, 0)  # in the same loop, after that
     assert not caplog.records
 

@@ -32,19 +32,50 @@ def hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+STOPPED = """
+import os, runpy, signal, sys
+
+left = int(sys.argv.pop(1))
+
+def hook(event, arguments):
+    global left
+    if event == "os.rename" and "/status/c/" in str(arguments[1]):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+sys.addaudithook(hook)
+runpy.run_module("dasksolve.cli", run_name="__main__", alter_sys=True)
+"""
+"""The command line, which stops, as by Ctrl-Z, where one more block is about to be done."""
+
+
+def stopped(stored: Stored, blocks: int) -> subprocess.Popen[str]:
+    """Start a job and return once it has stopped with some blocks done."""
+    words = command(stored)[3:]
+    # Eight threads write blocks: the last eight before that moment may not be done either.
+    process = begun([sys.executable, "-c", STOPPED, str(blocks + 8), *words])
+    os.waitpid(process.pid, os.WUNTRACED)
+    return process
+
+
 def started(stored: Stored, blocks: int, *options: str) -> subprocess.Popen[str]:
-    """Start a job and return once some blocks of it are done."""
-    process = subprocess.Popen(
-        command(stored, *options),
+    """Start a job and return once some blocks of it are done, while it goes on."""
+    process = begun(command(stored, *options))
+    chunks = Path(stored.out, "status/c")
+    while process.poll() is None and done(chunks) < blocks:
+        os.sched_yield()
+    return process
+
+
+def begun(words: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=hear_ctrl_c,
     )
-    chunks = Path(stored.out, "status/c")
-    while process.poll() is None and done(chunks) < blocks:
-        os.sched_yield()
-    return process
 
 
 def done(chunks: Path) -> int:
@@ -63,7 +94,7 @@ def test_a_killed_job_resumes_to_the_same_bits(long: Stored, rounds: int) -> Non
     moments = random.Random(rounds)
     for _ in range(rounds):
         shutil.rmtree(long.out)
-        process = started(long, moments.randrange(1, BLOCKS - 8))
+        process = stopped(long, moments.randrange(1, BLOCKS - 8))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -104,11 +135,13 @@ def test_ctrl_c_while_it_imports_is_one_line(start: list[str]) -> None:
 def test_a_signal_ends_the_blocks_in_hand_and_says_how_to_go_on(
     long: Stored, sent: signal.Signals, status: int, request: pytest.FixtureRequest, cluster: bool
 ) -> None:
-    options = []
     if cluster:
-        options = ["--scheduler", request.getfixturevalue("two_processes").scheduler.address]
-    process = started(long, 3, *options)
+        address = request.getfixturevalue("two_processes").scheduler.address
+        process = started(long, 3, "--scheduler", address)
+    else:
+        process = stopped(long, 3)
     process.send_signal(sent)
+    process.send_signal(signal.SIGCONT)
     _, errors = process.communicate()
     assert process.returncode == status
     assert "Traceback" not in errors

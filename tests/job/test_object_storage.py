@@ -100,6 +100,14 @@ def s3(server: Server) -> Iterator[Server]:
     bucket.rm(BUCKET, recursive=True)
 
 
+def happens(event: threading.Event, process: subprocess.Popen[Any]) -> bool:
+    """Whether something does before a process ends."""
+    while not event.wait(0.1):
+        if process.poll() is not None:
+            return event.is_set()
+    return True
+
+
 @pytest.fixture
 def bucket(s3: Server, batch: Stored) -> Stored:
     """The batch, in S3."""
@@ -334,7 +342,7 @@ def test_a_job_far_away_that_is_killed_again_and_again_writes_the_same_bits(
     for requests in (360, *np.random.default_rng(0).integers(1, 300, 7)):
         came = proxy.after(int(requests))
         process = subprocess.Popen(words, env=environment)
-        assert came.wait(60)
+        assert happens(came, process)
         process.kill()
         process.wait()
     report = solve_zarr(many.a_path, many.b_path, many.out, resume=True)
@@ -416,20 +424,22 @@ def test_a_worker_process_asks_for_little_besides_its_blocks(many: Stored, s3: S
 @pytest.mark.slow
 def test_a_killed_job_is_resumed_from_the_command_line(bucket: Stored, s3: Server) -> None:
     words = ["solve", bucket.a_path, bucket.b_path, bucket.out, "--workers", "8"]
-    started = threading.Event()
+    started, killed = threading.Event(), threading.Event()
     put = s3.s3
 
     def watch(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         answer = list(put(environ, start_response))
         if environ["REQUEST_METHOD"] == "PUT" and "/status/c/" in environ["PATH_INFO"]:
             started.set()
+            killed.wait()  # it may be the last
         return answer
 
     s3.s3 = watch
     process = subprocess.Popen([sys.executable, "-m", "dasksolve.cli", *words])
-    assert started.wait(60)
+    assert happens(started, process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
+    killed.set()
     s3.s3 = put
     run = subprocess.run(
         [sys.executable, "-m", "dasksolve.cli", *words, "--resume", "--json"],
@@ -467,7 +477,7 @@ def test_a_server_that_was_never_there_is_told_of_soon(
         solve_zarr(f"{BUCKET}/a", batch.b_path, batch.out)
     with pytest.raises(OSError, match=rf"cannot look into {BUCKET}/out: .*connect.*{nobody}"):
         solve_zarr(batch.a_path, batch.b_path, f"{BUCKET}/out")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60  # and not after some 130 of retries
 
 
 @pytest.mark.slow
@@ -491,7 +501,7 @@ def test_a_server_that_is_gone_is_told_without_a_traceback(bucket: Stored) -> No
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert asked.wait(60)
+    assert happens(asked, process)
     doomed.http.shutdown()
     doomed.thread.join()
     doomed.http.server_close()
