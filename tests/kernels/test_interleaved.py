@@ -7,6 +7,7 @@ from families import backward_error, bound, check_verdicts, random, wilkinson
 
 from dasksolve.kernels import pick
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
+from dasksolve.kernels.lu.interleaved import CACHED
 from dasksolve.status import Status
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
@@ -82,6 +83,14 @@ def test_bits_do_not_depend_on_the_number_of_columns(dtype, n):
         np.testing.assert_array_equal(
             solve(a, b[..., column : column + 1])[0], x[..., column : column + 1]
         )
+
+
+def test_bits_do_not_depend_on_whether_the_batch_stays_in_the_cache(dtype):
+    n = 58  # a tile of which is too large to be read early
+    systems = CACHED // (n * n * dtype.itemsize) + 1
+    a, b = random(dtype, systems, n, n), random(dtype, systems, n, 1, seed=1)
+    x, _ = solve(a, b)
+    np.testing.assert_array_equal(solve(a[3:9], b[3:9])[0], x[3:9])
 
 
 @pytest.mark.parametrize("n", [*ORDERS, 24])  # whole panels: the last is factored in registers
