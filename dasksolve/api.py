@@ -125,12 +125,16 @@ def solve(
     """
     if unknown:
         refuse_unknown("solve", unknown)
-    options = Options.of(assume_a, lower, on_singular, False, False, rcond)
-    if isinstance(a, da.Array) or isinstance(b, da.Array):
-        return lazy.solve(a, b, options)
     try:
+        x = eager.solve_at_once(a, b, assume_a, lower, on_singular, rcond, workers)
+        if x is not None:
+            return x
+        options = Options.of(assume_a, lower, on_singular, False, False, rcond)
+        if isinstance(a, da.Array) or isinstance(b, da.Array):
+            return lazy.solve(a, b, options)
         return eager.solve(a, b, options, workers)
     except SingularSystemError:
+        options = Options.of(assume_a, lower, on_singular, False, False, rcond)
         return eager.solve(a, b, _inferring(options), workers)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dasksolve.batch.pieces import piece_size
+from dasksolve.batch.pieces import PIECE, piece_size
 
 DTYPES = tuple(np.dtype(t) for t in (np.float32, np.float64, np.complex64, np.complex128))
 
@@ -28,6 +28,8 @@ class Problem:
     """b is a stack of vectors, so x has no axis for the right-hand sides."""
     direct: bool
     """There are systems, and a and b are of x's dtype and batch shape: no need to convert them."""
+    at_once: bool
+    """So few of them, along one axis, that they are solved by one call of a kernel."""
     together: int
     """How many systems a kernel is given at once, at most."""
 
@@ -71,15 +73,18 @@ def describe(
             + _advice(a_shape, b_shape, vectors)
         ) from None
     k, systems = 1 if vectors else b_core[1], math.prod(batch_shape)
+    given = a_shape[:-2] == b_batch == batch_shape and a_dtype == b_dtype == dtype
+    direct = given and n * k * systems > 0
     return Problem(
         batch_shape=batch_shape,
         n=n,
         k=k,
         dtype=dtype,
         vectors=vectors,
-        direct=n * k * systems > 0
-        and a_dtype == b_dtype == dtype
-        and a_shape[:-2] == b_batch == batch_shape,
+        direct=direct,
+        at_once=direct
+        and len(batch_shape) == 1
+        and systems * n * (n + k) * dtype.itemsize <= PIECE,
         together=min(systems, piece_size(n, k, dtype.itemsize)) if n else systems,
     )
 
