@@ -165,6 +165,8 @@ async def _encoded(job: Job, name: str, done: Done, space: Workspace) -> NDArray
     """The answers of an array as they are stored; in the memory where they are, if that may be."""
     array, values = job.arrays[name], done.arrays[name]
     if name not in job.plain:
+        if done.lent and not isinstance(array.store, LocalStore):  # which may keep what it is given
+            values = values.copy()
         return await job.codecs[name].encode(values)
     size = encode.size(array)
     lent = done.lent and job.reuses

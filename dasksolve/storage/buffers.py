@@ -221,9 +221,18 @@ def here(work: Coroutine[Any, Any, T]) -> T:
         _loops.append(loop)
 
 
+def _in_a_loop() -> bool:
+    """Whether this thread runs a loop already, as that of a notebook does."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def run(store: Any, work: Coroutine[Any, Any, T]) -> T:
     """Run what works on a store: on a disk, in this thread; far away, where zarr does."""
-    if isinstance(store, LocalStore):
+    if isinstance(store, LocalStore) and not _in_a_loop():
         return here(work)
     return internals.run(work)  # a connection belongs to the loop that opened it
 

@@ -1,5 +1,6 @@
 """`regress_zarr` writes the bits of `regress`, however y is stored, and refuses what cannot be."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -178,6 +179,21 @@ def test_weights_of_the_observations(
     places = {"array": weights, "zarr": tmp_path / "w", "npy": tmp_path / "w.npy"}
     dasksolve.regress_zarr(stored.path, DESIGN, stored.out, weights=places[given])
     assert_same(stored.found, dasksolve.regress(stored.y, DESIGN, weights=weights))
+
+
+def test_what_is_stored_is_read_where_a_loop_runs_as_in_a_notebook(
+    stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    stored = stack()
+    zarr.create_array(tmp_path / "design", data=DESIGN)
+
+    async def called() -> None:
+        dasksolve.regress_zarr(stored.path, tmp_path / "design", stored.out)
+        await asyncio.sleep(0)
+        assert asyncio.get_running_loop().is_running()
+
+    asyncio.run(called())
+    assert_same(stored.found, dasksolve.regress(stored.y, DESIGN))
 
 
 def test_weights_broadcast_along_the_batch(stack: Callable[..., Stack], tmp_path: Path) -> None:
@@ -565,6 +581,9 @@ def test_several_threads_work_on_few_blocks() -> None:
         return make_plan(needs, memory_limit=limit, workers=workers, **how)
 
     assert [made(n).threads for n in (1, 2, 8)] == [1, 2, 3]
+    assert [made(n).workers for n in (1, 2, 8)] == [1, 1, 6]  # all threads on one after the other
+    single = replace(needs, layouts=(replace(y, chunks=(1000, 1000, 100)),))
+    assert make_plan(single, memory_limit=64 << 30, workers=2).workers == 2  # a thread reads each
     assert ", 3 threads to each" in str(made(8))
     assert made(2, 2000 << 20).threads == 2
     tight = OVERHEAD + LOADING + 6 * block_memory(needs, (1000, 1000), threads=2)
@@ -594,13 +613,15 @@ def test_chunks_of_a_block_are_fitted_one_after_the_other(
     assert block_memory(whole, (12, 20)) > block_memory(series.needs, (12, 20))
 
 
+@pytest.mark.parametrize("compressors", [None, []], ids=["checksums", "no codec"])
 def test_a_store_that_keeps_what_it_is_given_gets_memory_of_its_own(
-    stack: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch
+    stack: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch, compressors: Any
 ) -> None:
     monkeypatch.setattr("dasksolve.job.planning._SMALL", 1 << 10)
     monkeypatch.setattr("dasksolve.job.planning._BLOCKS_A_WORKER", 2)
     stored, into = stack(chunks=(P, 6, 10)), MemoryStore()
-    report = dasksolve.regress_zarr(stored.path, DESIGN, into, covariance=True, workers=1)
+    how = {"covariance": True, "workers": 1, "compressors": compressors}
+    report = dasksolve.regress_zarr(stored.path, DESIGN, into, **how)
     assert report.blocks == 2
     found, wanted = zarr.open_group(into), dasksolve.regress(stored.y, DESIGN, covariance=True)
     for name, values in wanted._asdict().items():
