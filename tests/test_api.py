@@ -89,3 +89,20 @@ def test_inverses_of_a_structure_and_of_singular_matrices():
         dasksolve.inv(np.ones((2, 3)))
     with pytest.raises(TypeError, match="a has dtype float16"):
         dasksolve.inv(np.eye(2, dtype="f2"))
+
+
+def test_numbers_at_the_ends_of_their_range_raise_nothing_where_numpy_is_told_to_raise():
+    tiny, wide = np.float32(1e-30), np.array([[1.0, 1e-200], [1.0, 1e-200], [1.0, 3e-200]])
+    a = np.array([[1.0, tiny], [1.0, tiny], [1.0, tiny]], np.float32)
+    with np.errstate(all="raise"):
+        series = dasksolve.regress(np.array([[tiny], [tiny], [tiny]]), wide, ridge=[0, 1e-320])
+        one = dasksolve.regress(np.full((1, 3), tiny), [[1.0]], on_deficient="lstsq")
+        found = dasksolve.lstsq_ex(a[None], tiny * a[None, :, 0], on_deficient="lstsq")
+        x = dasksolve.solve(a[None, :2], a[None, :2, 1], on_singular="lstsq")
+        sign, log = dasksolve.factor(np.diag([1e-200 + 1j, 1.0])[None]).slogdet()
+    np.testing.assert_allclose(series.coef[0], tiny, rtol=1e-5)
+    np.testing.assert_array_equal(one.coef, np.full((1, 3), tiny))
+    assert found.status == dasksolve.Status.RANK_DEFICIENT
+    np.testing.assert_allclose(found.x[0], [tiny, 0], atol=1e-37)
+    np.testing.assert_allclose(x[0], [tiny, 0], atol=1e-37)
+    np.testing.assert_allclose([sign[0], log[0]], [1j, 0], atol=1e-15)

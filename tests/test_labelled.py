@@ -341,6 +341,22 @@ def test_singular_values_below_rcond_count_as_zero_as_in_xarray(rcond, weighted)
     )
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("observations", [1, 3, 9])
+def test_singular_values_are_those_of_xarray_with_weights_and_of_few_observations(
+    observations, weighted
+):
+    times = 1.5 + np.arange(observations) ** 1.5
+    y = xr.DataArray(np.ones((observations, 2)), {"time": times}, ("time", "pixel"))
+    weights = 1.0 + np.arange(observations) if weighted else None
+    given = None if weights is None else xr.DataArray(weights, dims="time")
+    found = labelled.polyfit(y, "time", 4, full=True, weights=given)
+    with warnings.catch_warnings(record=True):
+        wanted = y.polyfit("time", 4, full=True, w=None if weights is None else np.sqrt(weights))
+    for name in ("time_singular_values", "time_matrix_rank"):
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["whole", "lazy", "weights of pixels", "weights of times"])
 def test_unscaled_covariances_do_not_depend_on_the_numbers(kind):
     """Series of zeros, exact ones, and ones of three numbers have no noise to divide by."""

@@ -35,6 +35,7 @@ def orthogonalized(design: Floats, ridge: Floats) -> Basis:
 
 
 @lru_cache(maxsize=16)  # 2 ms: the blocks of an array come one after the other
+@np.errstate(all="ignore")
 def _orthogonalized(numbers: bytes, shape: tuple[int, int], of_ridge: bytes) -> Basis:
     design, ridge = np.frombuffer(numbers).reshape(shape), np.frombuffer(of_ridge)
     size = np.maximum(np.abs(design).max(axis=0, initial=0.0), np.sqrt(ridge))
@@ -42,13 +43,11 @@ def _orthogonalized(numbers: bytes, shape: tuple[int, int], of_ridge: bytes) -> 
     scaled, roots = np.ldexp(design, -exponents), np.ldexp(np.sqrt(ridge), -exponents)
     q, r = _factored(np.concatenate([scaled, np.diag(roots)]))
     inverse = _inverted(r)
-    with np.errstate(all="ignore"):
-        lengths, variances = (r**2).sum(axis=0), (inverse**2).sum(axis=1)
-        rcond = 1 / np.sqrt((lengths * variances).mean())
+    lengths, variances = (r**2).sum(axis=0), (inverse**2).sum(axis=1)
+    rcond = 1 / np.sqrt((lengths * variances).mean())
     below = q[len(design) :]
     shrinkage = below.T @ below if ridge.any() else np.zeros_like(r)
-    with np.errstate(divide="ignore", over="ignore"):
-        units, reciprocals = np.ldexp(1.0, -exponents), 1 / np.diag(r)
+    units, reciprocals = np.ldexp(1.0, -exponents), 1 / np.diag(r)
     return Basis(
         np.ascontiguousarray(q[: len(design)]),
         shrinkage,
@@ -65,6 +64,7 @@ def table(basis: Basis, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 @lru_cache(maxsize=16)
+@np.errstate(all="ignore")
 def _table(numbers: bytes, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
     q = np.frombuffer(numbers).reshape(shape)
     i, j = np.tril_indices(shape[1])
@@ -77,18 +77,17 @@ def _factored(x: Floats) -> tuple[Floats, Floats]:
     n = x.shape[1]
     q, r = np.zeros_like(x), np.zeros((n, n))
     rest: Double = (x.copy(), np.zeros_like(x))
-    with np.errstate(all="ignore"):
-        for k in range(n):
-            column = rest[0][:, :1], rest[1][:, :1]
-            rest = rest[0][:, 1:], rest[1][:, 1:]
-            length = _root(_sum(_times(column, column)))
-            r[k, k] = length[0][0]
-            if r[k, k] == 0:
-                continue
-            unit = _over(column, length)
-            share = _sum(_times(unit, rest))
-            rest = _plus(rest, _times(unit, (-share[0], -share[1])))
-            q[:, k], r[k, k + 1 :] = unit[0][:, 0], share[0]
+    for k in range(n):
+        column = rest[0][:, :1], rest[1][:, :1]
+        rest = rest[0][:, 1:], rest[1][:, 1:]
+        length = _root(_sum(_times(column, column)))
+        r[k, k] = length[0][0]
+        if r[k, k] == 0:
+            continue
+        unit = _over(column, length)
+        share = _sum(_times(unit, rest))
+        rest = _plus(rest, _times(unit, (-share[0], -share[1])))
+        q[:, k], r[k, k + 1 :] = unit[0][:, 0], share[0]
     return q, r
 
 
@@ -96,11 +95,10 @@ def _inverted(r: Floats) -> Floats:
     """The inverse of an upper triangular matrix, not finite where it has none."""
     n = len(r)
     inverse = np.zeros_like(r)
-    with np.errstate(all="ignore"):
-        for i in reversed(range(n)):
-            inverse[i] = -(r[i, i + 1 :, None] * inverse[i + 1 :]).sum(axis=0)
-            inverse[i, i] += 1
-            inverse[i] /= r[i, i]
+    for i in reversed(range(n)):
+        inverse[i] = -(r[i, i + 1 :, None] * inverse[i + 1 :]).sum(axis=0)
+        inverse[i, i] += 1
+        inverse[i] /= r[i, i]
     return inverse
 
 

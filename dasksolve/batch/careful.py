@@ -54,8 +54,7 @@ class Scaled(NamedTuple):
 
 def solve_carefully(series: Series, fit: Fit) -> Answer:
     """Fit each series."""
-    with np.errstate(all="ignore"):
-        return _solved(_scaled(series), fit)
+    return _solved(_scaled(series), fit)
 
 
 def _scaled(series: Series) -> Scaled:

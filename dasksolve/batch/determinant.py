@@ -21,17 +21,17 @@ _EVEN = (0.3999999999940941908, 0.2222219843214978396, 0.1531383769920937332)
 _FEW = 8  # rows of which to compare all pairs is faster than to follow the cycles
 
 
+@np.errstate(all="ignore")
 def slogdet(lu: NDArray[Any], order: NDArray[np.int32]) -> tuple[NDArray[Any], Floats]:
     """Sign, and logarithm of the absolute value, of factors (M, N, N) in an order (M, N)."""
     n = lu.shape[-1]
     diagonal = lu.reshape(len(lu), n * n).T[kernels.pivots(n)]  # the inverses of the pivots
     odd = _is_odd(order)
-    with np.errstate(invalid="ignore"):  # NaN, where there are no factors
-        if lu.dtype.kind == "c":
-            sign, log = _complex(diagonal.real, diagonal.imag)
-        else:
-            sign, log = _real(diagonal)
-        sign[odd] = -sign[odd]
+    if lu.dtype.kind == "c":
+        sign, log = _complex(diagonal.real, diagonal.imag)
+    else:
+        sign, log = _real(diagonal)
+    sign[odd] = -sign[odd]
     return sign.astype(lu.dtype), log
 
 

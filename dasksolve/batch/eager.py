@@ -379,6 +379,7 @@ def _least_squares(
         x[index] = least_squares(meant(a[index], options), b[index], x.dtype, options.rcond)
 
 
+@np.errstate(all="ignore")
 def least_squares(
     a: NDArray[Any], b: NDArray[Any], dtype: np.dtype[Any], rcond: float | None = None
 ) -> NDArray[Any]:

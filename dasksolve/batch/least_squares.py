@@ -104,6 +104,7 @@ def checked_weights(weights: Any, problem: Overdetermined) -> Any:
     return weights
 
 
+@np.errstate(all="ignore")
 def run(
     a: NDArray[Any],
     b: NDArray[Any],
@@ -151,8 +152,7 @@ def run(
                 x[index], rss[index], rcond[index], rank[index] = np.nan, np.nan, np.nan, 0
                 status[index] = Status.NONFINITE
     if powers.any():
-        with np.errstate(over="ignore"):
-            rss = np.ldexp(rss, 2 * powers[..., None])
+        rss = np.ldexp(rss, 2 * powers[..., None])
     if k == 0:
         x, rss = x[..., :0], rss[..., :0]
     if problem.vectors:
@@ -170,8 +170,7 @@ def _roots(weights: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], N
     They are infinite for weights that are negative, which is not finite either.
     """
     info = np.finfo(dtype)
-    with np.errstate(invalid="ignore"):
-        roots = np.where(weights < 0, np.inf, np.sqrt(weights, dtype=np.float64))
+    roots = np.where(weights < 0, np.inf, np.sqrt(weights, dtype=np.float64))
     known = np.isfinite(roots) & (roots != 0)
     beyond = (known & ((roots < info.tiny) | (roots > info.max))).any(axis=-1)
     powers = np.zeros(beyond.shape, np.intc)
@@ -199,9 +198,8 @@ def _minimum_norm(
     a, b = a * roots[:, None], b * roots[:, None]
     x, _, rank, _ = np.linalg.lstsq(a, b, rcond=options.rcond)
     rss = (np.abs(b - a @ x) ** 2).sum(axis=0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        x = _shifted(x, of_b - of_a).astype(dtype)
-        return x, np.ldexp(rss, 2 * (of_b + of_roots)), int(rank)
+    x = _shifted(x, of_b - of_a).astype(dtype)
+    return x, np.ldexp(rss, 2 * (of_b + of_roots)), int(rank)
 
 
 def _scaled(values: NDArray[Any]) -> tuple[NDArray[Any], int]:

@@ -319,16 +319,16 @@ def left_over(found: Found, fit: Fit) -> NDArray[np.bool_]:
     return left
 
 
+@np.errstate(all="ignore")
 def take_care(series: Series, index: tuple[Any, ...], fit: Fit, found: Found) -> None:
     """Fit some series with care; index: where they stand in the batch."""
     answer = solve_carefully(series, fit)
-    with np.errstate(over="ignore"):
-        for name in ("coef", "stderr"):
-            np.moveaxis(getattr(found, name), fit.axis, -1)[index] = getattr(answer, name)
-        for name in ("rss", "count", "rcond", "status"):
-            getattr(found, name)[index] = getattr(answer, name)
-        if fit.covariance:
-            found.covariance[index] = answer.covariance
+    for name in ("coef", "stderr"):
+        np.moveaxis(getattr(found, name), fit.axis, -1)[index] = getattr(answer, name)
+    for name in ("rss", "count", "rcond", "status"):
+        getattr(found, name)[index] = getattr(answer, name)
+    if fit.covariance:
+        found.covariance[index] = answer.covariance
 
 
 def _first_negative(weights: NDArray[Any], index: tuple[Any, ...], fit: Fit) -> tuple[int, ...]:

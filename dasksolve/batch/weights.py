@@ -54,7 +54,7 @@ def unusable_at(weights: NDArray[Any], place: tuple[int, ...]) -> str:
 
 def narrowed(weights: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Weights in the kernel's precision; Inf, which it leaves alone, for those out of range."""
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         narrow = weights.astype(dtype)
     if weights.dtype.kind == "f" and weights.dtype.itemsize > dtype.itemsize:
         narrow[(abs(narrow) < np.finfo(dtype).tiny) & (weights != 0)] = np.inf

@@ -40,6 +40,6 @@ def _batch_first(values: NDArray[Any], name: str, fit: Fit) -> NDArray[Any]:
 def _alike(one: NDArray[Any], another: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether the numbers of each series agree in half of their digits."""
     one, another = (v.reshape(len(v), -1).astype(np.float64) for v in (one, another))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         near = np.abs(one - another) <= np.sqrt(np.finfo(np.float32).eps) * np.abs(another)
     return np.asarray((near | (one == another) | (np.isnan(one) & np.isnan(another))).all(axis=1))

@@ -73,9 +73,10 @@ def polyfit(
     fit : xarray.Dataset
         ``polyfit_coefficients`` along ``degree``, the highest first, in float64; if asked for,
         ``polyfit_covariance``, ``polyfit_residuals`` (the weighted sum of squares),
-        ``[dim]_matrix_rank`` and ``[dim]_singular_values`` of the design without gaps. Covariances
-        are those of each series' own observations, where xarray takes those of a series without
-        gaps. Series with fewer observations than coefficients are NaN.
+        ``[dim]_matrix_rank`` and ``[dim]_singular_values`` of the design without gaps, its rows
+        times the roots of weights along dim alone. Covariances are those of each series' own
+        observations, where xarray takes those of a series without gaps. Series with fewer
+        observations than coefficients are NaN.
 
     Warns
     -----
@@ -130,10 +131,11 @@ def polyfit(
     coef = xarray().dot(back, coef, dim=(power,)).transpose("degree", *others)
     found = {"polyfit_coefficients": coef}
     if full:
-        scaled = _scaled(numbers[:, None] ** degrees)[0]
-        found[f"{dim}_matrix_rank"] = array(np.linalg.matrix_rank(scaled))
-        sizes = np.linalg.svd(scaled, compute_uv=False)
-        found[f"{dim}_singular_values"] = array(sizes, dims="degree")
+        sizes, rank = _singular_values(numbers, degrees, given)
+        found |= {
+            f"{dim}_matrix_rank": array(rank),
+            f"{dim}_singular_values": array(sizes, dims="degree"),
+        }
     if full or cov is True:
         found["polyfit_residuals"] = array(fit.rss, dims=others)
     if cov:
@@ -147,6 +149,7 @@ def polyfit(
     return xarray().Dataset(found, coordinates(y, dim))
 
 
+@np.errstate(all="ignore")
 def _unscaled(values: Any, design: Floats, weights: Any, how: dict[str, Any]) -> Any:
     """The covariances of coefficients where each observation has the variance 1 / its weight."""
     # One more observation that no coefficient explains is all that is left of series of zeros.
@@ -167,6 +170,7 @@ def _unscaled(values: Any, design: Floats, weights: Any, how: dict[str, Any]) ->
     return fit.covariance * (fit.count - design.shape[1])[..., None, None]
 
 
+@np.errstate(all="ignore")
 def _design(
     x: Floats, degrees: NDArray[np.int_], rcond: float | None, weights: Any
 ) -> tuple[Floats, Floats]:
@@ -187,11 +191,22 @@ def _design(
     return _centred(x, degrees)
 
 
+@np.errstate(all="ignore")
+def _singular_values(x: Floats, degrees: NDArray[np.int_], weights: Any) -> tuple[Floats, int]:
+    """Those of a design, NaN beside the highest degrees where rows are few, and its rank."""
+    powers, _ = _scaled(x[:, None] ** degrees, weights)
+    rows, columns = powers.shape
+    sizes = np.linalg.svd(powers, compute_uv=False)
+    rank = int(np.linalg.matrix_rank(powers)) if rows else 0
+    return np.pad(sizes, (columns - sizes.size, 0), constant_values=np.nan), rank
+
+
 def _scaled(powers: Floats, weights: Any = None) -> tuple[Floats, Floats]:
     """Columns of length 1, and what their lengths were; weights: those of the observations."""
     if weights is not None and weights.ndim == 1:
         powers = np.sqrt(np.nan_to_num(np.asarray(weights)))[:, None] * powers
     lengths = np.sqrt((powers**2).sum(axis=0))
+    lengths[lengths == 0] = 1
     return powers / lengths, lengths
 
 

@@ -97,7 +97,7 @@ class Packing:
             buffersize=_PIECE,
         )
         nothing = complex(np.nan, np.nan) if self.dtype.kind == "c" else np.nan
-        with pieces, np.errstate(invalid="ignore", over="ignore"):
+        with pieces, np.errstate(all="ignore"):
             for stored, meant in pieces:
                 meant[...] = stored
                 for number in self.missing:

@@ -33,6 +33,7 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
 def _open_array(name: str, where: stores.Location) -> Any:
     target = stores.resolved(name, where)
     shown = secrets.shown(where)
+    store, path = None, ""  # of an archive that is not there
     try:
         store, path = stores.input_store(target)
         return _open_either(store, path)
@@ -62,6 +63,8 @@ def _open_either(store: Any, path: str) -> Any:
 
 
 def _no_array(where: str, store: Any, path: str) -> str:
+    if store is None:
+        return f"there is no zarr array at {where}"
     try:
         members = list(zarr.open_group(store, path=path, mode="r").array_keys())
     except Exception:

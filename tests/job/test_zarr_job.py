@@ -266,6 +266,12 @@ def test_a_graph_has_one_task_a_block_and_holds_no_more_than_a_window(
         pytest.param({"a": "nowhere"}, FileNotFoundError, "a: there is no zarr array at", id="a"),
         pytest.param({"b": "nowhere"}, FileNotFoundError, "b: there is no zarr array at", id="b"),
         pytest.param(
+            {"a": "zip://a::file:///nowhere.zip"},
+            FileNotFoundError,
+            "a: there is no zarr array at zip://a::file:///nowhere.zip",
+            id="archive",
+        ),
+        pytest.param(
             {"a": "data.zarr"}, FileNotFoundError, r"is a zarr group.*it holds .*/a", id="group"
         ),
         pytest.param({"a": "data.zarr/zarr.json"}, FileNotFoundError, "is a file", id="file"),
