@@ -189,7 +189,7 @@ def _one_by_one(needs: Needs, block_shape: tuple[int, ...], threads: int) -> boo
     """Whether all threads are to work on one block after the other, and none waits at the end.
 
     Of a few blocks of many chunks each: in three blocks of int16, a chunk a time step, two threads
-    took three quarters of the time, since they fault in the memory of one block, not of two.
+    took 0.9 of the time, since they fault in the memory of one block, not of two.
     """
     few = _count(needs, block_shape) < _FEW * threads
     chunks = needs.layouts[0].touched(_origin(_piece(needs, block_shape)))
