@@ -346,7 +346,7 @@ def overdetermined(*b_shape, dtype=np.float64):
 
 
 @pytest.mark.parametrize("function", [fitted, nopython.lstsq_into], ids=["compiled", "Python"])
-@pytest.mark.parametrize("layout", ["C", "F"])
+@pytest.mark.parametrize("layout", ["C", pytest.param("F", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("b_shape", [(7,), (9, 7), (9, 7, 2)], ids=str)
 def test_least_squares_have_the_bits_of_lstsq(b_shape, layout, function):
     a, b = overdetermined(*b_shape)

@@ -91,7 +91,15 @@ def test_a_status_that_there_is_not_is_found(batch: Stored) -> None:
 FLIPS = 60
 
 
-@pytest.mark.parametrize("name", ["x", "status", "rcond", "backward_error"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x",
+        "status",
+        pytest.param("rcond", marks=pytest.mark.slow),
+        pytest.param("backward_error", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "checked",
     [
