@@ -195,10 +195,10 @@ def _design(
 def _singular_values(x: Floats, degrees: NDArray[np.int_], weights: Any) -> tuple[Floats, int]:
     """Those of a design, NaN beside the highest degrees where rows are few, and its rank."""
     powers, _ = _scaled(x[:, None] ** degrees, weights)
-    rows, columns = powers.shape
     sizes = np.linalg.svd(powers, compute_uv=False)
-    rank = int(np.linalg.matrix_rank(powers)) if rows else 0
-    return np.pad(sizes, (columns - sizes.size, 0), constant_values=np.nan), rank
+    least = sizes.max(initial=0) * max(powers.shape) * np.finfo(float).eps  # as matrix_rank has it
+    beyond = len(degrees) - sizes.size
+    return np.pad(sizes, (beyond, 0), constant_values=np.nan), int((sizes > least).sum())
 
 
 def _scaled(powers: Floats, weights: Any = None) -> tuple[Floats, Floats]:
