@@ -19,8 +19,34 @@ SOME_DTYPES = [
     pytest.param(dtype, id=str(dtype), marks=[] if dtype.char in "dF" else pytest.mark.slow)
     for dtype in DTYPES
 ]
+_SHARED_ORDERS = (1, 2, 3, 5, 8, 12)
 BACKWARD_C = 1.0
 """c of the bound ``2 * (LAPACK's backward error) + c * N * eps``."""
+
+
+def orders(*tested: int) -> list[Any]:
+    """Orders to test: up to 16 each has kernels of its own, so default tests share a few of them.
+
+    The others are left to the slow tests.
+    """
+    return [pytest.param(n, marks=_marks(n)) for n in tested]
+
+
+def grid(*tested: int, complex_up_to: int, slow: tuple[int, ...] = ()) -> list[Any]:
+    """Pairs (N, dtype) to test: `slow` orders, and larger complex ones, in the slow tests alone.
+
+    It is for kernels that take longest to compile: those of factors, and of diagnostics.
+    """
+    return [
+        pytest.param(n, dtype, id=f"{n}-{dtype}", marks=pytest.mark.slow if left_out else [])
+        for n in (*tested, *slow)
+        for dtype in DTYPES
+        for left_out in [n in slow or (dtype.kind == "c" and n > complex_up_to)]
+    ]
+
+
+def _marks(n: int) -> list[Any]:
+    return [] if n > 16 or n in _SHARED_ORDERS else [pytest.mark.slow]
 
 
 class Family(NamedTuple):
@@ -118,15 +144,15 @@ def _rotated(a: Array, dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
 
 
 FAMILIES = (
-    Family("random", _random, (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 33, 64, 100)),
+    Family("random", _random, (1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17, 31, 33, 64, 100)),
     Family("graded", _graded, (2, 5, 8, 24, 40)),
     Family("hilbert", _hilbert, (2, 3, 5, 8, 10)),
     Family("growth", _growth, (3, 8, 20, 40, 60)),
-    Family("permutation", _permutation, (2, 5, 16, 33)),
-    Family("triangular", _triangular, (2, 5, 16, 33)),
+    Family("permutation", _permutation, (2, 5, 12, 16, 33)),
+    Family("triangular", _triangular, (2, 5, 12, 16, 33)),
 )
 CASES = [
-    pytest.param(family, n, dtype, id=f"{family.name}-{n}-{dtype}")
+    pytest.param(family, n, dtype, id=f"{family.name}-{n}-{dtype}", marks=_marks(n))
     for family in FAMILIES
     for n in family.orders
     for dtype in DTYPES

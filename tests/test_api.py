@@ -10,6 +10,7 @@ from families import same_bits
 
 import dasksolve
 from dasksolve import cli, labelled
+from dasksolve.batch.determinant import slogdet
 from dasksolve.batch.options import Options
 
 
@@ -99,7 +100,9 @@ def test_numbers_at_the_ends_of_their_range_raise_nothing_where_numpy_is_told_to
         one = dasksolve.regress(np.full((1, 3), tiny), [[1.0]], on_deficient="lstsq")
         found = dasksolve.lstsq_ex(a[None], tiny * a[None, :, 0], on_deficient="lstsq")
         x = dasksolve.solve(a[None, :2], a[None, :2, 1], on_singular="lstsq")
-        sign, log = dasksolve.factor(np.diag([1e-200 + 1j, 1.0])[None]).slogdet()
+        dasksolve.factor(np.diag([1e-200, 1.0])[None]).slogdet()
+        inverses = np.diag([1e-200 - 1j, 1.0])[None]  # of pivots, as factors hold them
+        sign, log = slogdet(inverses, np.arange(2, dtype=np.int32)[None])
     np.testing.assert_allclose(series.coef[0], tiny, rtol=1e-5)
     np.testing.assert_array_equal(one.coef, np.full((1, 3), tiny))
     assert found.status == dasksolve.Status.RANK_DEFICIENT

@@ -15,7 +15,7 @@ from numba.core.errors import TypingError
 
 import dasksolve
 from dasksolve import Status, kernels, nopython
-from dasksolve.kernels import calls
+from dasksolve.kernels import calls, making
 from dasksolve.kernels.language.lanes import width
 
 
@@ -220,7 +220,7 @@ def test_threads_that_ask_for_the_same_kernel_at_once():
 
 @pytest.mark.parametrize("dtype", "fdFD")
 def test_a_slot_of_the_table_has_one_kernel(dtype, monkeypatch):
-    monkeypatch.setattr(kernels, "compiled", lambda *which, **_: which)
+    monkeypatch.setattr(making, "compiled", lambda *which: which)
     rng = np.random.default_rng(0)
     lanes, seen = width(np.dtype(dtype)), {}
     for n in (1, 2, 5, 12, 16, 17, 40, 100, 150, 255, 256, 300, 2000):
@@ -345,9 +345,21 @@ def overdetermined(*b_shape, dtype=np.float64):
     return a.astype(dtype), b.astype(dtype)
 
 
-@pytest.mark.parametrize("function", [fitted, nopython.lstsq_into], ids=["compiled", "Python"])
 @pytest.mark.parametrize("layout", ["C", pytest.param("F", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("b_shape", [(7,), (9, 7), (9, 7, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("b_shape", "function"),
+    [
+        pytest.param((9, 7), fitted, id="(9, 7)-compiled"),
+        *(  # of another number of dimensions it is compiled anew
+            pytest.param(shape, fitted, id=f"{shape}-compiled", marks=pytest.mark.slow)
+            for shape in ((7,), (9, 7, 2))
+        ),
+        *(
+            pytest.param(shape, nopython.lstsq_into, id=f"{shape}-Python")
+            for shape in ((7,), (9, 7), (9, 7, 2))
+        ),
+    ],
+)
 def test_least_squares_have_the_bits_of_lstsq(b_shape, layout, function):
     a, b = overdetermined(*b_shape)
     wanted = dasksolve.lstsq_ex(a, b)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import dasksolve
 
-ORDERS = st.sampled_from([2, 5, 13])
+ORDERS = st.sampled_from([2, 5, 12])
 DTYPES = st.sampled_from([np.dtype(np.float64), np.dtype(np.complex64)])
 SEEDS = st.integers(0, 2**32 - 1)
 few = settings(max_examples=25, deadline=None, derandomize=True, database=None)

@@ -13,6 +13,8 @@ from families import (
     backward_error,
     bound,
     case,
+    grid,
+    orders,
     read_only,
     same_bits,
     systems,
@@ -26,7 +28,7 @@ from dasksolve.batch import diagnosis, eager, pieces
 from dasksolve.batch.options import STRUCTURES, Options
 from dasksolve.batch.problem import describe
 
-ORDERS = [1, 2, 3, 4, 5, 8, 13, 16, 17, 32, 40]
+ORDERS = orders(1, 2, 3, 4, 5, 8, 12, 13, 16, 17, 32, 40)
 NAN, INF = np.nan, np.inf
 
 
@@ -75,7 +77,7 @@ def test_vectors_are_matrices_of_one_column(n, dtype):
         pytest.param((1, 3, 3), (5, 3), id="a has size one"),
         pytest.param((5, 3, 3), (1, 3), id="b has size one"),
         pytest.param((5, 3, 3), (4, 1, 3, 2), id="b has more batch axes"),
-        pytest.param((2, 3, 2, 1, 4, 4), (2, 1, 2, 3, 4, 2), id="four batch axes"),
+        pytest.param((2, 3, 2, 1, 3, 3), (2, 1, 2, 3, 3, 2), id="four batch axes"),
         pytest.param((0, 3, 3), (0, 3), id="no systems"),
         pytest.param((0, 3, 3), (1, 3, 2), id="no systems against one b"),
         pytest.param((4, 0, 3, 3), (3,), id="no systems in the second axis"),
@@ -157,8 +159,8 @@ def test_x_shares_no_memory_with_b():
 )
 def test_mixed_input_is_solved_in_the_dtype_that_it_promotes_to(a_dtype, b_dtype):
     rng = np.random.default_rng(2)
-    a = (np.tril(rng.integers(0, 2, (9, 4, 4)), -1) + np.eye(4)).astype(a_dtype)
-    b = rng.integers(0, 2, (9, 4)).astype(b_dtype)
+    a = (np.tril(rng.integers(0, 2, (9, 3, 3)), -1) + np.eye(3)).astype(a_dtype)
+    b = rng.integers(0, 2, (9, 3)).astype(b_dtype)
     dtype = np.result_type(a, b) if np.result_type(a, b).kind in "fc" else np.dtype(np.float64)
     assert same_bits(dasksolve.solve(a, b), dasksolve.solve(a.astype(dtype), b.astype(dtype)))
 
@@ -298,7 +300,7 @@ def test_an_imaginary_part_that_is_not_finite_counts(bad):
 
 
 @pytest.mark.parametrize("assume_a", STRUCTURES)
-@pytest.mark.parametrize("n", [4, 20])
+@pytest.mark.parametrize("n", [5, 20])
 def test_columns_that_are_not_finite_are_lost_alone(n, assume_a):
     a, b = systems(n, 9, k=20)
     a = a @ a.swapaxes(-1, -2) + n * np.eye(n)
@@ -489,7 +491,7 @@ def test_bad_neighbours_change_no_bit(n, dtype):
 
 
 @pytest.mark.parametrize("k", [1, 4])
-@pytest.mark.parametrize(("n", "systems_"), [(1, 300_001), (3, 60_001), (16, 2_003), (100, 53)])
+@pytest.mark.parametrize(("n", "systems_"), [(1, 300_001), (3, 60_001), (12, 2_003), (100, 53)])
 @pytest.mark.parametrize("workers", [2, 5, -1])
 def test_the_number_of_workers_changes_no_bit(workers, n, systems_, k):
     a, b = systems(n, systems_, k=k)
@@ -556,22 +558,21 @@ def test_backward_errors_agree_with_those_in_long_double():
 
 
 @pytest.mark.parametrize("assume_a", ["gen", "pos"])
-@pytest.mark.parametrize("n", [4, 12, 17, 50])
+@pytest.mark.parametrize("n", [5, 12, 17, 50])
 @pytest.mark.parametrize("dtype", SOME_DTYPES)
 def test_zeros_have_no_sign_that_depends_on_the_batch(dtype, n, assume_a):
     rng = np.random.default_rng(n)
     b = rng.choice([0.0, -0.0, 1.0, -1.0], (64, n)).astype(dtype)
     a = np.stack([np.eye(n, dtype=dtype)] * 64)
     if assume_a == "gen":
-        a = a[:, rng.permutation(n)] * np.where(rng.random((64, n, n)) < 0.5, 1, -1)
+        a = a[:, rng.permutation(n)] * np.where(rng.random((64, n, n)) < 0.5, 1, -1).astype(dtype)
     together = dasksolve.solve(a, b, assume_a=assume_a)
     alone = [dasksolve.solve(a[i], b[i], assume_a=assume_a) for i in range(64)]
     assert same_bits(together, np.stack(alone))
     assert same_bits(together, dasksolve.factor(a).solve(b))
 
 
-@pytest.mark.parametrize("n", [1, 8, 9, 17, 120])
-@pytest.mark.parametrize("dtype", SOME_DTYPES)
+@pytest.mark.parametrize(("n", "dtype"), grid(3, 12, 120, slow=(1, 8, 9, 17), complex_up_to=3))
 def test_a_pivot_of_unbounded_magnitude_is_judged_alike_in_any_batch(dtype, n):
     largest = np.finfo(dtype).max
     a = np.stack([np.eye(n, dtype=dtype)] * 40)

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import zarr
 from dask.callbacks import Callback
-from families import SOME_DTYPES, same_bits, systems
+from families import SOME_DTYPES, grid, same_bits, systems
 
 import dasksolve
 from dasksolve import Factorization, Status
 
-SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 8, 40)]
-ORDERS = [3, 13, 150, *SLOW]
+GRID = grid(3, 12, 150, slow=(1, 8, 13, 40), complex_up_to=12)
 
 
 def troubled(n, dtype):
@@ -26,8 +25,7 @@ def troubled(n, dtype):
     return a, b, status
 
 
-@pytest.mark.parametrize("dtype", SOME_DTYPES)
-@pytest.mark.parametrize("n", ORDERS)
+@pytest.mark.parametrize(("n", "dtype"), GRID)
 def test_solutions_have_the_bits_of_solve(n, dtype):
     a, b, status = troubled(n, dtype)
     f = dasksolve.factor(a)
@@ -50,8 +48,7 @@ def test_a_word_is_not_taken_for_transposed(word):
         f.solve(np.ones(2), transposed=word)
 
 
-@pytest.mark.parametrize("dtype", SOME_DTYPES)
-@pytest.mark.parametrize("n", ORDERS)
+@pytest.mark.parametrize(("n", "dtype"), GRID)
 def test_the_transposed_solution_solves_the_transpose(n, dtype):
     a, b, status = troubled(n, dtype)
     f = dasksolve.factor(a)
@@ -206,11 +203,11 @@ def test_there_is_nothing_to_open(tmp_path: Path):
 
 def test_a_structure_is_factored_as_it_is_meant():
     rng = np.random.default_rng(0)
-    a = rng.standard_normal((20, 6, 6))
-    a = a @ a.swapaxes(-1, -2) + np.eye(6)
+    a = rng.standard_normal((20, 5, 5))
+    a = a @ a.swapaxes(-1, -2) + np.eye(5)
     a[3] *= -1
-    b = rng.standard_normal((20, 6))
-    f = dasksolve.factor(np.where(np.tri(6, dtype=bool), a, np.nan), assume_a="pos", lower=True)
+    b = rng.standard_normal((20, 5))
+    f = dasksolve.factor(np.where(np.tri(5, dtype=bool), a, np.nan), assume_a="pos", lower=True)
     assert np.flatnonzero(f.status == Status.NOT_POSITIVE_DEFINITE).tolist() == [3]
     assert f.rcond()[3] == 0
     x = f.solve(b)

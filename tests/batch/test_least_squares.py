@@ -132,10 +132,15 @@ EXTREME = {
         None,
         Status.NONFINITE,
     ),
-    "complex x does": (np.full((3, 1), 1e-200j), np.full(3, 1e200), None, Status.NONFINITE),
+    "x of complex128 does": (np.full((3, 1), 1e-200j), np.full(3, 1e200), None, Status.NONFINITE),
     "Inf and -Inf in a": ([[np.inf, -np.inf], [1, 2], [3, 5]], np.ones(3), None, Status.NONFINITE),
     "in a and b": ([[np.inf], [1], [1]], [-np.inf, 1, 1], None, Status.NONFINITE),
-    "in complex a": ([[complex(np.inf, -np.inf)], [1], [1]], np.ones(3), None, Status.NONFINITE),
+    "in a of complex128": (
+        [[complex(np.inf, -np.inf)], [1], [1]],
+        np.ones(3),
+        None,
+        Status.NONFINITE,
+    ),
     "rows overflow": ([[BIG, BIG], [BIG, -BIG], [BIG, BIG / 8]], [BIG, 1, 1], None, Status.OK),
     "as do deficient ones": (np.full((3, 2), BIG), np.full(3, BIG), None, Status.RANK_DEFICIENT),
     "and with weights": (
@@ -144,7 +149,12 @@ EXTREME = {
         np.full(3, 1e300),
         Status.RANK_DEFICIENT,
     ),
-    "complex ones": (np.full((3, 2), BIG * 1j), np.full(3, BIG), None, Status.RANK_DEFICIENT),
+    "those of complex128": (
+        np.full((3, 2), BIG * 1j),
+        np.full(3, BIG),
+        None,
+        Status.RANK_DEFICIENT,
+    ),
     "x of deficient ones does": (
         np.full((3, 2), 1e-200),
         np.full(3, 1e200),

@@ -78,14 +78,14 @@ def test_least_squares_of_what_is_meant(word):
 
 
 def test_the_error_names_what_is_not_definite():
-    a = np.stack([np.eye(3)] * 10)
+    a = np.stack([np.eye(5)] * 10)
     a[4, 1, 1] = -1
     with pytest.raises(dasksolve.SingularSystemError) as error:
-        dasksolve.solve(a, np.ones(3), assume_a="pos")
+        dasksolve.solve(a, np.ones(5), assume_a="pos")
     assert error.value.indices.tolist() == [4]
     assert error.value.status.tolist() == [Status.NOT_POSITIVE_DEFINITE]
     with pytest.raises(dasksolve.SingularSystemError) as error:
-        dasksolve.solve(da.from_array(a, chunks=(3, 3, 3)), np.ones(3), assume_a="pos").compute()
+        dasksolve.solve(da.from_array(a, chunks=(3, 5, 5)), np.ones(5), assume_a="pos").compute()
     assert error.value.indices.tolist() == [4]
 
 
@@ -126,7 +126,7 @@ def test_a_job_reads_and_checks_what_is_meant(word: str, store: Callable[..., St
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(word=st.sampled_from(WORDS), seed=st.integers(0, 2**32 - 1), n=st.sampled_from([1, 5, 18]))
+@given(word=st.sampled_from(WORDS), seed=st.integers(0, 2**32 - 1), n=st.sampled_from([5, 18]))
 def test_the_solution_of_a_product_is_what_was_multiplied(word, seed, n):
     rng = np.random.default_rng(seed)
     a = meant(rng.uniform(-1, 1, (9, n, n)) / n + 2 * np.eye(n), Options(word))

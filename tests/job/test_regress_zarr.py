@@ -511,16 +511,28 @@ def test_what_cannot_be_is_refused_before_anything_is_created(
 
 
 LONG = 400
-ACCUMULATED = [
-    pytest.param((1, 64, 64), {}, id="one file a time step"),
-    pytest.param((30, 64, 64), {"on_deficient": "lstsq", "ridge": 0.1}, id="thirty, with a ridge"),
-    pytest.param((4, 64, 64), {"weights": True, "covariance": True}, id="weights of each"),
-    pytest.param((12, 64, 64), {"axis": 1}, id="along another axis"),
-]
+ACCUMULATED = {  # with the dtype that is left to the slow tests
+    "one file a time step": ((1, 64, 64), {}, "f8"),
+    "thirty, with a ridge": ((30, 64, 64), {"on_deficient": "lstsq", "ridge": 0.1}, "i2"),
+    "weights of each": ((4, 64, 64), {"weights": True, "covariance": True}, "i2"),
+    "along another axis": ((12, 64, 64), {"axis": 1}, "i2"),
+}
 
 
-@pytest.mark.parametrize(("chunks", "how"), ACCUMULATED)
-@pytest.mark.parametrize("dtype", ["f8", "i2"])
+@pytest.mark.parametrize(
+    ("chunks", "how", "dtype"),
+    [
+        pytest.param(
+            chunks,
+            how,
+            dtype,
+            id=f"{name}-{dtype}",
+            marks=pytest.mark.slow if dtype == slow else [],
+        )
+        for name, (chunks, how, slow) in ACCUMULATED.items()
+        for dtype in ("f8", "i2")
+    ],
+)
 def test_observations_that_do_not_fit_are_read_twice_and_give_the_same_bits(
     tmp_path: Path, chunks: tuple[int, ...], how: dict[str, Any], dtype: str
 ) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from families import DTYPES, numbers, same_bits
 
-from dasksolve.kernels import GENERAL, choice, compiled, pick
+from dasksolve.kernels import GENERAL, choice, compiled, making, pick
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
 from dasksolve.kernels.language.lanes import width
 from dasksolve.kernels.lu import fixed, interleaved, single
@@ -21,7 +21,7 @@ def solve(kernel, a, b):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("k", [1, 3, 20])
-@pytest.mark.parametrize("n", [3, 8, 14, 17, 64])
+@pytest.mark.parametrize("n", [3, 8, 12, 17, 64])
 def test_all_kernels_give_the_same_bits(n, k, dtype):
     rng = np.random.default_rng([n, k])
     a, b = numbers(rng, dtype, 19, n, n), numbers(rng, dtype, 19, n, k)
@@ -70,7 +70,8 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
 )
 def test_the_fastest_is_picked(n, k, systems, dtype, expected, monkeypatch):
     monkeypatch.setattr(choice, "_lanes", lambda dtype: width(dtype, 64))  # what lanes are full
+    monkeypatch.setattr(making, "compiled", lambda *which: which)
     order = n if expected is fixed else 0
     dtype = np.dtype(dtype)
     picked = pick.__wrapped__("gen", n, k, systems, dtype)  # which is not to be remembered
-    assert picked is compiled(expected.kernel, order, dtype, False)
+    assert picked == (expected.kernel, order, dtype, False)

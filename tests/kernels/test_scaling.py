@@ -7,7 +7,7 @@ import dask.array as da
 import numba
 import numpy as np
 import pytest
-from families import DTYPES, numbers, same_bits
+from families import DTYPES, grid, numbers, same_bits
 
 import dasksolve
 from dasksolve import Status
@@ -68,10 +68,9 @@ def mixed(dtype, n, k=3):
     return a, b
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.complex64], ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("n", [2, 20])
+@pytest.mark.parametrize(("n", "dtype"), grid(2, 20, complex_up_to=2))
 def test_every_door_gives_the_same_bits(n, dtype):
-    a, b = mixed(np.dtype(dtype), n)
+    a, b = mixed(dtype, n)
     x = dasksolve.solve(a, b, on_singular="nan")
     assert np.flatnonzero(np.isnan(x).any(axis=(1, 2))).tolist() == [8, 10]
     alone = [dasksolve.solve(a[m], b[m], on_singular="nan") for m in range(len(a))]
