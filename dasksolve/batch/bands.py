@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve import kernels
-from dasksolve.batch import eager, pieces
+from dasksolve.batch import pieces, settling
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe_bands
@@ -25,7 +25,7 @@ def solve(
     problem = describe_bands(*((v.shape, v.dtype) for v in (*bands, b)))
     columns = b[..., None] if problem.vectors else b
     x, status = _solve(bands, columns, problem, threads)
-    failed = np.flatnonzero(eager.is_singular(status))
+    failed = np.flatnonzero(settling.is_singular(status))
     if failed.size and options.on_singular == "raise":
         raise SingularSystemError(failed, problem.batch_shape, status.reshape(-1)[failed])
     if failed.size and options.on_singular == "lstsq":
@@ -67,4 +67,4 @@ def _least_squares(
         index = np.unravel_index(place, batch_shape)
         low, middle, high = (band[index].astype(x.dtype) for band in bands)
         a = np.diag(low[1:], -1) + np.diag(middle) + np.diag(high[:-1], 1)
-        x[index] = eager.least_squares(a, b[index], x.dtype)
+        x[index] = settling.least_squares(a, b[index], x.dtype)

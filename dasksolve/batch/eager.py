@@ -1,4 +1,4 @@
-"""Solving NumPy arrays: problem, kernel, status, error."""
+"""Solving NumPy arrays: the problem, and calls of the kernel that it takes."""
 
 from functools import lru_cache, partial
 from typing import Any
@@ -8,22 +8,23 @@ from numpy.typing import NDArray
 
 from dasksolve import kernels
 from dasksolve.batch.arrays import as_array
-from dasksolve.batch.diagnosis import backward_errors, of_solved_columns
+from dasksolve.batch.diagnosis import backward_errors
 from dasksolve.batch.options import Options
-from dasksolve.batch.pieces import (
-    PIECE,
-    Given,
-    broadcast,
-    call,
-    is_plain,
-    piece_size,
-    thread_count,
-)
+from dasksolve.batch.pieces import PIECE, Given, call, is_plain, piece_size, thread_count
 from dasksolve.batch.problem import Problem, describe
-from dasksolve.batch.refinement import ENOUGH, refined
+from dasksolve.batch.settling import (
+    are_solved,
+    diagnose_scaled,
+    is_failed,
+    is_singular,
+    least_squares_where,
+    raise_singular,
+    refine,
+    settle_failed,
+    settle_singular,
+)
 from dasksolve.batch.structure import meant
-from dasksolve.errors import SingularSystemError
-from dasksolve.kernels.scaling import exponents, largest, shifted, solve_lost
+from dasksolve.kernels.scaling import solve_lost
 from dasksolve.solution import Solution
 from dasksolve.status import Status
 
@@ -40,11 +41,11 @@ def solve(a: Any, b: Any, options: Options, workers: int = 1) -> Any:
     if not options.diagnoses:
         x, status, flawed = _solve(a, b, problem, options, threads)
         if flawed:
-            _settle_singular(a, b, problem, options, x, status)
+            settle_singular(a, b, problem, options, x, status)
         return x
     solution = solve_and_diagnose(a, b, problem, options, threads)
     if options.on_singular == "raise":
-        _raise_singular(solution.status, is_failed(solution, options))
+        raise_singular(solution.status, is_failed(solution, options))
     return solution if options.diagnostics else solution.x
 
 
@@ -64,7 +65,7 @@ def solve_at_once(a: Any, b: Any, *how: Any) -> NDArray[Any] | None:
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, _STATUS)
     columns, found = (b[..., None], x[..., None]) if problem.vectors else (b, x)
     if _run(kernel, problem, options, a, columns, found, status):
-        _settle_singular(a, b, problem, options, x, status)
+        settle_singular(a, b, problem, options, x, status)
     return x
 
 
@@ -93,27 +94,6 @@ def _kernel(problem: Problem, options: Options, diagnostics: bool = False) -> ke
     return kernels.pick(options.assume_a, n, k, systems, dtype, diagnostics, options.lower)
 
 
-def _settle_singular(
-    a: NDArray[Any],
-    b: NDArray[Any],
-    problem: Problem,
-    options: Options,
-    x: NDArray[Any],
-    status: NDArray[np.int8],
-) -> None:
-    """Do with singular systems as the options say."""
-    if options.on_singular == "raise":
-        _raise_singular(status, is_singular(status))
-    elif options.on_singular == "lstsq":
-        _least_squares(a, b, x, is_singular(status), problem, options)
-
-
-def _raise_singular(status: NDArray[np.int8], where: NDArray[np.bool_]) -> None:
-    failed = np.flatnonzero(where)
-    if failed.size:
-        raise SingularSystemError(failed, status.shape, status.reshape(-1)[failed])
-
-
 def answers(
     a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options
 ) -> tuple[NDArray[Any], ...]:
@@ -128,7 +108,7 @@ def solve_with_status(
     """Return x and the status of every system, whatever its condition; raise nothing."""
     x, status, flawed = _solve(a, b, problem, options, 1)
     if flawed and options.on_singular == "lstsq":
-        _least_squares(a, b, x, is_singular(status), problem, options)
+        least_squares_where(a, b, x, is_singular(status), problem, options)
     return x, status
 
 
@@ -144,63 +124,14 @@ def solve_and_diagnose(
     solution = Solution(x, status, rcond, error)
     worst = rcond.max() + error.max() if rcond.size else 0  # half the time of sums
     if worst != worst:  # NaN, in a tenth of the time of np.isnan
-        unknown = _are_solved(x, status, problem) & (np.isnan(rcond) | np.isnan(error))
+        unknown = are_solved(x, status, problem) & (np.isnan(rcond) | np.isnan(error))
         if unknown.any():
-            _diagnose_scaled(a, b, problem, options, unknown, solution)
+            diagnose_scaled(a, b, problem, options, unknown, solution)
     if flawed or options.rcond is not None:
-        _settle_failed(a, b, problem, options, solution)
+        settle_failed(a, b, problem, options, solution)
     if options.refine:
-        _refine(a, b, problem, options, solution)
+        refine(a, b, problem, options, solution)
     return solution
-
-
-def _settle_failed(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, solution: Solution
-) -> None:
-    """Give the systems that count as singular the x that the options want."""
-    x, status, _, error = solution
-    failed = is_failed(solution, options)
-    if not failed.any():
-        return
-    solution.rcond[is_singular(status)] = 0  # also where the kernel's was out of range
-    poor = failed & ~is_singular(status)
-    status[poor] = Status.ILL_CONDITIONED
-    if options.on_singular == "lstsq":
-        _least_squares(a, b, x, failed, problem, options)
-        error[failed] = of_solved_columns(*_gathered(a, b, x, problem, options, failed))
-    else:
-        x[poor], error[poor] = np.nan, np.nan
-
-
-def _are_solved(x: NDArray[Any], status: NDArray[np.int8], problem: Problem) -> NDArray[np.bool_]:
-    """Where x, or a column of it, is a solution."""
-    solved = np.asarray(has_solution(status))
-    if problem.k > 1 and not problem.vectors:
-        partly = status == Status.NONFINITE
-        solved[partly] = np.isfinite(x[partly]).all(axis=-2).any(axis=-1)
-    return solved
-
-
-def _refine(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, solution: Solution
-) -> None:
-    """Refine the answers that are not exact enough, and keep what is better."""
-    x, _, _, error = solution
-    solved = ~is_failed(solution, options)
-    doubtful = np.flatnonzero(solved & (error > ENOUGH * np.finfo(problem.dtype).eps))
-    size = max(1, _piece_size(problem)) if doubtful.size else 1
-    for first in range(0, doubtful.size, size):
-        some = np.unravel_index(doubtful[first : first + size], error.shape)
-        where = np.zeros(error.shape, bool)
-        where[some] = True
-        gathered = _gathered(a, b, x, problem, options, where)
-        left, right, first_x = (values.astype(problem.dtype) for values in gathered)
-        better = refined(left, right, first_x)
-        errors = backward_errors(left, right, better)
-        kept = errors < error[where]
-        matrices = x[..., None] if problem.vectors else x
-        matrices[where] = np.where(kept[:, None, None], better, first_x)
-        error[where] = np.where(kept, errors, error[where])
 
 
 def _solve(
@@ -342,101 +273,5 @@ def _solve_lost(
     solve_lost(again, lambda lost: [meant(a[lost], options)], b, x, status, definite)
 
 
-def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Where a pivot was zero, or not positive though it had to be."""
-    return (status == Status.SINGULAR) | (status == Status.NOT_POSITIVE_DEFINITE)
-
-
-def has_solution(status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Where all of x solves its system, however badly that is conditioned."""
-    return (status == Status.OK) | (status == Status.ILL_CONDITIONED)
-
-
-def is_failed(solution: Solution, options: Options) -> NDArray[np.bool_]:
-    """Where `on_singular` applies: what is singular, and what counts as that."""
-    singular = is_singular(solution.status)
-    if options.rcond is None:
-        return singular
-    return singular | (solution.rcond < options.rcond)  # not NaN
-
-
 def _piece_size(problem: Problem) -> int:
     return piece_size(problem.n, problem.k, problem.dtype.itemsize)
-
-
-def _least_squares(
-    a: NDArray[Any],
-    b: NDArray[Any],
-    x: NDArray[Any],
-    where: NDArray[np.bool_],
-    problem: Problem,
-    options: Options,
-) -> None:
-    if problem.vectors:
-        x, b = x[..., None], b[..., None]
-    a, b = broadcast(a, where.shape), broadcast(b, where.shape)
-    for index in map(tuple, np.argwhere(where)):
-        x[index] = least_squares(meant(a[index], options), b[index], x.dtype, options.rcond)
-
-
-@np.errstate(all="ignore")
-def least_squares(
-    a: NDArray[Any], b: NDArray[Any], dtype: np.dtype[Any], rcond: float | None = None
-) -> NDArray[Any]:
-    """The solution of least norm of one system.
-
-    rcond: the share of the largest singular value below which others are left out; at least N eps.
-    """
-    if rcond is not None:
-        rcond = max(rcond, len(a) * float(np.finfo(dtype).eps))
-    b = b.astype(dtype)
-    finite = np.isfinite(b).all(axis=0)
-    x = np.full((len(a), len(finite)), np.nan * dtype.type(1), dtype)
-    x[:, finite] = np.linalg.lstsq(a.astype(dtype), b[:, finite], rcond=rcond)[0]
-    x[:, ~np.isfinite(x).all(axis=0)] = np.nan  # what overflows
-    return x
-
-
-def _gathered(
-    a: NDArray[Any],
-    b: NDArray[Any],
-    x: NDArray[Any],
-    problem: Problem,
-    options: Options,
-    where: NDArray[np.bool_],
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """a as it is meant, b and x of some systems, as matrices."""
-    if problem.vectors:
-        b, x = b[..., None], x[..., None]
-    a = meant(broadcast(a, where.shape)[where], options)
-    return a, broadcast(b, where.shape)[where], x[where]
-
-
-def _diagnose_scaled(
-    a: NDArray[Any],
-    b: NDArray[Any],
-    problem: Problem,
-    options: Options,
-    where: NDArray[np.bool_],
-    solution: Solution,
-) -> None:
-    """Diagnose systems whose norms are out of the kernel's range: in float64, A scaled to 1."""
-    x, status, rcond, error = solution
-    a, b, x = _gathered(a, b, x, problem, options, where)
-    error[where] = of_solved_columns(a, b, x)
-    rcond[where] = np.where(np.isnan(rcond[where]), scaled_rconds(a), rcond[where])
-    poor = where & (status == Status.OK) & (rcond < np.finfo(problem.dtype).eps)
-    status[poor] = Status.ILL_CONDITIONED
-
-
-def scaled_rconds(a: NDArray[Any]) -> NDArray[np.float64]:
-    """Reciprocal condition numbers of any general matrices (M, N, N)."""
-    a = a.astype(np.result_type(a, np.float64))
-    with np.errstate(all="ignore"):
-        a = np.ascontiguousarray(shifted(a, -largest(exponents(a), (-2, -1))))
-    zeros = np.zeros((*a.shape[:-1], 1), a.dtype)
-    problem = describe(a.shape, a.dtype, zeros.shape, zeros.dtype)
-    found, error = np.empty((2, len(a)))
-    _solve_direct(a, zeros, problem, Options(), 1, (found, error))
-    # Where even A⁻¹ overflows, 1 / cond underflows.
-    return np.nan_to_num(found, nan=0.0)

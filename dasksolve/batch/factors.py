@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve import kernels
-from dasksolve.batch import determinant, eager, pieces
+from dasksolve.batch import determinant, eager, pieces, settling
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import describe
@@ -46,13 +46,13 @@ def factor_block(
     unknown = (flat[2] == Status.OK) & np.isnan(flat[3])
     if unknown.any():
         with np.errstate(all="ignore"):
-            flat[3][unknown] = eager.scaled_rconds(whole[unknown])
+            flat[3][unknown] = settling.scaled_rconds(whole[unknown])
     if options.assume_a == "pos":
         b = np.zeros((len(given), n), dtype)
         problem = describe(given.shape, dtype, b.shape, dtype)
         flat[2][...] = eager.solve_with_status(given, b, problem, options)[1]
-        flat[0][eager.is_singular(flat[2])] = np.nan
-        flat[3][eager.is_singular(flat[2])] = 0
+        flat[0][settling.is_singular(flat[2])] = np.nan
+        flat[3][settling.is_singular(flat[2])] = 0
     return lu, order, status, rcond, scales
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dasksolve.batch import diagnosis, eager
+from dasksolve.batch import diagnosis, eager, settling
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.job.work import Compared
@@ -39,8 +39,8 @@ def compared(
     if changed.any() or np.isnan(errors).all():  # those of another x, or none that were found
         columns = (b[..., None], x[..., None]) if problem.vectors else (b, x)
         errors = measure(a, *columns, options)
-    failed = eager.is_failed(anew, options)
-    solved = eager.has_solution(status) & ~failed
+    failed = settling.is_failed(anew, options)
+    solved = settling.has_solution(status) & ~failed
     suspects = {_WRONG: solved & ~(errors <= np.sqrt(np.finfo(x.dtype).eps))}
     if exactly:
         ours = ~failed if options.on_singular == "lstsq" else np.ones_like(failed)  # not LAPACK's

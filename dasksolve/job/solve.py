@@ -7,7 +7,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from dasksolve.batch import eager
+from dasksolve.batch import settling
 from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.errors import SingularSystemError, flat_indices
 from dasksolve.job.columns import opened
@@ -186,7 +186,7 @@ def _raise_singular(job: Job, report: Report, rcond: float | None) -> None:
     for block in map(job.plan.block, range(job.plan.blocks)):
         place = tuple(slice(*r) for r in block)
         status = np.asarray(job.status[place])
-        failed = eager.is_singular(status)
+        failed = settling.is_singular(status)
         poor = status == Status.ILL_CONDITIONED
         if rcond is not None and poor.any():  # below rcond, and not eps alone
             failed |= poor & _is_lost(job, block)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dasksolve.batch.eager import has_solution
+from dasksolve.batch.settling import has_solution
 from dasksolve.errors import BlockFailure, flat_indices
 from dasksolve.job.memory import Gauge
 from dasksolve.job.plan import Plan
