@@ -261,13 +261,15 @@ def _beside(source: Source, name: str, dims: Collection[str]) -> Any:
     sizes = dict(zip(source.dimension_names or (), source.array.shape, strict=False))
     try:
         array = inputs.beside(source.array, name)
-        if array is None or array.dtype.kind not in "biufmMUT":
+        if array is None:
             return None
         own = inputs.dimension_names(array) if array.ndim else ()
         if own is None or (name in dims and own != (name,)):
             return None
         if array.shape != tuple(sizes[dim] for dim in own if dim in dims):
             return None
+        if array.dtype.kind not in "biufcmMUT":  # of bytes, zarr 3 has no specified format
+            raise TypeError(f"its dtype is {array.dtype}, where numbers, times or text are copied")
         if array.ndim > 1 and math.prod(array.chunks) * array.dtype.itemsize > _LARGEST:
             raise MemoryError(f"its chunks {array.chunks} have more than {_LARGEST >> 20} MiB")
         return array
@@ -282,5 +284,5 @@ def _beside(source: Source, name: str, dims: Collection[str]) -> Any:
 
 
 def _same(left: Any, right: Any) -> bool:
-    numbers = left.dtype.kind in "fmM"
+    numbers = left.dtype.kind in "fcmM"
     return bool(np.array_equal(left, right, equal_nan=numbers))

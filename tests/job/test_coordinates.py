@@ -146,6 +146,26 @@ def test_a_coordinate_in_one_huge_chunk_is_left_out(
     assert "more than 32 MiB" in caplog.text
 
 
+def test_a_coordinate_of_bytes_is_left_out_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = zarr.create_group(tmp_path / "in", zarr_format=2)
+    for name, array in dataset().items():
+        stored = group.create_array(str(name), data=array.values)
+        stored.attrs["_ARRAY_DIMENSIONS"] = array.dims
+    site = group.create_array("site", data=np.array([b"Oslo", b"Rome", b"Lima"]))
+    site.attrs["_ARRAY_DIMENSIONS"] = ["site"]
+    assert not solved(tmp_path).coords
+    assert "the coordinate site beside" in caplog.text
+    assert "its dtype is |S4, where numbers, times or text are copied" in caplog.text
+
+
+def test_complex_coordinates_go_with_the_solution(tmp_path: Path) -> None:
+    given = dataset(site=[1j, complex(np.nan, 2), 3])
+    given.to_zarr(tmp_path / "in", consolidated=False)
+    assert np.array_equal(solved(tmp_path).site, given.site, equal_nan=True)
+
+
 def test_a_resume_completes_coordinates(tmp_path: Path) -> None:
     dataset(site=[1, 2, 3]).to_zarr(tmp_path / "in", consolidated=False)
     solved(tmp_path)
