@@ -1,6 +1,7 @@
 """What blocks are read and written with: event loops of threads, and buffers that last."""
 
 import asyncio
+import errno
 import math
 import os
 import selectors
@@ -38,9 +39,14 @@ class _Here(asyncio.SelectorEventLoop):
     """Runs at once, in its own thread, what other loops hand to a pool and wait for."""
 
     def __init__(self) -> None:
-        self._beginning = False
+        self._beginning = self._whole = False
         super().__init__(_Unasked())
         self.begun: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._whole = True
+
+    def is_closed(self) -> bool:
+        """Also where its files could not be opened, and asyncio finds nothing to close."""
+        return not self._whole or super().is_closed()
 
     def complete(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine; what never waits, without a turn of the loop, a fifth of a millisecond.
@@ -213,7 +219,17 @@ def lent(threads: int = 1, backlog: Backlog | None = None) -> Iterator[Workspace
 
 def here(work: Coroutine[Any, Any, T]) -> T:
     """Run what asks no store, or one that is near, in this thread."""
-    loop = _taken(_loops) or _Here()
+    try:
+        loop = _taken(_loops) or _Here()
+    except OSError as error:
+        work.close()
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise OSError(
+            error.errno,
+            "too many open files: each thread that reads and writes takes three; use fewer workers "
+            "(workers=, --workers), or raise the limit (ulimit -n)",
+        ) from error
     try:
         return loop.complete(work)
     finally:

@@ -1,10 +1,13 @@
 """What a thread reads and writes blocks with."""
 
 import asyncio
+import gc
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +188,28 @@ def test_raw_chunks_are_read_where_they_are_to_be(tmp_path: Path, dtype: str, th
         chunk.write_bytes(chunk.read_bytes()[:-1])
         with pytest.raises(OSError, match="cannot read chunk c/2/0/0"):
             source.read(((2, 8),), True, space)
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_thread_that_may_open_no_more_files_says_what_to_do(room: int) -> None:
+    resource = pytest.importorskip("resource")
+    buffers.free_all()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    taken = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(room):
+            os.close(taken.pop())
+        with pytest.raises(OSError, match="takes three; use fewer workers"):
+            buffers.here(asyncio.sleep(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in taken:
+            os.close(file)
+    gc.collect()  # what is left half made is told of when it goes, which fails this test
 
 
 def test_bytes_are_the_same_until_more_are_asked_for(space: Workspace) -> None:
