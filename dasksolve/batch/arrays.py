@@ -9,7 +9,10 @@ _LABELS = (
     "has labels, which NumPy would drop: dasksolve.labelled goes by the names of dimensions, and "
     "{name}.data is the array by position"
 )
-_TABLE = "has labels, which NumPy would drop: np.asarray({name}) says that they mean nothing"
+_TABLE = (
+    "has labels or gaps of its own, which NumPy would drop: np.asarray({name}) says that they mean "
+    "nothing"
+)
 _UNITS = (
     "has units, which would be lost: give the numbers alone ({numbers}), and the result its unit"
 )

@@ -32,6 +32,10 @@ def table() -> Any:
     return pytest.importorskip("pandas").DataFrame(B)
 
 
+def gaps() -> Any:
+    return pytest.importorskip("pandas").array([1.0, None], dtype="Float64")
+
+
 def pint_quantity() -> Any:
     return B * pytest.importorskip("pint").UnitRegistry().metre
 
@@ -59,6 +63,7 @@ GIVEN = [
         lambda: labelled().to_dataset(name="b"), r"xarray\.Dataset .*dasksolve\.labelled", id="set"
     ),
     pytest.param(table, r"pandas\.DataFrame .*np\.asarray\(b\)", id="pandas"),
+    pytest.param(gaps, r"a pandas\.FloatingArray and has labels or gaps of its own", id="gaps"),
     pytest.param(pint_quantity, r"has units.*b\.magnitude", id="pint"),
     pytest.param(astropy_quantity, r"an astropy.Quantity and has units.*b\.value", id="astropy"),
     pytest.param(
