@@ -2,10 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.output import Output
 from dasksolve.job.prepare import Prepared
 from dasksolve.job.work import Field, fill_value
-from dasksolve.storage import documents, durable, groups, marks, stores
+from dasksolve.storage import documents, durable, groups, internals, marks, stores
 from dasksolve.storage.documents import Document
 from dasksolve.storage.marks import Mark
 
@@ -119,12 +118,14 @@ def _created(
         old = [*journal.members(found or {}), *names]
         if empty and not isinstance(store, LocalStore):  # where there may be links, and is a lock
             old = []
-        begin = _named(location)(_begin)
-        begun = partial(begin, store, location, record, old, drafts, beside, wait)
-        if old or meanwhile is None or not stores.is_far(store):
-            begun()
+        if old:
+            _begin(store, location, record, old, drafts, beside, wait)
         else:
-            there = meanwhile.submit(begun)
+            rest = _named(location)(_begun_empty(store, record, drafts, beside))
+            if meanwhile is None or not stores.is_far(store):
+                rest()
+            else:
+                there = meanwhile.submit(rest)
     if wait:
         durable.secure_document(store)
     marks.sweep(store, mark and mark.key)
@@ -154,9 +155,6 @@ def _begin(
     In whatever order files are deleted, and wherever it stops: what says that nothing in it counts
     is there before the first of them goes, and until the last array is there.
     """
-    if not old:  # and each write may be waited for
-        _begin_empty(store, record, drafts, beside)
-        return
     members = {*old, *record["members"]}
     documents.write(store, "", metadata.of_group(journal.unfinished(record, members)))
     if wait:
@@ -170,18 +168,26 @@ def _begin(
     groups.publish(store, metadata.of_group(record), None if beside else drafts)
 
 
-def _begin_empty(
+def _begun_empty(
     store: Any,
     record: journal.Record,
     drafts: dict[str, Document],
     beside: tuple[Coordinate, ...],
-) -> None:
-    """Create an output where nothing is: status alone says all that a run needs that resumes it."""
-    documents.write(store, "status", drafts["status"])
-    copies = coordinates.drafts(beside)
-    with coordinates.copied(store, beside, copies):
-        others = [name for name in (*drafts, *copies) if name != "status"]
-        groups.publish(store, metadata.of_group(record), {**drafts, **copies}, unwritten=others)
+) -> Callable[[], None]:
+    """Begin to create an output where nothing is; return what waits for it, and ends it.
+
+    The document of each array says all that a run needs that resumes it: they come in any order,
+    but before the chunks of blocks, behind which they would wait for a thread that reads files.
+    """
+    copies, group = coordinates.drafts(beside), metadata.of_group(record)
+    writing = internals.begin(groups.published(store, group, {**drafts, **copies}, drafts))
+
+    def end() -> None:
+        writing.result()
+        with coordinates.copied(store, beside, copies):
+            documents.write_all(store, copies)
+
+    return end
 
 
 def _secure(store: Any, drafts: Iterable[str], beside: tuple[Coordinate, ...]) -> None:

@@ -4,13 +4,14 @@ import json
 import re
 import zlib
 from collections.abc import Iterable
+from itertools import filterfalse
 from typing import Any
 
 import numpy as np
 
 from dasksolve import kernels
 from dasksolve.status import Status
-from dasksolve.storage import documents, groups, internals, stores
+from dasksolve.storage import documents, groups, internals, marks, stores
 from dasksolve.storage.stores import Location
 
 ATTRIBUTE = "dasksolve"
@@ -112,7 +113,22 @@ def glance(store: Any) -> Record | None:
 
     Its status has one, too: who appends to a group may wipe the attributes of that.
     """
-    return first_stated(internals.run(documents.found(store, ("", "status"))))
+    found = internals.run(documents.found(store, ("", "status")))
+    return first_stated(found) or (None if any(found) else _begun(store))
+
+
+def _begun(store: Any) -> Record | None:
+    """The record of an output of which there is nothing yet but documents of other arrays.
+
+    A copy that somebody made of an array has chunks, and is not ours to replace.
+    """
+    record = None
+    for name in filterfalse(marks.PARTIAL.search, internals.names(store)):
+        inside = filterfalse(marks.PARTIAL.search, internals.names(store, name))
+        record = _parsed(documents.read(store, name))
+        if record is None or name not in members(record) or [*inside] != [documents.NAME]:
+            return None
+    return record
 
 
 def first_stated(found: Iterable[Record | None]) -> Record | None:

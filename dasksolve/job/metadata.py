@@ -53,8 +53,9 @@ def drafts_of(
     group = zarr.create_group(store, zarr_format=3)
     for name, wanted in fields.items():
         attributes = coordinates.attributes(beside, wanted["dimension_names"])
+        attributes |= journal.attributes(record)
         if name == "status":
-            attributes |= {**FLAGS, **journal.attributes(record)}
+            attributes |= FLAGS
         try:
             group.create_array(name, attributes=attributes, **wanted)
         except Exception as error:  # zarr says what is a codec only once it makes an array

@@ -32,8 +32,13 @@ def write(store: Any, member: str, document: Document) -> None:
 
 def write_all(store: Any, documents: dict[str, Document]) -> None:
     """The same of several members, in any order."""
+    internals.run(written(store, documents))
+
+
+async def written(store: Any, documents: dict[str, Document]) -> None:
+    """The same, on the loop that runs."""
     writes = (_write(store, member, document) for member, document in documents.items())
-    internals.run(internals.together(*writes))
+    await internals.together(*writes)
 
 
 def members(store: Any) -> dict[str, Document]:

@@ -202,10 +202,20 @@ def publish(
     """
     if members is None:
         members = documents.members(store)
-    above = internals.begin(_all_above(store))
+    internals.run(published(store, group, members, unwritten))
+
+
+async def published(
+    store: Any,
+    group: documents.Document,
+    members: dict[str, documents.Document],
+    unwritten: Iterable[str],
+) -> None:
+    """The same, on the loop that runs."""
     new = {name: members[name] for name in unwritten}
-    documents.write_all(store, {**new, "": documents.consolidated(group, members)})
-    _tell_above(store, {"": group, **members}, above.result())
+    writing = documents.written(store, {**new, "": documents.consolidated(group, members)})
+    found: list[Any] = await internals.together(_all_above(store), writing)
+    await _tell_above(store, {"": group, **members}, found[0])
 
 
 async def _all_above(store: Any) -> list[tuple[Any, str, documents.Document]]:
@@ -225,7 +235,7 @@ async def _all_above(store: Any) -> list[tuple[Any, str, documents.Document]]:
     return found
 
 
-def _tell_above(
+async def _tell_above(
     store: Any,
     found: dict[str, documents.Document],
     above: list[tuple[Any, str, documents.Document]],
@@ -237,7 +247,7 @@ def _tell_above(
         found = {f"{name}/{place}".rstrip("/"): document for place, document in found.items()}
         if outer.get("consolidated_metadata"):
             try:
-                documents.write(parent, "", documents.inserted(outer, path, found))
+                await documents.written(parent, {"": documents.inserted(outer, path, found)})
             except Exception as error:
                 _warn(store, error)
                 return

@@ -145,11 +145,11 @@ async def stored(places: Iterable[tuple[Any, str]]) -> list[bool]:
     return await together(*(store.exists(key) for store, key in places))
 
 
-def names(store: Any) -> list[str]:
-    """What stands at the top of a store."""
+def names(store: Any, folder: str = "") -> list[str]:
+    """What stands in a folder of a store, "" for its top."""
 
     async def listed() -> list[str]:
-        return [name async for name in store.list_dir("")]
+        return [name async for name in store.list_dir(folder)]
 
     return sync(listed())
 

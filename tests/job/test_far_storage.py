@@ -5,8 +5,8 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import count
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from itertools import combinations, count
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -35,6 +35,8 @@ class Turnstile:
 
     def __init__(self, wanted: int) -> None:
         self.wanted, self.waiting, self.opened = wanted, 0, asyncio.Event()
+        self.chunks = 0
+        """That came to it."""
 
     async def passed(self) -> None:
         self.waiting += 1
@@ -52,6 +54,7 @@ class Gate(WrapperStore):
 
     async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
         if "c/" in key:
+            self.turnstile.chunks += 1
             await self.turnstile.passed()
         return await super().get(key, *arguments, **options)
 
@@ -140,12 +143,12 @@ def test_blocks_are_written_while_the_mark_is_looked_at(
 
 
 class Documents(WrapperStore):
-    """A store that counts requests for documents, where those of x and the group go together."""
+    """A store that counts requests for documents, where all of a new output go together."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(LocalStore(path))
         self.requests: Counter[str] = Counter()
-        self.both = Turnstile(2)
+        self.all_three = Turnstile(3)
 
     async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
         self.requests[f"get {key}"] += key.endswith("zarr.json")
@@ -153,8 +156,8 @@ class Documents(WrapperStore):
 
     async def set(self, key: str, *arguments: Any, **options: Any) -> None:
         self.requests[f"set {key}"] += key.endswith("zarr.json")
-        if key in ("x/zarr.json", "zarr.json"):
-            await self.both.passed()
+        if key.endswith("zarr.json"):
+            await self.all_three.passed()
         await super().set(key, *arguments, **options)
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
@@ -252,17 +255,22 @@ def test_an_output_that_cannot_be_written_is_refused(batch: Stored, tmp_path: Pa
 class Ordered(WrapperStore):
     """A store that keeps in which order it was written, and perhaps has a document wait, or none.
 
-    full: says that there is no room for the document of x.
+    full: says of these keys that there is no room.
     """
 
-    def __init__(self, path: Path, turnstile: Turnstile | None = None, full: bool = False) -> None:
+    def __init__(
+        self, path: Path, turnstile: Turnstile | None = None, full: Collection[str] = ()
+    ) -> None:
         super().__init__(LocalStore(path))
         self.turnstile, self.full, self.written = turnstile, full, list[str]()
+        self.chunks_before = dict[str, int]()
 
     async def set(self, key: str, *arguments: Any, **options: Any) -> None:
+        if self.turnstile is not None:
+            self.chunks_before.setdefault(key, self.turnstile.chunks)
         if key == "status/zarr.json" and self.turnstile is not None:
             await self.turnstile.passed()
-        if key == "x/zarr.json" and self.full:
+        if key in self.full:
             raise OSError(28, "No space left on device")
         await super().set(key, *arguments, **options)
         self.written.append(key)
@@ -276,9 +284,9 @@ def test_blocks_are_read_while_the_output_is_created_and_written_after_it(
     stored, all_three = store(a, b, a.shape, b.shape), Turnstile(3)
     out = Ordered(tmp_path / "out", all_three)
     solve_zarr(gated(stored.a_path, all_three), gated(stored.b_path, all_three), out)
-    first, last = (sorted(out.written[part]) for part in (slice(2, 4), slice(4, None)))
-    assert out.written[1] == "status/zarr.json"  # after the mark
-    assert first == ["x/zarr.json", "zarr.json"]
+    first, last = (sorted(out.written[part]) for part in (slice(1, 4), slice(4, None)))
+    assert first == ["status/zarr.json", "x/zarr.json", "zarr.json"]  # after the mark
+    assert not any(out.chunks_before[key] for key in first)  # behind which they would wait
     assert last == ["status/c/0", "x/c/0/0", "zarr.json"]
     assert same_bits(zarr.open_array(tmp_path / "out/x")[:], dasksolve.solve(a, b))
 
@@ -287,13 +295,36 @@ def test_blocks_are_read_while_the_output_is_created_and_written_after_it(
 def test_no_block_is_written_where_the_output_cannot_be_created(
     batch: Stored, tmp_path: Path
 ) -> None:
-    out = Ordered(tmp_path / "out", full=True)
+    out = Ordered(tmp_path / "out", full={"x/zarr.json"})
     with pytest.raises(OSError, match=r"No space left on device.*out") as caught:
         solve_zarr(batch.a_path, batch.b_path, out)
     assert not isinstance(caught.value, BlockErrors)
     assert not [key for key in out.written if "/c/" in key]
-    out.full = False
+    out.full = ()
     assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed == 0
+    assert same_bits(
+        zarr.open_array(tmp_path / "out/x")[:], dasksolve.solve(batch.a, batch.b, on_singular="nan")
+    )
+
+
+DOCUMENTS = ("x/zarr.json", "status/zarr.json", "zarr.json")
+
+
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+@pytest.mark.parametrize(
+    "there", [some for n in (1, 2) for some in combinations(DOCUMENTS, n)], ids=" and ".join
+)
+def test_a_creation_that_was_stopped_after_any_documents_is_resumed_and_overwritten(
+    batch: Stored, tmp_path: Path, there: tuple[str, ...], how: str
+) -> None:
+    out = Ordered(tmp_path / "out", full={*DOCUMENTS} - {*there})
+    with pytest.raises(OSError, match="No space left on device"):
+        solve_zarr(batch.a_path, batch.b_path, out)
+    assert sorted(key for key in out.written if key.endswith("zarr.json")) == sorted(there)
+    out.full = ()
+    with pytest.raises(FileExistsError, match=r"exists; resume=True"):
+        solve_zarr(batch.a_path, batch.b_path, out)
+    solve_zarr(batch.a_path, batch.b_path, out, **{how: True})
     assert same_bits(
         zarr.open_array(tmp_path / "out/x")[:], dasksolve.solve(batch.a, batch.b, on_singular="nan")
     )

@@ -47,6 +47,15 @@ def test_a_dataset_that_was_made_from_the_output_is_not_overwritten(
     assert files(tmp_path / "derived") == before
 
 
+def test_a_copy_of_an_array_of_an_output_is_not_overwritten(batch: Stored, tmp_path: Path) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    shutil.copytree(Path(batch.out, "x"), tmp_path / "kept" / "x")
+    before = files(tmp_path / "kept")
+    with pytest.raises(ValueError, match="is not the output of a job"):
+        solve_zarr(batch.a_path, batch.b_path, tmp_path / "kept", overwrite=True)
+    assert files(tmp_path / "kept") == before
+
+
 @pytest.mark.parametrize("place", ["notes.txt", "x/notes.txt", "status/c.txt"])
 def test_a_file_in_the_output_outlives_it(batch: Stored, place: str) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
