@@ -26,7 +26,7 @@ def read_conjugate(array, offset, stride, first, last, t, i, j):
 
 def narrow(t, j, size):
     """Columns j … j + size - 1 a few at a time, so that sums for four rows stay in registers."""
-    wide = 4 // t.parts
+    wide = t.columns_of_four
     return [(j + c, min(wide, size - c)) for c in range(0, size, wide)]
 
 

@@ -14,7 +14,7 @@ def divide(column, t, n):
 
 
 READ = partial(fixed.read_triangle, lower=False)
-METHOD = fixed.Method("diagonal", READ, invert_diagonal, divide, rejecting(0, 0), waits=False)
+METHOD = fixed.Method("diagonal", READ, invert_diagonal, divide, rejecting(0, 0), together=0)
 
 
 def kernel(n):

@@ -13,6 +13,7 @@ from dasksolve.kernels.language.lanes import (
     scalar_type,
     width,
 )
+from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.language.tiles import tiles_of
 from dasksolve.kernels.language.transposition import transpose
 from dasksolve.kernels.language.values import (
@@ -156,11 +157,17 @@ def put_transposed(tile, i, block):
 
 
 def less_products(block, element, right, first):
-    """block - element right[first : first + PANEL]."""
-    sums = [product(element(r, 0), right[first, 0]) for r in range(ROWS)]
-    for s in range(1, PANEL):
-        x = right[first + s, 0]
-        sums = [fma(element(r, s), x, sum_) for r, sum_ in enumerate(sums)]
+    """block - element right[first : first + PANEL], as many rows at a time as registers hold."""
+    registers = right.parts * (right.lanes.count // width(right.lanes.dtype))
+    together = max(1, ROWS // registers) if FEW_REGISTERS else ROWS
+    sums = []
+    for top in range(0, ROWS, together):
+        rows = range(top, top + together)
+        of_rows = [product(element(r, 0), right[first, 0]) for r in rows]
+        for s in range(1, PANEL):
+            x = right[first + s, 0]
+            of_rows = [fma(element(r, s), x, sum_) for r, sum_ in zip(rows, of_rows, strict=True)]
+        sums += of_rows
     return tuple(x - sum_ for x, sum_ in zip(block, sums, strict=True))
 
 

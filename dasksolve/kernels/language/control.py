@@ -3,7 +3,16 @@
 from contextlib import contextmanager
 
 from dasksolve.kernels.language.backend import cgutils, ir
-from dasksolve.kernels.language.values import Index, Pair, Vector, index_value, unpaired
+from dasksolve.kernels.language.target import FEW_REGISTERS
+from dasksolve.kernels.language.values import (
+    Bits,
+    Index,
+    Pair,
+    Vector,
+    index_value,
+    joined,
+    unpaired,
+)
 
 
 @contextmanager
@@ -37,10 +46,47 @@ def forget_registers(builder):
 
 def opaque(emitted):
     """An index, or a pointer, of which LLVM shall not know how it came about."""
-    kind = emitted.value.type
-    same = ir.FunctionType(kind, [kind])
-    value = emitted.builder.asm(same, "", "=r,0", [emitted.value], side_effect=True)
+    value = _unexplained(emitted.builder, emitted.value, "r", True)
     return type(emitted)(emitted.builder, value)
+
+
+def _unexplained(builder, value, registers, here=False):
+    """The value, after a statement of which LLVM knows its registers alone, and its place if here.
+
+    It is empty.
+    """
+    same = ir.FunctionType(value.type, [value.type])
+    return builder.asm(same, "", f"={registers},0", [value], side_effect=here)
+
+
+def overwriting(x):
+    """Lanes that were chosen from what will be overwritten by them, and from others.
+
+    LLVM would store those alone that are others, for which AMD's processors take 40 steps before
+    AVX-512: N = 16 of float32 takes half as long without.
+    """
+    if not FEW_REGISTERS:
+        return x
+    if isinstance(x, Pair):
+        return Pair(overwriting(x.real), overwriting(x.imag))
+    parts = (_unexplained(x.builder, part.value, "x") for part in x.registers)
+    return joined(x.new(part) for part in parts)
+
+
+def held(mask, like):
+    """A mask for many uses, as wide as the vectors `like` if there are no registers of masks.
+
+    LLVM would hold narrower integers, and widen them for each use.
+    """
+    if not FEW_REGISTERS:
+        return mask
+    builder, kind = mask.builder, like.bits.value.type.element
+    parts = []
+    for part in mask.parts:
+        wide = ir.VectorType(kind, part.type.count)
+        ones = _unexplained(builder, builder.sext(part, wide), "x")
+        parts.append(builder.icmp_signed("<", ones, ir.Constant(wide, None)))
+    return Bits(builder, tuple(parts))
 
 
 def align_stack(builder):

@@ -38,6 +38,8 @@ class Abilities(NamedTuple):
     """Of a vector."""
     fma: bool
     """Whether fma is an instruction."""
+    few_registers: bool
+    """Whether it has 16 of vectors and none of masks, as x86 before AVX-512; else 32."""
     scatters: bool
     """Whether it scatters a vector of float32 faster than one number after the other.
 
@@ -56,7 +58,8 @@ def probed(name: str, features: str) -> Abilities:
     scatters = vector_bytes == 64 and "vaddph" in machine.emit_assembly(
         binding.parse_assembly(_HALVES)
     )
-    return Abilities(vector_bytes, not re.search(r"\bfma\b", assembly), scatters)
+    few = vector_bytes < 64 and "%xmm" in assembly.replace("%ymm", "%xmm")
+    return Abilities(vector_bytes, not re.search(r"\bfma\b", assembly), few, scatters)
 
 
 def processor() -> str:
@@ -73,7 +76,7 @@ def target() -> Abilities:
             if known.get("fma"):  # else it may be no x86
                 vector_bytes = 64 if known.get("avx512f") else 32 if known.get("avx2") else 16
                 scatters = vector_bytes == 64 and bool(known.get("avx512fp16"))
-                return Abilities(vector_bytes, True, scatters)
+                return Abilities(vector_bytes, True, vector_bytes < 64, scatters)
     if features is None:
         features = get_host_cpu_features()
     return probed(processor(), features)
@@ -91,6 +94,6 @@ def chosen_width(word: str | None, natural: int) -> int:
     return int(word)
 
 
-_natural, FMA, _scatters = target()
+_natural, FMA, FEW_REGISTERS, _scatters = target()
 VECTOR_BYTES = chosen_width(os.environ.get(VARIABLE), _natural)
 SCATTERS = _scatters and VECTOR_BYTES == 64

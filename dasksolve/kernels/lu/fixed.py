@@ -4,8 +4,9 @@ from typing import Any
 
 from dasksolve.kernels.diagnostics.fixed import inverse_norm
 from dasksolve.kernels.diagnostics.verdicts import first_flawed, judge, reject
-from dasksolve.kernels.language.control import loop
+from dasksolve.kernels.language.control import held, loop, overwriting
 from dasksolve.kernels.language.lanes import PANEL, inner, magnitude, reciprocal, where
+from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.language.transposition import deal, read_row, row_places
 from dasksolve.kernels.language.values import Pair
 from dasksolve.kernels.regimes import fixed
@@ -16,8 +17,8 @@ def swap(column, k, chosen):
     top = new = column[k]
     for i, here in chosen.items():
         new = where(here, column[i], new)
-        column[i] = where(here, top, column[i])
-    column[k] = new
+        column[i] = overwriting(where(here, top, column[i]))
+    column[k] = overwriting(new)
 
 
 def search(column, k, n):
@@ -101,6 +102,7 @@ def eliminate(t, start, j, swaps, n, piece):
     permute(column, piece, swaps[piece:])
     advance(column, t, start, swaps[start:], n)
     largest, chosen = search(column, j, n)
+    chosen = {i: held(here, largest) for i, here in chosen.items()}
     swap(column, j, chosen)
     column[j] = inverse(column[j], largest)
     for i in range(j + 1, n):
@@ -199,7 +201,10 @@ def substitute(column, factors, n):
         retreat(column, t, start, min(start + PANEL, n))
 
 
-METHOD = fixed.Method("lu", read, factor, substitute, reject, inverse_norm)
+# N = 7 takes a fifth longer where two registers' systems crowd few registers.
+TOGETHER = 6 if FEW_REGISTERS else 8
+
+METHOD = fixed.Method("lu", read, factor, substitute, reject, inverse_norm, together=TOGETHER)
 
 
 def kernel(n):

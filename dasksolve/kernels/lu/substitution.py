@@ -68,7 +68,7 @@ def updating(element):
     def update(t, i, j, start, stop, rows, columns):
         """Take Σ element(·, k) t[k, ·] over start ≤ k < stop from the elements at [i, j]."""
         never_inline(t.builder)
-        wide = 4 // t.parts  # so that the sums of four rows stay in registers
+        wide = t.columns_of_four
         for first in range(0, columns, wide):
             block = [j + c for c in range(first, min(first + wide, columns))]
             places = [(i + r, c) for r in range(rows) for c in block]

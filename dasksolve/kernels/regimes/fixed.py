@@ -64,8 +64,9 @@ class Method(NamedTuple):
     order than ours."""
     at_once: int = 8
     """The largest N whose matrices are read as N² numbers in a row."""
-    waits: bool = True
-    """Whether an operation mostly waits for the one before it."""
+    together: int = 8
+    """The largest N for which operations mostly wait for those before them, so that two registers'
+    systems at once take less time."""
 
 
 def read_triangle(matrices, between, lower):
@@ -191,7 +192,7 @@ def together(method, n, dtype):
     ones, and those whose diagnostics are asked for, find no room and take a sixth longer; N <= 4
     gains in cache alone.
     """
-    return 2 if method.waits and n > 4 and not isinstance(dtype, types.Complex) else 1
+    return 2 if 4 < n <= method.together and not isinstance(dtype, types.Complex) else 1
 
 
 def driver(method, n):

@@ -28,5 +28,5 @@ def kernel(n, lower):
     read = partial(fixed.read_triangle, lower=lower)
     substitute = forward if lower else triangles.backward
     name, reject = f"triangular.{lower}", rejecting_triangle(lower)
-    method = fixed.Method(name, read, invert_diagonal, substitute, reject, waits=False)
+    method = fixed.Method(name, read, invert_diagonal, substitute, reject, together=0)
     return fixed.kernel(method, n)
