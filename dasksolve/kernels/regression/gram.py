@@ -14,10 +14,10 @@ import numpy as np
 from dasksolve.kernels.diagnostics.verdicts import finfo
 from dasksolve.kernels.language.control import Variable, loop
 from dasksolve.kernels.language.lanes import fma, fnma, inner, where
-from dasksolve.kernels.language.target import VECTOR_BYTES
+from dasksolve.kernels.language.target import FEW_REGISTERS, VECTOR_BYTES
 
-# Sums that stay in registers while the observations pass: all of N = 6, where there are 32.
-TOGETHER = 27 if VECTOR_BYTES == 64 else 12
+# Sums that stay in registers while the observations pass: all of N = 6 where there are 32.
+TOGETHER = 27 if VECTOR_BYTES == 64 else 9 if FEW_REGISTERS else 12
 # What a pivot of G must keep of its diagonal: less, and stderr loses digits.
 KEPT = {"float": 1e-2, "double": 1e-5}
 
