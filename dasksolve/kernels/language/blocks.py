@@ -3,6 +3,7 @@
 from numba import types
 
 from dasksolve.kernels.language.backend import cgutils, ir
+from dasksolve.kernels.language.control import forget_registers
 from dasksolve.kernels.language.lanes import (
     PANEL,
     fma,
@@ -158,10 +159,12 @@ def put_transposed(tile, i, block):
 
 def less_products(block, element, right, first):
     """block - element right[first : first + PANEL], as many rows at a time as registers hold."""
-    registers = right.parts * (right.lanes.count // width(right.lanes.dtype))
-    together = max(1, ROWS // registers) if FEW_REGISTERS else ROWS
+    registers = right.lanes.count // width(right.lanes.dtype)
+    together = ROWS // registers if FEW_REGISTERS else ROWS
     sums = []
     for top in range(0, ROWS, together):
+        if top:  # else LLVM would work on all of them at once
+            forget_registers(right.builder)
         rows = range(top, top + together)
         of_rows = [product(element(r, 0), right[first, 0]) for r in rows]
         for s in range(1, PANEL):
