@@ -84,12 +84,21 @@ def test_a_width_that_is_none_is_refused(word: str) -> None:
 @pytest.mark.slow
 @on_x86
 @pytest.mark.parametrize(
-    ("name", "warnings"), [("x86-64-v2", ["PerformanceWarning"]), ("x86-64-v3", [])]
+    ("name", "vector_bytes", "warnings"),
+    [
+        ("x86-64-v2", "16", ["PerformanceWarning"]),  # no fma
+        ("x86-64-v2", "32", ["PerformanceWarning"]),
+        ("x86-64-v3", "32", []),
+        ("x86-64-v3", "64", []),
+    ],
 )
-def test_without_fma_systems_are_solved_with_a_warning(name: str, warnings: list[str]) -> None:
+def test_any_processor_solves_with_vectors_as_wide_as_its_own_and_wider(
+    name: str, vector_bytes: str, warnings: list[str]
+) -> None:
+    wanted = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": ""}
     finished = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM)],
-        env={**os.environ, "NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": ""},
+        env={**os.environ, **wanted, "DASKSOLVE_VECTOR_BYTES": vector_bytes},
         capture_output=True,
         text=True,
         check=True,

@@ -94,6 +94,7 @@ def chosen_width(word: str | None, natural: int) -> int:
     return int(word)
 
 
-_natural, FMA, FEW_REGISTERS, _scatters = target()
+_natural, FMA, _few, _scatters = target()
 VECTOR_BYTES = chosen_width(os.environ.get(VARIABLE), _natural)
+FEW_REGISTERS = _few and _natural >= VECTOR_BYTES
 SCATTERS = _scatters and VECTOR_BYTES == 64
