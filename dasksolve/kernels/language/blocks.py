@@ -160,6 +160,8 @@ def put_transposed(tile, i, block):
 def less_products(block, element, right, first):
     """block - element right[first : first + PANEL], as many rows at a time as registers hold."""
     registers = right.lanes.count // width(right.lanes.dtype)
+    if registers > 1:  # complex64 rather spills: half of its sums would wait for each other
+        registers *= right.parts
     together = ROWS // registers if FEW_REGISTERS else ROWS
     sums = []
     for top in range(0, ROWS, together):
