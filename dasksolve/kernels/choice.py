@@ -13,6 +13,7 @@ from dasksolve.kernels.cholesky import single as cholesky_single
 from dasksolve.kernels.diagonal import fixed as diagonal_fixed
 from dasksolve.kernels.diagonal import interleaved as diagonal_interleaved
 from dasksolve.kernels.language.lanes import PANEL, width
+from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.lu import fixed as lu_fixed
 from dasksolve.kernels.lu import interleaved as lu_interleaved
 from dasksolve.kernels.lu import mirrored
@@ -36,12 +37,12 @@ class Limits(NamedTuple):
     """The same for half as many right-hand sides as unknowns, or more."""
 
 
-# Measured on Zen 4 with AVX-512, by the character of the dtype.
+# Measured on Zen 4 with AVX-512, and on Zen 3 without, by the character of the dtype.
 GENERAL = {
     "f": Limits(16, 128, 40),
     "d": Limits(16, 104, 36),
     "F": Limits(12, 144, 56),
-    "D": Limits(12, 144, 48),
+    "D": Limits(12, 96 if FEW_REGISTERS else 144, 48),
 }
 
 
