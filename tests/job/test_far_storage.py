@@ -169,7 +169,7 @@ class Documents(WrapperStore):
 def test_metadata_are_written_once_and_together(
     batch: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dasksolve.storage.marks.LOOK_EVERY", 60.0)  # longer than the job takes
+    monkeypatch.setattr("dasksolve.storage.marks.LOOK_EVERY", 3600.0)  # longer than the job takes
     out = Documents(Path(batch.out))
     solve_zarr(batch.a_path, batch.b_path, out)
     names = ("zarr.json", "x/zarr.json", "status/zarr.json")

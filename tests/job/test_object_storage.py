@@ -224,7 +224,7 @@ def test_a_job_that_was_killed_before_it_created_anything(
 def test_a_block_takes_four_requests(
     s3: Server, blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dasksolve.storage.marks.LOOK_EVERY", 60.0)  # longer than a job takes
+    monkeypatch.setattr("dasksolve.storage.marks.LOOK_EVERY", 3600.0)  # longer than a job takes
 
     def counted(blocks: int) -> Counter[str]:
         rng = np.random.default_rng(0)
