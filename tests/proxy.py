@@ -19,7 +19,8 @@ class Proxy:
         self.host, self.port = re.fullmatch(r"http://(.+):(\d+)", server).groups()
         self.latency, self.bandwidth = latency, bandwidth
         self.requests: Counter[str] = Counter()
-        self.answer, self.busy_until, self.refused = 503, 0.0, 0
+        self.answer, self.busy_from, self.busy_for, self.busy_until = 503, "", 0.0, 0.0
+        self.refused = 0
         self.silent_about, self.unanswered = "", 0
         self.awaited, self.came = 0, threading.Event()
         self.serving: dict[asyncio.Task[None], Any] = {}
@@ -40,9 +41,9 @@ class Proxy:
         self.awaited, self.came = sum(self.requests.values()) + requests, threading.Event()
         return self.came
 
-    def refuse(self, answer: int, seconds: float) -> None:
-        """Tell everybody to slow down, for so long."""
-        self.answer, self.busy_until, self.refused = answer, time.monotonic() + seconds, 0
+    def refuse(self, answer: int, seconds: float, method_and_path: str) -> None:
+        """Tell everybody to slow down for so long, from the first request that begins like this."""
+        self.answer, self.busy_for, self.busy_from = answer, seconds, method_and_path
 
     def be_silent(self, method_and_path: str, requests: int) -> None:
         """Never answer so many requests that begin like this."""
@@ -91,6 +92,8 @@ class Proxy:
         if self.unanswered and request.startswith(self.silent_about):
             self.unanswered -= 1
             await self.ended.wait()
+        if self.busy_from and request.startswith(self.busy_from):
+            self.busy_until, self.busy_from = time.monotonic() + self.busy_for, ""
         if time.monotonic() < self.busy_until:
             self.refused += 1
             await self._send(writer, self._refusal(request))

@@ -7,11 +7,13 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import google_crc32c
 import pytest
 import zarr
+from distributed.scheduler import KilledWorker
 from programs import Programs, kill
 from stored import Stored, files
 from zarr.codecs import GzipCodec
@@ -186,8 +188,12 @@ def test_a_job_all_of_whose_blocks_kill_their_workers_is_stopped(
             programs.worker("--memory-limit", "700MiB")
         with pytest.raises(RuntimeError, match=r"8 tasks one after the other died .* memory"):
             solve_zarr(bomb.a_path, bomb.b_path, bomb.out, client=programs.client)
-        programs.client.wait_for_workers(1, timeout=240)
-        assert programs.client.submit(sum, (1, 2)).result(timeout=240) == 3
+        answers: list[int] = []
+        for _ in range(3):  # each of the two workers may still be dying of a block
+            programs.client.wait_for_workers(1, timeout=240)
+            with suppress(KilledWorker):
+                answers.append(programs.client.submit(sum, (1, 2), pure=False).result(timeout=240))
+        assert 3 in answers
 
 
 HELD = """
