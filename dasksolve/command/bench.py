@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -154,7 +155,14 @@ def one_thread(options: argparse.Namespace) -> int | None:
     # BLAS reads these once, when NumPy is imported.
     environment = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
     again = [sys.executable, "-m", "dasksolve.cli", *options.words]
-    return subprocess.run(again, env=environment, check=False).returncode
+    with subprocess.Popen(again, env=environment) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(1)  # Ctrl-C is for both: it says so
+            process.terminate()  # a signal was for this one alone
+            return process.wait()
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,9 +1,12 @@
 """`dasksolve bench`: what it prints, not how fast anything is."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,35 @@ def test_the_table_has_a_row_a_case_in_80_columns() -> None:
     assert rows[0].endswith("% mem")
     assert rows[1].endswith("% dot")
     assert max(map(len, [columns, *rows])) <= 80
+
+
+@pytest.mark.parametrize(
+    ("send", "sent", "code"),
+    [
+        (os.killpg, signal.SIGINT, 130),
+        (os.kill, signal.SIGINT, 143),
+        (os.kill, signal.SIGTERM, 143),
+    ],
+    ids=["Ctrl-C", "INT", "TERM"],
+)
+def test_an_interruption_is_told_once(
+    send: Callable[[int, int], None], sent: int, code: int
+) -> None:
+    words = ["bench", "--n", "2", "--dtype", "float64", "--rounds", "1000000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "dasksolve.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # by the process that measures
+        send(process.pid, sent)
+        _, errors = process.communicate(timeout=240)
+    assert errors == "dasksolve: interrupted\n"
+    assert process.returncode == code
 
 
 @pytest.mark.slow
