@@ -14,15 +14,19 @@ from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 from stored import Stored
 
-_LEFT_OUT = re.compile(r"\b(float32|complex128)\b")
+_LEFT_OUT = {
+    "batch": re.compile(r"\b(float32|complex64|complex128)\b"),
+    "kernels": re.compile(r"\b(float32|complex128)\b"),
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave two dtypes of the four to the slow tests: each has kernels of its own to compile."""
-    compiling = [Path(__file__).with_name(wing) for wing in ("batch", "kernels")]
+    """Leave most dtypes to the slow tests: each has kernels of its own to compile."""
+    tests = Path(__file__).parent
     for item in items:
-        if {*compiling} & {*item.path.parents} and _LEFT_OUT.search(item.name):
+        wing = item.path.relative_to(tests).parts[0]
+        if wing in _LEFT_OUT and _LEFT_OUT[wing].search(item.name):
             item.add_marker(pytest.mark.slow)
 
 

@@ -128,6 +128,7 @@ def test_an_error_is_one_line_without_a_traceback(
     gc.collect()
 
 
+@pytest.mark.slow
 def test_systems_that_are_chunked_too_coarsely_are_a_warning(tmp_path: Path) -> None:
     group = zarr.create_group(tmp_path / "data")
     a = np.ones((2000, 100, 100)) + np.eye(100)

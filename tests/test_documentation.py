@@ -27,7 +27,10 @@ RECORDS = [dasksolve.Report, dasksolve.Solution, dasksolve.Status, dasksolve.Fac
 RECORDS += [dasksolve.Regression, dasksolve.LeastSquares]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n == nopython.__name__ else []) for n in MODULES],
+)
 def test_the_examples_of_a_module_run(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 

@@ -11,11 +11,11 @@ from distributed import Client
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PRINTED = {
     "in_memory.py": "99,998 of 100,000 systems solved",
-    "larger_than_memory.py": "blocks were done",
-    "on_a_cluster.py": "50,000 in",
     "on_dask.py": "largest residual",
 }
 SLOW = {
+    "larger_than_memory.py": "blocks were done",
+    "on_a_cluster.py": "50,000 in",
     "chemistry_newton.py": "mean fractions of A, B, C: 0.833, 1.66e-05, 0.167",
     "frequency_response.py": "largest answer at 0.92 Hz; first undamped mode at 0.92 Hz",
     "local_analysis.py": "error of the mean (RMS): 1.04 before, 0.32 after",
@@ -73,6 +73,7 @@ def test_example(name: str, tmp_path: Path) -> None:
     assert pictures == ([name.replace(".py", ".png")] if name in PICTURES else [])
 
 
+@pytest.mark.slow
 def test_the_cluster_example_takes_an_address(two_processes: Client, tmp_path: Path) -> None:
     words = str(EXAMPLES / "on_a_cluster.py"), two_processes.scheduler.address
     assert "2 workers" in run(tmp_path, *words)

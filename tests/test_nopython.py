@@ -109,7 +109,13 @@ B_SHAPES = {
 }
 
 
-@pytest.mark.parametrize(("a_shape", "b_shape"), B_SHAPES.values(), ids=B_SHAPES)
+@pytest.mark.parametrize(
+    ("a_shape", "b_shape"),
+    [
+        pytest.param(*shapes, id=name, marks=pytest.mark.slow if name == "a alone" else [])
+        for name, shapes in B_SHAPES.items()
+    ],
+)
 def test_the_rule_for_b(a_shape, b_shape):
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal(a_shape), rng.standard_normal(b_shape)
@@ -301,6 +307,7 @@ print(*(calls.address(calls.INTERFACE, ord("d"), n, 1, 1) for n in (1, 2)))
 """
 
 
+@pytest.mark.slow
 def test_kernels_compiled_apart_are_told_apart_though_they_have_one_name(tmp_path):
     root = str(Path(dasksolve.__file__).parent.parent)
     first, second = python(APART, tmp_path, PYTHONPATH=root, NUMBA_CACHE_DIR=str(tmp_path)).split()
@@ -321,6 +328,7 @@ np.testing.assert_allclose(x, [[1 / 3, 1 / 3]], rtol=1e-15)
 """
 
 
+@pytest.mark.slow
 def test_without_scipy(tmp_path):
     """In an environment that has all that this one has, but for SciPy."""
     for folder in {Path(m.__file__).parent.parent for m in (np, numba, dasksolve)}:

@@ -33,6 +33,8 @@ IN_CACHE = 256 << 10
 """The same of one that stays in the second level of the cache."""
 MOST_IN_CACHE = 96
 """The largest order of which that holds two vectors' worth of systems."""
+OBSERVATIONS = 120
+"""Of the series that regressions are measured with."""
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -141,11 +143,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--observations",
         type=positive,
-        default=120,
+        default=OBSERVATIONS,
         metavar="P",
-        help="of each series, of which a fifth is missing (default: 120)",
+        help=f"of each series, of which a fifth is missing (default: {OBSERVATIONS})",
     )
     command.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
+
+
+def refuse_unused(options: argparse.Namespace, what: str, defaults: dict[str, Any]) -> None:
+    """Refuse what was asked for, and would not be done."""
+    given = [name for name, default in defaults.items() if getattr(options, name) != default]
+    if given:
+        words = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ValueError(f"{what} does nothing with {words}: leave it out")
 
 
 def one_thread(options: argparse.Namespace) -> int | None:
@@ -167,6 +177,7 @@ def one_thread(options: argparse.Namespace) -> int | None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print the table, with one thread for BLAS too."""
+    refuse_unused(options, "a bench without --regress", {"observations": OBSERVATIONS})
     if options.plot is not None:
         refuse_picture(Path(options.plot))  # before minutes of measuring
     again = one_thread(options)

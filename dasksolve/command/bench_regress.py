@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve.api import regress, solve
-from dasksolve.command.bench import interleaved, one_thread, tabulated
+from dasksolve.command import bench
+from dasksolve.command.bench import interleaved, one_thread, refuse_unused, tabulated
 
 DTYPES = ("float64", "float32")
 COLUMNS = (6,)
 """Numbers of columns that are measured where none is given."""
 FEW = 500
 """Series that are enough to time what solves them one by one."""
+SYSTEMS_ALONE = {"k": 1, "assume_a": "gen", "in_cache": False, "workers": 1, "plot": None}
+"""What only systems are measured by, and its defaults."""
 OTHERS = ("normal equations", "np.linalg.lstsq", "xarray", "torch")
 
 
@@ -53,8 +56,11 @@ def run(options: argparse.Namespace) -> int:
             f"--n {columns} is more columns than --observations has rows: "
             f"{options.observations}; give more of these"
         )
-    if not set(DTYPES) & set(options.dtype):
-        raise ValueError(f"--regress measures {' and '.join(DTYPES)}, not {options.dtype[0]}")
+    others = set() if options.dtype is bench.DTYPES else {*options.dtype} - {*DTYPES}
+    if others:
+        names = " and ".join(sorted(others))
+        raise ValueError(f"--regress measures {' and '.join(DTYPES)}, not {names}")
+    refuse_unused(options, "--regress", SYSTEMS_ALONE)
     again = one_thread(options)
     if again is not None:
         return again

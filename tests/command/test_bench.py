@@ -148,6 +148,8 @@ def test_regressions_are_compared_with_what_people_write() -> None:
         (["--n", "6", "30", "--observations", "20"], "--n 30 is more columns than --observations"),
         (["--observations", "5"], "--n 6 is more columns than"),
         (["--dtype", "complex64"], "measures float64 and float32, not complex64"),
+        (["--dtype", "float64", "complex64"], "measures float64 and float32, not complex64"),
+        (["--plot", "p.png", "--k", "N", "--in-cache"], "nothing with --k, --in-cache, --plot"),
     ],
 )
 def test_no_regression_is_left_out_without_a_word(
@@ -155,6 +157,11 @@ def test_no_regression_is_left_out_without_a_word(
 ) -> None:
     assert main(["bench", "--regress", *words]) == 1
     assert expected in capsys.readouterr().err
+
+
+def test_what_only_regressions_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--observations", "60"]) == 1
+    assert "without --regress does nothing with --observations" in capsys.readouterr().err
 
 
 def test_normal_equations_and_the_loop_fit_the_same() -> None:

@@ -130,7 +130,10 @@ def test_ctrl_c_while_it_imports_is_one_line(start: list[str]) -> None:
 )
 @pytest.mark.parametrize(
     ("sent", "status"),
-    [pytest.param(signal.SIGINT, 130, id="Ctrl-C"), pytest.param(signal.SIGTERM, 143, id="TERM")],
+    [
+        pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, id="TERM", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_ends_the_blocks_in_hand_and_says_how_to_go_on(
     long: Stored, sent: signal.Signals, status: int, request: pytest.FixtureRequest, cluster: bool

@@ -250,6 +250,7 @@ def test_what_a_worker_has_in_hand_of_a_killed_client_stays_out_of_another_job(
     assert files(long.out) == written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -192,6 +192,7 @@ def test_a_job_through_obstore(bucket: Stored) -> None:
     assert check_zarr(a, b, opened("out.zarr")).worst_backward_error < 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_blocks")
 def test_more_requests_are_on_their_way_than_botocore_has_connections(
     store: Callable[..., Stored], s3: Server
@@ -208,7 +209,9 @@ def test_more_requests_are_on_their_way_than_botocore_has_connections(
     assert same_bits(local.x, dasksolve.solve(a, b))
 
 
-@pytest.mark.parametrize("option", ["", "resume", "overwrite"])
+@pytest.mark.parametrize(
+    "option", ["", *(pytest.param(word, marks=SLOW) for word in ("resume", "overwrite"))]
+)
 def test_a_job_that_was_killed_before_it_created_anything(
     bucket: Stored, s3: Server, option: str
 ) -> None:
@@ -244,6 +247,7 @@ def test_a_block_takes_four_requests(
     assert few.total() - 4 * 8 <= 16  # to open, to create, and in the end
 
 
+@pytest.mark.slow
 def test_a_chunk_that_somebody_else_deleted_is_solved_again(bucket: Stored, s3: Server) -> None:
     solve_zarr(bucket.a_path, bucket.b_path, bucket.out)
     solve_zarr(bucket.a_path, bucket.b_path, bucket.out, resume=True)  # everything was listed
@@ -273,7 +277,8 @@ def test_a_server_that_fails_for_a_while_is_asked_again(
     assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
 
 
-@pytest.mark.parametrize("strict", [pytest.param(True, marks=SLOW), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.usefixtures("many_blocks")
 def test_a_server_that_goes_on_failing_is_no_missing_chunk(
     bucket: Stored, s3: Server, strict: bool, monkeypatch: pytest.MonkeyPatch

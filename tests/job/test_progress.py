@@ -72,7 +72,11 @@ def test_json_lines_come_also_while_no_block_is_done(batch: Stored) -> None:
 
 
 @pytest.mark.usefixtures("many_blocks")
-@pytest.mark.parametrize("words", [["--json-lines"], []], ids=["progress", "report"])
+@pytest.mark.parametrize(
+    "words",
+    [["--json-lines"], pytest.param([], marks=pytest.mark.slow)],
+    ids=["progress", "report"],
+)
 def test_a_reader_that_goes_away_stops_no_job(batch: Stored, words: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -309,6 +309,7 @@ for word in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_kernels_of_several_processes_are_used_by_one(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     for words in (["diagonal"], ["upper triangular"], ["upper triangular", "diagonal"]):
