@@ -14,19 +14,18 @@ from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 from stored import Stored
 
-_LEFT_OUT = {
-    "batch": re.compile(r"\b(float32|complex64|complex128)\b"),
-    "kernels": re.compile(r"\b(float32|complex128)\b"),
-}
+_LEFT_OUT = re.compile(r"\b(float32|complex64|complex128)\b")
+_WITH_COMPLEX = "test_structures.py", re.compile(r"\b(float32|complex128)\b")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave most dtypes to the slow tests: each has kernels of its own to compile."""
-    tests = Path(__file__).parent
+    compiling = {Path(__file__).with_name(wing) for wing in ("batch", "kernels")}
     for item in items:
-        wing = item.path.relative_to(tests).parts[0]
-        if wing in _LEFT_OUT and _LEFT_OUT[wing].search(item.name):
+        file, few = _WITH_COMPLEX
+        left_out = few if item.path.name == file else _LEFT_OUT
+        if compiling & {*item.path.parents} and left_out.search(item.name):
             item.add_marker(pytest.mark.slow)
 
 

@@ -350,6 +350,7 @@ def test_quiet_shows_no_bar(batch: Stored) -> None:
     assert on_a_terminal(["solve", *arguments(batch, "--quiet")]) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
