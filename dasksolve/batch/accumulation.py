@@ -54,7 +54,7 @@ class Accumulation:
         self.fit, self.packing, self.most = replace(fit, shape=shape), packing, most
         self.threads = threads
         self.kernels = kernels.adding(fit.n, fit.dtype)
-        self.table, self.basis = basis.table(fit.basis, fit.dtype), fit.basis.packed
+        self.basis = fit.basis.packed
         size = max(LANES, PIECE // (rows * fit.dtype.itemsize) // LANES * LANES)
         self.pieces = list(pieces(self.fit.batch_shape, size))
         self.states = [self._begun(flat.stop - flat.start) for _, flat in self.pieces]
@@ -76,10 +76,10 @@ class Accumulation:
 
     def add(self, y: NDArray[Any], weights: NDArray[Any], start: int) -> None:
         """Take observations from `start` on; weights of their number, or of y's shape."""
-        n, source = self.fit.n, np.moveaxis(y, self.fit.axis, -1)
+        source = np.moveaxis(y, self.fit.axis, -1)
         own = None if weights.ndim == 1 else np.moveaxis(weights, self.fit.axis, -1)
-        columns = n + n * (n + 1) // 2
-        table = self.table[start * columns : (start + source.shape[-1]) * columns]
+        rows = slice(start, start + source.shape[-1])
+        table = basis.table(self.fit.basis, self.fit.dtype, rows)
 
         def work(part: tuple[Any, NDArray[Any]]) -> None:
             (index, _), state = part

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dasksolve import kernels
+
 Floats = NDArray[np.float64]
 Double = tuple[Floats, Floats]
 """Numbers as unevaluated sums: what was rounded, and what rounding left (Dekker, 1971)."""
@@ -58,9 +60,13 @@ def _orthogonalized(numbers: bytes, shape: tuple[int, int], of_ridge: bytes) -> 
     )
 
 
-def table(basis: Basis, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """For each observation its row of Q, and the products of each two elements of that row."""
-    return _table(basis.q.tobytes(), basis.q.shape, dtype)
+def table(basis: Basis, dtype: np.dtype[Any], rows: slice = slice(None)) -> NDArray[Any]:
+    """For each observation its row of Q, and the products of each two elements of that row.
+
+    Columns that the kernels sum together stand together, whole rows of them one after the other.
+    """
+    q = basis.q[rows]
+    return _table(q.tobytes(), q.shape, dtype)
 
 
 @lru_cache(maxsize=16)
@@ -69,7 +75,8 @@ def _table(numbers: bytes, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDAr
     q = np.frombuffer(numbers).reshape(shape)
     i, j = np.tril_indices(shape[1])
     values = np.concatenate([q, q[:, i] * q[:, j]], axis=1)
-    return np.ascontiguousarray(values.astype(dtype)).reshape(-1)
+    parts = [values[:, start:stop].ravel() for start, stop in kernels.summed_together(shape[1])]
+    return np.concatenate(parts).astype(dtype)
 
 
 def _factored(x: Floats) -> tuple[Floats, Floats]:

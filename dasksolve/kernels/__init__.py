@@ -39,7 +39,7 @@ from dasksolve.kernels.compiling.jit import has_cache
 from dasksolve.kernels.diagnostics import errors, structured
 from dasksolve.kernels.diagnostics import residuals as extended_residuals
 from dasksolve.kernels.factors import factoring, pivots, substituting
-from dasksolve.kernels.fits import adding, least_squares, regressing
+from dasksolve.kernels.fits import adding, least_squares, regressing, summed_together
 from dasksolve.kernels.language.target import FMA
 from dasksolve.kernels.making import Kernel, compiled
 from dasksolve.kernels.tridiagonal import interleaved as tridiagonal_interleaved
@@ -63,6 +63,7 @@ __all__ = [
     "residuals",
     "structured_errors",
     "substituting",
+    "summed_together",
     "tridiagonal_bands",
     "unpacking",
 ]

@@ -7,9 +7,8 @@ import numpy as np
 from numba import from_dtype, types
 
 from dasksolve.kernels import making
-from dasksolve.kernels.language.lanes import width
 from dasksolve.kernels.making import Kernel
-from dasksolve.kernels.regression import parts, separate, shared
+from dasksolve.kernels.regression import gram, parts, separate, shared
 
 
 @cache
@@ -31,6 +30,11 @@ def regressing(n: int, dtype: np.dtype[Any], stored: np.dtype[Any]) -> Kernel:
     found = (numbers, numbers, numbers, counts, doubles, making.STATUS, numbers)
     dispatcher, signature = shared.kernel(n), (*given, *found, index, index)
     return making.ready(dispatcher, signature, regressing, n, dtype, stored)
+
+
+def summed_together(n: int) -> list[tuple[int, int]]:
+    """Columns of a `table` that stand together, start and stop: the kernels sum them at once."""
+    return gram.groups(n)
 
 
 class Adding(NamedTuple):
@@ -65,7 +69,7 @@ def adding(n: int, dtype: np.dtype[Any]) -> Adding:
         (parts.adding, parts.turning, parts.answering), signatures, strict=True
     ):
         made.append(making.ready(make(n), signature, adding, n, dtype))
-    return Adding(parts.places(n), width(dtype), *made)
+    return Adding(parts.places(n), gram.lanes(dtype), *made)
 
 
 @cache

@@ -101,6 +101,10 @@ class Memory:
         size = self.lanes.real.dtype.bitwidth // 8
         self.builder.store(vector.value, pointer, align=align * size)
 
+    def put_number(self, place, number):
+        """array.flat[place] = number: LLVM may end the process over vectors of one side by side."""
+        self.builder.store(number.value, self.builder.gep(self.data, [index_value(place)]))
+
     def number(self, value):
         """A constant, the same in the imaginary part."""
         part = Vector(self.builder, ir.Constant(self.data.type.pointee, value))
@@ -120,8 +124,7 @@ class Memory:
         """array.flat[places[l]] = lane l of the vector, as an integer."""
         integers = self.integers(vector)
         for lane, place in enumerate(places):
-            pointer = self.builder.gep(self.data, [index_value(place)])
-            self.builder.store(integers.lane(lane).value, pointer)
+            self.put_number(place, integers.lane(lane))
 
 
 class EmittedTile(Memory):

@@ -161,6 +161,10 @@ def collect(vectors, array, starts):
 def _collect(numbers, array, places):
     """`collect` for vectors of one register."""
     for offset, size in blocks(len(numbers), len(places)):
+        if size == 1:
+            for lane, place in enumerate(places):
+                array.put_number(place + offset, numbers[offset].lane(lane))
+            continue
         for i, row in enumerate(transpose(numbers[offset : offset + size])):
             for lane in range(i, len(places), size):
                 part = row.shuffle(row, range(lane - i, lane - i + size))

@@ -6,15 +6,16 @@ apart, would take twice the time to read. The next strip is copied while this on
 
 import numpy as np
 
-from dasksolve.kernels.compiling.jit import part
-from dasksolve.kernels.language.control import Variable
+from dasksolve.kernels.compiling.jit import holder, part
+from dasksolve.kernels.language.control import Variable, loop, overwriting
 from dasksolve.kernels.language.lanes import nothing, operation, where
 from dasksolve.kernels.language.prefetching import SECOND, prefetch
-from dasksolve.kernels.language.tiles import lane_count
+from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.language.transposition import deal
 from dasksolve.kernels.language.values import Index
+from dasksolve.kernels.regression.gram import lane_count, tile
 
-STRIP = 256 << 10
+STRIP = (128 if FEW_REGISTERS else 256) << 10
 """Bytes of a strip: in the second level of the cache."""
 
 
@@ -45,17 +46,56 @@ def prepared(w):
 class Observations:
     """Emitted access to the observations of a tile of series: in a column each of two tiles."""
 
-    def __init__(self, y, weights, row=0, column=0, own=None):
-        """Row and column: of the first one; and of its weight, if each series has its `own`."""
-        self.y, self.weights, self.place = y, weights, (row, column)
-        self.weight = (0, 0) if own is None else tuple(own.choose(x, 0) for x in self.place)
-        self.builder, self.fill = y.builder, y.fill
+    def __init__(self, y, weights, spare, own, row=0, column=0):
+        """Row and column: of the first one; and of its weight, if each series has its `own`.
+
+        spare: a tile for what does not stay in registers where these are few.
+        """
+        self.y, self.weights, self.place, self.own = y, weights, (row, column), own
+        self.weight = tuple(own.choose(x, 0) for x in self.place)
+        self.builder, self.fill, (self.used, self.sums) = y.builder, y.fill, spare
 
     def __getitem__(self, i):
         """Observation i, its weight, and where there are both."""
         y = self.y[self.place[0] + i, self.place[1]]
         w = self.weights[self.weight[0] + i, self.weight[1]]
         return y, w, (y == y) & (w == w)
+
+    def mask(self, observations, then=lambda *_: None):
+        """Put 0 for each observation and weight of which the other is missing, or it itself.
+
+        then: is called with the number of each, the weight, its product, and where both were there.
+        """
+
+        def put(i, y, w):
+            known = (y == y) & (w == w)
+            y, w = (where(known, x, x.fill(0)) for x in (y, w))
+            self.y[self.place[0] + i, self.place[1]] = overwriting(y)
+            self.used[i, 0] = w
+            then(i, w, w * y, known)
+
+        with self.builder.if_else(self.own.value) as (yes, no):
+            with yes, loop(self.builder, 0, observations) as i:
+                y, w, _ = self[i]
+                put(i, y, w)
+            with no, loop(self.builder, 0, observations) as i:
+                y, _, _ = self[i]
+                put(i, y, self.fill(self.weights.load(i, 1).lane(0)))
+
+    def masked(self, i):
+        """Observation i and its weight after `mask`."""
+        return self.y[self.place[0] + i, self.place[1]], self.used[i, 0]
+
+    def weigh(self, i, weighted):
+        """Put something in place of that weight."""
+        self.used[i, 0] = weighted
+
+
+@holder
+def spare_tiles(observations, n, like):
+    """What `Observations` has to spare: for weights, and for the sums that are taken of them."""
+    rows = observations if FEW_REGISTERS else 1
+    return tile(rows, 1, like.dtype, like), tile(n + n * (n + 1) // 2, 1, like.dtype, like)
 
 
 class Lines:
@@ -114,8 +154,12 @@ def put_weight(w, start, row, column, weights):
 
 @operation(nothing)
 def spread_weight(w, i, weights):
-    """weights[i, 0] = one weight for all series."""
-    weights[i, 0] = prepared(weights.fill(w.load(i, 1).lane(0)))
+    """One weight for all series: weights[i, 0], or a number where few registers are loaded so."""
+    x = prepared(weights.fill(w.load(i, 1).lane(0)))
+    if FEW_REGISTERS:
+        weights.put_number(i, x.lane(0))
+    else:
+        weights[i, 0] = x
 
 
 @part
@@ -135,6 +179,26 @@ def stage_across(y, packing, w, own, first, series, tiles, observations, kept, w
             put_observation(y, packing, start, i, column, kept)
             if own:
                 put_weight(w, start, i, column, weights)
+
+
+@part
+def stage_lines(following, kept, weights):
+    """Copy some vectors of the next strip, row by row: what `copying` does where registers are few.
+
+    There it would drive sums out of them, one vector for each observation.
+    """
+    y, packing, w, own, count, start, row, column, wide, series = following
+    lanes = lane_count(kept)
+    while count > 0:
+        many = min(wide - column, count)
+        for c in range(many):
+            put_observation(y, packing, start + c * lanes, row, column + c, kept)
+            if own:
+                put_weight(w, start + c * lanes, row, column + c, weights)
+        count -= many
+        start += series - column * lanes
+        row += 1
+        column = 0
 
 
 @operation(nothing)

@@ -11,20 +11,23 @@ from dasksolve.kernels.compiling.jit import jit
 from dasksolve.kernels.diagnostics.verdicts import weigh
 from dasksolve.kernels.language.control import align_stack
 from dasksolve.kernels.language.lanes import nothing, operation, square_root, where
-from dasksolve.kernels.language.tiles import lane_count, tile
+from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.regression.answers import answered, put_covariance
 from dasksolve.kernels.regression.gram import (
     Basis,
     accumulate,
     factored,
+    lane_count,
     largest_observation,
     pairs,
     residuals,
     solved,
     spread,
+    tile,
 )
 from dasksolve.kernels.regression.observations import (
     Observations,
+    spare_tiles,
     spread_weights,
     stage_across,
 )
@@ -55,11 +58,11 @@ class State:
 
 
 @operation(nothing)
-def add_sums(table, basis, kept, weights, observations, state, at, n):
+def add_sums(table, basis, kept, weights, spare, own, observations, state, at, n):
     """Go on with G, its right-hand side and the count."""
     align_stack(kept.builder)
     state = State(state, at, kept.lanes.count, n)
-    basis, t = Basis(basis, n), Observations(kept, weights)
+    basis, t = Basis(basis, n), Observations(kept, weights, spare, own == 1)
     g, count = accumulate(table, basis, t, observations, n, lambda: None, state)
     for place, total in g.items():
         state[place] = total
@@ -84,10 +87,13 @@ def turn(basis, state, at, like, n, threshold):
 
 
 @operation(nothing)
-def add_residuals(table, kept, weights, observations, state, at, n):
+def add_residuals(table, kept, weights, spare, own, observations, state, at, n):
     """Go on with the sums of the residuals, and the largest observation."""
     align_stack(kept.builder)
-    state, t = State(state, at, kept.lanes.count, n), Observations(kept, weights)
+    state = State(state, at, kept.lanes.count, n)
+    t = Observations(kept, weights, spare, own == 1)
+    if FEW_REGISTERS:
+        t.mask(observations)
     c = [state[(k,)] for k in range(n)]
     begun = state["rss"], [state["gradient", k] for k in range(n)]
     rss, gradient = residuals(table, t, observations, c, n, lambda _: None, begun)
@@ -121,15 +127,16 @@ def adding(n):
         lanes, observations = lane_count(y), len(table) // (n + n * (n + 1) // 2)
         kept = tile(observations, 1, state.dtype, state)
         weights = tile(observations, 1, state.dtype, state)
+        spare = spare_tiles(observations, n, state)
         if not own:
             spread_weights(w, observations, weights)
         for number in range(-(-series // lanes)):
             first, at = min(number * lanes, series - lanes), number * size * lanes
             stage_across(y, None, w, own, first, series, 1, observations, kept, weights)
             if residuals:
-                add_residuals(table, kept, weights, observations, state, at, n)
+                add_residuals(table, kept, weights, spare, own, observations, state, at, n)
             else:
-                add_sums(table, basis, kept, weights, observations, state, at, n)
+                add_sums(table, basis, kept, weights, spare, own, observations, state, at, n)
 
     return add
 

@@ -6,30 +6,34 @@ A series that is not safely solved by `gram` is left PENDING.
 from dasksolve.kernels.compiling.jit import jit, named, part
 from dasksolve.kernels.language.control import Variable, align_stack
 from dasksolve.kernels.language.lanes import any_lane, nothing, operation
-from dasksolve.kernels.language.tiles import lane_count, tile
+from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.regression.answers import answered, put_covariance
 from dasksolve.kernels.regression.gram import (
     Basis,
     accumulate,
     factored,
+    lane_count,
     largest_observation,
     residuals,
     solved,
+    tile,
 )
 from dasksolve.kernels.regression.observations import (
     STRIP,
     Observations,
     asking,
     copying,
+    spare_tiles,
     spread_weights,
     stage_across,
     stage_along,
+    stage_lines,
     strip,
 )
 
 
 @operation(nothing)
-def fit(design, kept, weights, at, s, meanwhile, n, sizes, wanted, found, along, first):
+def fit(design, kept, weights, spare, at, s, meanwhile, n, sizes, wanted, found, along, first):
     """Fit the series of a tile, and write what is found; `s` gets what covariances need.
 
     at: where its observations are kept, and whether their weights are, too; meanwhile: what is
@@ -40,7 +44,7 @@ def fit(design, kept, weights, at, s, meanwhile, n, sizes, wanted, found, along,
     (table, basis), (series, observations), (row, column, own) = design, sizes, at
     ahead, copied = meanwhile
     basis, zero = Basis(basis, n), kept.fill(0)
-    t = Observations(kept, weights, row, column, own == 1)
+    t = Observations(kept, weights, spare, own == 1, row, column)
     g, count = accumulate(table, basis, t, observations, n, asking(ahead, zero.count))
     factors = factored(g, n)
     c = solved(factors, [g[(k,)] for k in range(n)], n)
@@ -60,7 +64,9 @@ def fitting(n):
     """The part that fits series on n columns, one tile after the other."""
 
     @part
-    def fit_all(given, own, along, design, wanted, found, covariance, kept, weights, s, most, ends):
+    def fit_all(
+        given, own, along, design, wanted, found, covariance, kept, weights, spare, s, most, ends
+    ):
         """Fit the series start … stop, tile by tile."""
         y, packing, w = given
         rss, (start, stop) = found[2], ends
@@ -94,7 +100,12 @@ def fitting(n):
                     place = beyond + row * series + column * lanes
                     ahead = (y, place, row, column, wide, series)
                 meanwhile = (ahead, copied)
-                fit(design, kept, weights, at, s, meanwhile, n, sizes, wanted, found, along, first)
+                fit(
+                    design, kept, weights, spare, at, s, meanwhile, n, sizes, wanted, found,
+                    along, first,
+                )  # fmt: skip
+                if FEW_REGISTERS:
+                    stage_lines(copied, kept, weights)
                 if len(covariance):
                     put_covariance(s, design[1], covariance, first, n)
             tiles, left, room = following, beyond, other
@@ -116,11 +127,12 @@ def kernel(n):
         rows, span = (1 if along else 2) * observations, most | 1  # odd: no sets of cache shared
         kept = tile(rows, span, rss.dtype, rss)
         weights = tile(rows if own else observations, span if own else 1, rss.dtype, rss)
+        spare = spare_tiles(observations, n, rss)
         s = tile(n + 2, n, rss.dtype, rss)
         fit_all(
             (y, packing, w), own, along, (table, basis), (min_count, threshold),
             (coef, stderr, rss, count, rcond, status), covariance,
-            kept, weights, s, most, (start, stop),
+            kept, weights, spare, s, most, (start, stop),
         )  # fmt: skip
 
     return jit(named(regress, f"regress.{n}"))
