@@ -96,19 +96,25 @@ def _created(
     store, location, found = prepared.store, prepared.location, prepared.found
     there: Future[None] | None = None
     empty = found is None and ((mark is not None and mark.alone) or groups.is_empty(store))
-    if (None if empty else journal.glance(store)) != found:
+    fields, beside = _fields(prepared, compressors), prepared.work.coordinates
+    seen: dict[str, Document] = {}
+    if prepared.resumed:  # of all that is there, something may have to be mended
+        seen = documents.members(store, ("", *fields))
+        stating = [seen.get(name) for name in journal.STATING]
+    else:
+        stating = [] if empty else journal.see(store).result()
+    if (None if empty else journal.glance(store, stating)) != found:
         raise BlockingIOError(
             f"another job has written to {location} since this one looked; look at what it wrote, "
             "and run this one again"
         )
-    fields, beside = _fields(prepared, compressors), prepared.work.coordinates
     if found is not None and prepared.resumed:
         record = journal.continued(found)
         for name in journal.members(record):
             groups.refuse_link(store, name, location)
         beside = tuple(c for c in beside if c.name in journal.members(record))
         drafts = metadata.drafts_of(fields, record, beside)
-        drafts = metadata.mend(store, record, drafts, beside)
+        drafts = metadata.mend(store, record, drafts, seen, beside)
         if wait:
             _secure(store, drafts, beside)
     else:

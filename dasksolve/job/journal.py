@@ -3,7 +3,8 @@
 import json
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from itertools import filterfalse
 from typing import Any
 
@@ -17,6 +18,8 @@ from dasksolve.storage.stores import Location
 ATTRIBUTE = "dasksolve"
 ARRAYS = ("x", "status", "rcond", "backward_error")
 """Names of the arrays in the output of a job that solves systems."""
+STATING = ("", "status")
+"""The members of an output whose documents state its record."""
 _VERSION = 1
 
 Record = dict[str, Any]
@@ -88,11 +91,20 @@ def opened(out: Location) -> tuple[Any, str, Record, Any]:
     return store, location, found, groups.open_group(store, location, mode="r")
 
 
-def find(store: Any, location: str, advice: str = "choose another output") -> Record:
-    """The record of an output, which may not be whole yet; refuse what is not a job's."""
-    found = glance(store)
+def find(
+    store: Any,
+    location: str,
+    advice: str = "choose another output",
+    seen: Sequence[Record | None] | None = None,
+) -> Record:
+    """The record of an output, which may not be whole yet; refuse what is not a job's.
+
+    seen: as `glance` takes it.
+    """
+    seen = seen or see(store).result()
+    found = glance(store, seen)
     if found is None:
-        foreign = (documents.read(store) or {}).get("node_type") == "group"
+        foreign = (seen[0] or {}).get("node_type") == "group"
         what = (
             "holds a zarr group that dasksolve did not write"
             if foreign
@@ -108,13 +120,17 @@ def find(store: Any, location: str, advice: str = "choose another output") -> Re
     return found
 
 
-def glance(store: Any) -> Record | None:
-    """The record of an output, if there is one.
+def see(store: Any) -> Future[list[Record | None]]:
+    """Begin to read the documents of an output that state a record: of the group and of status."""
+    return internals.begin(documents.found(store, STATING))
+
+
+def glance(store: Any, seen: Sequence[Record | None]) -> Record | None:
+    """The record of an output of which these documents were seen, if there is one.
 
     Its status has one, too: who appends to a group may wipe the attributes of that.
     """
-    found = internals.run(documents.found(store, ("", "status")))
-    return first_stated(found) or (None if any(found) else _begun(store))
+    return first_stated(seen) or (None if any(seen) else _begun(store))
 
 
 def _begun(store: Any) -> Record | None:
@@ -144,9 +160,9 @@ def _parsed(document: Record | None) -> Record | None:
         return None
 
 
-def refuse_mixture(record: Record, store: Any, location: str) -> None:
-    """Refuse an output whose status is that of another run: somebody has put it there."""
-    other = _parsed(documents.read(store, "status"))
+def refuse_mixture(record: Record, status: Record | None, location: str) -> None:
+    """Refuse an output whose status, of this document, is another run's: somebody put it there."""
+    other = _parsed(status)
     if other is not None and other.get("run") != record.get("run"):
         raise ValueError(
             f"the status of {location} was written by another run than its journal; start again "

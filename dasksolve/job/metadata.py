@@ -8,7 +8,7 @@ from zarr.storage import MemoryStore
 from dasksolve.job import coordinates, journal
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.status import Status
-from dasksolve.storage import documents, groups, internals
+from dasksolve.storage import documents, groups
 from dasksolve.storage.documents import Document
 
 FLAGS = {
@@ -22,26 +22,30 @@ def mend(
     store: Any,
     record: journal.Record,
     drafts: dict[str, Document],
+    there: dict[str, Document],
     beside: tuple[Coordinate, ...] = (),
 ) -> dict[str, Document]:
-    """Write what is missing of an output's metadata, and return those of its arrays."""
-    top, *found_all = internals.run(documents.found(store, ("", *drafts)))
-    group = top or {}
+    """Write what is missing of an output's metadata, and return those of its arrays.
+
+    there: the documents of the group, "", and of all that is in it.
+    """
+    group = there.get("", {})
     kept = documents.consolidation(group)
-    arrays = dict(zip(drafts, found_all, strict=True))
     complete = {
-        name: found or (kept[name] if _alike(kept.get(name, {}), drafts[name]) else drafts[name])
-        for name, found in arrays.items()
+        name: there.get(name)
+        or (kept[name] if _alike(kept.get(name, {}), drafts[name]) else drafts[name])
+        for name in drafts
     }
     complete["status"] = _stating(record, complete["status"])
-    for name, found in arrays.items():
-        if found != complete[name]:
-            documents.write(store, name, complete[name])
+    changed = {name: found for name, found in complete.items() if found != there.get(name)}
+    documents.write_all(store, changed)
     if beside:
         if not group:
             documents.write(store, "", of_group(record))
         coordinates.write(zarr.open_group(store, mode="r+", use_consolidated=False), beside)
-    groups.publish(store, _stating(record, {**group, "zarr_format": 3, "node_type": "group"}))
+    members = {name: found for name, found in {**there, **complete}.items() if name}
+    wanted = _stating(record, {**group, "zarr_format": 3, "node_type": "group"})
+    groups.publish(store, wanted, None if beside else members, was=group)
     return complete
 
 

@@ -108,7 +108,8 @@ class Output:
                     durable.secure_chunks(_chunks(self.fields, self.arrays, plan, int(number)))
             return
         if not groups.is_empty(self.store):
-            metadata.mend(self.store, self.record, self.documents)
+            there = documents.members(self.store, ("", *self.documents))
+            metadata.mend(self.store, self.record, self.documents, there)
         what = [*lost, *([f"chunks of {counted(chunks, 'blocks')}"] if chunks else [])]
         raise FileNotFoundError(
             f"{self.location} was deleted while the job ran, or parts of it: {', '.join(what)}. "

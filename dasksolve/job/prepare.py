@@ -16,6 +16,9 @@ from dasksolve.job.work import Work
 from dasksolve.storage import groups, stores
 from dasksolve.storage.stores import Location
 
+Seen = list[journal.Record | None]
+"""The documents of an output that state a record, as `journal.see` has them."""
+
 
 @dataclass(frozen=True)
 class JobOptions:
@@ -59,18 +62,19 @@ def prepare(open_work: Callable[[], Work], out: Location, options: JobOptions) -
         raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
     store, location = stores.open_store(out)
     with ThreadPoolExecutor(1) as pool:  # far away, each waits for a request or two
-        looking = pool.submit(_is_new, out, store)
+        looking = pool.submit(_look, out, store, resume or overwrite)
         work = open_work()
     scheduler = choose(options.client, options.workers)
     scheduler.refuse_private((*(source.location for source in work.sources), location))
     _refuse_overlap(location, work, overwrite)
-    found = None if looking.result() else _find(store, location, resume, overwrite)
+    seen = looking.result()
+    found = None if seen is None else _find(store, location, resume, overwrite, seen)
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
     identity = journal.identity(work.identity())
     block_shape = None
-    if found is not None and resumed:
+    if found is not None and seen is not None and resumed:
         journal.refuse_changes(found, identity, location)
-        journal.refuse_mixture(found, store, location)
+        journal.refuse_mixture(found, seen[1], location)
         block_shape = journal.block_shape(found, work.batch_shape, location)
     elif found is not None:
         groups.refuse_others(store, location, journal.members(found))
@@ -79,15 +83,21 @@ def prepare(open_work: Callable[[], Work], out: Location, options: JobOptions) -
     return Prepared(work, scheduler, plan, store, location, identity, found, resumed)
 
 
-def _is_new(out: Location, store: Any) -> bool:
-    """Whether nothing is there yet."""
-    return groups.is_new_group(out) or groups.is_empty(store)
+def _look(out: Location, store: Any, expected: bool) -> Seen | None:
+    """See what is there; None: nothing is yet.
+
+    expected: something is, and it is seen while that is made sure of.
+    """
+    seeing = journal.see(store) if expected else None
+    if groups.is_new_group(out) or groups.is_empty(store):
+        return None
+    return (seeing or journal.see(store)).result()
 
 
-def _find(store: Any, location: str, resume: bool, overwrite: bool) -> journal.Record:
+def _find(store: Any, location: str, resume: bool, overwrite: bool, seen: Seen) -> journal.Record:
     """Return the record of an earlier job."""
     try:
-        found = journal.find(store, location)
+        found = journal.find(store, location, seen=seen)
     except ValueError as error:  # nothing but the output of a job is resumed or replaced
         if resume or overwrite:
             raise

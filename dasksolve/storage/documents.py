@@ -1,6 +1,5 @@
 """The metadata documents of a zarr group of format 3, read and written whole."""
 
-import asyncio
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -41,9 +40,12 @@ async def written(store: Any, documents: dict[str, Document]) -> None:
     await internals.together(*writes)
 
 
-def members(store: Any) -> dict[str, Document]:
-    """The documents of all that is in a group, and in the groups in it, by path."""
-    return internals.run(_members(store, ""))
+def members(store: Any, expected: Iterable[str] = ()) -> dict[str, Document]:
+    """The documents of all that is in a group, and in the groups in it, by path.
+
+    expected: asked for while what there is is listed, "" for the group itself.
+    """
+    return internals.run(_members(store, "", tuple(expected)))
 
 
 def consolidated(group: Document, found: dict[str, Document]) -> Document:
@@ -102,16 +104,23 @@ async def _read(store: Any, member: str) -> Document | None:
     return document if isinstance(document, dict) else None
 
 
-async def _members(store: Any, group: str) -> dict[str, Document]:
+async def _members(store: Any, group: str, expected: tuple[str, ...] = ()) -> dict[str, Document]:
+    names: Any
+    names, read = await internals.together(_names(store, group), found(store, expected))
+    others = tuple(name for name in names if name not in expected)
+    read += await found(store, others)
+    there = {name: d for name, d in zip((*expected, *others), read, strict=True) if d is not None}
+    for name, document in list(there.items()):
+        if name and document.get("node_type") == "group":
+            there |= await _members(store, name)
+    return there
+
+
+async def _names(store: Any, group: str) -> list[Any]:
+    """The paths of what may be members of a group."""
     prefix = f"{group}/" if group else ""
-    names = [
+    return [
         f"{prefix}{name}"
         async for name in store.list_dir(group)
         if name != NAME and not name.endswith(".partial")  # a mark
     ]
-    documents = await asyncio.gather(*(_read(store, name) for name in names))
-    found = {name: d for name, d in zip(names, documents, strict=True) if d is not None}
-    for name, document in list(found.items()):
-        if document.get("node_type") == "group":
-            found |= await _members(store, name)
-    return found

@@ -71,7 +71,8 @@ def refuse_link(store: Any, name: str, location: str) -> None:
 
 def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:
     """Refuse to replace a group in which somebody else keeps arrays, or has put them."""
-    members = {path.partition("/")[0] for path in documents.members(store)}
+    ours = [*ours]
+    members = {path.partition("/")[0] for path in documents.members(store, ours)}
     if others := sorted(members - {*ours}):
         raise ValueError(
             f"{location} holds {', '.join(others[:5])}, which the job did not write that wrote the "
@@ -189,20 +190,21 @@ def publish(
     group: documents.Document,
     members: dict[str, documents.Document] | None = None,
     unwritten: Iterable[str] = (),
+    was: documents.Document | None = None,
 ) -> None:
     """Write the document of a group with consolidated metadata, as xarray wants to find them.
 
     Groups above that have them are told of this one, which is not seen there otherwise.
 
     members: the documents of all that is in it, if they are known; unwritten: those of them that
-    are not there yet, and may come in any order.
+    are not there yet, and may come in any order; was: the document that is there.
 
     zarr's own function warns; to silence that for a moment would silence all threads, and two that
     do it at once leave the filter behind.
     """
     if members is None:
         members = documents.members(store)
-    internals.run(published(store, group, members, unwritten))
+    internals.run(published(store, group, members, unwritten, was))
 
 
 async def published(
@@ -210,10 +212,14 @@ async def published(
     group: documents.Document,
     members: dict[str, documents.Document],
     unwritten: Iterable[str],
+    was: documents.Document | None = None,
 ) -> None:
     """The same, on the loop that runs."""
     new = {name: members[name] for name in unwritten}
-    writing = documents.written(store, {**new, "": documents.consolidated(group, members)})
+    document = documents.consolidated(group, members)
+    if document != was:
+        new[""] = document
+    writing = documents.written(store, new)
     found: list[Any] = await internals.together(_all_above(store), writing)
     await _tell_above(store, {"": group, **members}, found[0])
 
