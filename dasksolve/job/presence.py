@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Any
 
 from dasksolve.job.memory import Gauge
 
@@ -25,6 +26,8 @@ class Presence:
     """When it last saw the mark of the job."""
     look: asyncio.Future[None] | None = None
     """The look for the mark that is on its way."""
+    all_ok: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    """Status of blocks without a flaw, as it is stored, by their shape."""
     first_done: int | None = None
     """The first block that it has done."""
 

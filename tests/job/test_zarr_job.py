@@ -26,6 +26,7 @@ from dasksolve import (
     solve_zarr,
 )
 from dasksolve.job.plan import LOADING, OVERHEAD
+from dasksolve.storage import internals
 
 # What it writes
 
@@ -39,6 +40,23 @@ def test_x_has_the_bits_of_solve_and_status_names_the_troubled(batch: Stored) ->
         456: Status.NONFINITE,
         789: Status.NONFINITE,
     }
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_status_of_blocks_without_a_flaw_is_compressed_once(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, encoded = internals.Codecs.encode, list[str]()
+
+    async def counted(codecs: internals.Codecs, values: Any) -> Any:
+        encoded.append(codecs.array.path)
+        return await encode(codecs, values)
+
+    monkeypatch.setattr(internals.Codecs, "encode", counted)
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, workers=1)
+    assert report.blocks == 10
+    assert encoded.count("status") == 1 + 3  # those with a flaw each on its own
+    assert np.flatnonzero(batch.status).tolist() == [123, 456, 789]
 
 
 @pytest.mark.parametrize(
