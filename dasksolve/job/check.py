@@ -195,11 +195,11 @@ async def _check_block(
                 f"{differ}, the first at {first}"
                 f"{compared.detail(suspect)}; overwrite=True (--overwrite) solves all anew",
             )
-    ours = sum(array.nbytes for array in stored.values())
+    read, ours = work.read_for(block), sum(array.nbytes for array in stored.values())
     return result(
         job,
         number,
         stored | compared.diagnostics,
-        bytes_read=work.bytes_read(block) + ours,
-        bytes_needed=work.bytes_needed(block) + ours,
+        bytes_read=read.bytes + ours,
+        bytes_needed=read.needed + ours,
     )

@@ -91,6 +91,17 @@ class Done(NamedTuple):
     """The arrays are lent, under the names of `whole_name`, with room for a checksum behind."""
 
 
+class Read(NamedTuple):
+    """What is read for a block."""
+
+    chunks: int
+    """Stored chunks."""
+    bytes: int
+    """Bytes of those, decoded."""
+    needed: int
+    """Bytes of what the block needs of them."""
+
+
 class Compared(NamedTuple):
     """Where what was stored of a block differs from what it is computed to be."""
 
@@ -212,17 +223,12 @@ class Work(ABC):
         parts = [await source.taken(one, strict, space) for source, one in found]
         return [values for values, _ in parts], sum(missing for _, missing in parts)
 
-    def chunks_read(self, block: Block) -> int:
-        """Stored chunks that are read for a block."""
-        return sum(source.layout.touched(block) for source in self.sources)
-
-    def bytes_needed(self, block: Block) -> int:
-        """Bytes of what a block needs."""
-        return sum(source.layout.needed_bytes(block) for source in self.sources)
-
-    def bytes_read(self, block: Block) -> int:
-        """Bytes of the chunks that are read for a block."""
-        return sum(source.layout.read_bytes(block) for source in self.sources)
+    def read_for(self, block: Block) -> Read:
+        """What is read for a block."""
+        layouts = [source.layout for source in self.sources]
+        chunks = [layout.touched(block) for layout in layouts]
+        whole = sum(n * layout.chunk_bytes for n, layout in zip(chunks, layouts, strict=True))
+        return Read(sum(chunks), whole, sum(layout.needed_bytes(block) for layout in layouts))
 
 
 def described(source: Source) -> dict[str, Any]:

@@ -146,16 +146,17 @@ async def _packed(job: Job, number: int, block: Block, space: Workspace, done: D
     if job.summed:  # of answers whose chunks have no checksum, by which they are known again
         sums = journal.checksum(done.arrays[f.name] for f in work.fields if f.name in job.summed)
         files.insert(0, (job.status, journal.checksum_file(place), sums))
+    read = work.read_for(block)
     counted = result(
         job,
         number,
         done.arrays,
         chunks_missing=done.missing,
-        chunks_read=done.reads * work.chunks_read(block),
+        chunks_read=done.reads * read.chunks,
         chunks_written=len(fields),
         solving=done.seconds,
-        bytes_read=done.reads * work.bytes_read(block),
-        bytes_needed=work.bytes_needed(block),
+        bytes_read=done.reads * read.bytes,
+        bytes_needed=read.needed,
         bytes_written=sum(values.nbytes for values in done.arrays.values()),
     )
     return _Packed(files, counted)

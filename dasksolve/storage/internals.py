@@ -156,11 +156,10 @@ def names(store: Any, folder: str = "") -> list[str]:
 
 async def put(array: Any, file: str, content: bytes | NDArray[np.uint8] | Buffer) -> None:
     """Write a file of an array, on the loop that runs."""
-    make = default_buffer_prototype().buffer
     if isinstance(content, bytes):
-        content = make.from_bytes(content)
+        content = default_buffer_prototype().buffer.from_bytes(content)
     elif isinstance(content, np.ndarray):
-        content = make.from_array_like(content)
+        content = default_buffer_prototype().buffer.from_array_like(content)
     await array.store.set(key(array, file), content)
 
 

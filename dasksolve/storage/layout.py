@@ -115,10 +115,6 @@ class Layout:
             -(-stop // c) - start // c for (start, stop), c in zip(ranges, self.chunks, strict=True)
         )
 
-    def read_bytes(self, block: Block) -> int:
-        """Bytes of the chunks that are read for a block, decoded."""
-        return self.touched(block) * self.chunk_bytes
-
     def needed_bytes(self, block: Block) -> int:
         """Bytes of what a block needs of them, decoded."""
         return self._systems(block) * math.prod(self.core_shape) * self.itemsize

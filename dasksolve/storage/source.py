@@ -223,18 +223,18 @@ class Source:
         return block
 
     @contextmanager
-    def _reading(self, chunk: Chunk) -> Iterator[str]:
-        """The name of a chunk, for the time that it is read."""
-        key = self._key(chunk.place)
+    def _reading(self, chunk: Chunk) -> Iterator[None]:
+        """Name a chunk that cannot be read."""
         try:
-            yield key
+            yield
         except Exception as error:
-            raise self._unreadable(f"chunk {key}", error) from secrets.cause(error)
+            what = f"chunk {self._key(chunk.place)}"
+            raise self._unreadable(what, error) from secrets.cause(error)
 
     async def _stored(self, chunk: Chunk) -> NDArray[np.uint8] | None:
         """The bytes of a chunk that is far away; None: it is not stored."""
-        with self._reading(chunk) as key:
-            return await internals.fetch(self.array, key)
+        with self._reading(chunk):
+            return await internals.fetch(self.array, self._key(chunk.place))
 
     async def _decode_part(self, stored: NDArray[np.uint8], chunk: Chunk) -> NDArray[Any]:
         """The part of a chunk that a block needs."""
@@ -252,8 +252,8 @@ class Source:
 
         ready: memory of a whole chunk, where it may be decoded; None: the workspace lends some.
         """
-        with self._reading(chunk) as key:
-            values = await self._load(key, workspace, ready, alone)
+        with self._reading(chunk):
+            values = await self._load(self._key(chunk.place), workspace, ready, alone)
             return None if values is None else values[chunk.inside]
 
     async def _load(
