@@ -42,6 +42,8 @@ class Ahead:
                 self.lines += [(b, at, FIRST), (x, at, FIRST, WRITE)]
         self.lines += [(array, later, FIRST, WRITE) for array in numbers]
         self.asked = 0
+        self.columns = (b, READ), (x, WRITE)
+        self.size, self.start, self.line = n * count, later * n * columns, line
 
     def ask(self, share):
         """Ask for what is left of this share of the lines."""
@@ -49,6 +51,15 @@ class Ahead:
         for line in self.lines[self.asked : stop]:
             prefetch(*line)
         self.asked = stop
+
+    def ask_column(self, j):
+        """Ask for the share of b and x that column j has, where there are several.
+
+        With three columns N = 6 of `pos` takes three quarters of the time so.
+        """
+        for array, purpose in self.columns:
+            for i in range(0, self.size, self.line):
+                prefetch(array, self.start + (j * self.size + i), FIRST, purpose)
 
 
 @operation(nothing)

@@ -160,6 +160,7 @@ def solving(method, n):
                     apart = apart_from(first, systems, n, columns, j, full)
                     for row, starts in zip(rows, apart, strict=True):
                         row.set(deal(b, starts, 1)[0])
+                    ahead.ask_column(j)
             column = {i: row.get() for i, row in enumerate(rows)}
             given = list(column.values())
             method.substitute(column, factors, n)
