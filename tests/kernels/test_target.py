@@ -113,6 +113,7 @@ def assembly(folder: Path, kernel: str) -> str:
     program = f"""
         import numpy as np
         from dasksolve.kernels import fits
+        from dasksolve.kernels.cholesky import single
         from dasksolve.kernels.lu import fixed, interleaved
         from dasksolve.kernels.making import compiled
 
@@ -141,6 +142,20 @@ def test_rows_are_not_exchanged_by_masked_stores(tmp_path: Path) -> None:
     assert "vmaskmov" not in text
 
 
+def inner_loops(text: str) -> list[list[str]]:
+    """The loops that have none in them."""
+    lines = text.splitlines()
+    labels = {line[:-1]: i for i, line in enumerate(lines) if re.match(r"\.L\w+:$", line)}
+    jumps = ((i, re.match(r"\tj\w+\t(\.L\w+)$", line)) for i, line in enumerate(lines))
+    loops = [lines[labels[jump[1]] : i] for i, jump in jumps if jump and labels[jump[1]] < i]
+    return [loop for loop in loops if not any(line.startswith(".L") for line in loop[1:])]
+
+
+def on_the_stack(loops: list[list[str]]) -> list[str]:
+    """Where their vectors are stored or loaded there."""
+    return [line for loop in loops for line in loop if "mm" in line and "(%rsp)" in line]
+
+
 @pytest.mark.slow
 @on_x86
 @pytest.mark.parametrize(
@@ -151,11 +166,17 @@ def test_rows_are_not_exchanged_by_masked_stores(tmp_path: Path) -> None:
     ],
 )
 def test_sums_stay_in_few_registers(kernel: str, least: int, tmp_path: Path) -> None:
-    lines = assembly(tmp_path, kernel).splitlines()
-    labels = {line[:-1]: i for i, line in enumerate(lines) if re.match(r"\.L\w+:$", line)}
-    jumps = ((i, re.match(r"\tj\w+\t(\.L\w+)$", line)) for i, line in enumerate(lines))
-    loops = [lines[labels[jump[1]] : i] for i, jump in jumps if jump and labels[jump[1]] < i]
-    inner = [loop for loop in loops if not any(line.startswith(".L") for line in loop[1:])]
-    busy = [loop for loop in inner if sum("vfmadd" in line for line in loop) >= least]
+    loops = inner_loops(assembly(tmp_path, kernel))
+    busy = [loop for loop in loops if sum("vfmadd" in line for line in loop) >= least]
     assert busy
-    assert [line for loop in busy for line in loop if "mm" in line and "(%rsp)" in line] == []
+    assert on_the_stack(busy) == []
+
+
+@pytest.mark.slow
+@on_x86
+def test_sums_of_one_matrix_stay_in_few_registers(tmp_path: Path) -> None:
+    loops = inner_loops(assembly(tmp_path, "compiled(single.kernel, 0, float64, False, False)"))
+    straight = [loop for loop in loops if not any("vperm" in line for line in loop)]
+    busy = [loop for loop in straight if 8 <= sum("madd" in line for line in loop) <= 16]
+    assert busy
+    assert on_the_stack(busy) == []

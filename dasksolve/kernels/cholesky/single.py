@@ -17,6 +17,7 @@ from dasksolve.kernels.language.blocks import (
     block_lanes,
     block_tile,
     get,
+    groups_of_rows,
     load_first,
     put,
     put_number,
@@ -77,12 +78,15 @@ def read_system(a, m, u, last, lower):
 @operation(same)
 def less_products(block, u, left, lane, right, count):
     """The block less the products with the `count` rows of U above it."""
-    sums = [Variable(x) for x in block]
-    with loop(u.builder, 0, count) as k:
-        row = u[right + k, 0]
-        for r, total in enumerate(sums):
-            total.set(minus(total.get(), row, spread(u, left + k, lane + r)))
-    return tuple(total.get() for total in sums)
+    found: list[Any] = []
+    for rows in groups_of_rows(u):
+        sums = {r: Variable(block[r]) for r in rows}
+        with loop(u.builder, 0, count) as k:
+            row = u[right + k, 0]
+            for r, total in sums.items():
+                total.set(minus(total.get(), row, spread(u, left + k, lane + r)))
+        found += [total.get() for total in sums.values()]
+    return tuple(found)
 
 
 @operation(same)
