@@ -37,22 +37,33 @@ class Limits(NamedTuple):
     """The same for half as many right-hand sides as unknowns, or more."""
 
 
-# Measured on Zen 4 with AVX-512, and on Zen 3 without, by the character of the dtype.
-GENERAL = {
-    "f": Limits(16, 128, 40),
-    "d": Limits(16, 104, 36),
-    "F": Limits(12, 144, 56),
-    "D": Limits(12, 96 if FEW_REGISTERS else 144, 48),
-}
-
-
-# The same where half the operations are left.
-POSITIVE = {
-    "f": Limits(16, 160, 160),
-    "d": Limits(16, 128, 128),
-    "F": Limits(12, 160, 160),
-    "D": Limits(12, 128, 128),
-}
+# By the character of the dtype; for positive definite matrices half the operations are left.
+if FEW_REGISTERS:  # measured on Zen 3
+    GENERAL = {
+        "f": Limits(16, 128, 60),
+        "d": Limits(16, 96, 46),
+        "F": Limits(12, 144, 60),
+        "D": Limits(12, 96, 46),
+    }
+    POSITIVE = {
+        "f": Limits(16, 160, 110),
+        "d": Limits(16, 128, 80),
+        "F": Limits(12, 160, 56),
+        "D": Limits(12, 200, 200),
+    }
+else:  # on Zen 4, with AVX-512
+    GENERAL = {
+        "f": Limits(16, 128, 40),
+        "d": Limits(16, 104, 36),
+        "F": Limits(12, 144, 56),
+        "D": Limits(12, 144, 48),
+    }
+    POSITIVE = {
+        "f": Limits(16, 160, 160),
+        "d": Limits(16, 128, 128),
+        "F": Limits(12, 160, 160),
+        "D": Limits(12, 128, 128),
+    }
 
 
 # Right-hand sides from which on those of one system share a vector when factors are reused.
