@@ -13,6 +13,7 @@ from dasksolve.kernels.diagnostics.verdicts import record, weigh
 from dasksolve.kernels.language.control import Variable, align_stack, forget_registers, loop, opaque
 from dasksolve.kernels.language.lanes import PANEL, conjugate, magnitude, operation, width
 from dasksolve.kernels.language.prefetching import Ahead
+from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.language.tiles import (
     lane_count,
     put_numbers,
@@ -83,9 +84,9 @@ def read_triangle(matrices, between, lower):
         for e, x in enumerate(deal(a, [s * (n * n) for s in systems], n * n, between)):
             put(e // n, e % n, x)
         return
-    if n > 12 or a.parts == 2:
+    if FEW_REGISTERS and (n > 12 or a.parts == 2):
         # The code of all rows would crowd the cache of instructions: N = 12 of complex64 takes 0.9
-        # of the time so. What is not read of the matrix goes to where nobody looks.
+        # of the time so, on Zen 3. What is not read of the matrix goes to where nobody looks.
         for first, stop in ((0, 8), (8, n)):
             start = 0 if lower else first
             with loop(t.builder, first, stop) as i:
