@@ -6,7 +6,6 @@ cached, and the workers have started.
 
 import argparse
 import json
-import shutil
 import tempfile
 import time
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from statistics import median
 
 from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
+from outputs import put_away
 from zarr_throughput import CODECS, write
 
 import dasksolve
@@ -25,7 +25,7 @@ def seconds(client: Client, paths: tuple[str, str], out: Path) -> float:
     started = time.perf_counter()
     dasksolve.solve_zarr(*paths, out, client=client)
     took = time.perf_counter() - started
-    shutil.rmtree(out)
+    put_away(out)
     return took
 
 

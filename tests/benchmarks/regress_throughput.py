@@ -8,7 +8,6 @@ one that does takes its turns, too, and how much longer it takes stands at the e
 
 import argparse
 import json
-import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import zarr
 from dask.utils import parse_bytes
+from outputs import put_away
 from zarr.codecs import BloscCodec
 
 import dasksolve
@@ -93,7 +93,7 @@ def measure(dtype: str, codec: str, chunks: str, options: Any) -> dict[str, Any]
                 started = time.perf_counter(), time.process_time()
                 way(path, Path(name) / "out", options)
                 times.append((time.perf_counter() - started[0], time.process_time() - started[1]))
-                shutil.rmtree(Path(name) / "out")
+                put_away(Path(name) / "out")
             rounds.append(times)
     waiting = {}
     if options.durable:
