@@ -346,6 +346,7 @@ def test_a_terminal_sees_a_progress_bar(batch: Stored) -> None:
     assert len(last) <= 80
 
 
+@pytest.mark.slow
 def test_quiet_shows_no_bar(batch: Stored) -> None:
     assert on_a_terminal(["solve", *arguments(batch, "--quiet")]) == ""
 
@@ -368,6 +369,7 @@ def test_a_poor_terminal_sees_the_report(batch: Stored, words: str, shown: str) 
     assert re.search(shown, run.stdout)
 
 
+@pytest.mark.slow
 def test_a_poor_terminal_sees_the_help() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "dasksolve.cli", "solve", "--help"],
@@ -447,6 +449,7 @@ def test_demo_keeps_what_it_kept_before(tmp_path: Path, capsys: pytest.CaptureFi
     assert "is there already; give --keep another folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_report_begins_on_a_line_of_its_own(batch: Stored) -> None:
     shown = on_a_terminal(["solve", *arguments(batch)], stdout=True)
     assert "\r\noutput " in shown

@@ -17,6 +17,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
 
 
+@pytest.mark.slow
 def test_the_python_blocks_run_one_after_the_other(tmp_path: Path) -> None:
     *first, cluster = blocks("python")
     printed = ""

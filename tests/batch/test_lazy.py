@@ -405,6 +405,7 @@ def test_names_say_what_is_computed():
     assert len(set(first)) == len(first)
 
 
+@pytest.mark.slow
 def test_names_are_the_same_in_another_process():
     here = Path(__file__).parent
     paths = os.pathsep.join(map(str, (here, here.parent, Path(dasksolve.__file__).parents[1])))
@@ -522,6 +523,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     find_spec("dask.array._array_expr") is None, reason="this dask plans no queries of arrays"
 )

@@ -24,6 +24,7 @@ def run(*words: str) -> str:
     return finished.stdout
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_a_case_in_80_columns() -> None:
     head, columns, *rows = run("--n", "3", "64", "--dtype", "float64").splitlines()
     assert "; dasksolve" in head

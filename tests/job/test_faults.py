@@ -85,9 +85,8 @@ def done(chunks: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize(
-    "rounds", [pytest.param(1, id="1"), pytest.param(10, id="10", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [1, 10])
 def test_a_killed_job_resumes_to_the_same_bits(long: Stored, rounds: int) -> None:
     solve_zarr(long.a_path, long.b_path, long.out, workers=8)
     undisturbed = files(long.out)

@@ -110,6 +110,7 @@ def assert_under(folder: Path, tmp_path: Path, limit: int, where: str = "threads
     print(f"{added / MIB:.0f} MiB of {limit / MIB:.0f}")
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_stays_under_its_memory_limit(
     stored: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -131,7 +131,12 @@ print(late.highest() >> 20)
 
 
 @pytest.mark.parametrize(
-    ("proc", "system"), [("there", "Linux"), ("hidden", "macOS"), ("hidden", "Windows")]
+    ("proc", "system"),
+    [
+        ("there", "Linux"),
+        pytest.param("hidden", "macOS", marks=pytest.mark.slow),
+        ("hidden", "Windows"),
+    ],
 )
 def test_the_peak_is_known_without_proc(proc: str, system: str) -> None:
     done = subprocess.run(

@@ -150,6 +150,7 @@ def test_a_job(bucket: Stored) -> None:
     assert check_zarr(bucket.a_path, bucket.b_path, bucket.out).worst_backward_error < 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_blocks", "s3")
 def test_a_regression() -> None:
     rng = np.random.default_rng(0)
@@ -209,9 +210,8 @@ def test_more_requests_are_on_their_way_than_botocore_has_connections(
     assert same_bits(local.x, dasksolve.solve(a, b))
 
 
-@pytest.mark.parametrize(
-    "option", ["", *(pytest.param(word, marks=SLOW) for word in ("resume", "overwrite"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["", "resume", "overwrite"])
 def test_a_job_that_was_killed_before_it_created_anything(
     bucket: Stored, s3: Server, option: str
 ) -> None:
@@ -222,7 +222,8 @@ def test_a_job_that_was_killed_before_it_created_anything(
     assert not [key for key in s3fs.S3FileSystem().find(bucket.out) if key.endswith(".partial")]
 
 
-@pytest.mark.parametrize("blocks", [72, pytest.param(1000, marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", [72, 1000])
 @pytest.mark.usefixtures("many_blocks")
 def test_a_block_takes_four_requests(
     s3: Server, blocks: int, monkeypatch: pytest.MonkeyPatch

@@ -129,7 +129,8 @@ def _without_the_rights_of_root() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="rights of Linux")
-@pytest.mark.parametrize("place", ["", pytest.param("x", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["", "x"])
 def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
     tmp_path: Path, place: str
 ) -> None:

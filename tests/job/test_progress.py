@@ -71,12 +71,9 @@ def test_json_lines_come_also_while_no_block_is_done(batch: Stored) -> None:
     assert (last["event"], last["systems_done"]) == ("solving", 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_blocks")
-@pytest.mark.parametrize(
-    "words",
-    [["--json-lines"], pytest.param([], marks=pytest.mark.slow)],
-    ids=["progress", "report"],
-)
+@pytest.mark.parametrize("words", [["--json-lines"], []], ids=["progress", "report"])
 def test_a_reader_that_goes_away_stops_no_job(batch: Stored, words: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -175,5 +172,6 @@ def test_tasks_have_names_that_read_well(batch: Stored, two_processes: Client) -
     assert key_split(("solve_block-1a2b3c4d-512-0", 3)) == "solve_block"
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_no_bar_beside_json_lines(batch: Stored) -> None:
     assert on_a_terminal(["solve", *arguments(batch, "--json-lines")]) == ""

@@ -511,11 +511,11 @@ def test_what_cannot_be_is_refused_before_anything_is_created(
 
 
 LONG = 400
-ACCUMULATED = {  # with the dtype that is left to the slow tests
-    "one file a time step": ((1, 64, 64), {}, "f8"),
-    "thirty, with a ridge": ((30, 64, 64), {"on_deficient": "lstsq", "ridge": 0.1}, "i2"),
-    "weights of each": ((4, 64, 64), {"weights": True, "covariance": True}, "i2"),
-    "along another axis": ((12, 64, 64), {"axis": 1}, "i2"),
+ACCUMULATED = {
+    "one file a time step": ((1, 64, 64), {}),
+    "thirty, with a ridge": ((30, 64, 64), {"on_deficient": "lstsq", "ridge": 0.1}),
+    "weights of each": ((4, 64, 64), {"weights": True, "covariance": True}),
+    "along another axis": ((12, 64, 64), {"axis": 1}),
 }
 
 
@@ -527,9 +527,9 @@ ACCUMULATED = {  # with the dtype that is left to the slow tests
             how,
             dtype,
             id=f"{name}-{dtype}",
-            marks=pytest.mark.slow if dtype == slow else [],
+            marks=pytest.mark.slow if dtype == "i2" else [],
         )
-        for name, (chunks, how, slow) in ACCUMULATED.items()
+        for name, (chunks, how) in ACCUMULATED.items()
         for dtype in ("f8", "i2")
     ],
 )

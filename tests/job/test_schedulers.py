@@ -302,6 +302,7 @@ def test_an_asynchronous_client_works_from_a_thread(batch: Stored) -> None:
         assert pool.submit(asyncio.run, solve()).result(240).flagged == (123, 456, 789)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_blocks")
 def test_a_worker_that_is_killed_loses_nothing(
     batch: Stored, monkeypatch: pytest.MonkeyPatch

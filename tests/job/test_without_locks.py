@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from stored import Stored
 
 TWO_JOBS = """
@@ -33,6 +34,7 @@ print(dasksolve.check_zarr(a, b, out, workers=1).counts[dasksolve.Status.OK])
 """
 
 
+@pytest.mark.slow
 def test_the_later_of_two_jobs_wins(batch: Stored) -> None:
     words = [sys.executable, "-c", TWO_JOBS, batch.a_path, batch.b_path, batch.out]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

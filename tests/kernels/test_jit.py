@@ -97,6 +97,7 @@ KEYS = """
 """
 
 
+@pytest.mark.slow
 def test_every_kernel_is_found_again_by_a_later_process():
     # What numba calls a kernel in its index holds all that the kernel closes over.
     program = [sys.executable, "-c", textwrap.dedent(KEYS)]
@@ -266,6 +267,7 @@ def test_kernels_are_compiled_where_functions_are_left_to_python():
     assert (result.stdout, result.stderr) == ("function [[0.5 0.5]] [[0.5 0.5]] [0]\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_process_forks_when_nothing_is_being_compiled():
     program = """

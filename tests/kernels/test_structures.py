@@ -53,7 +53,7 @@ def case(word, lower, dtype, n, *marks):
 
 
 CASES = [
-    case(word, lower, dtype, n)
+    case(word, lower, dtype, n, *([pytest.mark.slow] if dtype == COMPLEX and n > 5 else []))
     for word in MATRICES
     for dtype, lower in PAIRS
     for n in ORDERS.get(word, (5, 18))
