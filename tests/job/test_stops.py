@@ -21,7 +21,7 @@ def stopped(folder: Path, which: str, *words: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", ["SIGKILL", "SIGINT"])
-@pytest.mark.parametrize(("which", "calls"), [("first", 60), ("resume", 20), ("overwrite", 80)])
+@pytest.mark.parametrize(("which", "calls"), [("first", 60), ("resume", 15), ("overwrite", 80)])
 def test_at_every_call_that_changes_the_disk(
     tmp_path: Path, which: str, calls: int, sent: str
 ) -> None:
