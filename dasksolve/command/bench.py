@@ -168,10 +168,11 @@ def one_thread(options: argparse.Namespace) -> int | None:
     with subprocess.Popen(again, env=environment) as process:
         try:
             return process.wait()
-        except KeyboardInterrupt:
-            with suppress(subprocess.TimeoutExpired):
-                return process.wait(1)  # Ctrl-C is for both: it says so
-            process.terminate()  # a signal was for this one alone
+        except KeyboardInterrupt as stop:
+            if type(stop) is KeyboardInterrupt:  # and not what SIGTERM raises
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(10)  # Ctrl-C is for both, and that one says so
+            process.terminate()  # a signal was for this process alone
             return process.wait()
 
 
