@@ -109,6 +109,7 @@ def test_diagnostics_are_those_of_what_is_meant(word):
     assert np.isnan(ours.backward_error[~sound]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["pos", "upper triangular", "her"])
 def test_a_job_reads_and_checks_what_is_meant(word: str, store: Callable[..., Stored]) -> None:
     stored, _, b = posed(word, word == "her")

@@ -35,12 +35,13 @@ def test_the_table_has_a_row_a_case_in_80_columns() -> None:
     assert max(map(len, [columns, *rows])) <= 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("send", "sent", "code"),
     [
         (os.killpg, signal.SIGINT, 130),
-        pytest.param(os.kill, signal.SIGINT, 143, marks=pytest.mark.slow),
-        pytest.param(os.kill, signal.SIGTERM, 143, marks=pytest.mark.slow),
+        (os.kill, signal.SIGINT, 143),
+        (os.kill, signal.SIGTERM, 143),
     ],
     ids=["Ctrl-C", "INT", "TERM"],
 )
