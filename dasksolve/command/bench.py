@@ -33,8 +33,6 @@ IN_CACHE = 256 << 10
 """The same of one that stays in the second level of the cache."""
 MOST_IN_CACHE = 96
 """The largest order of which that holds two vectors' worth of systems."""
-OBSERVATIONS = 120
-"""Of the series that regressions are measured with."""
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -102,7 +100,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--k",
         type=columns,
-        default="1",
+        default=1,
         metavar="K",
         help="right-hand sides; N: an inverse (default: 1)",
     )
@@ -143,16 +141,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--observations",
         type=positive,
-        default=OBSERVATIONS,
+        default=120,
         metavar="P",
-        help=f"of each series, of which a fifth is missing (default: {OBSERVATIONS})",
+        help="of each series, of which a fifth is missing (default: 120)",
     )
     command.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
+    command.set_defaults(default_of=command.get_default)
 
 
-def refuse_unused(options: argparse.Namespace, what: str, defaults: dict[str, Any]) -> None:
+def refuse_unused(options: argparse.Namespace, what: str, unused: Iterable[str]) -> None:
     """Refuse what was asked for, and would not be done."""
-    given = [name for name, default in defaults.items() if getattr(options, name) != default]
+    given = [name for name in unused if getattr(options, name) != options.default_of(name)]
     if given:
         words = ", ".join("--" + name.replace("_", "-") for name in given)
         raise ValueError(f"{what} does nothing with {words}: leave it out")
@@ -178,7 +177,7 @@ def one_thread(options: argparse.Namespace) -> int | None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print the table, with one thread for BLAS too."""
-    refuse_unused(options, "a bench without --regress", {"observations": OBSERVATIONS})
+    refuse_unused(options, "a bench without --regress", ["observations"])
     if options.plot is not None:
         refuse_picture(Path(options.plot))  # before minutes of measuring
     again = one_thread(options)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve.api import regress, solve
-from dasksolve.command import bench
 from dasksolve.command.bench import interleaved, one_thread, refuse_unused, tabulated
 
 DTYPES = ("float64", "float32")
@@ -20,8 +19,8 @@ COLUMNS = (6,)
 """Numbers of columns that are measured where none is given."""
 FEW = 500
 """Series that are enough to time what solves them one by one."""
-SYSTEMS_ALONE = {"k": 1, "assume_a": "gen", "in_cache": False, "workers": 1, "plot": None}
-"""What only systems are measured by, and its defaults."""
+SYSTEMS_ALONE = ("k", "assume_a", "in_cache", "workers", "plot")
+"""Options of what only systems are measured by."""
 OTHERS = ("normal equations", "np.linalg.lstsq", "xarray", "torch")
 
 
@@ -56,8 +55,8 @@ def run(options: argparse.Namespace) -> int:
             f"--n {columns} is more columns than --observations has rows: "
             f"{options.observations}; give more of these"
         )
-    others = set() if options.dtype is bench.DTYPES else {*options.dtype} - {*DTYPES}
-    if others:
+    others = {*options.dtype} - {*DTYPES}
+    if others and options.dtype != options.default_of("dtype"):
         names = " and ".join(sorted(others))
         raise ValueError(f"--regress measures {' and '.join(DTYPES)}, not {names}")
     refuse_unused(options, "--regress", SYSTEMS_ALONE)
