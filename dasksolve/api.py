@@ -1,20 +1,11 @@
 """What is imported to solve and to fit: one function each for NumPy and for dask."""
 
+import sys
 from dataclasses import replace
 from typing import Any, Never
 
-import dask.array as da
-import numpy as np
-
-from dasksolve.batch import (
-    bands,
-    eager,
-    internals,
-    lazy,
-    lazy_regression,
-    least_squares,
-    regression,
-)
+from dasksolve.batch import bands, eager, least_squares, regression
+from dasksolve.batch.arrays import any_lazy, as_array
 from dasksolve.batch.fit import FitOptions
 from dasksolve.batch.options import Options, refuse_unknown, refusing
 from dasksolve.batch.problem import describe_inverses
@@ -130,7 +121,9 @@ def solve(
         if x is not None:
             return x
         options = Options.of(assume_a, lower, on_singular, False, False, rcond)
-        if isinstance(a, da.Array) or isinstance(b, da.Array):
+        if any_lazy(a, b):
+            from dasksolve.batch import lazy
+
             return lazy.solve(a, b, options)
         return eager.solve(a, b, options, workers)
     except SingularSystemError:
@@ -188,11 +181,12 @@ def inv(
     if unknown:
         refuse_unknown("inv", unknown)
     options = Options.of(assume_a, lower, on_singular)
-    a = lazy.checked("a", a)
-    problem = describe_inverses(a.shape, a.dtype)
-    identity = np.eye(problem.n, dtype=problem.dtype)[(None,) * len(problem.batch_shape)]
-    if isinstance(a, da.Array):
-        return lazy.solve(a, identity, options)
+    if any_lazy(a):
+        from dasksolve.batch import lazy
+
+        return lazy.inv(a, options)
+    a = as_array("a", a)
+    identity = describe_inverses(a.shape, a.dtype).identity
     try:
         return eager.solve(a, identity, options, workers)
     except SingularSystemError:
@@ -244,7 +238,9 @@ def solve_tridiagonal(
     """
     options = Options.of("tridiagonal", on_singular=on_singular)
     given = (lower, diagonal, upper, b)
-    if any(isinstance(values, da.Array) for values in given):
+    if any_lazy(*given):
+        from dasksolve.batch import lazy
+
         return lazy.solve_tridiagonal(*given, options)
     try:
         return bands.solve(*given, options, workers)
@@ -327,7 +323,9 @@ def solve_ex(
     if unknown:
         refuse_unknown("solve_ex", unknown)
     options = Options.of(assume_a, lower, on_singular, True, refine, rcond)
-    if isinstance(a, da.Array) or isinstance(b, da.Array):
+    if any_lazy(a, b):
+        from dasksolve.batch import lazy
+
         return lazy.solve(a, b, options)
     try:
         return eager.solve(a, b, options, workers)
@@ -449,7 +447,9 @@ def lstsq_ex(
     if unknown:
         refuse_unknown("lstsq_ex", unknown)
     options = least_squares.LstsqOptions.of(rcond, on_deficient)
-    if any(isinstance(values, da.Array) for values in (a, b, weights)):
+    if any_lazy(a, b, weights):
+        from dasksolve.batch import lazy
+
         return lazy.lstsq(a, b, weights, options)
     return least_squares.lstsq(a, b, weights, options, workers)
 
@@ -547,13 +547,18 @@ def regress(
     if unknown:
         refuse_unknown("regress", unknown)
     options = FitOptions(axis, ridge, rcond, min_count, on_deficient, covariance)
-    if isinstance(y, da.Array) or isinstance(weights, da.Array):
+    if any_lazy(y, weights):
+        from dasksolve.batch import lazy_regression
+
         return lazy_regression.regress(y, design, weights, options)
     return regression.regress(y, design, weights, options, workers)
 
 
 def _inferring(options: Options) -> Options:
     """Options for dask, which tries a system of zeros; for everybody else the error goes on."""
-    if not internals.infers_dtype():
-        raise
-    return replace(options, on_singular="nan")
+    if "dask.array" in sys.modules:
+        from dasksolve.batch import internals
+
+        if internals.infers_dtype():
+            return replace(options, on_singular="nan")
+    raise

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -105,3 +107,25 @@ def test_modules_that_libraries_keep_to_themselves_are_imported_there_alone(
 ) -> None:
     pattern = re.compile(rf"^ *(from|import) {inside}\b", re.MULTILINE)
     assert [m for m, path in MODULES.items() if pattern.search(path.read_text())] == [door]
+
+
+def test_numpy_arrays_are_solved_without_importing_what_they_do_not_need() -> None:
+    program = """
+import sys
+import numpy as np
+import dasksolve
+
+a = np.array([[[2.0, 1.0], [1.0, 3.0]], [[1.0, 1.0], [1.0, 1.0]]])
+dasksolve.solve_ex(a, np.ones(2))
+dasksolve.inv(a, on_singular="nan")
+dasksolve.factor(a).solve(np.ones(2))
+dasksolve.lstsq(a, np.ones(2), on_deficient="lstsq")
+dasksolve.regress(np.ones((5, 2)), np.ones((5, 1)))
+dasksolve.solve_tridiagonal(*np.ones((3, 2)), np.ones(2), on_singular="lstsq")
+try:
+    dasksolve.solve(a, np.ones(2))
+except dasksolve.SingularSystemError:
+    print(*{"dask.array", "distributed", "matplotlib", "pandas", "xarray"} & {*sys.modules})
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("\n", "")

@@ -1,5 +1,6 @@
 """What may be given as an array: nothing that means more than the numbers in it."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,16 @@ _DOORS = {
     ),
 }
 """By the package that an object comes from: what it is, and what to do. Others are NumPy's."""
+
+
+def any_lazy(*arrays: Any) -> bool:
+    """Whether one of them is a dask array: never, where nobody has imported what makes them.
+
+    To import `dask.array`, which brings pandas and SciPy, takes as long as the rest of dasksolve:
+    `lazy`, `lazy_regression` and `kept_factors` are imported where they are called.
+    """
+    kind = getattr(sys.modules.get("dask.array"), "Array", ())
+    return any(isinstance(values, kind) for values in arrays)
 
 
 def as_array(name: str, values: Any) -> NDArray[Any]:

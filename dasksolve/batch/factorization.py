@@ -3,11 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Never
 
-import dask.array as da
-import numpy as np
-
-from dasksolve.batch import alignment, kept_factors, lazy
-from dasksolve.batch.arrays import as_array
+from dasksolve.batch.arrays import any_lazy, as_array
 from dasksolve.batch.factors import factor_block, slogdet_block, solve_block
 from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.batch.problem import describe, describe_inverses
@@ -56,28 +52,12 @@ def factor(
     if unknown:
         refuse_unknown("factor", unknown)
     options = Options.of(assume_a, lower, on_singular="nan")
-    if not isinstance(a, da.Array):
-        a = as_array("a", a)
-        return Factorization(*factor_block(a, describe_inverses(a.shape, a.dtype).dtype, options))
-    a = lazy.checked("a", a)
-    problem = describe_inverses(a.shape, a.dtype)
-    a = a.rechunk({-2: -1, -1: -1})
-    blocks = a.map_blocks(
-        factor_block,
-        problem.dtype,
-        options,
-        dtype=problem.dtype,
-        meta=np.empty((0,) * a.ndim, problem.dtype),
-    )
-    whole = range(blocks.ndim)
-    batch = whole[:-2]
-    return Factorization(
-        lazy.member(blocks, 0, whole, problem.dtype),
-        lazy.member(blocks, 1, whole[:-1], np.int32),
-        lazy.member(blocks, 2, batch, np.int8),
-        lazy.member(blocks, 3, batch, np.float64),
-        lazy.member(blocks, 4, whole, np.int16, adjust_chunks={whole[-1]: (2,)}),
-    )
+    if any_lazy(a):
+        from dasksolve.batch import lazy
+
+        return Factorization(*lazy.factor(a, options))
+    a = as_array("a", a)
+    return Factorization(*factor_block(a, describe_inverses(a.shape, a.dtype).dtype, options))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,15 +119,14 @@ class Factorization:
         """
         check_flags(transposed=transposed)  # "N" is LAPACK's word for not transposed
         factors = self.lu, self.order[..., None], self.scales
-        lu = self.lu
-        is_lazy = isinstance(lu, da.Array) or isinstance(b, da.Array)
-        b = lazy.checked("b", b)
-        problem = describe(lu.shape, lu.dtype, b.shape, b.dtype)
-        if is_lazy:
-            x: Any = lazy.map_factored(solve_block, factors, b, problem, transposed)
-        else:
-            b = b[..., None] if problem.vectors else b
-            x = solve_block(*factors, b, problem.dtype, transposed)
+        if any_lazy(self.lu, b):
+            from dasksolve.batch import lazy
+
+            return lazy.solve_factored(factors, b, transposed)
+        b = as_array("b", b)
+        problem = describe(self.lu.shape, self.lu.dtype, b.shape, b.dtype)
+        b = b[..., None] if problem.vectors else b
+        x = solve_block(*factors, b, problem.dtype, transposed)
         return x[..., 0] if problem.vectors else x
 
     def rcond(self) -> Any:
@@ -171,13 +150,11 @@ class Factorization:
             -inf for singular matrices.
         """
         arrays = self.lu, self.order[..., None], self.status[..., None, None], self.scales
-        if not isinstance(self.lu, da.Array):
-            return slogdet_block(*arrays)
-        meta = alignment.meta(self.lu.ndim, self.lu.dtype)
-        both = da.map_blocks(slogdet_block, *arrays, dtype=self.lu.dtype, meta=meta)
-        real = np.empty(0, self.lu.dtype).real.dtype
-        axes = range(self.lu.ndim - 2)
-        return lazy.member(both, 0, axes, self.lu.dtype), lazy.member(both, 1, axes, real)
+        if any_lazy(self.lu):
+            from dasksolve.batch import lazy
+
+            return lazy.slogdet(*arrays)
+        return slogdet_block(*arrays)
 
     def to_zarr(self, path: Location) -> None:
         """Write the factors to a new zarr group; lazy ones are computed block by block.
@@ -201,6 +178,8 @@ class Factorization:
         ...     f.solve([2.0, 4.0, 6.0]).compute()
         array([1., 2., 3.])
         """
+        from dasksolve.batch import kept_factors
+
         arrays = self.lu, self.order, self.status, self.conditions, self.scales
         kept_factors.write(path, *arrays)
 
@@ -220,6 +199,8 @@ class Factorization:
         ValueError
             What is there are not the factors of a batch, or not all of them.
         """
+        from dasksolve.batch import kept_factors
+
         return cls(*kept_factors.read(path))
 
     def __repr__(self) -> str:

@@ -13,8 +13,10 @@ from numpy.typing import DTypeLike, NDArray
 from dasksolve.batch import alignment, bands, eager, internals, least_squares
 from dasksolve.batch.alignment import Chunks
 from dasksolve.batch.arrays import as_array, as_weights
+from dasksolve.batch.factors import factor_block, slogdet_block
+from dasksolve.batch.factors import solve_block as solve_factored_block
 from dasksolve.batch.options import Options
-from dasksolve.batch.problem import Problem, describe, describe_bands
+from dasksolve.batch.problem import Problem, describe, describe_bands, describe_inverses
 from dasksolve.batch.weights import without_mask
 from dasksolve.errors import SingularSystemError
 from dasksolve.solution import LeastSquares, Solution
@@ -45,6 +47,46 @@ def solve(a: Any, b: Any, options: Options) -> Any:
     status = member(blocks, 1, whole[:-2], np.int8)
     rcond, backward_error = (member(blocks, item, whole[:-2], float) for item in (2, 3))
     return Solution(x, status, rcond, backward_error)
+
+
+def inv(a: Any, options: Options) -> da.Array:
+    """Invert a batch lazily; `dasksolve.inv` documents it."""
+    a = checked("a", a)
+    return solve(a, describe_inverses(a.shape, a.dtype).identity, options)
+
+
+def factor(a: Any, options: Options) -> tuple[da.Array, ...]:
+    """Factor a batch lazily: what a `Factorization` is made of."""
+    a = checked("a", a)
+    problem = describe_inverses(a.shape, a.dtype)
+    a = a.rechunk({-2: -1, -1: -1})
+    blocks = a.map_blocks(
+        factor_block,
+        problem.dtype,
+        options,
+        dtype=problem.dtype,
+        meta=alignment.meta(a.ndim, problem.dtype),
+    )
+    whole = range(blocks.ndim)
+    batch = whole[:-2]
+    return (
+        member(blocks, 0, whole, problem.dtype),
+        member(blocks, 1, whole[:-1], np.int32),
+        member(blocks, 2, batch, np.int8),
+        member(blocks, 3, batch, np.float64),
+        member(blocks, 4, whole, np.int16, adjust_chunks={whole[-1]: (2,)}),
+    )
+
+
+def slogdet(*factors: Any) -> tuple[da.Array, da.Array]:
+    """Signs and logarithms of determinants, lazily."""
+    lu = factors[0]
+    both = da.map_blocks(
+        slogdet_block, *factors, dtype=lu.dtype, meta=alignment.meta(lu.ndim, lu.dtype)
+    )
+    real = np.empty(0, lu.dtype).real.dtype
+    axes = range(lu.ndim - 2)
+    return member(both, 0, axes, lu.dtype), member(both, 1, axes, real)
 
 
 def member(
@@ -177,16 +219,15 @@ def lstsq_block(
     return least_squares.run(a, b, weights[..., 0], problem, options)
 
 
-def map_factored(
-    function: Any, factors: tuple[Any, ...], b: Any, problem: Problem, transposed: bool
-) -> da.Array:
-    """One `map_blocks` of a function of factors, of lu first, and right-hand sides."""
-    lu = factors[0]
+def solve_factored(factors: tuple[Any, ...], b: Any, transposed: bool) -> da.Array:
+    """Solve with factors, lu the first of them, or for a b that are lazy."""
+    b, lu = checked("b", b), factors[0]
+    problem = describe(lu.shape, lu.dtype, b.shape, b.dtype)
     if problem.vectors:
         b = alignment.matrices(b, lu.ndim)
     batch_chunks = alignment.batch_chunks(problem.batch_shape, lu, b)
-    return da.map_blocks(
-        function,
+    x = da.map_blocks(
+        solve_factored_block,
         *(alignment.follow(values, batch_chunks) for values in (*factors, b)),
         problem.dtype,
         transposed,
@@ -194,6 +235,7 @@ def map_factored(
         dtype=problem.dtype,
         meta=alignment.meta(len(batch_chunks) + 2, problem.dtype),
     )
+    return x[..., 0] if problem.vectors else x
 
 
 def solve_block(a: NDArray[Any], b: NDArray[Any], *, options: Options) -> Any:

@@ -17,7 +17,6 @@ from dasksolve.batch.regression import run
 from dasksolve.batch.weights import checked_weights
 from dasksolve.errors import PerformanceWarning, warn
 from dasksolve.solution import Regression
-from dasksolve.storage.conventions import Packing
 
 
 def regress(y: Any, design: Any, weights: Any, options: FitOptions) -> Regression:
@@ -61,16 +60,9 @@ def regress(y: Any, design: Any, weights: Any, options: FitOptions) -> Regressio
     return Regression._make(found)
 
 
-def fit_block(
-    y: NDArray[Any],
-    weights: NDArray[Any],
-    *,
-    fit: Fit,
-    packing: Packing | None = None,
-    threads: int = 1,
-) -> Regression:
+def fit_block(y: NDArray[Any], weights: NDArray[Any], *, fit: Fit) -> Regression:
     """Fit the series of one block."""
-    return run(y, weights, replace(fit, shape=y.shape), threads, packing=packing)
+    return run(y, weights, replace(fit, shape=y.shape))
 
 
 def _whole(y: da.Array, fit: Fit) -> da.Array:

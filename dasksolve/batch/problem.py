@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dasksolve.batch.pieces import PIECE, piece_size
 
@@ -37,6 +38,11 @@ class Problem:
     def x_shape(self) -> tuple[int, ...]:
         """Shape of x."""
         return (*self.batch_shape, self.n) if self.vectors else (*self.batch_shape, self.n, self.k)
+
+    @property
+    def identity(self) -> NDArray[Any]:
+        """The right-hand sides whose solutions are the inverses."""
+        return np.eye(self.n, dtype=self.dtype)[(None,) * len(self.batch_shape)]
 
 
 @lru_cache(maxsize=1024)  # solving one small system takes less time than describing it

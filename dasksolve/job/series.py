@@ -4,7 +4,7 @@ import copy
 import os
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve.batch import fit as fits
+from dasksolve.batch import regression
 from dasksolve.batch.accumulation import Accumulation, state_bytes
 from dasksolve.batch.fit import Fit, FitOptions
-from dasksolve.batch.lazy_regression import fit_block
 from dasksolve.batch.pieces import LANES
 from dasksolve.errors import PerformanceWarning, warn
 from dasksolve.job import compare_series, coordinates, journal, series_inputs
@@ -176,7 +176,8 @@ class Series(Work):
         weights = self.weights
         if isinstance(weights, Source):
             weights = np.broadcast_to(own[0], y.shape)
-        found = fit_block(y, weights, fit=self.fit, packing=self.packing, threads=threads)
+        fit = replace(self.fit, shape=y.shape)
+        found = regression.run(y, weights, fit, threads, packing=self.packing)
         return self._by_field(found)
 
     async def done(
