@@ -5,10 +5,10 @@ import logging
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -21,6 +21,7 @@ from dasksolve.storage.source import Source
 logger = logging.getLogger(__name__)
 
 _COUNTED = re.compile(r"dim_\d+")
+_AT_ONCE = 16  # of them are looked for and copied at the same time
 _PIECE = 1 << 17  # numbers of a dimension's coordinate that are in memory at once
 _LARGEST = 32 << 20  # bytes of a chunk of another: less than the plan leaves for a kernel, twice
 
@@ -64,9 +65,11 @@ class Coordinate:
                     f"{type(error).__name__}: {error}"
                 ) from error
 
-    def copy(self, target: Any) -> None:
-        """Copy its numbers into an array that is as it is."""
+    def copy(self, target: Any, ready: Future[None] | None) -> None:
+        """Copy its numbers into an array that is as it is; the first are read until it is ready."""
         for place, piece in self.pieces():
+            if ready is not None:
+                ready.result()
             target[place] = piece
 
     def is_that_of(self, other: Any) -> bool:
@@ -94,16 +97,33 @@ def find(
     Names are those of x, where a dimension may be called otherwise than in the inputs; taken: what
     else is in the output.
     """
-    batches = [(source, _batch(source, names, sizes)) for source in sources]
+    along = [_batch(source, names, sizes) for source in sources]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # far away, each waits for a request
+        asked = [
+            {name: pool.submit(_beside, source, name, dims) for name, dims in found.items()}
+            for source, found in zip(sources, map(_sought, sources, along), strict=True)
+        ]
+    beside = ({name: one.result() for name, one in found.items()} for found in asked)
+    batches = [*map(_Batch, sources, along, beside)]
     return (*_of_dimensions(batches), *_others(batches, names, taken))
 
 
-def _of_dimensions(batches: list[tuple[Source, dict[str, str]]]) -> Iterable[Coordinate]:
+class _Batch(NamedTuple):
+    """The batch, as an input has it."""
+
+    source: Source
+    names: dict[str, str]
+    """What its dimensions are called there, and in the output."""
+    beside: dict[str, Any]
+    """What stands beside it under the names of coordinates; None where that is none."""
+
+
+def _of_dimensions(batches: list[_Batch]) -> Iterable[Coordinate]:
     """Those by which a dimension is called; refuse inputs that have different ones."""
     found: dict[str, Coordinate] = {}
-    for source, batch in batches:
-        for given, name in batch.items():
-            array = _beside(source, given, (given,))
+    for batch in batches:
+        for given, name in batch.names.items():
+            array = batch.beside[given]
             if array is None:
                 continue
             first = found.setdefault(name, Coordinate(name, (name,), array))
@@ -118,12 +138,12 @@ def _of_dimensions(batches: list[tuple[Source, dict[str, str]]]) -> Iterable[Coo
 
 
 def _others(
-    batches: list[tuple[Source, dict[str, str]]], names: tuple[str, ...], taken: Collection[str]
+    batches: list[_Batch], names: tuple[str, ...], taken: Collection[str]
 ) -> Iterable[Coordinate]:
     """Those by which no dimension is called; of several of one name the first."""
     found: dict[str, Coordinate] = {}
-    for source, batch in batches:
-        for one in _auxiliary(source, batch, taken):
+    for batch in batches:
+        for one in _auxiliary(batch, taken):
             if one.name in names or not found.setdefault(one.name, one).is_that_of(one.array):
                 at = stores.address(one.array)
                 logger.warning("%s is left out: there is another coordinate %s", at, one.name)
@@ -152,21 +172,28 @@ def _batch(source: Source, names: tuple[str, ...], sizes: tuple[int, ...]) -> di
     }
 
 
-def _auxiliary(
-    source: Source, batch: dict[str, str], taken: Collection[str]
-) -> Iterator[Coordinate]:
-    """Coordinates that an input names by its attributes, as latitudes (y, x) or a projection."""
+def _sought(source: Source, batch: dict[str, str]) -> dict[str, Collection[str]]:
+    """Names of what may be coordinates beside an input, and of the dimensions that it is along."""
+    return {**dict.fromkeys(_named(source), batch), **{name: (name,) for name in batch}}
+
+
+def _named(source: Source) -> dict[str, bool]:
+    """What an input names by its attributes, and whether it maps the others to places on earth."""
     others, mappings = (
         str(source.array.attrs.get(name, "")).replace(":", " ").split()
         for name in ("coordinates", "grid_mapping")
     )
-    for name in dict.fromkeys((*others, *mappings)):
-        array = None if name in batch else _beside(source, name, batch)
+    return {name: name in mappings for name in (*others, *mappings)}
+
+
+def _auxiliary(batch: _Batch, taken: Collection[str]) -> Iterator[Coordinate]:
+    """Coordinates that an input names by its attributes, as latitudes (y, x) or a projection."""
+    for name, is_mapping in _named(batch.source).items():
+        array = None if name in batch.names else batch.beside[name]
         if array is not None:
-            dims = inputs.dimension_names(array) or ()
             called = f"{name}_" if name in taken else name
-            own = tuple(batch[dim] for dim in dims)
-            yield Coordinate(called, own, array, name in mappings and not own)
+            own = tuple(batch.names[dim] for dim in inputs.dimension_names(array) or ())
+            yield Coordinate(called, own, array, is_mapping and not own)
 
 
 def of_terms(design: Source, name: str) -> tuple[Coordinate, ...]:
@@ -212,31 +239,36 @@ def given_names(source: Source) -> tuple[str, ...] | None:
     return names
 
 
-def write(group: Any, coordinates: tuple[Coordinate, ...]) -> None:
-    """Copy coordinates into a group, unless they are there."""
-    for coordinate in coordinates:
-        there = group.get(coordinate.name)
-        if there is None or not coordinate.is_same(there):
-            coordinate.copy(_created(group, coordinate))
-
-
-def drafts(coordinates: tuple[Coordinate, ...]) -> dict[str, Document]:
+def drafts(coordinates: Iterable[Coordinate]) -> dict[str, Document]:
     """The metadata of their copies, as zarr writes them."""
     store = MemoryStore()
     group = zarr.create_group(store, zarr_format=3)
     for coordinate in coordinates:
-        _created(group, coordinate)
+        group.create_array(
+            coordinate.name,
+            shape=coordinate.array.shape,
+            chunks=coordinate.chunks,
+            dtype=coordinate.dtype,
+            attributes=conventions.described(coordinate.array),
+            dimension_names=coordinate.dims,
+        )
     return documents.members(store)
 
 
 @contextmanager
 def copied(
-    store: Any, coordinates: tuple[Coordinate, ...], drafts: dict[str, Document]
+    store: Any,
+    coordinates: Sequence[Coordinate],
+    drafts: dict[str, Document],
+    ready: Future[None] | None = None,
 ) -> Iterator[None]:
-    """Copy all of them into a group where none is, while somebody writes these metadata."""
-    with ThreadPoolExecutor(len(coordinates) or 1) as pool:
+    """Copy all of them into a group where none is, while somebody writes these metadata.
+
+    ready: once they may be written, and not read alone.
+    """
+    with _threads(coordinates) as pool:
         copies = [
-            pool.submit(c.copy, internals.described(store, c.name, drafts[c.name]))
+            pool.submit(c.copy, internals.described(store, c.name, drafts[c.name]), ready)
             for c in coordinates
         ]
         yield
@@ -244,16 +276,27 @@ def copied(
             copy.result()
 
 
-def _created(group: Any, coordinate: Coordinate) -> Any:
-    return group.create_array(
-        coordinate.name,
-        shape=coordinate.array.shape,
-        chunks=coordinate.chunks,
-        dtype=coordinate.dtype,
-        attributes=conventions.described(coordinate.array),
-        dimension_names=coordinate.dims,
-        overwrite=True,
-    )
+def missing(
+    store: Any, coordinates: Sequence[Coordinate], there: dict[str, Document]
+) -> list[Coordinate]:
+    """Those whose copies are not in a group of these documents, or cannot be read, or differ."""
+
+    def is_there(coordinate: Coordinate) -> bool:
+        try:
+            copy = internals.described(store, coordinate.name, there[coordinate.name])
+            return coordinate.is_same(copy)
+        except Exception:  # whatever a power cut left of it
+            return False
+
+    with _threads(coordinates) as pool:
+        found = [*pool.map(is_there, coordinates)]
+    return [c for c, kept in zip(coordinates, found, strict=True) if not kept]
+
+
+def _threads(coordinates: Sequence[Coordinate]) -> ThreadPoolExecutor:
+    """Threads that hold no more of coordinates together than one may of the largest."""
+    pieces = [math.prod(c.chunks) * c.array.dtype.itemsize for c in coordinates]
+    return ThreadPoolExecutor(max(1, min(_AT_ONCE, _LARGEST // max((*pieces, 1)))))
 
 
 def _beside(source: Source, name: str, dims: Collection[str]) -> Any:

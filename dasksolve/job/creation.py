@@ -99,7 +99,8 @@ def _created(
     fields, beside = _fields(prepared, compressors), prepared.work.coordinates
     seen: dict[str, Document] = {}
     if prepared.resumed:  # of all that is there, something may have to be mended
-        seen = documents.members(store, ("", *fields))
+        names = ("", *fields, *(coordinate.name for coordinate in beside))
+        seen = documents.members(store, names)
         stating = [seen.get(name) for name in journal.STATING]
     else:
         stating = [] if empty else journal.see(store).result()
@@ -118,14 +119,14 @@ def _created(
         if wait:
             _secure(store, drafts, beside)
     else:
-        names = [*fields, *(coordinate.name for coordinate in beside)]
+        names = (*fields, *(coordinate.name for coordinate in beside))
         record = journal.record(prepared.identity, prepared.plan.block_shape, run, names)
         drafts = metadata.drafts_of(fields, record, beside)
         old = [*journal.members(found or {}), *names]
         if empty and not isinstance(store, LocalStore):  # where there may be links, and is a lock
             old = []
         if old:
-            _begin(store, location, record, old, drafts, beside, wait)
+            _begin(store, record, old, drafts, beside, wait)
         else:
             rest = _named(location)(_begun_empty(store, record, drafts, beside))
             if meanwhile is None or not stores.is_far(store):
@@ -149,7 +150,6 @@ def _created(
 
 def _begin(
     store: Any,
-    location: str,
     record: journal.Record,
     old: Iterable[str],
     drafts: dict[str, Document],
@@ -166,12 +166,12 @@ def _begin(
     if wait:
         durable.secure_document(store)
     groups.delete(store, sorted({*old}))
-    documents.write_all(store, drafts)
-    if beside:
-        coordinates.write(groups.open_group(store, location, "r+"), beside)
+    copies = coordinates.drafts(beside)
+    with coordinates.copied(store, beside, copies):
+        documents.write_all(store, {**drafts, **copies})
     if wait:
         _secure(store, drafts, beside)
-    groups.publish(store, metadata.of_group(record), None if beside else drafts)
+    groups.publish(store, metadata.of_group(record), {**drafts, **copies})
 
 
 def _begun_empty(
@@ -189,8 +189,8 @@ def _begun_empty(
     writing = internals.begin(groups.published(store, group, {**drafts, **copies}, drafts))
 
     def end() -> None:
-        writing.result()
-        with coordinates.copied(store, beside, copies):
+        with coordinates.copied(store, beside, copies, ready=writing):
+            writing.result()
             documents.write_all(store, copies)
 
     return end

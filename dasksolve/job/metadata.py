@@ -1,5 +1,6 @@
 """The metadata documents of a job's output: as they are created, and mended."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import zarr
@@ -23,7 +24,7 @@ def mend(
     record: journal.Record,
     drafts: dict[str, Document],
     there: dict[str, Document],
-    beside: tuple[Coordinate, ...] = (),
+    beside: Sequence[Coordinate] = (),
 ) -> dict[str, Document]:
     """Write what is missing of an output's metadata, and return those of its arrays.
 
@@ -38,14 +39,14 @@ def mend(
     }
     complete["status"] = _stating(record, complete["status"])
     changed = {name: found for name, found in complete.items() if found != there.get(name)}
-    documents.write_all(store, changed)
-    if beside:
-        if not group:
-            documents.write(store, "", of_group(record))
-        coordinates.write(zarr.open_group(store, mode="r+", use_consolidated=False), beside)
-    members = {name: found for name, found in {**there, **complete}.items() if name}
+    lost = coordinates.missing(store, beside, there)
+    copies = coordinates.drafts(lost)
+    groups.delete(store, [name for name in copies if there.get(name) not in (None, copies[name])])
+    with coordinates.copied(store, lost, copies):
+        documents.write_all(store, {**changed, **copies})
+    members = {name: found for name, found in {**there, **complete, **copies}.items() if name}
     wanted = _stating(record, {**group, "zarr_format": 3, "node_type": "group"})
-    groups.publish(store, wanted, None if beside else members, was=group)
+    groups.publish(store, wanted, members, was=group)
     return complete
 
 

@@ -1,5 +1,6 @@
 """What else xarray needs of an output: coordinates, the meaning of status, a place in its group."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, WrapperStore
 from zarr.testing.store import LatencyStore
 
 from dasksolve import regress_zarr, solve_zarr
@@ -166,12 +167,52 @@ def test_complex_coordinates_go_with_the_solution(tmp_path: Path) -> None:
     assert np.array_equal(solved(tmp_path).site, given.site, equal_nan=True)
 
 
-def test_a_resume_completes_coordinates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", ["changed", "cut", "cut document", "no document", "of others"])
+def test_a_resume_mends_coordinates(tmp_path: Path, wrong: str) -> None:
     dataset(site=[1, 2, 3]).to_zarr(tmp_path / "in", consolidated=False)
     solved(tmp_path)
-    zarr.open_array(tmp_path / "out/site")[1] = 0
+    array = tmp_path / "out/site"
+    if wrong == "changed":
+        zarr.open_array(array)[1] = 0
+    elif wrong == "no document":
+        (array / "zarr.json").unlink()
+    elif wrong == "of others":
+        zarr.create_array(array, shape=(5,), chunks=(1,), dtype="f4", overwrite=True)[...] = 1
+    else:
+        path = array / ("c/0" if wrong == "cut" else "zarr.json")
+        path.write_bytes(path.read_bytes()[:5])
     solve_zarr(tmp_path / "in/a", tmp_path / "in/b", tmp_path / "out", resume=True)
-    assert zarr.open_array(tmp_path / "out/site")[...].tolist() == [1, 2, 3]
+    with xr.open_zarr(tmp_path / "out", chunks=None, consolidated=True) as found:
+        assert found.site.values.tolist() == [1, 2, 3]
+    assert [path.name for path in (array / "c").iterdir()] == ["0"]
+
+
+class Overlapping(WrapperStore):
+    """A store that counts how many coordinates are written at once."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(LocalStore(path))
+        self.now = self.most = 0
+
+    async def set(self, key: str, *arguments: Any, **options: Any) -> None:
+        writes = key.startswith(("t/c/", "site/c/"))
+        self.now += writes
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.2 * writes)
+        await super().set(key, *arguments, **options)
+        self.now -= writes
+
+
+@pytest.mark.parametrize(("largest", "at_once"), [(96, 2), (95, 1)])
+def test_no_more_of_coordinates_is_in_memory_than_of_the_largest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, at_once: int
+) -> None:
+    monkeypatch.setattr("dasksolve.job.coordinates._LARGEST", largest)
+    given = dataset(t=np.arange(6.0), site=[3, 1, 2])  # 48 bytes of the one, 24 of the other
+    given.to_zarr(tmp_path / "in", consolidated=False)
+    out = Overlapping(tmp_path / "out")
+    solve_zarr(tmp_path / "in/a", tmp_path / "in/b", out)
+    assert out.most == at_once
 
 
 def test_status_says_what_its_numbers_mean(tmp_path: Path) -> None:

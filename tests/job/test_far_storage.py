@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from distributed import Client
 from families import same_bits
@@ -21,7 +22,7 @@ from zarr.storage import LocalStore, MemoryStore, WrapperStore
 from zarr.testing.store import LatencyStore
 
 import dasksolve
-from dasksolve import BlockErrors, Report, check_zarr, solve_zarr
+from dasksolve import BlockErrors, Report, check_zarr, regress_zarr, solve_zarr
 from dasksolve.batch.problem import describe
 from dasksolve.job.plan import COMPILING, OVERHEAD
 from dasksolve.job.planning import make_plan
@@ -182,6 +183,64 @@ def test_metadata_are_written_once_and_together(
     # but the history. Listed for the marks of others, too.
     looks = {"get zarr.json": 3, "get status/zarr.json": 3, "get x/zarr.json": 2, "list": 3}
     assert +out.requests == {**looks, "set zarr.json": 1}
+
+
+COORDINATES = ("t", "site", "height", "slope")
+
+
+class Coordinates(WrapperStore):
+    """A store that lets all coordinates pass at once, or none: their documents, or their chunks."""
+
+    def __init__(self, store: LocalStore, *, reads: str = "", writes: str = "") -> None:
+        super().__init__(store)
+        self.gates = {
+            f"{what} {name}/{part}": turnstile
+            for what, part in (("get", reads), ("set", writes))
+            for turnstile in [Turnstile(len(COORDINATES))]
+            for name in COORDINATES
+            if part
+        }
+
+    async def _pass(self, what: str, key: str) -> None:
+        for gate, turnstile in self.gates.items():
+            if f"{what} {key}".startswith(gate):
+                await turnstile.passed()
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        await self._pass("get", key)
+        return await super().get(key, *arguments, **options)
+
+    async def set(self, key: str, *arguments: Any, **options: Any) -> None:
+        await self._pass("set", key)
+        await super().set(key, *arguments, **options)
+
+
+@pytest.mark.parametrize("how", [None, "resume", "overwrite"])
+def test_coordinates_are_looked_for_and_copied_at_the_same_time(
+    tmp_path: Path, how: str | None
+) -> None:
+    rng = np.random.default_rng(0)
+    given = xr.Dataset(
+        {"y": (("time", "t", "site"), rng.random((4, 6, 3)))},
+        coords={name: (("t", "site"), rng.random((6, 3))) for name in COORDINATES[2:]}
+        | {"t": np.arange(6.0), "site": [3, 1, 2]},
+    )
+    given.to_zarr(tmp_path / "in", zarr_format=3, consolidated=False)
+    design = np.stack([np.ones(4), np.arange(4)], axis=1)
+    options = {} if how is None else {how: True}
+    if how is not None:
+        regress_zarr(tmp_path / "in/y", design, tmp_path / "out")
+        for name in COORDINATES:
+            zarr.open_array(tmp_path / "out" / name)[...] = 7
+    store = Coordinates(LocalStore(tmp_path / "in", read_only=True), reads="zarr.json")
+    y = zarr.open_array(store, path="y", mode="r")
+    reads = "c/" if how == "resume" else ""
+    out = Coordinates(LocalStore(tmp_path / "out"), reads=reads, writes="c/")
+    regress_zarr(y, design, out, **options)
+    with xr.open_zarr(tmp_path / "out", chunks=None, consolidated=True) as found:
+        assert {*found.coords} >= {*COORDINATES}
+        for name in COORDINATES:
+            xr.testing.assert_equal(found[name], given[name])
 
 
 class Pair(WrapperStore):
