@@ -190,7 +190,7 @@ class Factorization:
         Parameters
         ----------
         path : str or pathlib.Path
-            Path or URL of the group.
+            Path or URL of the group, or of a zip archive of it.
 
         Raises
         ------

@@ -53,7 +53,7 @@ def write(path: Location, *arrays: Any) -> None:
 
 def read(path: Location) -> tuple[da.Array, ...]:
     """The arrays that were written, in the same order."""
-    store, location = stores.open_store(path)
+    store, location = stores.open_store(path, read_only=True)
     if groups.is_empty(store):
         raise FileNotFoundError(
             f"there are no factors at {location}; Factorization.to_zarr writes them"

@@ -50,6 +50,7 @@ def check_zarr(
     ----------
     a, b, out
         As they were given to `solve_zarr`; or y, design and out, as they were to `regress_zarr`.
+        The output may be open for reading alone, or packed into a zip archive since.
     weights
         As they were given to `regress_zarr`.
     memory_limit, workers, client, mask_and_scale, progress
@@ -84,7 +85,7 @@ def check_zarr(
     """
     watch = watcher(progress, "checking")
     with presence.begun() as token, closed(watch):
-        store, location, old, group = journal.opened(out)
+        store, location, old, _ = journal.opened(out)
         work = _work(a, b, weights, old, location, mask_and_scale)
         new = journal.identity(work.identity())
         for source in work.sources:  # data that was moved is the same data
@@ -98,7 +99,7 @@ def check_zarr(
             token=token,
             work=work,
             plan=plan,
-            arrays={field.name: _array(group, field, plan, location) for field in work.fields},
+            arrays=_arrays(store, work.fields, plan, location),
             strict=False,
             resume=False,
         )
@@ -116,16 +117,20 @@ def check_zarr(
         return run_job(task, job, scheduler, location, watch, advice)
 
 
-def _array(group: Any, field: Field, plan: Plan, location: str) -> Any:
-    """An array of the output, if its metadata are those that the job wrote."""
-    return groups.required_fields(
-        groups.required_array(group, field.name, location),
-        field.name,
-        location,
-        shape=field.shape(plan),
-        chunks=field.chunks(plan),
-        dtype=field.dtype,
-    )
+def _arrays(store: Any, fields: tuple[Field, ...], plan: Plan, location: str) -> dict[str, Any]:
+    """The arrays of the output, if their metadata are those that the job wrote."""
+    found = groups.arrays(store, [field.name for field in fields], location)
+    return {
+        field.name: groups.required_fields(
+            found[field.name],
+            field.name,
+            location,
+            shape=field.shape(plan),
+            chunks=field.chunks(plan),
+            dtype=field.dtype,
+        )
+        for field in fields
+    }
 
 
 def _work(

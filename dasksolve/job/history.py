@@ -10,6 +10,7 @@ from dasksolve.job.output import Output
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.storage import documents
+from dasksolve.storage.documents import Document
 
 ATTRIBUTE = "dasksolve_history"
 _RUNS = 10
@@ -80,9 +81,9 @@ def kept(output: Output, progress: Progress | None) -> Iterator[Progress]:
                 output.secure()
 
 
-def read(group: Any) -> list[dict[str, Any]]:
+def read(group: Document) -> list[dict[str, Any]]:
     """Return what is known of the runs that wrote an output, the first one first."""
-    runs = _parsed(group.attrs)
+    runs = _parsed(group.get("attributes"))
     for number, run in enumerate(runs, 1):
         odd = _odd(run)
         if odd is not None:
@@ -97,7 +98,7 @@ def read(group: Any) -> list[dict[str, Any]]:
 def _parsed(attributes: Any) -> list[Any]:
     try:
         runs = json.loads(attributes.get(ATTRIBUTE, "[]"))
-    except (TypeError, ValueError, RecursionError):  # a person edited it
+    except (AttributeError, TypeError, ValueError, RecursionError):  # a person edited it
         return []
     return runs if isinstance(runs, list) else []
 

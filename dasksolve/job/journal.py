@@ -77,18 +77,19 @@ def members(record: Record) -> list[str]:
     ]
 
 
-def opened(out: Location) -> tuple[Any, str, Record, Any]:
-    """The store of an output that is read, what it is called, its record and its group."""
-    store, location = stores.open_store(out)
+def opened(out: Location) -> tuple[Any, str, Record, documents.Document]:
+    """The store of an output that is read, what it is called, its record and its document."""
+    store, location = stores.open_store(out, read_only=True)
     if groups.is_empty(store):
         raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
-    found = find(store, location, "give what solve or regress wrote")
+    seen = see(store).result()
+    found = find(store, location, "give what solve or regress wrote", seen)
     if is_unfinished(found):
         raise ValueError(
             f"{location} is the output of a job that was stopped while it created it: nothing is "
             "solved yet; resume=True (--resume) begins anew"
         )
-    return store, location, found, groups.open_group(store, location, mode="r")
+    return store, location, found, seen[0] or {}
 
 
 def find(

@@ -81,14 +81,14 @@ def page(out: Location) -> str:
     Parameters
     ----------
     out : str or pathlib.Path
-        Path or URL of the group that a job wrote; it may be unfinished.
+        Path or URL of the group that a job wrote, or of a zip archive of it; it may be unfinished.
 
     Returns
     -------
     str
         The page: the job's summary, histograms of rcond and backward error where the job wrote
         them, a map of what is flagged, and over time the throughput and how long threads waited
-        for storage. Arrays are read one block at a time; answers are not read.
+        for storage. Arrays are read block by block; answers are not read.
 
     Raises
     ------

@@ -1,7 +1,9 @@
 """Looks through the output of a zarr job, block by block, for what a person wants to see."""
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 
 from dasksolve.job import history, journal
 from dasksolve.status import Status
-from dasksolve.storage import groups
+from dasksolve.storage import groups, stores
+from dasksolve.storage.internals import Region
 from dasksolve.storage.stores import Location
 
 CELLS = 80
@@ -20,6 +23,8 @@ NAMED = 100
 """Flagged systems that are named."""
 DECADES = (-20, 0)
 """Powers of ten that a histogram spans; what is less counts as the least."""
+_AHEAD, _AHEAD_BYTES = 64, 64 << 20
+"""Blocks that are on their way at once from a store that is far away, and their bytes, at most."""
 
 
 @dataclass(frozen=True)
@@ -139,14 +144,13 @@ class Survey:
 
 
 def survey(out: Location) -> Survey:
-    """Read what a job wrote but its answers; one block at a time is in memory."""
-    _, location, record, group = journal.opened(out)
+    """Read what a job wrote but its answers; a few blocks at a time are in memory."""
+    store, location, record, group = journal.opened(out)
     regression = journal.is_regression(record)
     answers = "coef" if regression else "x"
-    x, status = (groups.required_array(group, name, location) for name in (answers, "status"))
+    arrays = groups.arrays(store, (answers, "status"), location, ("rcond", "backward_error"))
+    x, status = arrays.pop(answers), arrays["status"]
     _refuse_shapes(x, status, record, location)
-    arrays = {"status": status}
-    arrays |= {name: group[name] for name in ("rcond", "backward_error") if name in group}
     plane = _plane(status.shape, 1)
     cell = tuple(max(1, -(-n // CELLS)) for n in plane)
     shape = tuple(-(-n // c) for n, c in zip(plane, cell, strict=True))
@@ -155,10 +159,8 @@ def survey(out: Location) -> Survey:
     histograms = {name: Histogram.empty() for name in arrays if name != "status"}
     counts, unread = np.zeros(len(Status), np.int64), 0
     flagged: list[tuple[int, ...]] = []
-    for block in _blocks(status.shape, status.chunks):
-        try:
-            read = {name: np.asarray(array[block]) for name, array in arrays.items()}
-        except Exception:  # a damaged chunk: the others are worth a look all the same
+    for block, read in _read(arrays, _blocks(status.shape, status.chunks)):
+        if read is None:
             unread += 1
             continue
         found = read.pop("status")
@@ -208,11 +210,39 @@ def _refuse_shapes(answers: Any, status: Any, record: journal.Record, location: 
         )
 
 
-def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[Region]:
     ranges = (range(0, n, c) for n, c in zip(shape, chunks, strict=True))
     for starts in product(*ranges):
         stops = (min(s + c, n) for s, c, n in zip(starts, chunks, shape, strict=True))
         yield tuple(map(slice, starts, stops))
+
+
+def _read(
+    arrays: dict[str, Any], blocks: Iterator[Region]
+) -> Iterator[tuple[Region, dict[str, NDArray[Any]] | None]]:
+    """Each block, and what is stored of it: None, where that is damaged.
+
+    Of arrays that are far away, the next ones are on their way meanwhile.
+    """
+
+    def read(block: Region) -> dict[str, NDArray[Any]] | None:
+        try:
+            return {name: np.asarray(array[block]) for name, array in arrays.items()}
+        except Exception:  # the others are worth a look all the same
+            return None
+
+    size = sum(math.prod(array.chunks) * array.dtype.itemsize for array in arrays.values())
+    far = stores.is_far(arrays["status"].store)
+    ahead = max(1, min(_AHEAD, _AHEAD_BYTES // size)) if far else 1
+    with ThreadPoolExecutor(ahead) as pool:
+        waiting: deque[tuple[Region, Future[dict[str, NDArray[Any]] | None]]] = deque()
+        for block in blocks:
+            waiting.append((block, pool.submit(read, block)))
+            if len(waiting) >= ahead:
+                first, found = waiting.popleft()
+                yield first, found.result()
+        for first, found in waiting:
+            yield first, found.result()
 
 
 def _plane(values: tuple[int, ...], missing: int) -> tuple[int, int]:

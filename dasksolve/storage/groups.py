@@ -100,18 +100,19 @@ def _refuse_no_folder(store: LocalStore, name: str, location: str) -> None:
         )
 
 
-def required_array(group: Any, name: str, location: str) -> Any:
-    """An array of a job's output, which must be there."""
-    refuse_link(group.store, name, location)
-    try:
-        found = group.get(name)
-    except Exception as error:  # zarr raises whatever its reading of the metadata runs into
-        raise _damaged(location, name, f"{type(error).__name__}: {error}") from error
-    if found is None:
-        raise ValueError(f"{location} has no array {name}; resume the job that writes it")
-    if not isinstance(found, zarr.Array):
-        raise _damaged(location, name, f"it is a {type(found).__name__.lower()}, not an array")
-    return found
+def arrays(
+    store: Any, required: Sequence[str], location: str, others: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The arrays of a job's output that must be there, and what there is of others."""
+    names = (*required, *others)
+    for name in names:
+        refuse_link(store, name, location)
+    read = internals.run(documents.found(store, names))
+    found = {name: document for name, document in zip(names, read, strict=True) if document}
+    lost = next((name for name in required if name not in found), None)
+    if lost is not None:
+        raise ValueError(f"{location} has no array {lost}; resume the job that writes it")
+    return {name: described_array(store, name, found[name], location) for name in found}
 
 
 def described_array(store: Any, name: str, document: documents.Document, location: str) -> Any:

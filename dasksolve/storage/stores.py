@@ -54,33 +54,36 @@ def input_store(target: str | Path) -> tuple[Any, str]:
     return Files(target, read_only=True), ""
 
 
-def open_store(where: Location) -> tuple[Any, str]:
-    """Return the store of a group that is to be written, and what it is called."""
+def open_store(where: Location, read_only: bool = False) -> tuple[Any, str]:
+    """Return the store of a group that is to be written, or only read, and what it is called."""
     if isinstance(where, zarr.Group | Store):
-        store = _given_store(where)
+        store = _given_store(where, read_only)
         return store, str(store.root) if isinstance(store, LocalStore) else place_of(store)
     target = resolved("out", where)
     if isinstance(target, Path):
-        if target.suffix == ".zip" and not target.is_dir():
+        is_archive = target.suffix == ".zip" and not target.is_dir()
+        if is_archive and read_only and target.exists():
+            return ZipStore(target, mode="r"), str(target)
+        if is_archive and not read_only:
             raise ValueError(
                 f"out: {target} would be an archive, which cannot replace what it holds, as a job "
                 "does; write to a folder, and pack that afterwards"
             )
         return LocalStore(target), str(target)
     try:
-        return _remote(target), secrets.shown(target)
+        return _remote(target, read_only), secrets.shown(target)
     except Exception as error:
         shown = secrets.shown(target), secrets.shown(error)
         text = f"out: cannot open {shown[0]}: {type(error).__name__}: {shown[1]}"
         raise OSError(text) from secrets.cause(error)
 
 
-def _given_store(where: Any) -> Any:
+def _given_store(where: Any, read_only: bool) -> Any:
     """The store whose top is the group that is given."""
     store, path = (where.store, where.path) if isinstance(where, zarr.Group) else (where, "")
-    if store.read_only:
+    if store.read_only and not read_only:
         raise ValueError(f"out: {place_of(store)} is open for reading alone; open it for writing")
-    if not store.supports_deletes:
+    if not (store.supports_deletes or read_only):
         raise ValueError(
             f"out: {place_of(store)} cannot replace what it holds, as a job does; write to a "
             "folder, and pack that afterwards"

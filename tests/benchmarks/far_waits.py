@@ -1,4 +1,4 @@
-"""Counts how often a small job waits for far storage: begun anew, resumed, and replaced.
+"""Counts how often a small job waits for far storage: begun anew, resumed, replaced and checked.
 
     python tests/benchmarks/far_waits.py --latency 0.1
 
@@ -12,6 +12,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,18 @@ def main() -> None:
         y = zarr.open_array(Late(LocalStore(root / "in", read_only=True)), path="y", mode="r")
         design = np.stack([np.ones(24), np.arange(24)], axis=1)
         dasksolve.regress_zarr(root / "in/y", design, root / "first")  # what is done once
-        for how in ({}, {"resume": True}, {"overwrite": True}):
+        given = y, design, Late(LocalStore(root / "out"))
+        jobs = {
+            "new": partial(dasksolve.regress_zarr, *given),
+            "resume": partial(dasksolve.regress_zarr, *given, resume=True),
+            "overwrite": partial(dasksolve.regress_zarr, *given, overwrite=True),
+            "check": partial(dasksolve.check_zarr, *given),
+        }
+        for what, job in jobs.items():
             began = time.perf_counter()
-            dasksolve.regress_zarr(y, design, Late(LocalStore(root / "out")), **how)
+            job()
             waits = (time.perf_counter() - began) / Late.latency
-            print(f"{next(iter(how), 'new'):>10} {waits:5.1f} waits", flush=True)
+            print(f"{what:>10} {waits:5.1f} waits", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from dasksolve import BlockErrors, Report, check_zarr, regress_zarr, solve_zarr
 from dasksolve.batch.problem import describe
 from dasksolve.job.plan import COMPILING, OVERHEAD
 from dasksolve.job.planning import make_plan
+from dasksolve.job.survey import survey
 from dasksolve.job.systems import needs
 from dasksolve.storage.layout import Layout
 from dasksolve.storage.source import Source
@@ -185,33 +186,32 @@ def test_metadata_are_written_once_and_together(
     assert +out.requests == {**looks, "set zarr.json": 1}
 
 
-COORDINATES = ("t", "site", "height", "slope")
+class Together(WrapperStore):
+    """A store each of whose requests of a group passes once all of them wait.
 
+    groups: of requests by "get" or "set" and the beginnings of their keys.
+    """
 
-class Coordinates(WrapperStore):
-    """A store that lets all coordinates pass at once, or none: their documents, or their chunks."""
-
-    def __init__(self, store: LocalStore, *, reads: str = "", writes: str = "") -> None:
+    def __init__(self, store: LocalStore, *groups: Collection[str]) -> None:
         super().__init__(store)
         self.gates = {
-            f"{what} {name}/{part}": turnstile
-            for what, part in (("get", reads), ("set", writes))
-            for turnstile in [Turnstile(len(COORDINATES))]
-            for name in COORDINATES
-            if part
+            request: turnstile
+            for group in groups
+            for turnstile in [Turnstile(len(group))]
+            for request in group
         }
 
-    async def _pass(self, what: str, key: str) -> None:
-        for gate, turnstile in self.gates.items():
-            if f"{what} {key}".startswith(gate):
+    async def _pass(self, request: str) -> None:
+        for beginning, turnstile in self.gates.items():
+            if request.startswith(beginning):
                 await turnstile.passed()
 
     async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
-        await self._pass("get", key)
+        await self._pass(f"get {key}")
         return await super().get(key, *arguments, **options)
 
     async def set(self, key: str, *arguments: Any, **options: Any) -> None:
-        await self._pass("set", key)
+        await self._pass(f"set {key}")
         await super().set(key, *arguments, **options)
 
 
@@ -219,10 +219,10 @@ class Coordinates(WrapperStore):
 def test_coordinates_are_looked_for_and_copied_at_the_same_time(
     tmp_path: Path, how: str | None
 ) -> None:
-    rng = np.random.default_rng(0)
+    rng, names = np.random.default_rng(0), ("t", "site", "height", "slope")
     given = xr.Dataset(
         {"y": (("time", "t", "site"), rng.random((4, 6, 3)))},
-        coords={name: (("t", "site"), rng.random((6, 3))) for name in COORDINATES[2:]}
+        coords={name: (("t", "site"), rng.random((6, 3))) for name in names[2:]}
         | {"t": np.arange(6.0), "site": [3, 1, 2]},
     )
     given.to_zarr(tmp_path / "in", zarr_format=3, consolidated=False)
@@ -230,17 +230,35 @@ def test_coordinates_are_looked_for_and_copied_at_the_same_time(
     options = {} if how is None else {how: True}
     if how is not None:
         regress_zarr(tmp_path / "in/y", design, tmp_path / "out")
-        for name in COORDINATES:
+        for name in names:
             zarr.open_array(tmp_path / "out" / name)[...] = 7
-    store = Coordinates(LocalStore(tmp_path / "in", read_only=True), reads="zarr.json")
-    y = zarr.open_array(store, path="y", mode="r")
-    reads = "c/" if how == "resume" else ""
-    out = Coordinates(LocalStore(tmp_path / "out"), reads=reads, writes="c/")
+    looks = [f"get {name}/zarr.json" for name in names]
+    y = zarr.open_array(
+        Together(LocalStore(tmp_path / "in", read_only=True), looks), path="y", mode="r"
+    )
+    copies = [[f"{what} {name}/c/" for name in names] for what in ("set", "get")]
+    out = Together(LocalStore(tmp_path / "out"), *copies[: 2 if how == "resume" else 1])
     regress_zarr(y, design, out, **options)
     with xr.open_zarr(tmp_path / "out", chunks=None, consolidated=True) as found:
-        assert {*found.coords} >= {*COORDINATES}
-        for name in COORDINATES:
+        for name in names:
             xr.testing.assert_equal(found[name], given[name])
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_the_arrays_of_an_output_that_is_checked_are_opened_at_the_same_time(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
+    looks = [f"get {name}/zarr.json" for name in ("x", "rcond", "backward_error")]
+    out = Together(LocalStore(batch.out, read_only=True), looks)
+    assert check_zarr(batch.a_path, batch.b_path, out).flagged == (123, 456, 789)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_blocks_of_a_report_are_on_their_way_together(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    reads = [f"get status/c/{i}" for i in range(10)]
+    found = survey(Together(LocalStore(batch.out, read_only=True), reads))
+    assert found.flagged == ((123,), (456,), (789,))
+    assert found.counts == survey(batch.out).counts
 
 
 class Pair(WrapperStore):

@@ -158,7 +158,7 @@ def test_a_job_that_is_not_done_and_damaged(solved):
 def test_the_runs_are_kept_and_bounded(batch, many_blocks):
     for i in range(12):
         report = dasksolve.solve_zarr(batch.a_path, batch.b_path, batch.out, resume=i > 0)
-    runs = history.read(zarr.open_group(batch.out, mode="r"))
+    runs = survey(batch.out).runs
     assert len(runs) == 10
     assert runs[-1]["blocks_resumed"] == report.blocks_resumed == 10
     assert runs[-1]["samples"][-1][1] == 1000
@@ -191,7 +191,7 @@ def test_how_long_threads_waited_is_drawn():
 def test_a_cluster_keeps_its_run_too(batch, two_processes):
     dasksolve.solve_zarr(batch.a_path, batch.b_path, batch.out, client=two_processes)
     group = zarr.open_group(batch.out, mode="r")
-    assert [run["samples"][-1][1] for run in history.read(group)] == [1000]
+    assert [run["samples"][-1][1] for run in survey(batch.out).runs] == [1000]
     assert set(group.metadata.consolidated_metadata.metadata) == {"x", "status"}
 
 

@@ -1,16 +1,28 @@
 """`check_zarr`: what it recomputes, and what it finds."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 from families import backward_error
 from stored import Stored, files
+from zarr.storage import LocalStore, ZipStore
 
-from dasksolve import BlockErrors, Status, check_zarr, kernels, regress_zarr, solve_zarr
+from dasksolve import (
+    BlockErrors,
+    Factorization,
+    Status,
+    check_zarr,
+    factor,
+    kernels,
+    regress_zarr,
+    solve_zarr,
+)
 from dasksolve.job.survey import survey
 
 
@@ -40,6 +52,45 @@ def test_the_worst_backward_error_is_recomputed(batch: Stored) -> None:
     assert report.counts[Status.OK] == 997
     assert report.flagged == (123, 456, 789)
     assert files(batch.out) == before
+
+
+def packed(folder: str) -> str:
+    """A zip archive of what is in a folder."""
+    return shutil.make_archive(folder, "zip", folder)
+
+
+READ_ONLY: dict[str, Callable[[str], Any]] = {
+    "an archive": packed,
+    "an open archive": lambda out: ZipStore(packed(out), mode="r"),
+    "a store": lambda out: LocalStore(out, read_only=True),
+    "a group": lambda out: zarr.open_group(out, mode="r"),
+}
+
+
+@pytest.mark.parametrize("opened", READ_ONLY.values(), ids=READ_ONLY)
+def test_an_output_that_cannot_be_written_is_read(
+    batch: Stored, opened: Callable[[str], Any]
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    out, before = opened(batch.out), files(batch.out)
+    assert check_zarr(batch.a_path, batch.b_path, out).flagged == (123, 456, 789)
+    assert survey(out).flagged == ((123,), (456,), (789,))
+    assert files(batch.out) == before
+
+
+@pytest.mark.parametrize("opened", READ_ONLY.values(), ids=READ_ONLY)
+def test_factors_that_cannot_be_written_are_read(
+    tmp_path: Path, opened: Callable[[str], Any]
+) -> None:
+    factor(2 * np.eye(3)).to_zarr(tmp_path / "factors")
+    found = Factorization.open(opened(str(tmp_path / "factors")))
+    assert found.solve(np.ones(3)).compute().tolist() == [0.5, 0.5, 0.5]
+
+
+def test_there_is_no_output_in_an_archive_that_is_not_there(batch: Stored, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no output at .*no\.zip"):
+        check_zarr(batch.a_path, batch.b_path, tmp_path / "no.zip")
+    assert not (tmp_path / "no.zip").exists()
 
 
 def test_a_single_system_and_a_single_series_are_checked(
