@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from zarr.storage import LocalStore
 
-from dasksolve.storage import documents, internals, stores
+from dasksolve.storage import documents, internals, secrets, stores
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -58,7 +58,11 @@ class Mark(NamedTuple):
 def marked(store: Any, token: str) -> Iterator[Mark]:
     """Keep a file in a store by which another process knows that it sees this very one."""
     key = f"{token}.{uuid.uuid4().hex}.partial"  # what a killed job leaves of it is swept
-    internals.put_empty(store, key)
+    try:
+        internals.put_empty(store, key)
+    except Exception as error:  # whatever a store says that may not be written to
+        text = f"cannot write to {stores.place_of(store)}: {type(error).__name__}: {error}"
+        raise OSError(secrets.shown(text)) from secrets.cause(error)
     began = time.monotonic()
     others = end_others(store, key)
     try:

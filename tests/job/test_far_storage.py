@@ -324,6 +324,21 @@ def test_any_store_takes_an_output(
     assert check_zarr(batch.a_path, batch.b_path, out).flagged == report.flagged
 
 
+class Published(WrapperStore):
+    """What a web server shows, which cannot be written to."""
+
+    async def set(self, key: str, *_arguments: Any, **_options: Any) -> None:
+        raise RuntimeError(f"501, Unsupported method ('PUT'), http://me:secret@host/{key}")
+
+
+def test_a_store_that_takes_nothing_is_named(batch: Stored, tmp_path: Path) -> None:
+    out = Published(LocalStore(tmp_path / "out"))
+    with pytest.raises(OSError, match=r"cannot write to .*out: RuntimeError: 501, Uns") as caught:
+        solve_zarr(batch.a_path, batch.b_path, out)
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_output_that_cannot_be_written_is_refused(batch: Stored, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="open for reading alone"):
         solve_zarr(batch.a_path, batch.b_path, LocalStore(tmp_path, read_only=True))
