@@ -119,6 +119,8 @@ def _by_size(
 
 
 def _general(case: Case) -> Kernel:
+    if case.n == 1 and not case.diagnostics:  # the same bits, in two thirds of the time in float64
+        return _diagonal(case)
     regimes = lu_fixed, lu_interleaved, lu_single
     return _by_size(case, GENERAL[case.dtype.char], regimes, case.diagnostics)
 

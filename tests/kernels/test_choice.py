@@ -1,5 +1,7 @@
 """The choice of a kernel: by speed alone, since all give the same bits."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from families import DTYPES, numbers, same_bits
@@ -42,6 +44,22 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
         other_x, other_status = solve(other, a, b)
         assert other_status.tolist() == status.tolist()
         assert same_bits(other_x, x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("k", [1, 3])
+def test_one_unknown_is_divided_for_with_the_bits_of_elimination(k, dtype):
+    limits = np.finfo(dtype)
+    real = [0.0, -0.0, limits.smallest_subnormal, 1.7 * limits.tiny, 1 / 3, -2.5, limits.max]
+    real += [np.inf, -np.inf, np.nan]
+    values = [complex(*pair) for pair in product(real, real)] if dtype.kind == "c" else real
+    a, b = (grid.reshape(-1, 1, 1) for grid in np.meshgrid(*2 * [np.array(values, dtype)]))
+    b = np.concatenate([np.roll(b, i, axis=0) for i in range(k)], axis=2)
+    assert pick("gen", 1, k, len(a), dtype) is pick("diagonal", 1, k, len(a), dtype)
+    x, status = solve(pick("gen", 1, k, len(a), dtype), a, b)
+    expected, expected_status = solve(compiled(fixed.kernel, 1, dtype), a, b)
+    assert status.tolist() == expected_status.tolist()
+    assert same_bits(x, expected)
 
 
 @pytest.mark.parametrize(
