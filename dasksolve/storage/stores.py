@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import fsspec
 import fsspec.config
@@ -63,7 +64,7 @@ def open_store(where: Location, read_only: bool = False) -> tuple[Any, str]:
     if isinstance(target, Path):
         is_archive = target.suffix == ".zip" and not target.is_dir()
         if is_archive and read_only and target.exists():
-            return ZipStore(target, mode="r"), str(target)
+            return _archive(target), str(target)
         if is_archive and not read_only:
             raise ValueError(
                 f"out: {target} would be an archive, which cannot replace what it holds, as a job "
@@ -78,6 +79,16 @@ def open_store(where: Location, read_only: bool = False) -> tuple[Any, str]:
         raise OSError(text) from secrets.cause(error)
 
 
+def _archive(path: Path) -> ZipStore:
+    """A zip archive that is read: opened, since zarr before 3.2 lists none that is not."""
+    try:
+        return internals.run(ZipStore.open(path, mode="r"))
+    except BadZipFile as error:
+        raise ValueError(
+            f"out: {path} is no zip archive ({error}), nor the folder of an output"
+        ) from error
+
+
 def _given_store(where: Any, read_only: bool) -> Any:
     """The store whose top is the group that is given."""
     store, path = (where.store, where.path) if isinstance(where, zarr.Group) else (where, "")
@@ -88,6 +99,8 @@ def _given_store(where: Any, read_only: bool) -> Any:
             f"out: {place_of(store)} cannot replace what it holds, as a job does; write to a "
             "folder, and pack that afterwards"
         )
+    if isinstance(store, ZipStore) and not path:
+        return _archive(Path(str(store.path)))
     if isinstance(store, LocalStore):  # a relative path would be another's elsewhere
         return LocalStore(Path(store.root).resolve() / path)
     if path and isinstance(store, FsspecStore):

@@ -91,6 +91,9 @@ def test_there_is_no_output_in_an_archive_that_is_not_there(batch: Stored, tmp_p
     with pytest.raises(FileNotFoundError, match=r"there is no output at .*no\.zip"):
         check_zarr(batch.a_path, batch.b_path, tmp_path / "no.zip")
     assert not (tmp_path / "no.zip").exists()
+    (tmp_path / "bad.zip").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"bad\.zip is no zip archive \(File is not a zip file\)"):
+        check_zarr(batch.a_path, batch.b_path, tmp_path / "bad.zip")
 
 
 def test_a_single_system_and_a_single_series_are_checked(
