@@ -13,7 +13,9 @@ import sys
 import termios
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,9 @@ import zarr
 from distributed import Client
 from stored import Stored
 
-from dasksolve import solve_zarr
+from dasksolve import Report, solve_zarr
 from dasksolve.cli import _client, _how_to_resume, main
+from dasksolve.command import demo
 from dasksolve.command.arguments import parser
 
 
@@ -401,6 +404,21 @@ def test_demo_cleans_up_and_prints_what_it_did(tmp_path: Path) -> None:
     assert re.search(".*".join(shown), run.stdout, re.S)
     assert max(map(len, run.stdout.splitlines())) <= 80
     assert not list(tmp_path.iterdir())
+
+
+def test_demo_says_what_it_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def but(call: Callable[..., Report], **found: float) -> Callable[..., Report]:
+        return lambda *paths, **options: replace(call(*paths, **options), **found)
+
+    monkeypatch.setattr(demo, "solve_zarr", but(demo.solve_zarr, peak_memory=(256 << 20) + 1))
+    monkeypatch.setattr(demo, "check_zarr", but(demo.check_zarr, worst_backward_error=1e-9))
+    assert main(["demo", "--size", "1MiB"]) == 1
+    printed = capsys.readouterr()
+    assert "the limit is not kept\n" in printed.out
+    assert "not every answer solves its system to rounding" in printed.out
+    assert "did not do what it should have" in printed.err
 
 
 def test_demo_keeps_what_it_is_told_to(tmp_path: Path) -> None:
