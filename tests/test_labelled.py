@@ -140,10 +140,25 @@ def test_the_solution_has_another_name_beside_a_dimension_x():
 
 REFUSED = {
     "not labelled": (lambda a, b: (a.values, b), TypeError, "a is ndarray, where an xarray"),
+    "dataset": (
+        lambda a, b: (a.to_dataset(name="a"), b),
+        TypeError,
+        r"choose a variable of it, a\[\.\.\.\]",
+    ),
     "no col": (lambda a, b: (a.rename(col="c"), b), ValueError, r"a has no dimension 'col'"),
     "no row": (lambda a, b: (a, b.isel(row=0)), ValueError, r"b has no dimension 'row'"),
     "col in b": (lambda a, b: (a, b.expand_dims(col=3)), ValueError, "b has the dimension 'col'"),
     "other rows": (lambda a, b: (a, b.assign_coords(row=[1, 2, 3])), ValueError, "row"),
+    "fewer pixels": (
+        lambda a, b: (a, b.isel(pixel=slice(4))),
+        ValueError,
+        "a has 6 along 'pixel', b 4$",
+    ),
+    "pixels shifted": (
+        lambda a, b: (a.assign_coords(pixel=range(6)), b.assign_coords(pixel=range(1, 7))),
+        ValueError,
+        r"of a and b along 'pixel' differ, first at 0: 0 and 1; .* b\.assign_coords\({'pixel': a\[",
+    ),
     "other pixels": (lambda a, b: (a.assign_coords(pixel=range(6)), b), ValueError, "pixel"),
     "a chunked": (
         lambda a, b: (a.chunk(row=2), b),
@@ -250,7 +265,8 @@ def test_weights_of_other_coordinates_are_refused(fit, pixel):
     y = xr.DataArray(np.random.default_rng(0).random((20, 2)), {"pixel": [7, 9]}, ("time", "pixel"))
     weights = xr.DataArray(np.ones(len(pixel)), {"pixel": pixel}, dims="pixel")
     given = (y, trend_of(20)) if fit is labelled.regress else (y, "time", 1)
-    with pytest.raises(ValueError, match="pixel"):
+    said = "coordinates of y and weights along 'pixel' differ" if len(pixel) == 2 else "y has 2 al"
+    with pytest.raises(ValueError, match=said):
         fit(*given, weights=weights)
     assert fit(*given, weights=weights.reindex(pixel=[7, 9])).sizes["pixel"] == 2
 

@@ -10,7 +10,42 @@ if TYPE_CHECKING:
 def refuse_unlabelled(name: str, values: Any) -> None:
     """Refuse what is no DataArray."""
     if not isinstance(values, xarray().DataArray):
-        raise TypeError(f"{name} is {type(values).__name__}, where an xarray.DataArray is needed")
+        text = f"{name} is {type(values).__name__}, where an xarray.DataArray is needed"
+        if isinstance(values, xarray().Dataset):
+            text += f": choose a variable of it, {name}[...]"
+        raise TypeError(text)
+
+
+def aligned(name: str, values: Any, other: str, others: Any, dims: Iterable[Hashable]) -> Any:
+    """`values`, whose coordinates along `dims` are those of the others, or say where not."""
+    exclude = {*values.dims, *others.dims} - {*dims}
+    try:
+        return xarray().align(others, values, join="exact", exclude=exclude)[1]
+    except ValueError as error:
+        raise type(error)(_difference(name, values, other, others, dims) or str(error)) from error
+
+
+def _difference(
+    name: str, values: Any, other: str, others: Any, dims: Iterable[Hashable]
+) -> str | None:
+    for dim in dims:
+        if dim not in values.dims or dim not in others.dims:
+            continue
+        sizes = others.sizes[dim], values.sizes[dim]
+        if sizes[0] != sizes[1]:
+            return f"{other} has {sizes[0]} along {dim!r}, {name} {sizes[1]}"
+        if dim not in values.indexes or dim not in others.indexes:
+            continue
+        labels = others.indexes[dim], values.indexes[dim]
+        if labels[0].equals(labels[1]):
+            continue
+        where = next((i for i, (x, y) in enumerate(zip(*labels, strict=True)) if x != y), 0)
+        return (
+            f"the coordinates of {other} and {name} along {dim!r} differ, first at {where}: "
+            f"{labels[0][where]} and {labels[1][where]}; where they mean the same, "
+            f"{name}.assign_coords({{{dim!r}: {other}[{dim!r}]}})"
+        )
+    return None
 
 
 def refuse_names(name: str, values: Any, taken: Iterable[Hashable], dim: Hashable) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 from dasksolve import api
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
-from dasksolve.labelled.names import coordinates, refuse_names, refuse_unlabelled, xarray
+from dasksolve.labelled.names import aligned, coordinates, refuse_names, refuse_unlabelled, xarray
 from dasksolve.solution import Regression
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def regress(
     (term,) = (name for name in design.dims if name != dim)
     names = (*Regression._fields, term, *((f"{term}_2",) if covariance else ()))
     refuse_names("y", y, names, dim)
-    _, design = xarray().align(y, design, join="exact", exclude=set(y.dims) - {dim})
+    design = aligned("design", design, "y", y, [dim])
     found = api.regress(
         y.data,
         design.transpose(dim, term).values,
@@ -122,7 +122,7 @@ def weights_of(weights: "xr.DataArray | None", y: "xr.DataArray", dim: Hashable)
     """The weights of the numbers of y, or of all series alike."""
     if weights is None:
         return None
-    _, weights = xarray().align(y, weights, join="exact")
+    weights = aligned("weights", weights, "y", y, y.dims)
     if weights.dims == (dim,):
         return weights.data
     others = [name for name in y.dims if name not in weights.dims]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 from dasksolve import api
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
-from dasksolve.labelled.names import refuse_names, refuse_unlabelled, xarray
+from dasksolve.labelled.names import aligned, refuse_names, refuse_unlabelled, xarray
 from dasksolve.solution import Solution
 
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ def _apply(
     row, col = dims
     for name, values in (("a", a), ("b", b)):
         refuse_names(name, values, numbers, row)
+    b = aligned("b", b, "a", a, a.dims)
     found = xarray().apply_ufunc(
         _solve,
         a,
