@@ -1,5 +1,6 @@
 """What may be given as an array: nothing that means more than the numbers in it."""
 
+import os
 import sys
 from typing import Any
 
@@ -10,6 +11,10 @@ _LABELS = (
     "has labels, which NumPy would drop: dasksolve.labelled goes by the names of dimensions, and "
     "{name}.data is the array by position"
 )
+_SEVERAL = (
+    "has labels, which NumPy would drop: dasksolve.labelled goes by the names of dimensions; "
+    "choose one of its arrays, {name}[...]"
+)
 _TABLE = (
     "has labels or gaps of its own, which NumPy would drop: np.asarray({name}) says that they mean "
     "nothing"
@@ -17,9 +22,7 @@ _TABLE = (
 _UNITS = (
     "has units, which would be lost: give the numbers alone ({numbers}), and the result its unit"
 )
-_STORED = (
-    "is a stored array, and would be loaded at once: {lazily}, or load it yourself with {name}[...]"
-)
+_STORED = "is stored, and would be loaded at once: {lazily}, or load it yourself with {name}[...]"
 _LAZY = "is lazy, and would be computed at once: {door}"
 
 _DOORS = {
@@ -32,8 +35,8 @@ _DOORS = {
     "zarr": _STORED.format(
         name="{name}",
         lazily="xarray.open_zarr and dasksolve.labelled read it lazily and as its attributes say, "
-        "as dasksolve.solve_zarr does from zarr to zarr; dask.array.from_zarr({name}) takes the "
-        "numbers as they are stored",
+        "as dasksolve.solve_zarr and regress_zarr do from zarr to zarr; "
+        "dask.array.from_zarr({name}) takes the numbers as they are stored",
     ),
     "h5py": _STORED.format(name="{name}", lazily="dask.array.from_array({name}) is solved lazily"),
     "netCDF4": _STORED.format(
@@ -96,6 +99,11 @@ def _refuse(name: str, values: Any) -> None:
     """Refuse what np.asarray would make less of, also in lists."""
     if isinstance(values, bool | int | float | complex | np.generic):
         return
+    if isinstance(values, str | os.PathLike):
+        raise TypeError(
+            f"{name} is a path or other text, which is no array of numbers: dasksolve.solve_zarr "
+            "and regress_zarr take paths of zarr arrays"
+        )
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array; fill it first, with {name}.filled(np.nan) if what is "
@@ -109,6 +117,8 @@ def _refuse(name: str, values: Any) -> None:
     for kind in type(values).__mro__[:-1]:
         door = _DOORS.get(kind.__module__.partition(".")[0])
         if door is not None:
+            if hasattr(values, "data_vars"):
+                door = _SEVERAL
             word = f"{type(values).__module__.partition('.')[0]}.{type(values).__name__}"
             article = "an" if word[0] in "aeiou" else "a"
             raise TypeError(f"{name} is {article} {word} and {door.format(name=name)}")

@@ -11,8 +11,7 @@ from dasksolve.batch.arrays import as_array, as_weights
 from dasksolve.batch.fit import ON_DEFICIENT
 from dasksolve.batch.options import check_word, checked_rcond
 from dasksolve.batch.pieces import LANES, PIECE, Given, call, thread_count
-from dasksolve.batch.problem import describe as describe_square
-from dasksolve.batch.problem import solution_dtype
+from dasksolve.batch.problem import right_hand_sides, solution_dtype
 from dasksolve.batch.weights import refuse_unusable, without_mask
 from dasksolve.solution import LeastSquares
 from dasksolve.status import Status
@@ -59,18 +58,18 @@ def describe(
     b_dtype: np.dtype[Any],
 ) -> Overdetermined:
     """Return the problem that these arrays pose, or raise what tells a person why there is none."""
-    solution_dtype(a=a_dtype, b=b_dtype)  # first: what is no array has no shape
+    dtype = solution_dtype(a=a_dtype, b=b_dtype)  # first: what is no array has no shape
     shapes = f"a has shape {a_shape}, b has shape {b_shape}"
     if len(a_shape) < 2:
         raise ValueError(f"a must be of shape (..., P, N): {shapes}")
-    *batch, rows, n = a_shape
+    rows, n = a_shape[-2:]
     if n == 0 or rows < n:
         raise ValueError(
             f"a must be of shape (..., P, N) with P ≥ N ≥ 1, at least as many equations as "
             f"unknowns: {shapes}; for fewer equations use numpy.linalg.lstsq, system by system"
         )
-    square = describe_square((*batch, rows, rows), a_dtype, b_shape, b_dtype)
-    return Overdetermined(square.batch_shape, rows, n, square.k, square.dtype, square.vectors)
+    batch_shape, k, vectors = right_hand_sides(a_shape, b_shape, rows="P")
+    return Overdetermined(batch_shape, rows, n, k, dtype, vectors)
 
 
 def lstsq(a: Any, b: Any, weights: Any, options: LstsqOptions, workers: int = 1) -> LeastSquares:

@@ -57,28 +57,9 @@ def describe(
     shapes = f"a has shape {a_shape}, b has shape {b_shape}"
     if len(a_shape) < 2 or a_shape[-1] != a_shape[-2]:
         raise np.linalg.LinAlgError(f"a must be square, of shape (..., N, N): {shapes}")
-    n = a_shape[-1]
-    vectors = len(b_shape) == 1 or len(b_shape) == len(a_shape) - 1
-    if len(b_shape) == 0 or (not vectors and len(b_shape) < len(a_shape)):
-        raise ValueError(
-            "b must be one vector (N,), a stack of vectors (..., N) with one axis less than a, or "
-            f"a stack of matrices (..., N, K) with at least as many axes as a: {shapes}"
-        )
-    b_batch, b_core = (b_shape[:-1], b_shape[-1:]) if vectors else (b_shape[:-2], b_shape[-2:])
-    if b_core[0] != n:
-        kind = "vectors (..., N)" if vectors else "matrices (..., N, K)"
-        raise ValueError(
-            f"b, a stack of {kind}, has N = {b_core[0]} where a has {n}: {shapes}"
-            + _advice(a_shape, b_shape, vectors)
-        )
-    try:
-        batch_shape = np.broadcast_shapes(a_shape[:-2], b_batch)
-    except ValueError:
-        raise ValueError(
-            f"the batch shapes {a_shape[:-2]} of a and {b_batch} of b do not broadcast: {shapes}"
-            + _advice(a_shape, b_shape, vectors)
-        ) from None
-    k, systems = 1 if vectors else b_core[1], math.prod(batch_shape)
+    batch_shape, k, vectors = right_hand_sides(a_shape, b_shape)
+    n, systems = a_shape[-1], math.prod(batch_shape)
+    b_batch = b_shape[: -1 if vectors else -2]
     given = a_shape[:-2] == b_batch == batch_shape and a_dtype == b_dtype == dtype
     direct = given and n * k * systems > 0
     return Problem(
@@ -95,9 +76,42 @@ def describe(
     )
 
 
+def right_hand_sides(
+    a_shape: tuple[int, ...], b_shape: tuple[int, ...], rows: str = "N"
+) -> tuple[tuple[int, ...], int, bool]:
+    """The shape of the batch, how many right-hand sides, and whether they are vectors.
+
+    rows: what the number of equations of a is called.
+    """
+    shapes = f"a has shape {a_shape}, b has shape {b_shape}"
+    n = a_shape[-2]
+    vectors = len(b_shape) == 1 or len(b_shape) == len(a_shape) - 1
+    if len(b_shape) == 0 or (not vectors and len(b_shape) < len(a_shape)):
+        raise ValueError(
+            f"b must be one vector ({rows},), a stack of vectors (..., {rows}) with one axis less "
+            f"than a, or a stack of matrices (..., {rows}, K) with at least as many axes as a: "
+            f"{shapes}"
+        )
+    b_batch, b_core = (b_shape[:-1], b_shape[-1:]) if vectors else (b_shape[:-2], b_shape[-2:])
+    if b_core[0] != n:
+        kind = f"vectors (..., {rows})" if vectors else f"matrices (..., {rows}, K)"
+        raise ValueError(
+            f"b, a stack of {kind}, has {rows} = {b_core[0]} where a has {n}: {shapes}"
+            + _advice(a_shape, b_shape, vectors)
+        )
+    try:
+        batch_shape = np.broadcast_shapes(a_shape[:-2], b_batch)
+    except ValueError:
+        raise ValueError(
+            f"the batch shapes {a_shape[:-2]} of a and {b_batch} of b do not broadcast: {shapes}"
+            + _advice(a_shape, b_shape, vectors)
+        ) from None
+    return batch_shape, 1 if vectors else b_core[1], vectors
+
+
 def _advice(a_shape: tuple[int, ...], b_shape: tuple[int, ...], vectors: bool) -> str:
     """What to write where b seems to be meant as something else than its axes say."""
-    n = a_shape[-1]
+    n = a_shape[-2]
     if not vectors and len(b_shape) == len(a_shape) and b_shape[-1] == n:
         return f"; for vectors of one a each give a[None], of shape {(1, *a_shape)}"
     if vectors and len(b_shape) > 1 and b_shape[-2] == n:

@@ -68,9 +68,29 @@ def _no_array(where: str, store: Any, path: str) -> str:
     try:
         members = list(zarr.open_group(store, path=path, mode="r").array_keys())
     except Exception:
-        return f"there is no zarr array at {where}"
-    inside = ", ".join(f"{where}/{member}" for member in members[:5])
-    return f"{where} is a zarr group, not an array" + (f"; it holds {inside}" if inside else "")
+        return f"there is no zarr array at {where}" + _neighbours(where, store, path)
+    return f"{where} is a zarr group, not an array" + _held("it", where, members)
+
+
+def _neighbours(where: str, store: Any, path: str) -> str:
+    """What arrays there are where one is looked for, in a folder or an archive on this machine."""
+    above, _, name = where.rstrip("/").rpartition("/")
+    if not above or name in ("", ".", "..") or not isinstance(store, LocalStore | ZipStore):
+        return ""
+    if not path:
+        if not isinstance(store, LocalStore):
+            return ""
+        store = stores.Files(Path(store.root).parent, read_only=True)
+    try:
+        group = zarr.open_group(store, path=path.rpartition("/")[0], mode="r")
+        return _held(above, above, list(group.array_keys()))
+    except Exception:
+        return ""
+
+
+def _held(group: str, where: str, members: list[str]) -> str:
+    inside = ", ".join(f"{where}/{member}" for member in sorted(members)[:5])
+    return f"; {group} holds {inside}" if inside else ""
 
 
 def dimension_names(array: Any) -> tuple[str, ...] | None:

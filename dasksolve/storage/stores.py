@@ -120,6 +120,7 @@ def resolved(name: str, where: str | os.PathLike[Any]) -> str | Path:
             f"{name} must be the path or URL of zarr data"
             + (", or an open zarr.Group or store" if name == "out" else ", or an open zarr.Array")
             + f", not {type(where).__module__}.{type(where).__name__}"
+            + ("" if name == "out" else _elsewhere(where))
         )
     text = os.fsdecode(where)  # str of a path-like object may be anything
     if not text:
@@ -143,6 +144,15 @@ def resolved(name: str, where: str | os.PathLike[Any]) -> str | Path:
             f"{name}: {text} is meant from the current folder, which has been deleted; change to "
             "one that is there, or give the whole path"
         ) from None
+
+
+def _elsewhere(values: Any) -> str:
+    """Who takes what is an array, but not a stored one."""
+    if hasattr(values, "data_vars") or hasattr(values, "coords"):
+        return "; dasksolve.labelled takes DataArrays, as xarray.open_zarr reads them"
+    if hasattr(values, "__array__"):
+        return "; dasksolve.solve and regress take NumPy and dask arrays"
+    return ""
 
 
 def _path_of(url: str, windows: bool) -> str:

@@ -1,5 +1,7 @@
 """Least squares with a matrix for each system: against LAPACK, with gaps and weights."""
 
+import re
+
 import dask.array as da
 import mpmath
 import numpy as np
@@ -285,6 +287,11 @@ REFUSED = {
         (A, np.ones((4, 5)), {"weights": [1, 2, np.inf, 4, 5]}),
         ValueError,
         r"not be negative or infinite: weights\[2\] is inf",
+    ),
+    "rows of b": (
+        (A, np.ones((4, 7)), {}),
+        ValueError,
+        rf"\(\.\.\., P\), has P = 7 where a has 5: a has shape {re.escape(str(A.shape))}",
     ),
     "rcond": ((A, np.ones((4, 5)), {"rcond": "x"}), ValueError, "rcond='x' must be None"),
     "word": ((A, np.ones((4, 5)), {"on_deficient": "x"}), ValueError, "'nan', 'lstsq'"),

@@ -282,6 +282,9 @@ def test_a_graph_has_one_task_a_block_and_holds_no_more_than_a_window(
     ("options", "error", "message"),
     [
         pytest.param({"a": "nowhere"}, FileNotFoundError, "a: there is no zarr array at", id="a"),
+        pytest.param(
+            {"a": "data.zarr/A"}, FileNotFoundError, r"zarr/A; .*zarr holds .*zarr/a, ", id="typo"
+        ),
         pytest.param({"b": "nowhere"}, FileNotFoundError, "b: there is no zarr array at", id="b"),
         pytest.param(
             {"a": "zip://a::file:///nowhere.zip"},
@@ -312,7 +315,13 @@ def test_a_graph_has_one_task_a_block_and_holds_no_more_than_a_window(
             id="a is None",
         ),
         pytest.param(
-            {"b": np.ones(5)}, TypeError, "b must be .* not numpy.ndarray", id="in memory"
+            {"b": np.ones(5)},
+            TypeError,
+            "b must be .* not numpy.ndarray; .*solve and regress take NumPy",
+            id="in memory",
+        ),
+        pytest.param(
+            {"a": xr.DataArray(np.ones(5))}, TypeError, "; dasksolve.labelled takes", id="labelled"
         ),
         pytest.param({"b": ""}, ValueError, "b is an empty path", id="b is empty"),
         pytest.param(
