@@ -91,7 +91,10 @@ def check_zarr(
         for source in work.sources:  # data that was moved is the same data
             was = old.get(source.name)
             new[source.name]["location"] = was.get("location") if isinstance(was, dict) else None
-        journal.refuse_changes(old, new, location)
+        advice = "Give the inputs that the job had"
+        if journal.is_regression(old):
+            advice += ", and its weights if it had any (weights=, --weights)"
+        journal.refuse_changes(old, new, location, advice)
         scheduler = choose(client, workers)
         block_shape = journal.block_shape(old, work.batch_shape, location)
         plan = plan_job(work, scheduler, store, memory_limit, block_shape)

@@ -9,6 +9,7 @@ from itertools import filterfalse
 from typing import Any
 
 import numpy as np
+from zarr.storage import ZipStore
 
 from dasksolve import kernels
 from dasksolve.status import Status
@@ -21,6 +22,9 @@ ARRAYS = ("x", "status", "rcond", "backward_error")
 STATING = ("", "status")
 """The members of an output whose documents state its record."""
 _VERSION = 1
+_OF_THE_FIRST_RUN = (
+    "Give the inputs and options of the first run, or start again with overwrite=True (--overwrite)"
+)
 
 Record = dict[str, Any]
 
@@ -111,6 +115,8 @@ def find(
             if foreign
             else "exists and is not the output of a job"
         )
+        if isinstance(store, ZipStore):
+            advice += ", packed so that its zarr.json is at the top of the archive"
         raise ValueError(f"{location} {what}; {advice}")
     if found["version"] != _VERSION:
         raise ValueError(
@@ -194,8 +200,10 @@ def block_shape(record: Record, batch_shape: tuple[int, ...], location: str) -> 
     return tuple(shape)
 
 
-def refuse_changes(old: Record, new: Record, location: str) -> None:
-    """Refuse to resume a job whose inputs or options are not what they were, naming each."""
+def refuse_changes(
+    old: Record, new: Record, location: str, advice: str = _OF_THE_FIRST_RUN
+) -> None:
+    """Refuse a job whose inputs or options are not what they were, naming each."""
     kinds = [_kind(record) for record in (old, new)]
     if kinds[0] != kinds[1]:
         raise ValueError(
@@ -206,16 +214,22 @@ def refuse_changes(old: Record, new: Record, location: str) -> None:
     for part in parts(new):
         was = fields(old, part, location)
         changes += [
-            f"{part}.{name} was {was.get(name)!r}, is now {new[part].get(name)!r}"
+            f"the numbers of {part} are not those that it had{_from(old, part)}"
+            if name == "digest" and name in was and name in new[part]
+            else f"{part}.{name} was {was.get(name)!r}, is now {new[part].get(name)!r}"
             for name in {**was, **new[part]}
             if new[part].get(name) != was.get(name)
             and (name != "location" or new[part].get(name) is not None)
         ]
     if changes:
-        raise ValueError(
-            f"{location} is of another job: {'; '.join(changes)}. Give the inputs and options of "
-            "the first run, or start again with overwrite=True (--overwrite)"
-        )
+        raise ValueError(f"{location} is of another job: {'; '.join(changes)}. {advice}")
+
+
+def _from(record: Record, part: str) -> str:
+    """Where a record says that numbers came from, if they came from a file."""
+    files = record.get("files")
+    place = files.get(part) if isinstance(files, dict) else None
+    return f", from {place}" if isinstance(place, str) else ""
 
 
 def is_regression(record: Record) -> bool:

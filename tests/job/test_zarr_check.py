@@ -78,6 +78,16 @@ def test_an_output_that_cannot_be_written_is_read(
     assert files(batch.out) == before
 
 
+def test_an_output_within_a_folder_of_an_archive_is_asked_for_at_its_top(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    folder = Path(batch.out)
+    archive = shutil.make_archive(batch.out, "zip", folder.parent, folder.name)
+    with pytest.raises(
+        ValueError, match=r"packed so that its zarr\.json is at the top of the arch"
+    ):
+        check_zarr(batch.a_path, batch.b_path, archive)
+
+
 @pytest.mark.parametrize("opened", READ_ONLY.values(), ids=READ_ONLY)
 def test_factors_that_cannot_be_written_are_read(
     tmp_path: Path, opened: Callable[[str], Any]
