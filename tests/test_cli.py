@@ -497,6 +497,7 @@ def test_regress_then_check_then_report(
     assert main(["report", stack[2]]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^each +20 observations, 3 coefficients, float64$", printed, re.M)
+    assert re.search(r"^options .*, on_deficient=nan, covariance=True, ridge=0\.1$", printed, re.M)
     assert re.search(r"^y +/.*/y\.zarr$", printed, re.M)
     assert re.search(r"^design +/.*/design\.npy$", printed, re.M)
     assert main(["regress", *stack, "--resume"]) == 1

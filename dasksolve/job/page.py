@@ -141,7 +141,7 @@ def summary(found: Survey) -> list[tuple[str, str]]:
     rows = [
         (found.unit, f"{math.prod(found.batch_shape):,} ({batch})"),
         ("each", f"{_each(found)}, {found.dtype}"),
-        ("options", ", ".join(f"{name}={value}" for name, value in options.items())),
+        ("options", ", ".join(_stated(options))),
         *_sources(found.job),
         *((in_words(status), f"{n:,}") for status, n in found.counts.items() if n),
     ]
@@ -162,6 +162,19 @@ def summary(found: Survey) -> list[tuple[str, str]]:
         rows.append(("read, written", ", ".join(sizes)))
         rows.append(("peak memory", format_bytes(last.get("peak_memory", 0))))
     return rows
+
+
+def _stated(options: dict[str, Any]) -> list[str]:
+    """Those that are given or on; one number where a ridge is the same for all coefficients."""
+    alike = {
+        name: value[0] if isinstance(value, list) and len({*map(repr, value)}) == 1 else value
+        for name, value in options.items()
+    }
+    return [
+        f"{name}={value}"
+        for name, value in alike.items()
+        if value is not None and value is not False and (value or name != "ridge")
+    ]
 
 
 def _each(found: Survey) -> str:

@@ -39,6 +39,7 @@ def test_the_summary(solved):
     html = page(solved.out)
     assert numbers(html, "systems") == "1,200 (40 by 30)"
     assert numbers(html, "each") == "order 3, 1 right-hand side, float64"
+    assert numbers(html, "options") == "assume_a=gen, on_singular=nan, diagnostics=True"
     assert (numbers(html, "ok"), numbers(html, "singular")) == ("1,195", "4")
     assert numbers(html, "b").endswith("/data.zarr/b")
     assert float(numbers(html, "worst backward error")) < 1e-15
