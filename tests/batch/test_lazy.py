@@ -193,6 +193,7 @@ def test_map_blocks_without_a_dtype():
     a, b = systems(3, 12, k=2)
     x = chunked(a, 4).map_blocks(dasksolve.solve, chunked(b, 4), chunks=((4, 4, 4), (3,), (2,)))
     assert x.dtype == np.float64
+    assert x.shape == b.shape
     assert same_bits(x.compute(), dasksolve.solve(a, b))
 
 
