@@ -1,6 +1,7 @@
 """Least squares of NumPy arrays, with a matrix for each system."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class LstsqOptions:
         return cls(checked_rcond(rcond), on_deficient)
 
 
+@lru_cache(maxsize=1024)  # as of square systems
 def describe(
     a_shape: tuple[int, ...],
     a_dtype: np.dtype[Any],
