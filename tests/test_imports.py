@@ -109,11 +109,10 @@ def test_modules_that_libraries_keep_to_themselves_are_imported_there_alone(
     assert [m for m, path in MODULES.items() if pattern.search(path.read_text())] == [door]
 
 
-def test_numpy_arrays_and_jobs_need_no_dask_array(tmp_path: Path) -> None:
+def test_numpy_arrays_are_solved_without_importing_what_they_do_not_need() -> None:
     program = """
 import sys
 import numpy as np
-import zarr
 import dasksolve
 
 a = np.array([[[2.0, 1.0], [1.0, 3.0]], [[1.0, 1.0], [1.0, 1.0]]])
@@ -123,17 +122,10 @@ dasksolve.factor(a).solve(np.ones(2))
 dasksolve.lstsq(a, np.ones(2), on_deficient="lstsq")
 dasksolve.regress(np.ones((5, 2)), np.ones((5, 1)))
 dasksolve.solve_tridiagonal(*np.ones((3, 2)), np.ones(2), on_singular="lstsq")
-stored = [f"{sys.argv[1]}/{name}.zarr" for name in ("a", "b", "x", "fit")]
-for path, values in zip(stored, (a, np.ones((2, 2)))):
-    zarr.create_array(path, data=values)
-dasksolve.solve_zarr(*stored[:3])
-dasksolve.check_zarr(*stored[:3])
-dasksolve.regress_zarr(stored[1], np.ones((2, 1)), stored[3])
 try:
     dasksolve.solve(a, np.ones(2))
 except dasksolve.SingularSystemError:
     print(*{"dask.array", "distributed", "matplotlib", "pandas", "xarray"} & {*sys.modules})
 """
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (run.stdout, run.stderr) == ("\n", "")

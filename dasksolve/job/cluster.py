@@ -160,8 +160,9 @@ class Cluster:
 
         def submit() -> None:
             while len(pending) < ahead and (window := next(remaining, None)) is not None:
-                graph = graph_of(task, job, window, attempt)
-                futures = self.client.get(graph, list(graph), sync=False)
+                graph = self.client.persist(graph_of(task, job, window, attempt))
+                held = graph.__dask_graph__()
+                futures = [held[key] for key in graph.__dask_keys__()]
                 tasks = zip(futures, parts(window, job.plan.together), strict=True)
                 pending.update((future.key, (future, part)) for future, part in tasks)
                 completed.update(futures)

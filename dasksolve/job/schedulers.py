@@ -75,7 +75,8 @@ class Threads:
         with ThreadPoolExecutor(in_hand) as pool:
             for window in windows:
                 graph = graph_of(task, job, window)
-                dask.threaded.get(graph, list(graph), pool=pool, callbacks=callbacks)
+                keys: list[Any] = graph.__dask_keys__()
+                dask.threaded.get(graph.__dask_graph__(), keys, pool=pool, callbacks=callbacks)
 
     def last_tasks(self, _plan: Plan) -> None:
         """What comes of each block is known as soon as it is done."""

@@ -1,5 +1,6 @@
 """What a process keeps of jobs that have ended: nothing."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -90,3 +91,19 @@ def test_a_hundred_jobs_leave_nothing_behind_on_workers(
         solve(small, client=two_processes, overwrite=True)
     # Which worker is the first to do what fills a cache is chance, so a few entries may be new.
     assert [grown(*both, by=10) for both in zip(before, everywhere(), strict=True)] == [{}, {}, {}]
+
+
+def test_a_job_counts_nothing_that_dask_is_made_of(batch: Stored) -> None:
+    # pandas and SciPy, which come with dask.array, take 62 MiB; a kernel and numba 54 at most.
+    program = (
+        "import sys, dasksolve\n"
+        "assert 'dask.array' not in sys.modules\n"
+        "report = dasksolve.solve_zarr(*sys.argv[1:], overwrite=True, memory_limit='80MiB')\n"
+        "assert 'dask.array' in sys.modules\n"
+        "print(report.peak_memory)"
+    )
+    command = [sys.executable, "-c", program, batch.a_path, batch.b_path, batch.out]
+    for _ in range(2):  # the first may have to compile, which takes more than such a limit
+        run = subprocess.run(command, capture_output=True, text=True)
+    assert run.stderr == ""
+    assert int(run.stdout) <= 80 << 20
