@@ -7,7 +7,7 @@ from dasksolve.batch.arrays import any_lazy, as_array
 from dasksolve.batch.factors import factor_block, slogdet_block, solve_block
 from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.batch.problem import describe, describe_inverses
-from dasksolve.storage.stores import Location
+from dasksolve.storage.stores import OutputLocation
 
 
 @refusing
@@ -156,12 +156,12 @@ class Factorization:
             return lazy.slogdet(*arrays)
         return slogdet_block(*arrays)
 
-    def to_zarr(self, path: Location) -> None:
+    def to_zarr(self, path: OutputLocation) -> None:
         """Write the factors to a new zarr group; lazy ones are computed block by block.
 
         Parameters
         ----------
-        path : str or pathlib.Path
+        path : str, pathlib.Path, zarr.Group or zarr.abc.store.Store
             Path or URL of the group.
 
         Raises
@@ -184,12 +184,12 @@ class Factorization:
         kept_factors.write(path, *arrays)
 
     @classmethod
-    def open(cls, path: Location) -> "Factorization":
+    def open(cls, path: OutputLocation) -> "Factorization":
         """Open what `to_zarr` wrote, as lazy dask arrays.
 
         Parameters
         ----------
-        path : str or pathlib.Path
+        path : str, pathlib.Path, zarr.Group or zarr.abc.store.Store
             Path or URL of the group, or of a zip archive of it.
 
         Raises

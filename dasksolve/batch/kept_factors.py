@@ -13,7 +13,7 @@ from dasksolve.batch.factors import LOST
 from dasksolve.batch.problem import describe_inverses
 from dasksolve.status import Status
 from dasksolve.storage import groups, stores
-from dasksolve.storage.stores import Location
+from dasksolve.storage.stores import OutputLocation
 
 _ATTRIBUTE = "dasksolve_factorization"
 _VERSION = 4
@@ -27,7 +27,7 @@ _MISSING = {
 }
 
 
-def write(path: Location, *arrays: Any) -> None:
+def write(path: OutputLocation, *arrays: Any) -> None:
     """Write factors, given in the order of `_MISSING`, to a new group, block by block."""
     store, location = stores.open_store(path)
     if not groups.is_empty(store):
@@ -51,7 +51,7 @@ def write(path: Location, *arrays: Any) -> None:
     group.attrs[_ATTRIBUTE] = json.dumps({"version": _VERSION})  # last: it is whole
 
 
-def read(path: Location) -> tuple[da.Array, ...]:
+def read(path: OutputLocation) -> tuple[da.Array, ...]:
     """The arrays that were written, in the same order."""
     store, location = stores.open_store(path, read_only=True)
     if groups.is_empty(store):

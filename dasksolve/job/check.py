@@ -23,13 +23,13 @@ from dasksolve.storage import groups, inputs, internals, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
-from dasksolve.storage.stores import Location
+from dasksolve.storage.stores import Location, OutputLocation
 
 
 def check_zarr(
     a: Location | zarr.Array[Any],
     b: Any,
-    out: Location,
+    out: OutputLocation,
     *,
     weights: Any = None,
     memory_limit: int | str | None = None,

@@ -14,7 +14,7 @@ from zarr.storage import ZipStore
 from dasksolve import kernels
 from dasksolve.status import Status
 from dasksolve.storage import documents, groups, internals, marks, stores
-from dasksolve.storage.stores import Location
+from dasksolve.storage.stores import OutputLocation
 
 ATTRIBUTE = "dasksolve"
 ARRAYS = ("x", "status", "rcond", "backward_error")
@@ -81,7 +81,7 @@ def members(record: Record) -> list[str]:
     ]
 
 
-def opened(out: Location) -> tuple[Any, str, Record, documents.Document]:
+def opened(out: OutputLocation) -> tuple[Any, str, Record, documents.Document]:
     """The store of an output that is read, what it is called, its record and its document."""
     store, location = stores.open_store(out, read_only=True)
     if groups.is_empty(store):

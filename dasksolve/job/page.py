@@ -32,7 +32,7 @@ from dasksolve.job.report import in_words, table
 from dasksolve.job.survey import DECADES, Histogram, Survey, survey
 from dasksolve.status import Status
 from dasksolve.storage import secrets
-from dasksolve.storage.stores import Location
+from dasksolve.storage.stores import OutputLocation
 
 INTERVALS = 40
 
@@ -75,12 +75,12 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--ink) }
 """
 
 
-def page(out: Location) -> str:
+def page(out: OutputLocation) -> str:
     """Return an HTML page about the output of a zarr job, which asks no other host for anything.
 
     Parameters
     ----------
-    out : str or pathlib.Path
+    out : str, pathlib.Path, zarr.Group or zarr.abc.store.Store
         Path or URL of the group that a job wrote, or of a zip archive of it; it may be unfinished.
 
     Returns

@@ -14,7 +14,7 @@ from dasksolve.job.progress import Progress
 from dasksolve.job.schedulers import Scheduler, choose
 from dasksolve.job.work import Work
 from dasksolve.storage import groups, stores
-from dasksolve.storage.stores import Location
+from dasksolve.storage.stores import OutputLocation
 
 Seen = list[journal.Record | None]
 """The documents of an output that state a record, as `journal.see` has them."""
@@ -51,7 +51,7 @@ class Prepared:
     """It is gone on with; False: what is there of it is deleted."""
 
 
-def prepare(open_work: Callable[[], Work], out: Location, options: JobOptions) -> Prepared:
+def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOptions) -> Prepared:
     """Look at everything and plan the job, or refuse it; write nothing.
 
     open_work: opens what is read, and describes what is to be done with it.
@@ -83,7 +83,7 @@ def prepare(open_work: Callable[[], Work], out: Location, options: JobOptions) -
     return Prepared(work, scheduler, plan, store, location, identity, found, resumed)
 
 
-def _look(out: Location, store: Any, expected: bool) -> Seen | None:
+def _look(out: OutputLocation, store: Any, expected: bool) -> Seen | None:
     """See what is there; None: nothing is yet.
 
     expected: something is, and it is seen while that is made sure of.

@@ -15,14 +15,14 @@ from dasksolve.job.series import Series
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.write import write_block, write_output
 from dasksolve.storage.buffers import Workspace
-from dasksolve.storage.stores import Location
+from dasksolve.storage.stores import Location, OutputLocation
 
 
 @refusing
 def regress_zarr(
     y: Location | zarr.Array[Any],
     design: Any,
-    out: Location,
+    out: OutputLocation,
     *,
     axis: int = 0,
     weights: Any = None,

@@ -20,14 +20,14 @@ from dasksolve.job.write import write_block, write_output
 from dasksolve.status import Status
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
-from dasksolve.storage.stores import Location
+from dasksolve.storage.stores import Location, OutputLocation
 
 
 @refusing
 def solve_zarr(
     a: Location | zarr.Array[Any],
     b: Location | zarr.Array[Any],
-    out: Location,
+    out: OutputLocation,
     *,
     assume_a: str = "gen",
     lower: bool = False,

@@ -15,7 +15,7 @@ from dasksolve.job import history, journal
 from dasksolve.status import Status
 from dasksolve.storage import groups, stores
 from dasksolve.storage.internals import Region
-from dasksolve.storage.stores import Location
+from dasksolve.storage.stores import OutputLocation
 
 CELLS = 80
 """Cells of the map along a dimension of the batch, at most."""
@@ -143,7 +143,7 @@ class Survey:
         return values | {"job": self.job, "runs": self.runs}
 
 
-def survey(out: Location) -> Survey:
+def survey(out: OutputLocation) -> Survey:
     """Read what a job wrote but its answers; a few blocks at a time are in memory."""
     store, location, record, group = journal.opened(out)
     regression = journal.is_regression(record)

@@ -27,11 +27,11 @@ from dasksolve.storage import durable as disk
 from dasksolve.storage import encode, groups, internals, marks, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
-from dasksolve.storage.stores import Location
+from dasksolve.storage.stores import OutputLocation
 
 
 def write_output(
-    task: Task, open_work: Callable[[], Work], out: Location, what: str, options: JobOptions
+    task: Task, open_work: Callable[[], Work], out: OutputLocation, what: str, options: JobOptions
 ) -> tuple[Job, Report]:
     """Prepare a job, create its output and do every block.
 

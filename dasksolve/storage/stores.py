@@ -20,6 +20,8 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 Location = str | Path
+OutputLocation = Location | zarr.Group | Store
+"""Where the group of a job's output, or of factors, is."""
 RETRIES = 7
 """How often a request to S3 is repeated, after up to 1, 2, 4, … s: it may be busy for so long."""
 _ANSWERLESS = 2
@@ -55,7 +57,7 @@ def input_store(target: str | Path) -> tuple[Any, str]:
     return Files(target, read_only=True), ""
 
 
-def open_store(where: Location, read_only: bool = False) -> tuple[Any, str]:
+def open_store(where: OutputLocation, read_only: bool = False) -> tuple[Any, str]:
     """Return the store of a group that is to be written, or only read, and what it is called."""
     if isinstance(where, zarr.Group | Store):
         store = _given_store(where, read_only)
