@@ -122,6 +122,7 @@ dasksolve.factor(a).solve(np.ones(2))
 dasksolve.lstsq(a, np.ones(2), on_deficient="lstsq")
 dasksolve.regress(np.ones((5, 2)), np.ones((5, 1)))
 dasksolve.solve_tridiagonal(*np.ones((3, 2)), np.ones(2), on_singular="lstsq")
+assert {*dasksolve.__all__} <= {*dir(dasksolve)}
 try:
     dasksolve.solve(a, np.ones(2))
 except dasksolve.SingularSystemError:
@@ -129,3 +130,20 @@ except dasksolve.SingularSystemError:
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (run.stdout, run.stderr) == ("\n", "")
+
+
+@pytest.mark.parametrize("name", ["*", "Report", "check_zarr"])
+def test_what_the_package_offers_is_there(name: str) -> None:
+    program = (
+        f"from dasksolve import {name}\n"
+        "import dasksolve\n"
+        f"for name in dasksolve.__all__ if {name!r} == '*' else [{name!r}]:\n"
+        "    assert globals()[name] is getattr(dasksolve, name)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("", "")
+
+
+def test_what_it_does_not_offer_is_not() -> None:
+    with pytest.raises(AttributeError, match="module 'dasksolve' has no attribute 'solve_zar'"):
+        dasksolve.solve_zar  # noqa: B018

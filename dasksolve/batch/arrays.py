@@ -56,7 +56,7 @@ def any_lazy(*arrays: Any) -> bool:
     """Whether one of them is a dask array: never, where nobody has imported what makes them.
 
     To import `dask.array`, which brings pandas and SciPy, takes as long as the rest of dasksolve:
-    `lazy`, `lazy_regression` and `kept_factors` are imported where they are called.
+    `lazy`, `lazy_regression`, `kept_factors` and zarr jobs are imported where they are called.
     """
     kind = getattr(sys.modules.get("dask.array"), "Array", ())
     return any(isinstance(values, kind) for values in arrays)

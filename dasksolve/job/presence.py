@@ -40,8 +40,6 @@ def of(token: str) -> Presence:
     """What this process knows of a job; it begins with it if it has not yet."""
     with _lock:
         if token not in _present:
-            import dask.array  # noqa: F401  what jobs are given to dask by is none of what they take
-
             _present[token] = Presence()
         return _present[token]
 

@@ -27,6 +27,7 @@ from distributed import Client, LocalCluster
 
 def resident():
     import dasksolve
+    dasksolve.solve_zarr  # which is imported once it is asked for
     return psutil.Process().memory_info().rss
 
 def peak():
