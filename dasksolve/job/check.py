@@ -94,6 +94,7 @@ def check_zarr(
         advice = "Give the inputs that the job had"
         if journal.is_regression(old):
             advice += ", and its weights if it had any (weights=, --weights)"
+        advice += ", or do the job anew, with overwrite=True (--overwrite)"
         journal.refuse_changes(old, new, location, advice)
         scheduler = choose(client, workers)
         block_shape = journal.block_shape(old, work.batch_shape, location)
