@@ -58,7 +58,7 @@ def read(path: OutputLocation) -> tuple[da.Array, ...]:
         raise FileNotFoundError(
             f"there are no factors at {location}; Factorization.to_zarr writes them"
         )
-    group = groups.open_group(store, location, mode="r")
+    group = groups.open_group(store, location)
     try:
         version = json.loads(group.attrs[_ATTRIBUTE])["version"]
         arrays = [group[name] for name in _MISSING if name != "scales" or version >= _VERSION]

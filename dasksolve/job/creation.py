@@ -97,10 +97,10 @@ def _created(
     there: Future[None] | None = None
     empty = found is None and ((mark is not None and mark.alone) or groups.is_empty(store))
     fields, beside = _fields(prepared, compressors), prepared.work.coordinates
+    names = (*fields, *(coordinate.name for coordinate in beside))
     seen: dict[str, Document] = {}
     if prepared.resumed:  # of all that is there, something may have to be mended
-        names = ("", *fields, *(coordinate.name for coordinate in beside))
-        seen = documents.members(store, names)
+        seen = documents.members(store, ("", *names))
         stating = [seen.get(name) for name in journal.STATING]
     else:
         stating = [] if empty else journal.see(store).result()
@@ -119,7 +119,6 @@ def _created(
         if wait:
             _secure(store, drafts, beside)
     else:
-        names = (*fields, *(coordinate.name for coordinate in beside))
         record = journal.record(prepared.identity, prepared.plan.block_shape, run, names)
         drafts = metadata.drafts_of(fields, record, beside)
         old = [*journal.members(found or {}), *names]

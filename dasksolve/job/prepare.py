@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from zarr.storage import LocalStore
+
 from dasksolve import kernels
 from dasksolve.batch.options import check_flags
 from dasksolve.job import journal, memory
@@ -86,9 +88,10 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
 def _look(out: OutputLocation, store: Any, expected: bool) -> Seen | None:
     """See what is there; None: nothing is yet.
 
-    expected: something is, and it is seen while that is made sure of.
+    expected: something is, and it is seen while that is made sure of; not in a folder, which zarr
+    makes where there is none.
     """
-    seeing = journal.see(store) if expected else None
+    seeing = journal.see(store) if expected and not isinstance(store, LocalStore) else None
     if groups.is_new_group(out) or groups.is_empty(store):
         return None
     return (seeing or journal.see(store)).result()

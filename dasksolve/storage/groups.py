@@ -31,8 +31,10 @@ def is_empty(store: Any) -> bool:
             text = f"cannot look into {stores.place_of(store)}: {type(error).__name__}: {error}"
             raise OSError(secrets.shown(text)) from secrets.cause(error)
     root = Path(store.root)
+    if not root.exists():
+        return True
     if not root.is_dir():
-        return not root.exists()
+        return False
     # Path.rglob passes over folders that may not be read, as if there were nothing in them.
     files = (name for _, _, names in os.walk(root, onerror=_raise) for name in names)
     return all(map(marks.PARTIAL.search, files))
@@ -49,10 +51,10 @@ def is_new_group(where: Any) -> bool:
     return not where.attrs and not [*where.members()]
 
 
-def open_group(store: Any, location: str, mode: Any) -> Any:
+def open_group(store: Any, location: str) -> Any:
     """Open the group that a store holds, or say that there is none."""
     try:
-        return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
+        return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
     except Exception as error:
         raise ValueError(
             f"{location} exists and is not the output of a job; choose another output"
@@ -189,23 +191,19 @@ def _is_single(document: documents.Document | None) -> bool:
 def publish(
     store: Any,
     group: documents.Document,
-    members: dict[str, documents.Document] | None = None,
-    unwritten: Iterable[str] = (),
+    members: dict[str, documents.Document],
     was: documents.Document | None = None,
 ) -> None:
     """Write the document of a group with consolidated metadata, as xarray wants to find them.
 
     Groups above that have them are told of this one, which is not seen there otherwise.
 
-    members: the documents of all that is in it, if they are known; unwritten: those of them that
-    are not there yet, and may come in any order; was: the document that is there.
+    members: the documents of all that is in it; was: the document that is there.
 
     zarr's own function warns; to silence that for a moment would silence all threads, and two that
     do it at once leave the filter behind.
     """
-    if members is None:
-        members = documents.members(store)
-    internals.run(published(store, group, members, unwritten, was))
+    internals.run(published(store, group, members, (), was))
 
 
 async def published(
@@ -215,7 +213,10 @@ async def published(
     unwritten: Iterable[str],
     was: documents.Document | None = None,
 ) -> None:
-    """The same, on the loop that runs."""
+    """The same, on the loop that runs.
+
+    unwritten: members that are not there yet, and may come in any order.
+    """
     new = {name: members[name] for name in unwritten}
     document = documents.consolidated(group, members)
     if document != was:

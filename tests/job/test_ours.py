@@ -24,6 +24,16 @@ from dasksolve import Report, check_zarr, solve_zarr
 ZARR_WARNS = pytest.mark.filterwarnings("ignore:Consolidated metadata")  # when xarray writes
 
 
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}], ids=str)
+def test_a_job_that_is_refused_leaves_no_folder(
+    store: Callable[..., Stored], how: dict[str, bool]
+) -> None:
+    wrong = store(np.ones((4, 2, 2)), np.ones((4, 3)), (2, 2, 2), (2, 3))
+    with pytest.raises(ValueError, match="has N = 3 where a has 2"):
+        solve_zarr(wrong.a_path, wrong.b_path, wrong.out, **how)
+    assert not Path(wrong.out).exists()
+
+
 def test_an_array_that_somebody_put_into_the_output_is_not_overwritten(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
     zarr.create_array(batch.out + "/lat", data=np.arange(1000.0))
