@@ -1,6 +1,7 @@
 """The factors of a batch in a zarr group: written, and found again as lazy dask arrays."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import dask.array as da
@@ -12,7 +13,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from dasksolve.batch.factors import LOST
 from dasksolve.batch.problem import describe_inverses
 from dasksolve.status import Status
-from dasksolve.storage import groups, stores
+from dasksolve.storage import groups, marks, stores
 from dasksolve.storage.stores import OutputLocation
 
 _ATTRIBUTE = "dasksolve_factorization"
@@ -30,8 +31,13 @@ _MISSING = {
 def write(path: OutputLocation, *arrays: Any) -> None:
     """Write factors, given in the order of `_MISSING`, to a new group, block by block."""
     store, location = stores.open_store(path)
-    if not groups.is_empty(store):
-        raise FileExistsError(f"{location} exists; choose another path, or delete it")
+    with marks.claimed(store, location):
+        if not groups.is_empty(store):
+            raise FileExistsError(f"{location} exists; choose another path, or delete it")
+        _write(store, arrays)
+
+
+def _write(store: Any, arrays: Iterable[Any]) -> None:
     group = zarr.create_group(store, zarr_format=3)
     written = []
     for (name, missing), values in zip(_MISSING.items(), arrays, strict=True):

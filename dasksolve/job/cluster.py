@@ -14,7 +14,7 @@ from dasksolve.errors import counted, warn
 from dasksolve.job.blocks import Task
 from dasksolve.job.plan import Plan
 from dasksolve.job.tasks import WINDOW, OnResult, graph_of, parts
-from dasksolve.storage.marks import Mark, has_one_writer, lockable, marked
+from dasksolve.storage.marks import Mark, has_one_writer, marked
 from dasksolve.storage.stores import place_of
 
 logger = logging.getLogger(__name__)
@@ -102,9 +102,9 @@ class Cluster:
                     f"{self.address} cannot see it; put it on a disk they share"
                 )
 
-    def marking(self, store: Any, token: str) -> AbstractContextManager[Mark | None]:
+    def marking(self, store: Any, token: str, _locked: bool) -> AbstractContextManager[Mark | None]:
         """Keep a mark in a store by which the workers know it."""
-        if not lockable(store) and has_one_writer(store):
+        if has_one_writer(store):
             raise ValueError(
                 f"{place_of(store)} is written by the process that opened it alone: solve without "
                 "a client, or into a path or URL that all workers see"

@@ -1,11 +1,9 @@
-"""Claims the output of a job, and creates it, or completes that of an earlier run."""
+"""Creates the output of a job, or completes that of an earlier run."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
@@ -21,40 +19,6 @@ from dasksolve.storage.documents import Document
 from dasksolve.storage.marks import Mark
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def claimed(store: Any, location: str) -> Iterator[None]:
-    """Keep other jobs on this machine away from an output; leave no folder where none was."""
-    if not marks.lockable(store):  # a mark says whose it is, as on object storage
-        yield
-        return
-    root = Path(store.root)
-    made = [path for path in (root, *root.parents) if not path.exists()]
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"the output {location} cannot be created: {error}") from error
-    folder = os.open(root, os.O_RDONLY)
-    try:
-        _lock(folder, location)
-        yield
-    finally:
-        os.close(folder)
-        with suppress(OSError):  # it is not empty: the job did begin
-            for path in made:
-                path.rmdir()
-
-
-def _lock(folder: int, location: str) -> None:
-    try:
-        marks.lock(folder)
-    except BlockingIOError:
-        raise BlockingIOError(
-            f"another job is writing to {location}; wait for it, or choose another output"
-        ) from None
-    except OSError as error:
-        logger.debug("%s cannot be locked: %s", location, error)
 
 
 def create(
@@ -99,15 +63,19 @@ def _created(
     fields, beside = _fields(prepared, compressors), prepared.work.coordinates
     names = (*fields, *(coordinate.name for coordinate in beside))
     seen: dict[str, Document] = {}
-    if prepared.resumed:  # of all that is there, something may have to be mended
-        seen = documents.members(store, ("", *names))
-        stating = [seen.get(name) for name in journal.STATING]
+    if found is None:
+        changed = not (empty or groups.is_new_group(prepared.out, store))
     else:
-        stating = [] if empty else journal.see(store).result()
-    if (None if empty else journal.glance(store, stating)) != found:
+        if prepared.resumed:  # of all that is there, something may have to be mended
+            seen = documents.members(store, ("", *names))
+            stating = [seen.get(name) for name in journal.STATING]
+        else:
+            stating = journal.see(store).result()
+        changed = journal.glance(store, stating) != found
+    if changed:
         raise BlockingIOError(
-            f"another job has written to {location} since this one looked; look at what it wrote, "
-            "and run this one again"
+            f"somebody else has written to {location} since this job looked; look at what is "
+            "there, and run the job again"
         )
     if found is not None and prepared.resumed:
         record = journal.continued(found)
@@ -134,7 +102,7 @@ def _created(
                 there = meanwhile.submit(rest)
     if wait:
         durable.secure_document(store)
-    marks.sweep(store, mark and mark.key)
+    marks.sweep(store, mark and mark.key, journal.members(record))
     arrays = {
         name: groups.required_fields(
             groups.described_array(store, name, drafts[name], location),

@@ -44,6 +44,7 @@ class Prepared:
     work: Work
     scheduler: Scheduler
     plan: Plan
+    out: OutputLocation
     store: Any
     location: str
     identity: journal.Record
@@ -82,7 +83,7 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
         groups.refuse_others(store, location, journal.members(found))
     plan = plan_job(work, scheduler, store, options.memory_limit, block_shape)
     work.warn(plan)
-    return Prepared(work, scheduler, plan, store, location, identity, found, resumed)
+    return Prepared(work, scheduler, plan, out, store, location, identity, found, resumed)
 
 
 def _look(out: OutputLocation, store: Any, expected: bool) -> Seen | None:
@@ -92,7 +93,7 @@ def _look(out: OutputLocation, store: Any, expected: bool) -> Seen | None:
     makes where there is none.
     """
     seeing = journal.see(store) if expected and not isinstance(store, LocalStore) else None
-    if groups.is_new_group(out) or groups.is_empty(store):
+    if groups.is_new_group(out, store) or groups.is_empty(store):
         return None
     return (seeing or journal.see(store)).result()
 

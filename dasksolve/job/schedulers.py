@@ -15,7 +15,7 @@ from dasksolve.job.blocks import Task, worked_off
 from dasksolve.job.cluster import Cluster
 from dasksolve.job.plan import Plan
 from dasksolve.job.tasks import OnResult, graph_of
-from dasksolve.storage.marks import Mark, end_others, has_one_writer, lockable, marked
+from dasksolve.storage.marks import Mark, end_others, has_one_writer, marked
 
 
 class Threads:
@@ -43,12 +43,12 @@ class Threads:
     def refuse_private(self, locations: Iterable[str]) -> None:
         """Threads see what this process sees."""
 
-    def marking(self, store: Any, token: str) -> AbstractContextManager[Mark | None]:
-        """Keep a mark where no folder can be locked; end what workers have of a killed client."""
-        if not has_one_writer(store):
-            return marked(store, token)
-        if lockable(store):
+    def marking(self, store: Any, token: str, locked: bool) -> AbstractContextManager[Mark | None]:
+        """Keep a mark where no folder is locked; end what workers have of a killed client."""
+        if locked:
             end_others(store)
+        elif not has_one_writer(store):
+            return marked(store, token)
         return nullcontext()
 
     def everywhere(self, _look: Callable[..., None], *_arguments: Any) -> None:

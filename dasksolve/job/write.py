@@ -54,8 +54,8 @@ def _write(
         "be read"
     )
     with (
-        creation.claimed(store, location),
-        scheduler.marking(store, token) as own,
+        marks.claimed(store, location) as locked,
+        scheduler.marking(store, token, locked) as own,
         ThreadPoolExecutor(1) as pool,
     ):
         mark = own and own.key
@@ -87,7 +87,7 @@ def _write(
                         if mark is not None:
                             internals.run(marks.refuse_unmarked(store, mark))
                             created.seen.at = time.monotonic()  # no other has begun until now
-                        marks.sweep(store, mark)
+                        marks.sweep(store, mark, journal.members(created.record))
     return job, report
 
 

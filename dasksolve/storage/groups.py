@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
@@ -31,24 +31,24 @@ def is_empty(store: Any) -> bool:
             text = f"cannot look into {stores.place_of(store)}: {type(error).__name__}: {error}"
             raise OSError(secrets.shown(text)) from secrets.cause(error)
     root = Path(store.root)
-    if not root.exists():
-        return True
-    if not root.is_dir():
-        return False
     # Path.rglob passes over folders that may not be read, as if there were nothing in them.
     files = (name for _, _, names in os.walk(root, onerror=_raise) for name in names)
-    return all(map(marks.PARTIAL.search, files))
+    try:
+        return all(map(marks.PARTIAL.search, files))
+    except NotADirectoryError:
+        return not root.exists()  # a file, or within one
 
 
-def _raise(error: OSError) -> NoReturn:
-    raise error
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # it is not there, or no longer
+        raise error
 
 
-def is_new_group(where: Any) -> bool:
+def is_new_group(where: Any, store: Any) -> bool:
     """Whether somebody opened a group to be written, which has nothing in it yet."""
     if not isinstance(where, zarr.Group) or where.metadata.zarr_format != 3:
         return False
-    return not where.attrs and not [*where.members()]
+    return not where.attrs and not documents.members(store)
 
 
 def open_group(store: Any, location: str) -> Any:
@@ -255,7 +255,10 @@ async def _tell_above(
         found = {f"{name}/{place}".rstrip("/"): document for place, document in found.items()}
         if outer.get("consolidated_metadata"):
             try:
-                await documents.written(parent, {"": documents.inserted(outer, path, found)})
+                async with marks.alone(parent, documents.NAME):  # who tells it of others, too
+                    [now] = await documents.found(parent, ("",))
+                    told = documents.inserted(now or outer, path, found)
+                    await documents.written(parent, {"": told})
             except Exception as error:
                 _warn(store, error)
                 return

@@ -1,43 +1,126 @@
 """Whose an output is: a lock on its folder, or a mark, a file that who writes to it looks for."""
 
+import asyncio
+import logging
 import math
 import os
 import re
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from zarr.storage import LocalStore
 
 from dasksolve.storage import documents, internals, secrets, stores
 
 try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
+    from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 except ImportError:  # Windows
     flock = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0
 """Seconds after which who writes looks again whether it still may."""
 PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
 
 
-def lockable(store: Any) -> bool:
-    """Whether a store is a folder that a process can lock."""
-    return flock is not None and isinstance(store, LocalStore)
-
-
 def has_one_writer(store: Any) -> bool:
-    """Whether a store keeps others away by itself: a folder to lock, or a session of icechunk."""
-    return lockable(store) or type(store).__module__.partition(".")[0] == "icechunk"
+    """Whether a store keeps others away by itself, as a session of icechunk does."""
+    return type(store).__module__.partition(".")[0] == "icechunk"
 
 
-def lock(folder: int) -> None:
-    """Lock an open folder, or raise BlockingIOError; a process that is killed lets go of it."""
-    flock(folder, LOCK_EX | LOCK_NB)
+@contextmanager
+def claimed(store: Any, location: str) -> Iterator[bool]:
+    """Keep others on this machine away from a folder that is written; leave none where none was.
+
+    Yields whether that could be done: it cannot on object storage, on Windows, and on some network
+    file systems.
+    """
+    if flock is None or not isinstance(store, LocalStore):
+        yield False
+        return
+    folder, made, locked = _claim(Path(store.root), location)
+    try:
+        yield locked
+    finally:
+        if locked:  # or another may have: the folder that it locked would be none that it writes to
+            _remove(made)
+            flock(folder, LOCK_UN)  # a child that this process forked meanwhile has it open, too
+        os.close(folder)
+
+
+def _claim(root: Path, location: str) -> tuple[int, list[Path], bool]:
+    """Open and lock a folder; return it, those that were made for it, and whether it is locked."""
+    while True:
+        made = [path for path in (root, *root.parents) if not path.exists()]
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            _remove(made)
+            raise type(error)(f"the output {location} cannot be created: {error}") from error
+        with suppress(FileNotFoundError):  # who had made it was refused, and has removed it
+            folder = os.open(root, os.O_RDONLY)
+            try:
+                locked = _lock(folder, location)
+                if os.path.samestat(os.fstat(folder), root.stat()):
+                    return folder, made, locked
+            except BaseException:
+                os.close(folder)
+                raise
+            os.close(folder)
+
+
+def _lock(folder: int, location: str) -> bool:
+    """Lock an open folder, if that can be; a process that is killed lets go of it."""
+    try:
+        flock(folder, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        raise BlockingIOError(
+            f"another job is writing to {location}; wait for it, or choose another output"
+        ) from None
+    except OSError as error:
+        logger.debug("%s cannot be locked: %s", location, error)
+        return False
+    return True
+
+
+@asynccontextmanager
+async def alone(store: Any, key: str) -> AsyncIterator[None]:
+    """Keep others who do so from a file, while it is read and replaced; wait for them a second."""
+    if flock is None or not isinstance(store, LocalStore):
+        yield
+        return
+    path, began = Path(store.root, key), time.monotonic()
+    while True:
+        with path.open("rb") as file:
+            if _is_locked(file, path) or time.monotonic() - began > LOOK_EVERY:
+                yield
+                return
+        await asyncio.sleep(0.01)
+
+
+def _is_locked(file: BinaryIO, path: Path) -> bool:
+    """Lock an open file if nobody has, and it is still the one of that name."""
+    try:
+        flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # there are no locks here to wait for
+        return True
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def _remove(folders: list[Path]) -> None:
+    """Remove folders, the innermost first, but for those in which there is something."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 class Mark(NamedTuple):
@@ -119,10 +202,15 @@ async def refuse_unmarked(store: Any, mark: str) -> None:
         )
 
 
-def sweep(store: Any, mark: str | None) -> None:
-    """Delete what a killed process left half written, save the mark of this job."""
+def sweep(store: Any, mark: str | None, members: Iterable[str]) -> None:
+    """Delete what a killed process left half written, save the mark of this job.
+
+    members: the arrays that are the job's own; in others, somebody may be writing.
+    """
     if isinstance(store, LocalStore):
-        for orphan in Path(store.root).rglob("*.partial"):
+        root = Path(store.root)
+        within = (Path(root, member).rglob("*.partial") for member in members)
+        for orphan in chain(root.glob("*.partial"), *within):
             if PARTIAL.search(orphan.name) and orphan.name != mark:
                 orphan.unlink(missing_ok=True)
     elif mark is None:  # or the other marks are gone already, and there is nothing else

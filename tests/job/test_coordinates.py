@@ -1,6 +1,7 @@
 """What else xarray needs of an output: coordinates, the meaning of status, a place in its group."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,21 @@ def test_an_output_is_seen_in_the_consolidated_group_around_it(tmp_path: Path, p
     with xr.open_zarr(tmp_path / "all", group=place, consolidated=True) as found:
         assert found.x.dims == ("t", "site", "col")
         assert found.site.values.tolist() == [1, 2, 3]
+
+
+def test_outputs_that_are_written_at_once_are_all_seen_in_the_group_around_them(
+    tmp_path: Path,
+) -> None:
+    given = dataset(site=[1, 2, 3])
+    given.to_zarr(tmp_path / "data", consolidated=False)
+    with pytest.warns(UserWarning, match="Consolidated metadata"):
+        given.to_zarr(tmp_path / "all", zarr_format=3, consolidated=True)
+    outs = [f"out{i}" for i in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        inputs = tmp_path / "data/a", tmp_path / "data/b"
+        [*pool.map(lambda out: solve_zarr(*inputs, tmp_path / "all" / out, workers=1), outs)]
+    around = zarr.open_group(tmp_path / "all", mode="r", use_consolidated=True)
+    assert {*outs} <= {*around}
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

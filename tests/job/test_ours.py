@@ -80,6 +80,19 @@ def test_a_file_in_the_output_outlives_it(batch: Stored, place: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("place", ["lat", "deep/er"])
+def test_what_somebody_is_writing_into_the_output_is_not_swept(batch: Stored, place: str) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    theirs, ours = (
+        Path(batch.out, name, f"zarr.json.{'0f' * 16}.partial") for name in (place, "x")
+    )
+    theirs.parent.mkdir(parents=True)
+    for file in (theirs, ours):
+        file.write_text("{")
+    solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
+    assert (theirs.exists(), ours.exists()) == (True, False)
+
+
 def _file(path: Path) -> None:
     shutil.rmtree(path)
     path.write_text("mine")

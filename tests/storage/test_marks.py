@@ -1,0 +1,143 @@
+"""A folder that is locked by who writes to it, whatever others do in between two of its calls."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from stored import Stored, files
+from zarr.storage import LocalStore
+
+import dasksolve
+from dasksolve import Factorization, solve_zarr
+from dasksolve.storage import groups, marks
+
+pytest.importorskip("fcntl")
+
+Meanwhile = Callable[[str, Path, Callable[[], object]], None]
+_pending: list[tuple[str, str, Callable[[], object]]] = []
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _pending or event != _pending[0][0]:
+        return
+    if event == "fcntl.flock" or str(arguments[0]) == _pending[0][1]:
+        _pending.pop()[2]()
+
+
+@pytest.fixture(scope="module")
+def hooked() -> None:
+    sys.addaudithook(_hook)  # for good
+
+
+@pytest.fixture
+def meanwhile(hooked: None) -> Iterator[Meanwhile]:
+    """Has something done just before the next call of an audit event, for a path."""
+    yield lambda event, path, act: _pending.append((event, str(path), act))
+    assert not _pending
+
+
+def test_who_is_refused_leaves_the_folder_to_who_has_locked_it(
+    tmp_path: Path, meanwhile: Meanwhile
+) -> None:
+    out = tmp_path / "new" / "out"
+    first, second, third = (marks.claimed(LocalStore(out), str(out)) for _ in range(3))
+    meanwhile("os.mkdir", out, first.__enter__)
+    with pytest.raises(BlockingIOError, match="another job is writing to"):
+        second.__enter__()
+    assert out.is_dir()
+    with pytest.raises(BlockingIOError, match="another job is writing to"):
+        third.__enter__()
+    first.__exit__(None, None, None)
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("event", ["open", "fcntl.flock"])
+def test_a_folder_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, event: str, meanwhile: Meanwhile
+) -> None:
+    out = tmp_path / "out"
+    refused, second, third = (marks.claimed(LocalStore(out), str(out)) for _ in range(3))
+    refused.__enter__()
+    meanwhile(event, out, lambda: refused.__exit__(None, None, None))
+    with second:
+        assert out.is_dir()
+        with pytest.raises(BlockingIOError, match="another job is writing to"):
+            third.__enter__()
+    assert not out.exists()
+
+
+def test_a_folder_that_is_removed_while_it_is_looked_into_is_empty(
+    tmp_path: Path, meanwhile: Meanwhile
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    meanwhile("os.scandir", out, out.rmdir)
+    assert groups.is_empty(LocalStore(out))
+
+
+FORKED = """
+import os, sys
+from zarr.storage import LocalStore
+from dasksolve.storage import marks
+
+store = LocalStore(sys.argv[1])
+read, write = os.pipe()
+with marks.claimed(store, "out"):
+    child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)  # until the other end is closed
+        os._exit(0)
+with marks.claimed(store, "out"):
+    print("free")
+os.close(write)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_child_that_was_forked_meanwhile_keeps_no_lock(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", FORKED, str(tmp_path)]  # which is there, and so stays
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.stdout == "free\n", ended.stderr
+
+
+def test_what_somebody_puts_there_after_a_job_has_looked_is_not_replaced(
+    batch: Stored, meanwhile: Meanwhile
+) -> None:
+    out = Path(batch.out)
+    put: list[dict[str, bytes]] = []
+
+    def theirs() -> None:
+        zarr.create_group(out).create_array("x", data=np.arange(9.0))
+        put.append(files(out))
+
+    meanwhile("os.mkdir", out, theirs)
+    with pytest.raises(BlockingIOError, match="somebody else has written to"):
+        solve_zarr(batch.a_path, batch.b_path, out)
+    assert put == [files(out)]
+
+
+def test_of_two_who_write_factors_one_does(tmp_path: Path, meanwhile: Meanwhile) -> None:
+    first, second = (dasksolve.factor(n * np.eye(3)) for n in (1.0, 2.0))
+    out = tmp_path / "factors"
+    meanwhile("os.mkdir", out, lambda: second.to_zarr(out))
+    with pytest.raises(FileExistsError, match="factors exists; choose another path"):
+        first.to_zarr(out)
+    assert np.array_equal(Factorization.open(out).lu.compute(), second.lu)
+    other = tmp_path / "other"
+    refused = []
+
+    def intrude() -> None:
+        with pytest.raises(BlockingIOError, match="another job is writing to") as info:
+            second.to_zarr(other)
+        refused.append(info)
+
+    meanwhile("os.mkdir", other / "order", intrude)
+    first.to_zarr(other)
+    assert refused
+    assert np.array_equal(Factorization.open(other).lu.compute(), first.lu)
