@@ -139,6 +139,11 @@ def counted(number: int, things: str) -> str:
     return f"{number:,} {things.removesuffix('s') if one else things}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names one after the other: the first five, and a sign that there are more."""
+    return ", ".join([*names[:5], "…"] if len(names) > 5 else names)
+
+
 def flat_indices(
     inside: NDArray[np.int64],
     block_shape: tuple[int, ...],

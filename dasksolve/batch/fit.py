@@ -120,6 +120,7 @@ def describe(
         raise ValueError(
             f"y has {shape[axis]} observations along axis {axis}, and design {len(design)} rows: "
             f"y has shape {shape}, design has shape {design.shape}"
+            f"{_remedy(shape, axis, design.shape)}"
         )
     if not np.isfinite(design).all():
         place = tuple(map(int, np.argwhere(~np.isfinite(design))[0]))
@@ -142,6 +143,14 @@ def describe(
         on_deficient=options.on_deficient,
         covariance=bool(options.covariance),
     )
+
+
+def _remedy(shape: tuple[int, ...], axis: int, design: tuple[int, ...]) -> str:
+    """What to do where the observations are along another axis, or the design is transposed."""
+    axes = [i for i, n in enumerate(shape) if n == design[0]]
+    if len(axes) == 1:
+        return f"; axis={axes[0]} (--axis {axes[0]}) has as many"
+    return "; transpose the design" if design[1] == shape[axis] else ""
 
 
 def _is_integer(value: Any) -> bool:

@@ -226,9 +226,11 @@ class Work(ABC):
     def read_for(self, block: Block) -> Read:
         """What is read for a block."""
         layouts = [source.layout for source in self.sources]
-        chunks = [layout.touched(block) for layout in layouts]
-        whole = sum(n * layout.chunk_bytes for n, layout in zip(chunks, layouts, strict=True))
-        return Read(sum(chunks), whole, sum(layout.needed_bytes(block) for layout in layouts))
+        return Read(
+            sum(layout.touched(block) for layout in layouts),
+            sum(layout.read_bytes(block) for layout in layouts),
+            sum(layout.needed_bytes(block) for layout in layouts),
+        )
 
 
 def described(source: Source) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
+from dasksolve.errors import listed
 from dasksolve.storage import documents, internals, marks, secrets, stores
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:
     members = {path.partition("/")[0] for path in documents.members(store, ours)}
     if others := sorted(members - {*ours}):
         raise ValueError(
-            f"{location} holds {', '.join(others[:5])}, which the job did not write that wrote the "
+            f"{location} holds {listed(others)}, which the job did not write that wrote the "
             "rest; nothing of it is overwritten: move or delete that yourself, or choose another "
             "output"
         )

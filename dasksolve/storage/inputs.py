@@ -9,6 +9,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.errors import BaseZarrError, ContainsGroupError, NodeTypeValidationError
 from zarr.storage import LocalStore, ZipStore
 
+from dasksolve.errors import listed
 from dasksolve.storage import decode, internals, secrets, stores
 from dasksolve.storage.conventions import DIMENSIONS
 from dasksolve.storage.layout import Layout
@@ -89,7 +90,7 @@ def _neighbours(where: str, store: Any, path: str) -> str:
 
 
 def _held(group: str, where: str, members: list[str]) -> str:
-    inside = ", ".join(f"{where}/{member}" for member in sorted(members)[:5])
+    inside = listed([f"{where}/{member}" for member in sorted(members)])
     return f"; {group} holds {inside}" if inside else ""
 
 

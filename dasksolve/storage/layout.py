@@ -115,6 +115,14 @@ class Layout:
             -(-stop // c) - start // c for (start, stop), c in zip(ranges, self.chunks, strict=True)
         )
 
+    def read_bytes(self, block: Block) -> int:
+        """Bytes of the chunks read for a block, decoded, without what is beyond the edge."""
+        ranges = (*self.part(block), *((0, n) for n in self.core_shape))
+        return self.itemsize * math.prod(
+            min(-(-stop // c) * c, n) - start // c * c
+            for (start, stop), c, n in zip(ranges, self.chunks, self.shape, strict=True)
+        )
+
     def needed_bytes(self, block: Block) -> int:
         """Bytes of what a block needs of them, decoded."""
         return self._systems(block) * math.prod(self.core_shape) * self.itemsize

@@ -440,6 +440,8 @@ def test_integers_become_doubles_and_byte_order_does_not_matter():
 
 REFUSED = {
     "rows": ({"design": DESIGN[1:]}, ValueError, "120 observations along axis 0, and design 119"),
+    "other axis": ({"axis": 1}, ValueError, r"; axis=0 \(--axis 0\) has as many$"),
+    "on its side": ({"design": DESIGN.T}, ValueError, "; transpose the design$"),
     "vector": ({"design": DESIGN[:, 0]}, ValueError, r"\(P, N\).*\(120,\)"),
     "nan": (
         {"design": np.where(DESIGN == 1, np.nan, DESIGN)},

@@ -411,6 +411,18 @@ def test_another_fit_is_not_gone_on_with(
         check_zarr(stored.path, DESIGN[:, :2], stored.out)
 
 
+def test_what_nobody_gave_is_not_said_to_have_changed(stack: Callable[..., Stack]) -> None:
+    stored = stack()
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out)
+    longer = np.concatenate([stored.y, stored.y[:5]])
+    zarr.create_array(stored.path, data=longer, chunks=(P, 4, 5), overwrite=True)
+    with pytest.raises(ValueError, match=r"y\.shape was .*design\.shape was ") as refused:
+        dasksolve.regress_zarr(
+            stored.path, np.concatenate([DESIGN, DESIGN[:5]]), stored.out, resume=True
+        )
+    assert "weights" not in str(refused.value)
+
+
 def test_the_file_that_weights_came_from_is_named(
     stack: Callable[..., Stack], tmp_path: Path
 ) -> None:

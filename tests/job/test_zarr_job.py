@@ -209,6 +209,16 @@ def test_a_chunk_that_is_read_for_several_blocks_counts_each_time(
     assert re.search(r"read +3\.2 times, since chunks are split", str(report))
 
 
+def test_what_lies_beyond_the_edge_of_an_array_is_not_counted_as_read(
+    store: Callable[..., Stored],
+) -> None:
+    a, b = np.ones((100, 3, 3)) + np.eye(3), np.ones((100, 3))
+    stored = store(a, b, a_chunks=(70, 3, 4), b_chunks=(70, 5))
+    report = solve_zarr(stored.a_path, stored.b_path, stored.out)
+    assert report.bytes_read == a.nbytes + b.nbytes
+    assert "chunks are split" not in str(report)
+
+
 def test_systems_that_are_chunked_themselves_are_warned_of_where_the_job_is_called(
     store: Callable[..., Stored],
 ) -> None:
@@ -285,6 +295,7 @@ def test_a_graph_has_one_task_a_block_and_holds_no_more_than_a_window(
         pytest.param(
             {"a": "data.zarr/A"}, FileNotFoundError, r"zarr/A; .*zarr holds .*zarr/a, ", id="typo"
         ),
+        pytest.param({"a": "data.zarr/A"}, FileNotFoundError, "/half, …$", id="many neighbours"),
         pytest.param({"b": "nowhere"}, FileNotFoundError, "b: there is no zarr array at", id="b"),
         pytest.param(
             {"a": "zip://a::file:///nowhere.zip"},
@@ -364,6 +375,7 @@ def test_refusals_leave_nothing_behind(
     group.create_array("a3", data=np.zeros((1000, 3)))
     group.create_array("b7", data=np.zeros((7, 5)))
     group.create_array("half", data=np.zeros((1000, 5, 5), np.float16))
+    group.create_array("last", data=np.zeros(3))
     monkeypatch.chdir(data.parent)
     before = set(Path().iterdir())
     inputs = {"a": batch.a_path, "b": batch.b_path, "out": batch.out}
