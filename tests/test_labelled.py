@@ -150,9 +150,19 @@ REFUSED = {
     "col in b": (lambda a, b: (a, b.expand_dims(col=3)), ValueError, "b has the dimension 'col'"),
     "other rows": (lambda a, b: (a, b.assign_coords(row=[1, 2, 3])), ValueError, "row"),
     "fewer pixels": (
-        lambda a, b: (a, b.isel(pixel=slice(4))),
+        lambda a, b: (a, b.isel(pixel=slice(4)).drop_vars("pixel")),
         ValueError,
         "a has 6 along 'pixel', b 4$",
+    ),
+    "fewer labels": (
+        lambda a, b: (a, b.isel(pixel=slice(4))),
+        ValueError,
+        r"a has 6 along 'pixel', b 4; xarray\.align\(a, b, join='inner'\) keeps what both have$",
+    ),
+    "pixels in another order": (
+        lambda a, b: (a.assign_coords(pixel=range(6)), b.assign_coords(pixel=range(5, -1, -1))),
+        ValueError,
+        r"differ, .* b\.assign_coords\(.*, else xarray\.align\(a, b, join='inner'\) keeps",
     ),
     "pixels shifted": (
         lambda a, b: (a.assign_coords(pixel=range(6)), b.assign_coords(pixel=range(1, 7))),

@@ -32,9 +32,12 @@ def _difference(
         if dim not in values.dims or dim not in others.dims:
             continue
         sizes = others.sizes[dim], values.sizes[dim]
+        labelled = dim in values.indexes and dim in others.indexes
+        common = f"xarray.align({other}, {name}, join='inner') keeps what both have"
         if sizes[0] != sizes[1]:
-            return f"{other} has {sizes[0]} along {dim!r}, {name} {sizes[1]}"
-        if dim not in values.indexes or dim not in others.indexes:
+            differ = f"{other} has {sizes[0]} along {dim!r}, {name} {sizes[1]}"
+            return f"{differ}; {common}" if labelled else differ
+        if not labelled:
             continue
         labels = others.indexes[dim], values.indexes[dim]
         if labels[0].equals(labels[1]):
@@ -43,7 +46,7 @@ def _difference(
         return (
             f"the coordinates of {other} and {name} along {dim!r} differ, first at {where}: "
             f"{labels[0][where]} and {labels[1][where]}; where they mean the same, "
-            f"{name}.assign_coords({{{dim!r}: {other}[{dim!r}]}})"
+            f"{name}.assign_coords({{{dim!r}: {other}[{dim!r}]}}), else {common}"
         )
     return None
 
