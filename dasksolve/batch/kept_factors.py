@@ -64,7 +64,7 @@ def read(path: OutputLocation) -> tuple[da.Array, ...]:
         raise FileNotFoundError(
             f"there are no factors at {location}; Factorization.to_zarr writes them"
         )
-    group = groups.open_group(store, location)
+    group = _group(store, location)
     try:
         version = json.loads(group.attrs[_ATTRIBUTE])["version"]
         arrays = [group[name] for name in _MISSING if name != "scales" or version >= _VERSION]
@@ -90,6 +90,20 @@ def read(path: OutputLocation) -> tuple[da.Array, ...]:
             f"{order.shape} {order.dtype}, status {status.shape}: factor and write them again"
         )
     return lu, order, status, rcond, scales[0]
+
+
+def _group(store: Any, location: str) -> Any:
+    """The group that a store holds, if any part of it can be one of factors."""
+    cause = None
+    try:
+        group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
+        if _ATTRIBUTE in group.attrs or any(name in group for name in ("lu", "order")):
+            return group
+    except Exception as error:
+        cause = error
+    raise ValueError(
+        f"{location} exists and does not hold factors; give what Factorization.to_zarr wrote"
+    ) from cause
 
 
 def _written(values: da.Array, array: Any) -> da.Array:

@@ -52,16 +52,6 @@ def is_new_group(where: Any, store: Any) -> bool:
     return not where.attrs and not documents.members(store)
 
 
-def open_group(store: Any, location: str) -> Any:
-    """Open the group that a store holds, or say that there is none."""
-    try:
-        return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
-    except Exception as error:
-        raise ValueError(
-            f"{location} exists and is not the output of a job; choose another output"
-        ) from error
-
-
 def refuse_link(store: Any, name: str, location: str) -> None:
     """Refuse an array of an output that is elsewhere."""
     root = store.root if isinstance(store, LocalStore) else None

@@ -201,6 +201,21 @@ def test_there_is_nothing_to_open(tmp_path: Path):
     assert not (tmp_path / "none.zarr").exists()
 
 
+@pytest.mark.parametrize("kind", ["group", "array", "folder", "format 2"])
+def test_what_holds_no_factors_is_told_from_what_lost_some(tmp_path: Path, kind: str):
+    path = tmp_path / "other"
+    if kind == "folder":
+        path.mkdir()
+        (path / "notes.txt").write_text("mine")
+    elif kind == "array":
+        zarr.create_array(path, data=np.ones(3))
+    else:
+        group = zarr.create_group(path, zarr_format=3 if kind == "group" else 2)
+        group.create_array("status", data=np.ones(3))
+    with pytest.raises(ValueError, match=r"not hold factors; give what Factorization\.to_zarr wr"):
+        Factorization.open(path)
+
+
 def test_a_structure_is_factored_as_it_is_meant():
     rng = np.random.default_rng(0)
     a = rng.standard_normal((20, 5, 5))
