@@ -72,7 +72,7 @@ def open_store(where: OutputLocation, read_only: bool = False) -> tuple[Any, str
                 f"out: {target} would be an archive, which cannot replace what it holds, as a job "
                 "does; write to a folder, and pack that afterwards"
             )
-        return LocalStore(target), str(target)
+        return Files(target), str(target)
     try:
         return _remote(target, read_only), secrets.shown(target)
     except Exception as error:
@@ -104,7 +104,7 @@ def _given_store(where: Any, read_only: bool) -> Any:
     if isinstance(store, ZipStore) and not path:
         return _archive(Path(str(store.path)))
     if isinstance(store, LocalStore):  # a relative path would be another's elsewhere
-        return LocalStore(Path(store.root).resolve() / path)
+        return Files(Path(store.root).resolve() / path)
     if path and isinstance(store, FsspecStore):
         return FsspecStore(store.fs, path=f"{store.path}/{path}")
     if path:

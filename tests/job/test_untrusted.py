@@ -214,6 +214,25 @@ def test_a_pipe_in_the_place_of_metadata(tiny: Stored) -> None:
         solve_zarr(tiny.a_path, tiny.b_path, tiny.out)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("member", ["", "status", "x"])
+def test_a_pipe_in_the_place_of_metadata_of_an_output(tiny: Stored, member: str) -> None:
+    solve_zarr(tiny.a_path, tiny.b_path, tiny.out)
+    document = Path(tiny.out, member, "zarr.json")
+    document.unlink()
+    os.mkfifo(document)
+    again = (functools.partial(solve_zarr, **{how: True}) for how in ("resume", "overwrite"))
+    for job in (check_zarr, *again):
+        with pytest.raises(OSError, match=r"zarr\.json is not a file"):
+            job(tiny.a_path, tiny.b_path, tiny.out)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_metadata_around_an_output(tiny: Stored, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "zarr.json")
+    assert solve_zarr(tiny.a_path, tiny.b_path, tmp_path / "out").blocks_done
+
+
 def test_a_file_that_is_far_larger_than_a_chunk_is_not_read(tiny: Stored) -> None:
     with Path(tiny.a_path, "c/1/0/0").open("r+b") as chunk:
         chunk.truncate(1 << 40)  # a hole: no disk is filled
