@@ -403,6 +403,22 @@ def test_unscaled_covariances_do_not_depend_on_the_numbers(kind):
         np.testing.assert_allclose(found[pixel], wanted, rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["time last", "time between", "lazy", "one by one"])
+def test_the_bits_of_a_polyfit_do_not_depend_on_how_the_numbers_lie(kind):
+    rng = np.random.default_rng(0)
+    y = xr.DataArray(rng.standard_normal((60, 20, 30)), dims=("time", "y", "x"))
+    y = y.where(rng.random(y.shape) > 0.3)
+    given = {
+        "time last": [y.transpose("y", "x", "time")],
+        "time between": [y.transpose("x", "time", "y")],
+        "lazy": [y.transpose("y", "x", "time").chunk(y=11, x=13)],
+        "one by one": [y[:, :, i : i + 1] for i in range(30)],
+    }[kind]
+    found = xr.concat([labelled.polyfit(part, "time", 3, cov=True) for part in given], "x")
+    wanted = labelled.polyfit(y, "time", 3, cov=True)
+    xr.testing.assert_equal(found.transpose(*wanted.dims), wanted.transpose(*wanted.dims))
+
+
 @pytest.mark.parametrize("calendar", ["noleap", "360_day", "standard"])
 def test_dates_of_any_calendar_count_as_in_xarray(calendar):
     pytest.importorskip("cftime")

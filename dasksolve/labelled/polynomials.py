@@ -3,6 +3,8 @@
 import math
 from collections.abc import Hashable
 from datetime import timedelta
+from functools import reduce
+from operator import iadd
 from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
@@ -124,11 +126,9 @@ def polyfit(
     }
     fit = api.regress(values, design, weights=given, covariance=cov is True, **how)
     others = [name for name in y.dims if name != dim]
-    # No name that y may have: these are gone at the end.
-    power, other = object(), object()
-    back = array(back, {"degree": degrees}, dims=("degree", power))
-    coef = array(fit.coef, dims=[power if name == dim else name for name in y.dims])
-    coef = xarray().dot(back, coef, dim=(power,)).transpose("degree", *others)
+    dims = ["degree" if name == dim else name for name in y.dims]
+    coef = array(_dot(back, fit.coef, how["axis"]), {"degree": degrees}, dims)
+    coef = coef.transpose("degree", *others)
     found = {"polyfit_coefficients": coef}
     if full:
         sizes, rank = _singular_values(numbers, degrees, given)
@@ -140,13 +140,37 @@ def polyfit(
         found["polyfit_residuals"] = array(fit.rss, dims=others)
     if cov:
         both = fit.covariance if cov is True else _unscaled(values, design, given, how)
-        both = array(both, dims=[*others, power, other])
-        left = array(back.data, dims=("cov_i", power))
-        right = array(back.data, dims=("cov_j", other))
-        both = xarray().dot(left, both, right, dim=(power, other))
+        both = array(_dot(back, _dot(back, both, -2), -1), dims=[*others, "cov_i", "cov_j"])
         both = both.transpose("cov_i", "cov_j", *others)
         found["polyfit_covariance"] = both.where(coef.isel(degree=0, drop=True).notnull())
     return xarray().Dataset(found, coordinates(y, dim))
+
+
+def _dot(matrix: Floats, values: Any, axis: int) -> Any:
+    """The product of a matrix (m, n) and n values along an axis, in place of which there are m.
+
+    Not `xarray.dot`: its last bits depend on how values lie in memory.
+    """
+    if not hasattr(values, "map_blocks"):
+        return _products(values, matrix, axis)
+    chunks = list(values.chunks)
+    chunks[axis] = (len(matrix),)
+    return values.map_blocks(
+        _products,
+        matrix=matrix,
+        axis=axis,
+        chunks=tuple(chunks),
+        dtype=np.float64,
+        meta=np.empty((0,) * values.ndim),
+    )
+
+
+@np.errstate(all="ignore")
+def _products(values: Floats, matrix: Floats, axis: int) -> Floats:
+    """The products, term after term."""
+    each = zip(matrix.T, np.moveaxis(values, axis, 0), strict=True)
+    terms = (np.multiply.outer(column, one) for column, one in each)
+    return np.moveaxis(reduce(iadd, terms), 0, axis)
 
 
 @np.errstate(all="ignore")
