@@ -55,7 +55,7 @@ def secure_document(store: Any) -> None:
     for folder in (root, *root.parents):  # groups above may have been told of this one
         with suppress(OSError):  # a folder that is not ours to open was not made by us
             document = folder / documents.NAME
-            if document.exists():
+            if document.is_file():
                 _flush(document)
             _flush(folder)
 
