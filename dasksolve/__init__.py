@@ -1,13 +1,13 @@
 """Huge batches of dense linear systems, solved in memory, on dask, and from zarr to zarr."""
 
+from dasksolve.command import interrupt  # noqa: F401  first: the others take a second
+
+# isort: split
 import logging
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from dasksolve.command import interrupt  # noqa: F401  first: the others take a second
-
-# isort: split
 from dasksolve import labelled, nopython
 from dasksolve.api import inv, lstsq, lstsq_ex, regress, solve, solve_ex, solve_tridiagonal
 from dasksolve.batch.factorization import Factorization, factor

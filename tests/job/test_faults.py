@@ -110,12 +110,13 @@ def test_a_killed_job_resumes_to_the_same_bits(long: Stored, rounds: int) -> Non
 
 
 @pytest.mark.parametrize("start", [["-m", "dasksolve"], [str(SCRIPT)]], ids=["-m", "script"])
-def test_ctrl_c_while_it_imports_is_one_line(start: list[str]) -> None:
+@pytest.mark.parametrize("module", ["logging", "numba"])
+def test_ctrl_c_while_it_imports_is_one_line(start: list[str], module: str) -> None:
     command = [sys.executable, "-v", *start, "demo"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("import 'numba'"):
+        if line.startswith(f"import '{module}'"):
             process.send_signal(signal.SIGINT)
             break
     _, errors = process.communicate()
