@@ -22,7 +22,7 @@ from dasksolve.kernels.language.lanes import width
 ORDERS = 256
 """N from which on the table tells no N from another: kernels for one N alone are for small ones."""
 
-INTERFACE = 3
+INTERFACE = 4
 """Counted up when a kernel's arguments or the slots change: code on disk may be of an older one."""
 
 _WORD = ir.IntType(64)
@@ -64,7 +64,7 @@ register_jitable(is_few)
 def slot(n: int, k: int, systems: int, lanes: int) -> int:
     """Where the table has the kernel: all that `pick` looks at, as one number."""
     few = is_few(systems, n, k, lanes)
-    return (min(n, ORDERS) * 2 + few) * 2 + (2 * k >= n)
+    return ((min(n, ORDERS) * 2 + few) * 2 + (2 * k >= n)) * 2 + (k == 1)
 
 
 @intrinsic
@@ -74,7 +74,7 @@ def _look_up(typing_context, place, n, k, systems, x):
 
     def emit(context, builder, _, arguments):
         place, *numbers, _ = arguments
-        kind = ir.ArrayType(_WORD, 4 * (ORDERS + 1))
+        kind = ir.ArrayType(_WORD, 8 * (ORDERS + 1))
         table = cgutils.add_global_variable(builder.module, kind, "dasksolve.addresses")
         table.linkage, table.initializer = "internal", ir.Constant(kind, None)
         entry = builder.gep(table, [_WORD(0), place])

@@ -35,21 +35,23 @@ class Limits(NamedTuple):
     """One system a lane; beyond, one system at a time."""
     interleaved_wide: int
     """The same for half as many right-hand sides as unknowns, or more."""
+    vectors: int = 0
+    """One right-hand side each has a kernel of its own, whose code has no others beside it."""
 
 
 # By the character of the dtype; for positive definite matrices half the operations are left.
 if FEW_REGISTERS:  # measured on Zen 3
     GENERAL = {
-        "f": Limits(16, 128, 60),
-        "d": Limits(16, 96, 46),
-        "F": Limits(12, 144, 60),
-        "D": Limits(12, 96, 46),
+        "f": Limits(16, 128, 60, 6),
+        "d": Limits(16, 96, 46, 6),
+        "F": Limits(12, 144, 60, 6),
+        "D": Limits(12, 96, 46, 6),
     }
     POSITIVE = {
-        "f": Limits(16, 160, 110),
-        "d": Limits(16, 128, 80),
-        "F": Limits(12, 160, 56),
-        "D": Limits(12, 200, 200),
+        "f": Limits(16, 160, 110, 12),
+        "d": Limits(16, 128, 80, 12),
+        "F": Limits(12, 160, 56, 10),
+        "D": Limits(12, 200, 200, 10),
     }
 else:  # on Zen 4, with AVX-512
     GENERAL = {
@@ -112,7 +114,8 @@ def _by_size(
     fixed, interleaved, single = regimes
     n, dtype = case.n, case.dtype
     if n <= (PANEL if diagnostics else limits.unrolled) and (n <= PANEL or not case.few):
-        return making.compiled(fixed.kernel, n, dtype, diagnostics, *options)
+        vectors = case.k == 1 and n <= limits.vectors and not diagnostics
+        return making.compiled(fixed.kernel, n, dtype, diagnostics, *options, vectors)
     tiled = limits.interleaved_wide if 2 * case.k >= n else limits.interleaved
     method = single if n > tiled or case.few else interleaved
     return making.compiled(method.kernel, 0, dtype, diagnostics, *options)
@@ -149,7 +152,8 @@ def _diagonal(case: Case) -> Kernel:
 
 def _tridiagonal(case: Case) -> Kernel:
     if case.n <= tridiagonal_fixed.MOST:
-        return making.compiled(tridiagonal_fixed.kernel, case.n, case.dtype)
+        vectors = FEW_REGISTERS and case.k == 1
+        return making.compiled(tridiagonal_fixed.kernel, case.n, case.dtype, False, vectors)
     return making.compiled(tridiagonal_interleaved.kernel, 0, case.dtype)
 
 

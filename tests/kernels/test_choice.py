@@ -9,6 +9,7 @@ from families import DTYPES, numbers, same_bits
 from dasksolve.kernels import GENERAL, choice, compiled, making, pick
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
 from dasksolve.kernels.language.lanes import width
+from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.lu import fixed, interleaved, single
 from dasksolve.status import Status
 
@@ -39,7 +40,8 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
     assert np.isnan(x[7]).all()
     assert np.isnan(x[11]).all(axis=0).tolist() == [True] + [False] * (k - 1)
     others = [compiled(interleaved.kernel, 0, dtype)] if n >= 8 else []
-    others += [compiled(fixed.kernel, n, dtype)] if n <= GENERAL[dtype.char].unrolled else []
+    if n <= GENERAL[dtype.char].unrolled:
+        others += [compiled(fixed.kernel, n, dtype, False, alone) for alone in {False, k == 1}]
     for other in others:
         other_x, other_status = solve(other, a, b)
         assert other_status.tolist() == status.tolist()
@@ -92,4 +94,13 @@ def test_the_fastest_is_picked(n, k, systems, dtype, expected, monkeypatch):
     order = n if expected is fixed else 0
     dtype = np.dtype(dtype)
     picked = pick.__wrapped__("gen", n, k, systems, dtype)  # which is not to be remembered
-    assert picked == (expected.kernel, order, dtype, False)
+    assert picked[:4] == (expected.kernel, order, dtype, False)
+
+
+@pytest.mark.skipif(not FEW_REGISTERS, reason="elsewhere one kernel is as fast for any number")
+@pytest.mark.parametrize("structure", ["gen", "pos", "tridiagonal"])
+def test_one_right_hand_side_has_a_kernel_of_its_own(structure, monkeypatch):
+    monkeypatch.setattr(making, "compiled", lambda *which: which)
+    one, two = (pick.__wrapped__(structure, 3, k, MANY, np.dtype("d")) for k in (1, 2))
+    assert (one[-1], two[-1]) == (True, False)
+    assert one[:-1] == two[:-1]

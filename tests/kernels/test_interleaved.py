@@ -28,7 +28,7 @@ def n(request):
 def solve(a, b):
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     x, status = np.full_like(b, 7), np.full(len(a), -1, np.int8)
-    pick("gen", a.shape[1], 1, 10**6, a.dtype)(a, b, x, status)
+    pick("gen", a.shape[1], b.shape[2], 10**6, a.dtype)(a, b, x, status)
     return x, status
 
 

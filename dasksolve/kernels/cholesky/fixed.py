@@ -37,8 +37,8 @@ def substitute(column, t, n):
     backward(column, t, n, scaled)
 
 
-def kernel(n, lower):
+def kernel(n, lower, vectors=False):
     """The kernel for systems of order n, of which the lower or the upper triangle is read."""
     read = partial(fixed.read_triangle, lower=lower)
     name, reject = f"cholesky.{lower}", rejecting_triangle(lower, True)
-    return fixed.kernel(fixed.Method(name, read, factor, substitute, reject), n)
+    return fixed.kernel(fixed.Method(name, read, factor, substitute, reject), n, vectors)

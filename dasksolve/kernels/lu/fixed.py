@@ -201,12 +201,11 @@ def substitute(column, factors, n):
         retreat(column, t, start, min(start + PANEL, n))
 
 
-# N = 7 takes a fifth longer where two registers' systems crowd few registers.
-TOGETHER = 6 if FEW_REGISTERS else 8
-
-METHOD = fixed.Method("lu", read, factor, substitute, reject, inverse_norm, together=TOGETHER)
+METHOD = fixed.Method("lu", read, factor, substitute, reject, inverse_norm)
 
 
-def kernel(n):
+def kernel(n, vectors=False):
     """The kernel for systems of order n; with diagnostics up to a panel."""
-    return fixed.kernel(METHOD, n)
+    # Two registers' systems crowd few registers: N = 7 takes a fifth longer.
+    together = (4 if vectors else 6) if FEW_REGISTERS else 8
+    return fixed.kernel(METHOD._replace(together=together), n, vectors)

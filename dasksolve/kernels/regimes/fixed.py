@@ -129,14 +129,15 @@ def apart_from(first, systems, n, columns, j, full):
     return [[columns * (s * n + i) + base for s in range(len(systems))] for i in range(n)]
 
 
-def solving(method, n):
-    """The operation that solves the systems of a tile by a method."""
+def solving(method, n, vectors):
+    """The operation that solves the systems of a tile by a method, for `vectors` alone or any b."""
 
     @operation(lambda *_: types.boolean)
     def solve_tile(a, b, x, status, t, first, last, columns, full, rcond, backward_error):
         """Solve the systems of the tile that begins with `first`; whether any of them failed."""
         builder = a.builder
         align_stack(builder)
+        columns = 1 if vectors else columns
         systems = systems_of_lanes(a, first, last)
         if full:  # addresses are then known but for a base: 2.6 ns instead of 3.8 at N = 2
             systems = [first + lane for lane in range(t.lanes.count)]
@@ -162,20 +163,9 @@ def solving(method, n):
             ahead.ask(early + (1 - early) * (c + 1) / n)
 
         flaw, factors = method.factor(matrices, flaw, between)
-        vector = (columns == 1).value
-        with loop(builder, 0, columns) as j:
-            rows = [Variable(zero) for _ in range(n)]
-            together = [s * n for s in systems]
-            with builder.if_else(vector) as (one, several):
-                with one:
-                    for row, value in zip(rows, deal(b, together, n), strict=True):
-                        row.set(value)
-                with several:
-                    apart = apart_from(first, systems, n, columns, j, full)
-                    for row, starts in zip(rows, apart, strict=True):
-                        row.set(deal(b, starts, 1)[0])
-                    ahead.ask_column(j)
-            column = {i: row.get() for i, row in enumerate(rows)}
+        together = [s * n for s in systems]
+
+        def answer(column):
             given = list(column.values())
             method.substitute(column, factors, n)
             for value in column.values():
@@ -184,13 +174,33 @@ def solving(method, n):
                 found = [column[i] for i in range(n)]
                 error = diagnostics.backward_error(matrix, norms, given, found, a.lanes)
                 worst.set(larger(worst.get(), error))
-            with builder.if_else(vector) as (one, several):
-                with one:
-                    collect(list(column.values()), x, together)
-                with several:
-                    apart = apart_from(first, systems, n, columns, j, full)
-                    for value, starts in zip(column.values(), apart, strict=True):
-                        collect([value], x, starts)
+
+        if vectors:
+            column = dict(enumerate(deal(b, together, n)))
+            answer(column)
+            collect(list(column.values()), x, together)
+        else:
+            vector = (columns == 1).value
+            with loop(builder, 0, columns) as j:
+                rows = [Variable(zero) for _ in range(n)]
+                with builder.if_else(vector) as (one, several):
+                    with one:
+                        for row, value in zip(rows, deal(b, together, n), strict=True):
+                            row.set(value)
+                    with several:
+                        apart = apart_from(first, systems, n, columns, j, full)
+                        for row, starts in zip(rows, apart, strict=True):
+                            row.set(deal(b, starts, 1)[0])
+                        ahead.ask_column(j)
+                column = {i: row.get() for i, row in enumerate(rows)}
+                answer(column)
+                with builder.if_else(vector) as (one, several):
+                    with one:
+                        collect(list(column.values()), x, together)
+                    with several:
+                        apart = apart_from(first, systems, n, columns, j, full)
+                        for value, starts in zip(column.values(), apart, strict=True):
+                            collect([value], x, starts)
         if rcond is not None:
             inverse = method.inverse_norm(factors, n)
             put_numbers(rcond, first, last, diagnostics.rcond(norms, inverse, a.lanes))
@@ -200,20 +210,27 @@ def solving(method, n):
     return solve_tile
 
 
-def together(method, n, dtype):
+def together(method, n, dtype, vectors):
     """How many vectors of one register are worked on at once: one fills what another waits for.
 
     Two of real N = 8 take 42 ns a system instead of 45, with Cholesky 27 instead of 34. Complex
     ones, and those whose diagnostics are asked for, find no room and take a sixth longer; N <= 4
-    gains in cache alone.
+    gains in cache alone. Where registers are few, and so hold fewer systems, N = 4 takes three
+    quarters of the time in memory too, and small complex ones gain as well.
     """
-    return 2 if 4 < n <= method.together and not isinstance(dtype, types.Complex) else 1
+    few = FEW_REGISTERS and vectors
+    least, most = 2 if few else 5, method.together
+    if isinstance(dtype, types.Complex):
+        most = min(most // 2, 3) if few else 0
+    return 2 if least <= n <= most else 1
 
 
-def driver(method, n):
+def driver(method, n, vectors):
     """What solves a batch by a method, for systems of order n."""
-    solve_tile, reject = solving(method, n), method.reject
-    wide_tile, wide_count = tiles_of(lambda dtype: together(method, n, dtype) * width(dtype))
+    solve_tile, reject = solving(method, n, vectors), method.reject
+    wide_tile, wide_count = tiles_of(
+        lambda dtype: together(method, n, dtype, vectors) * width(dtype)
+    )
 
     def solve(a, b, x, status, rcond=None, backward_error=None):
         systems, _, columns = b.shape
@@ -246,6 +263,7 @@ def driver(method, n):
     return solve
 
 
-def kernel(method, n):
-    """The kernel of a method for systems of order n."""
-    return named(driver(method, n), f"{method.name}.{n}")
+def kernel(method, n, vectors=False):
+    """The kernel of a method for systems of order n, for one right-hand side each or any number."""
+    name = f"{method.name}.{n}" + ".vectors" * vectors
+    return named(driver(method, n, vectors), name)

@@ -2,6 +2,7 @@
 
 from dasksolve.kernels.diagnostics.verdicts import judge, rejecting
 from dasksolve.kernels.language.lanes import fnma, magnitude, reciprocal
+from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.language.transposition import deal
 from dasksolve.kernels.regimes import fixed
 from dasksolve.kernels.tridiagonal.interleaved import take_right, take_row
@@ -52,6 +53,7 @@ METHOD = fixed.Method(
 )
 
 
-def kernel(n):
+def kernel(n, vectors=False):
     """The kernel for systems of order n."""
-    return fixed.kernel(METHOD, n)
+    method = METHOD._replace(together=0) if FEW_REGISTERS and vectors else METHOD
+    return fixed.kernel(method, n, vectors)
