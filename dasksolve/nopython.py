@@ -17,6 +17,8 @@ from dasksolve.kernels.language.backend import NumbaTypeError, as_dtype
 from dasksolve.kernels.regression import separate
 from dasksolve.status import Status
 
+__all__ = ["lstsq_into", "solve", "solve_into"]
+
 PENDING, OK, SINGULAR = int(Status.PENDING), int(Status.OK), int(Status.SINGULAR)
 register_jitable(piece_size)
 _least_squares = separate.kernel(0)

@@ -148,6 +148,8 @@ def summary(found: Survey) -> list[tuple[str, str]]:
     if found.unread:
         unread = counted(found.unread, "blocks")
         rows.append(("damaged", f"{unread} cannot be read; resume the job"))
+    elif found.counts[Status.PENDING]:
+        rows.append(("unfinished", "resume the job (--resume), unless it is running"))
     for name, histogram in found.histograms.items():
         worst = histogram.least if name == "rcond" else histogram.largest
         if not math.isnan(worst):

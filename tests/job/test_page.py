@@ -146,7 +146,9 @@ def test_a_batch_of_any_shape(tmp_path, shape):
 
 def test_a_job_that_is_not_done_and_damaged(solved):
     folder = Path(solved.out)
+    assert ">unfinished<" not in page(solved.out)
     (folder / "status/c/2/0").unlink()
+    assert numbers(page(solved.out), "unfinished").startswith("resume the job (--resume)")
     (folder / "status/c/3/0").write_bytes(b"no chunk")
     zarr.open_group(solved.out, use_consolidated=False).attrs[history.ATTRIBUTE] = "[{]"
     html = page(solved.out)
