@@ -33,6 +33,8 @@ class Problem:
     """So few of them, along one axis, that they are solved by one call of a kernel."""
     together: int
     """How many systems a kernel is given at once, at most."""
+    shared: tuple[int, ...]
+    """Axes of the batch, of systems that are there, along which a has one matrix for several b."""
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -62,6 +64,7 @@ def describe(
     b_batch = b_shape[: -1 if vectors else -2]
     given = a_shape[:-2] == b_batch == batch_shape and a_dtype == b_dtype == dtype
     direct = given and n * k * systems > 0
+    a_batch = (1,) * (len(batch_shape) + 2 - len(a_shape)) + a_shape[:-2]
     return Problem(
         batch_shape=batch_shape,
         n=n,
@@ -73,6 +76,9 @@ def describe(
         and len(batch_shape) == 1
         and systems * n * (n + k) * dtype.itemsize <= PIECE,
         together=min(systems, piece_size(n, k, dtype.itemsize)) if n else systems,
+        shared=tuple(i for i, one in enumerate(a_batch) if one == 1 < batch_shape[i])
+        if n * k * systems
+        else (),
     )
 
 
