@@ -224,7 +224,7 @@ def test_an_imaginary_part_that_is_not_finite_counts(bad):
 
 
 @pytest.mark.parametrize("assume_a", STRUCTURES)
-@pytest.mark.parametrize("n", [5, 20])
+@pytest.mark.parametrize("n", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_columns_that_are_not_finite_are_lost_alone(n, assume_a):
     a, b = systems(n, 9, k=20)
     a = a @ a.swapaxes(-1, -2) + n * np.eye(n)

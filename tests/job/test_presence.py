@@ -93,6 +93,7 @@ def test_a_hundred_jobs_leave_nothing_behind_on_workers(
     assert [grown(*both, by=10) for both in zip(before, everywhere(), strict=True)] == [{}, {}, {}]
 
 
+@pytest.mark.slow
 def test_a_job_counts_nothing_that_dask_is_made_of(batch: Stored) -> None:
     # pandas and SciPy, which come with dask.array, take 62 MiB; a kernel and numba 54 at most.
     program = (

@@ -131,7 +131,7 @@ def test_bits_depend_on_the_system_alone(assume_a, lower, dtype, n):
 )
 @pytest.mark.parametrize("systems", [1, MANY], ids=["few", "many"])
 @pytest.mark.parametrize(("dtype", "lower"), PAIRS, ids=["upper", "lower"])
-@pytest.mark.parametrize("n", [5, 18])
+@pytest.mark.parametrize("n", [5, pytest.param(18, marks=pytest.mark.slow)])
 def test_each_trouble_is_named_and_kept_apart(assume_a, place, singular, n, dtype, lower, systems):
     stored, _ = posed(assume_a, lower, n, dtype, 21)
     b = numbers(np.random.default_rng(0), dtype, 21, n, 2)
@@ -161,7 +161,7 @@ def test_each_trouble_is_named_and_kept_apart(assume_a, place, singular, n, dtyp
 
 @pytest.mark.parametrize(("dtype", "lower"), PAIRS, ids=["upper", "lower"])
 @pytest.mark.parametrize("systems", [1, MANY], ids=["few", "many"])
-@pytest.mark.parametrize("n", [5, 18])
+@pytest.mark.parametrize("n", [5, pytest.param(18, marks=pytest.mark.slow)])
 def test_a_pivot_that_is_not_positive_is_found_where_it_is(n, systems, dtype, lower):
     a = np.stack([np.eye(n, dtype=dtype)] * (2 * n + 2))
     for i in range(n):
