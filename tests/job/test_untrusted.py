@@ -47,6 +47,9 @@ VALUES = st.recursive(
 )
 
 
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+
+
 def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Where in a JSON document something can be changed."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
@@ -191,7 +194,7 @@ def test_no_pickle_is_ever_loaded(tiny: Stored, tmp_path: Path, dtype: str, plac
     assert (tmp_path / "sprung").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@needs_pipes
 @pytest.mark.parametrize("sharded", [False, True], ids=["chunk", "shard"])
 def test_a_pipe_in_the_place_of_a_chunk_is_waited_for_by_nobody(
     tiny: Stored, tmp_path: Path, sharded: bool
@@ -205,7 +208,7 @@ def test_a_pipe_in_the_place_of_a_chunk_is_waited_for_by_nobody(
         solve_zarr(a, tiny.b_path, tiny.out)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@needs_pipes
 def test_a_pipe_in_the_place_of_metadata(tiny: Stored) -> None:
     document = Path(tiny.a_path, "zarr.json")
     document.unlink()
@@ -214,7 +217,7 @@ def test_a_pipe_in_the_place_of_metadata(tiny: Stored) -> None:
         solve_zarr(tiny.a_path, tiny.b_path, tiny.out)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@needs_pipes
 @pytest.mark.parametrize("member", ["", "status", "x"])
 def test_a_pipe_in_the_place_of_metadata_of_an_output(tiny: Stored, member: str) -> None:
     solve_zarr(tiny.a_path, tiny.b_path, tiny.out)
@@ -227,7 +230,7 @@ def test_a_pipe_in_the_place_of_metadata_of_an_output(tiny: Stored, member: str)
             job(tiny.a_path, tiny.b_path, tiny.out)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@needs_pipes
 def test_a_pipe_in_the_place_of_metadata_around_an_output(tiny: Stored, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "zarr.json")
     assert solve_zarr(tiny.a_path, tiny.b_path, tmp_path / "out").blocks_done

@@ -215,8 +215,9 @@ def together(method, n, dtype, vectors):
 
     Two of real N = 8 take 42 ns a system instead of 45, with Cholesky 27 instead of 34. Complex
     ones, and those whose diagnostics are asked for, find no room and take a sixth longer; N <= 4
-    gains in cache alone. Where registers are few, and so hold fewer systems, N = 4 takes three
-    quarters of the time in memory too, and small complex ones gain as well.
+    gains in cache alone. Where registers are few, and so hold fewer systems, one right-hand side
+    each gains in memory too: definite N = 4 takes two thirds of the time; and so do small complex
+    ones.
     """
     few = FEW_REGISTERS and vectors
     least, most = 2 if few else 5, method.together
