@@ -379,7 +379,13 @@ def test_least_squares_have_the_bits_of_lstsq(b_shape, layout, function):
     assert status.tolist() == [0, 0, Status.RANK_DEFICIENT, Status.NONFINITE, 0, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("function", [fitted, nopython.lstsq_into], ids=["compiled", "Python"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(fitted, id="compiled", marks=pytest.mark.slow),
+        pytest.param(nopython.lstsq_into, id="Python"),
+    ],
+)
 @pytest.mark.parametrize(
     "shapes", [((9, 7, 3), (9, 6)), ((9, 2, 3), (9, 2)), ((9, 7, 4), (9, 7))], ids=str
 )

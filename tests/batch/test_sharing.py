@@ -131,7 +131,7 @@ def test_batches_of_no_and_of_one_system(batch, of_b, k):
 
 
 @pytest.mark.parametrize("a_dtype", ["f4", "i4", ">f8", pytest.param("c8", marks=SLOW), "?"])
-@pytest.mark.parametrize("b_dtype", ["f8", "i1", "c16"])
+@pytest.mark.parametrize("b_dtype", ["f8", "i1", pytest.param("c16", marks=SLOW)])
 def test_mixed_dtypes(a_dtype, b_dtype):
     a = np.tril(np.ones((2, 1, 12, 12))).astype(a_dtype)
     check(a, np.arange(2 * 9 * 12).reshape(2, 9, 12).astype(b_dtype))
