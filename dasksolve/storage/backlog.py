@@ -38,7 +38,8 @@ class Backlog:
     def _ended(self, _: Future[Any]) -> None:
         with self._less:
             self._waiting -= 1
-            self._less.notify_all()
+            if self._waiting == self.most - 1:  # before, they would look in vain
+                self._less.notify_all()
 
     def wait(self) -> None:
         """Wait until there is less of it: in a thread, not on a loop, which others wait for."""

@@ -83,3 +83,31 @@ def test_a_loop_never_waits(busy: Busy) -> None:
         busy.gate.set()
 
     asyncio.run(busy.two(look))
+
+
+def test_who_waits_is_not_woken_in_vain() -> None:
+    looks: list[bool] = []
+
+    class Watched(Backlog):
+        @property
+        def full(self) -> bool:
+            looks.append(super().full)
+            return looks[-1]
+
+    with ThreadPoolExecutor(1) as solvers, ThreadPoolExecutor(1) as readers:
+        backlog = Watched(solvers, 1)
+        gates = [Event() for _ in range(4)]
+        reading: list[Future[None]] = []
+
+        async def solve() -> None:
+            works = [asyncio.ensure_future(backlog.solved(gate.wait)) for gate in gates]
+            await asyncio.sleep(0)  # all are submitted
+            reading.append(readers.submit(backlog.wait))
+            for gate, work in zip(gates, works, strict=True):
+                await asyncio.sleep(0.02)  # the reader would look, were it woken
+                gate.set()
+                await work
+
+        asyncio.run(solve())
+        reading[0].result(60)
+    assert looks == [True, False]
