@@ -1,6 +1,7 @@
 """The record that a zarr job leaves in its output, by which a later run knows it again."""
 
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,7 @@ _VERSION = 1
 _OF_THE_FIRST_RUN = (
     "Give the inputs and options of the first run, or start again with overwrite=True (--overwrite)"
 )
+_IF_MOVED = "If it is the same data, moved, make a link to it where it was, or move it back"
 
 Record = dict[str, Any]
 
@@ -221,10 +223,19 @@ def refuse_changes(
             else f"{part}.{name} was {was.get(name)!r}, is now {new[part].get(name)!r}"
             for name in {**was, **new[part]}
             if new[part].get(name) != was.get(name)
-            and (name != "location" or new[part].get(name) is not None)
+            and not (name == "location" and _leads_to(was.get(name), new[part].get(name)))
         ]
     if changes:
+        if all(".location was " in change for change in changes):
+            advice = f"{_IF_MOVED}. {advice}"
         raise ValueError(f"{location} is of another job: {'; '.join(changes)}. {advice}")
+
+
+def _leads_to(was: Any, now: str | None) -> bool:
+    """Whether where an input was is now a link to where it is, or that does not matter."""
+    return now is None or (
+        isinstance(was, str) and os.path.exists(was) and os.path.realpath(was) == now
+    )
 
 
 def _are_for_other_rows(was: Record, weights: Record) -> bool:

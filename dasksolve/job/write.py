@@ -104,7 +104,10 @@ async def write_block(job: Job, number: int, space: Workspace) -> BlockResult:
 
 
 async def _write_solved(job: Job, number: int, block: Block, space: Workspace) -> BlockResult:
-    work = job.work
+    work, place = job.work, job.plan.place(number)
+    for field in work.fields:  # who resumes may not be who began
+        array = job.arrays[field.name]
+        stores.refuse_unwritable(array, internals.name(array, field.chunk(place)))
     then = partial(_packed, job, number, block, space)
     with kernels.compiling_apart(job.plan.compiles_apart):
         packed = await work.done(block, job.plan.rows, job.strict, space, then)

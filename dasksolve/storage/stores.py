@@ -1,5 +1,6 @@
 """Zarr stores by path or URL: opened safely, for reading or writing, and what they are called."""
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -214,6 +215,16 @@ def _connections() -> int:
     """
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else 512
     return min(512, files // 2) if files > 0 else 512  # -1: any number
+
+
+def refuse_unwritable(array: Any, file: str) -> None:
+    """Refuse a file in a folder that this process may not write to, before it is worked out."""
+    if isinstance(array.store, LocalStore):
+        path = Path(array.store.root, array.path, file)
+        folder = next(filter(os.path.exists, path.parents))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            text = "not writable, for this user or at all"
+            raise PermissionError(errno.EACCES, text, str(folder))
 
 
 def above(store: Any) -> tuple[Any, str] | None:

@@ -70,6 +70,20 @@ def test_a_target_that_cannot_be_written_is_refused(batch: Stored, small_disk: P
     assert not list(small_disk.iterdir())
 
 
+@pytest.mark.usefixtures("many_blocks")
+def test_blocks_that_cannot_be_written_are_not_read_and_solved(
+    batch: Stored, small_disk: Path
+) -> None:
+    done = solve_zarr(batch.a_path, batch.b_path, small_disk / "out")
+    for path in (small_disk / "out/status/c/7", Path(batch.a_path, "c/7/0/0")):
+        path.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(BlockErrors, match=r"not writable, .*: '.*/out/x/c/7'") as info:
+        solve_zarr(batch.a_path, batch.b_path, small_disk / "out", resume=True)
+    assert [failure.block for failure in info.value.failures] == [7]
+    assert info.value.report.blocks_resumed == done.blocks - 1
+
+
 @pytest.mark.usefixtures("many_blocks", "small_windows")
 def test_a_chunk_that_is_deleted_while_the_job_runs_fails_its_block_alone(batch: Stored) -> None:
     chunk = Path(batch.a_path) / "c/9/0/0"

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -559,6 +560,18 @@ def test_resume_refuses_a_changed_job_and_names_the_change(
     with pytest.raises(ValueError, match=message):
         solve_zarr(batch.a_path, b_path, batch.out, resume=True, **options)
     assert files(batch.out) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links take rights there")
+def test_inputs_that_were_moved_are_known_again_by_a_link_where_they_were(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    moved = Path(batch.b_path).rename(batch.b_path + "_moved")
+    with pytest.raises(ValueError, match="same data, moved, make a link to it where it was"):
+        solve_zarr(batch.a_path, moved, batch.out, resume=True)
+    Path(batch.b_path).symlink_to(moved)
+    for b_path in (moved, batch.b_path):
+        report = solve_zarr(batch.a_path, b_path, batch.out, resume=True)
+        assert report.blocks_resumed == report.blocks
 
 
 @pytest.mark.parametrize(
