@@ -22,6 +22,7 @@ from dasksolve.batch.options import Options
 from dasksolve.command import bench, bench_regress, demo, interrupt
 from dasksolve.command.arguments import parser
 from dasksolve.command.speech import complain, say
+from dasksolve.errors import advised
 from dasksolve.job import page, series
 from dasksolve.job.columns import opened
 from dasksolve.job.prepare import JobOptions, Prepared, prepare
@@ -99,7 +100,7 @@ def _terminate(*_: object) -> None:
 
 def _one_line(error: Exception) -> str:
     expected = (ValueError, OSError, TypeError, NotImplementedError, RuntimeError, ImportError)
-    text = str(error)
+    text = advised(str(error))
     return text if text and isinstance(error, expected) else f"{type(error).__name__}: {text}"
 
 

@@ -2,7 +2,8 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from dasksolve.job.report import Report
 
 _NAMED = 10  # how many failures an error's text names
+_NO_THREAD = "can't start new thread"
+_LIMITS = (
+    " (this user or container may have no more: raise the limit, ulimit -u or pids.max, or use "
+    "fewer workers)"
+)
 
 
 class PerformanceWarning(UserWarning):
@@ -131,6 +137,21 @@ def warn(text: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == __package__:
         level, frame = level + 1, frame.f_back
     warnings.warn(text, category, stacklevel=level)
+
+
+@contextmanager
+def advising() -> Iterator[None]:
+    """Within: errors are told with what to do about them, where Python leaves that out."""
+    try:
+        yield
+    except Exception as error:
+        error.args = tuple(advised(a) if isinstance(a, str) else a for a in error.args)
+        raise
+
+
+def advised(text: str) -> str:
+    """The text of an error, with what to do where the system starts no thread."""
+    return text if _LIMITS in text else text.replace(_NO_THREAD, _NO_THREAD + _LIMITS, 1)
 
 
 def counted(number: int, things: str) -> str:

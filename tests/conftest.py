@@ -1,7 +1,9 @@
 """What several test files start from: batches in zarr, and a cluster."""
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,21 @@ def long(store: Callable[..., Stored]) -> Stored:
     a, b = rng.standard_normal((64 * 40, 64, 64)), rng.standard_normal((64 * 40, 64))
     a[77] = 0
     return store(a, b, (40, 64, 64), (40, 64))
+
+
+@contextmanager
+def _no_threads() -> Iterator[None]:
+    usual = threading.stack_size(1 << 46)
+    try:
+        yield
+    finally:
+        threading.stack_size(usual)
+
+
+@pytest.fixture
+def no_threads() -> Callable[[], AbstractContextManager[None]]:
+    """Within: the system starts no thread, since none has room for the stack that is asked for."""
+    return _no_threads
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import zarr
 from numpy.typing import NDArray
 
 from dasksolve import kernels
-from dasksolve.errors import counted, warn
+from dasksolve.errors import advising, counted, warn
 from dasksolve.job import journal, presence, series
 from dasksolve.job.columns import opened
 from dasksolve.job.plan import Plan
@@ -84,7 +84,7 @@ def check_zarr(
     >>> folder.cleanup()
     """
     watch = watcher(progress, "checking")
-    with presence.begun() as token, closed(watch):
+    with advising(), presence.begun() as token, closed(watch):
         store, location, old, _ = journal.opened(out)
         work = _work(a, b, weights, old, location, mask_and_scale)
         new = journal.identity(work.identity())

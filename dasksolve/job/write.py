@@ -15,6 +15,7 @@ from zarr.storage import LocalStore
 
 from dasksolve import kernels
 from dasksolve.batch.options import check_flags
+from dasksolve.errors import advising
 from dasksolve.job import creation, history, journal, output, presence
 from dasksolve.job.cluster import Cluster
 from dasksolve.job.prepare import JobOptions, Prepared, prepare
@@ -40,7 +41,7 @@ def write_output(
     """
     check_flags(strict=options.strict, durable=options.durable)
     watch = watcher(options.progress, what)
-    with presence.begun() as token, closed(watch):
+    with advising(), presence.begun() as token, closed(watch):
         return _write(token, task, prepare(open_work, out, options), watch, options)
 
 

@@ -36,11 +36,18 @@ def share(items: Iterable[Item], works: Sequence[Callable[[Item], None]], own: b
         for _ in queue:  # after an error or Ctrl-C
             pass
 
-    helpers = [_taken() for _ in works[own:]]
+    helpers: list[ThreadPoolExecutor] = []
     ends: list[Future[None]] = []
     try:
-        for helper, work in zip(helpers, works[own:], strict=True):
-            ends.append(helper.submit(copy_context().run, drain, work))
+        for work in works[own:]:
+            helper = _taken()
+            try:
+                ends.append(helper.submit(copy_context().run, drain, work))
+            except RuntimeError:  # the system starts no more: those that are there do it all
+                if not (own or ends):
+                    raise
+                break
+            helpers.append(helper)
         if own:
             drain(works[0])
         for end in ends:

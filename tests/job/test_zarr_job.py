@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -572,6 +573,15 @@ def test_inputs_that_were_moved_are_known_again_by_a_link_where_they_were(batch:
     for b_path in (moved, batch.b_path):
         report = solve_zarr(batch.a_path, b_path, batch.out, resume=True)
         assert report.blocks_resumed == report.blocks
+
+
+def test_where_no_thread_can_be_started_it_is_said_what_to_do(
+    batch: Stored, no_threads: Callable[[], AbstractContextManager[None]]
+) -> None:
+    message = r"start new thread \(.*ulimit -u .* fewer workers\)$"
+    with no_threads(), pytest.raises(RuntimeError, match=message):
+        solve_zarr(batch.a_path, batch.b_path, batch.out)
+    assert not Path(batch.out).exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import os
 import threading
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
 import pytest
@@ -84,6 +86,19 @@ def test_threads_within_threads_do_not_wait_for_each_other() -> None:
 
     threads.share(range(4), [work] * 2, own=True)
     assert sorted(done) == [*range(40)]
+
+
+def test_where_no_thread_can_be_started_the_one_that_calls_does_it_all(
+    monkeypatch: pytest.MonkeyPatch, no_threads: Callable[[], AbstractContextManager[None]]
+) -> None:
+    monkeypatch.setattr(threads, "_idle", [])
+    done: list[int] = []
+    with no_threads():
+        threads.share(range(10), [done.append] * 3, own=True)
+        assert done == [*range(10)]
+        assert not threads._idle
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            threads.share(range(10), [done.append] * 3, own=False)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
