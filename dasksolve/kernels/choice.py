@@ -113,7 +113,9 @@ def _by_size(
     """The fixed, the interleaved or the single kernel of a method."""
     fixed, interleaved, single = regimes
     n, dtype = case.n, case.dtype
-    if n <= (PANEL if diagnostics else limits.unrolled) and (n <= PANEL or not case.few):
+    # Diagnostics of more than a panel are unrolled where that was measured.
+    unrolled = limits.unrolled if FEW_REGISTERS or not diagnostics else PANEL
+    if n <= unrolled and (n <= PANEL or not case.few):
         vectors = case.k == 1 and n <= limits.vectors and not diagnostics
         return making.compiled(fixed.kernel, n, dtype, diagnostics, *options, vectors)
     tiled = limits.interleaved_wide if 2 * case.k >= n else limits.interleaved

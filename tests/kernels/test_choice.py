@@ -49,6 +49,29 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [12, *(pytest.param(n, marks=pytest.mark.slow) for n in (9, 16))])
+def test_systems_in_lanes_have_the_bits_of_diagnostics_in_a_loop(n, dtype):
+    n = min(n, GENERAL[dtype.char].unrolled)
+    limits, rng = np.finfo(dtype), np.random.default_rng(n)
+    for k in (1, 3):
+        a, b = numbers(rng, dtype, 203, n, n), numbers(rng, dtype, 203, n, k)
+        a[:40] *= (2.0 ** np.linspace(limits.minexp, limits.maxexp - 3, 40))[:, None, None]
+        b[:60] *= (2.0 ** np.linspace(limits.minexp, limits.maxexp - 3, 60))[::-1, None, None]
+        a[60], b[61], b[62, :, 0], a[63], a[64, 1, 0], b[65, 0, 0] = 0, 0, 0, 1, np.nan, np.inf
+        a[66], a[67] = np.eye(n)[::-1], 1 / (1 + np.arange(n) + np.arange(n)[:, None])
+        found = []
+        for kernel in (
+            compiled(fixed.kernel, n, dtype, True, False),
+            compiled(interleaved.kernel, 0, dtype, True),
+        ):
+            x, status, diagnostics = np.empty_like(b), np.empty(len(a), np.int8), np.empty((2, 203))
+            kernel(a, b, x, status, *diagnostics)
+            found.append((x, status, diagnostics))
+        assert np.isnan(found[0][2][:, found[0][1] == Status.OK]).any()  # out of the kernels' range
+        assert all(same_bits(*pair) for pair in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("k", [1, 3])
 def test_one_unknown_is_divided_for_with_the_bits_of_elimination(k, dtype):
     limits = np.finfo(dtype)
@@ -95,6 +118,18 @@ def test_the_fastest_is_picked(n, k, systems, dtype, expected, monkeypatch):
     dtype = np.dtype(dtype)
     picked = pick.__wrapped__("gen", n, k, systems, dtype)  # which is not to be remembered
     assert picked[:4] == (expected.kernel, order, dtype, False)
+
+
+@pytest.mark.parametrize("few_registers", [False, True])
+def test_diagnostics_of_more_than_a_panel_are_unrolled_where_registers_are_few(
+    few_registers, monkeypatch
+):
+    monkeypatch.setattr(making, "compiled", lambda *which: which)
+    monkeypatch.setattr(choice, "FEW_REGISTERS", few_registers)
+    expected = fixed if few_registers else interleaved
+    picked = pick.__wrapped__("gen", 12, 1, MANY, np.dtype("d"), diagnostics=True)
+    assert picked[0] is expected.kernel
+    assert pick.__wrapped__("gen", 8, 1, MANY, np.dtype("d"), True)[0] is fixed.kernel
 
 
 @pytest.mark.skipif(not FEW_REGISTERS, reason="elsewhere one kernel is as fast for any number")

@@ -6,6 +6,7 @@ import numpy as np
 
 from dasksolve.kernels.diagnostics.condition import larger, modulus
 from dasksolve.kernels.diagnostics.norms import quick_modulus, safe_range
+from dasksolve.kernels.language.control import Variable
 from dasksolve.kernels.language.lanes import inner, where
 
 
@@ -48,17 +49,27 @@ def within(x, low, high):
     return (x >= x.fill(low)) & (x <= x.fill(high))
 
 
-def backward_error(matrix, norms, b, x, lanes):
-    """‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞), or NaN where that is out of range."""
-    rests = [inner([matrix(i, j) for j in range(len(x))], x) - right for i, right in enumerate(b)]
-    rest, of_x, of_b = (reduce(larger, map(modulus, vector)) for vector in (rests, x, b))
-    zero, scale = rest.fill(0), norms[1] * of_x + of_b
-    error = where(within(scale, *safe_range(lanes)), rest / scale, rest.fill(np.nan))
-    return where((of_x == zero) & (of_b == zero), zero, error)
+class Diagnosis:
+    """What is known of the systems of matrix(i, j)."""
 
+    def __init__(self, matrix, n, lanes):
+        self.matrix, self.range = matrix, safe_range(lanes)
+        self.norms = norms(matrix, n)
+        self.worst = Variable(self.norms[0].fill(0))
 
-def rcond(norms, inverse, lanes):
-    """1 / (‖A‖₁ ‖A⁻¹‖₁), or NaN where that is out of range."""
-    one, infinity = norms
-    reciprocal = one.fill(1) / one / inverse
-    return where(within(infinity, *safe_range(lanes)), reciprocal, one.fill(np.nan))
+    def compare(self, b, x):
+        """Take into account ‖Ax-b‖∞ / (‖A‖∞‖x‖∞ + ‖b‖∞), or NaN where that is out of range."""
+        products = [inner([self.matrix(i, j) for j in range(len(x))], x) for i in range(len(x))]
+        rests = [product - right for product, right in zip(products, b, strict=True)]
+        rest, of_x, of_b = (reduce(larger, map(modulus, vector)) for vector in (rests, x, b))
+        zero, scale = rest.fill(0), self.norms[1] * of_x + of_b
+        error = where(within(scale, *self.range), rest / scale, rest.fill(np.nan))
+        error = where((of_x == zero) & (of_b == zero), zero, error)
+        self.worst.set(larger(self.worst.get(), error))
+
+    def found(self, inverse):
+        """1 / (‖A‖₁ ‖A⁻¹‖₁), or NaN where that is out of range, and the largest backward error."""
+        one, infinity = self.norms
+        reciprocal = one.fill(1) / one / inverse
+        rcond = where(within(infinity, *self.range), reciprocal, one.fill(np.nan))
+        return rcond, self.worst.get()

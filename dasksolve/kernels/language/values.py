@@ -61,6 +61,10 @@ class Index(Emitted):
         """The quotient of numbers that are not negative."""
         return Index(self.builder, self.builder.udiv(self.value, index_value(other)))
 
+    def __mod__(self, other):
+        """The remainder of numbers that are not negative."""
+        return Index(self.builder, self.builder.urem(self.value, index_value(other)))
+
     def __eq__(self, other):
         equal = self.builder.icmp_signed("==", self.value, index_value(other))
         return Bits(self.builder, (equal,))

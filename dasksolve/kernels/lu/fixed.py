@@ -201,11 +201,36 @@ def substitute(column, factors, n):
         retreat(column, t, start, min(start + PANEL, n))
 
 
-METHOD = fixed.Method("lu", read, factor, substitute, reject, inverse_norm)
+def substitute_transposed(column, factors, n):
+    """Overwrite b by A⁻ᵀ b."""
+    t, swaps = factors
+
+    def subtract(i, known):
+        if known:
+            column[i] = column[i] - inner([t[k, i] for k in known], [column[k] for k in known])
+
+    panels = [range(start, min(start + PANEL, n)) for start in range(0, n, PANEL)]
+    for panel in panels:
+        for i in range(panel.start, n):
+            subtract(i, range(panel.start, min(i, panel.stop)))
+            if i in panel:
+                column[i] = column[i] * t[i, i]
+    for p, panel in reversed(list(enumerate(panels))):
+        for below in panels[p + 1 :]:
+            for i in panel:
+                subtract(i, below)
+        for i in reversed(panel):
+            known = range(i + 1, panel.stop)
+            subtract(i, list(reversed(known) if len(panel) == PANEL else known))
+        for k in reversed(panel):
+            swap(column, k, swaps[k])
+
+
+METHOD = fixed.Method("lu", read, factor, substitute, reject, inverse_norm, substitute_transposed)
 
 
 def kernel(n, vectors=False):
-    """The kernel for systems of order n; with diagnostics up to a panel."""
+    """The kernel for systems of order n."""
     # Two registers' systems crowd few registers: N = 7 takes a fifth longer.
     together = (4 if vectors else 6) if FEW_REGISTERS else 8
     return fixed.kernel(METHOD._replace(together=together), n, vectors)

@@ -7,7 +7,7 @@ from numba import types
 
 from dasksolve.kernels.compiling.jit import named
 from dasksolve.kernels.diagnostics import fixed as diagnostics
-from dasksolve.kernels.diagnostics.condition import larger
+from dasksolve.kernels.diagnostics import lanewise
 from dasksolve.kernels.diagnostics.norms import doubt
 from dasksolve.kernels.diagnostics.verdicts import record, weigh
 from dasksolve.kernels.language.control import Variable, align_stack, forget_registers, loop, opaque
@@ -60,6 +60,9 @@ class Method(NamedTuple):
     """A part (a, b, x, status) for a batch in which anything failed: see `verdicts.rejecting`."""
     inverse_norm: Callable[..., Any] | None = None
     """(factors, n) to ‖A⁻¹‖₁, where diagnostics may be asked for."""
+    substitute_transposed: Callable[[Any, Any, int], None] | None = None
+    """`substitute` for the transposed matrices, where they may be for systems of more than a panel:
+    their ‖A⁻¹‖₁ is estimated."""
     in_registers: int = 5
     """The largest N whose matrices stay in registers; beyond, LLVM would spill them in a worse
     order than ours."""
@@ -152,10 +155,13 @@ def solving(method, n, vectors):
         early = 0.5 * (n <= method.at_once)
         matrices = Matrices(a, systems, t, n, first, last, rcond is not None)
         method.read(matrices, lambda share: ahead.ask(share * early))
-        check, worst = Variable(flaw), Variable(flaw)
-        if rcond is not None:
-            matrix = copied(t, n, in_registers)
-            norms = diagnostics.norms(matrix, n)
+        check = Variable(flaw)
+        diagnosis: Any = None
+        estimated = bool(numbers) and n > PANEL
+        if estimated:
+            diagnosis = lanewise.Diagnosis(a, systems, t, n)
+        elif numbers:
+            diagnosis = diagnostics.Diagnosis(copied(t, n, in_registers), n, a.lanes)
 
         def between(c):
             if not in_registers:
@@ -165,46 +171,67 @@ def solving(method, n, vectors):
         flaw, factors = method.factor(matrices, flaw, between)
         together = [s * n for s in systems]
 
-        def answer(column):
-            given = list(column.values())
-            method.substitute(column, factors, n)
+        def judge(given, column):
             for value in column.values():
                 check.set(weigh(check.get(), value))
-            if rcond is not None:
-                found = [column[i] for i in range(n)]
-                error = diagnostics.backward_error(matrix, norms, given, found, a.lanes)
-                worst.set(larger(worst.get(), error))
+            if diagnosis:
+                diagnosis.compare(given, [column[i] for i in range(n)])
+
+        def choose(given, one, other):
+            """Emit what is done to columns of b, and to those that an estimate has in addition."""
+            if not estimated:
+                one()
+                return
+            with builder.if_else(given.value) as (then, otherwise):
+                with then:
+                    one()
+                with otherwise:
+                    other()
 
         if vectors:
             column = dict(enumerate(deal(b, together, n)))
-            answer(column)
+            method.substitute(column, factors, n)
+            judge((), column)
             collect(list(column.values()), x, together)
         else:
             vector = (columns == 1).value
-            with loop(builder, 0, columns) as j:
+            with loop(builder, 0, columns + (lanewise.SOLVES if estimated else 0)) as j:
                 rows = [Variable(zero) for _ in range(n)]
-                with builder.if_else(vector) as (one, several):
-                    with one:
-                        for row, value in zip(rows, deal(b, together, n), strict=True):
-                            row.set(value)
-                    with several:
-                        apart = apart_from(first, systems, n, columns, j, full)
-                        for row, starts in zip(rows, apart, strict=True):
-                            row.set(deal(b, starts, 1)[0])
-                        ahead.ask_column(j)
+
+                def read():
+                    with builder.if_else(vector) as (one, several):
+                        with one:
+                            for row, value in zip(rows, deal(b, together, n), strict=True):
+                                row.set(value)
+                        with several:
+                            apart = apart_from(first, systems, n, columns, j, full)
+                            for row, starts in zip(rows, apart, strict=True):
+                                row.set(deal(b, starts, 1)[0])
+                            ahead.ask_column(j)
+
+                def write():
+                    judge(given, column)
+                    with builder.if_else(vector) as (one, several):
+                        with one:
+                            collect(list(column.values()), x, together)
+                        with several:
+                            apart = apart_from(first, systems, n, columns, j, full)
+                            for value, starts in zip(column.values(), apart, strict=True):
+                                collect([value], x, starts)
+
+                def transposed(column):
+                    method.substitute_transposed(column, factors, n)
+
+                trial = j - columns
+                choose(j < columns, read, lambda: diagnosis.read(trial, rows, transposed))
                 column = {i: row.get() for i, row in enumerate(rows)}
-                answer(column)
-                with builder.if_else(vector) as (one, several):
-                    with one:
-                        collect(list(column.values()), x, together)
-                    with several:
-                        apart = apart_from(first, systems, n, columns, j, full)
-                        for value, starts in zip(column.values(), apart, strict=True):
-                            collect([value], x, starts)
-        if rcond is not None:
-            inverse = method.inverse_norm(factors, n)
-            put_numbers(rcond, first, last, diagnostics.rcond(norms, inverse, a.lanes))
-            put_numbers(backward_error, first, last, worst.get())
+                given = list(column.values())
+                method.substitute(column, factors, n)
+                choose(j < columns, write, lambda: diagnosis.write(trial, column))
+        if diagnosis:
+            inverse = None if estimated else method.inverse_norm(factors, n)
+            for array, found in zip(numbers, diagnosis.found(inverse), strict=True):
+                put_numbers(array, first, last, found)
         return record(status, first, last, flaw, check.get(), full)
 
     return solve_tile
@@ -229,6 +256,7 @@ def together(method, n, dtype, vectors):
 def driver(method, n, vectors):
     """What solves a batch by a method, for systems of order n."""
     solve_tile, reject = solving(method, n, vectors), method.reject
+    diagnosed = 2 * n if n <= PANEL else lanewise.rows_of(n)
     wide_tile, wide_count = tiles_of(
         lambda dtype: together(method, n, dtype, vectors) * width(dtype)
     )
@@ -236,7 +264,7 @@ def driver(method, n, vectors):
     def solve(a, b, x, status, rcond=None, backward_error=None):
         systems, _, columns = b.shape
         lanes, last = lane_count(a), systems - 1
-        rows, span = n if rcond is None else 2 * n, (n + 1) | 1
+        rows, span = n if rcond is None else diagnosed, (n + 1) | 1
         t = tile(rows, span, a.dtype, a)
         failed, full = False, 0
         # Beyond a panel, compiling a tile twice would take more than 5 s.
