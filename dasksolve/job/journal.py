@@ -1,7 +1,6 @@
 """The record that a zarr job leaves in its output, by which a later run knows it again."""
 
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -223,7 +222,7 @@ def refuse_changes(
             else f"{part}.{name} was {was.get(name)!r}, is now {new[part].get(name)!r}"
             for name in {**was, **new[part]}
             if new[part].get(name) != was.get(name)
-            and not (name == "location" and _leads_to(was.get(name), new[part].get(name)))
+            and not (name == "location" and _are_one(was.get(name), new[part].get(name)))
         ]
     if changes:
         if all(".location was " in change for change in changes):
@@ -231,11 +230,9 @@ def refuse_changes(
         raise ValueError(f"{location} is of another job: {'; '.join(changes)}. {advice}")
 
 
-def _leads_to(was: Any, now: str | None) -> bool:
-    """Whether where an input was is now a link to where it is, or that does not matter."""
-    return now is None or (
-        isinstance(was, str) and os.path.exists(was) and os.path.realpath(was) == now
-    )
+def _are_one(was: Any, now: str | None) -> bool:
+    """Whether an input is where it was, or a link or mount leads there, or it does not matter."""
+    return now is None or (isinstance(was, str) and stores.are_one(was, now))
 
 
 def _are_for_other_rows(was: Record, weights: Record) -> bool:

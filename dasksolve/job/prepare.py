@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from zarr.storage import LocalStore
@@ -117,12 +118,20 @@ def _find(store: Any, location: str, resume: bool, overwrite: bool, seen: Seen) 
 def _refuse_overlap(location: str, work: Work, overwrite: bool) -> None:
     """Refuse to write among the chunks of an array, or to delete what is to be read."""
     for source in (*work.sources, *work.beside):
-        within = f"{location}/".startswith(f"{source.location}/")
-        if within or (overwrite and f"{source.location}/".startswith(f"{location}/")):
+        within = _lies_in(location, source.location)
+        if within or (overwrite and _lies_in(source.location, location)):
             harm = f"{location} lies in" if within else f"overwriting {location} would delete"
             raise ValueError(
                 f"{harm} {source.name}, which is {source.location}; choose another output"
             )
+
+
+def _lies_in(place: str, folder: str) -> bool:
+    """Whether a place is a folder, or in it, under this name or another: a mount's, other case."""
+    if f"{place}/".startswith(f"{folder}/"):
+        return True
+    path = Path(place)  # of a URL it would be relative
+    return path.is_absolute() and any(stores.are_one(one, folder) for one in (path, *path.parents))
 
 
 def plan_job(

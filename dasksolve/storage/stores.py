@@ -217,6 +217,14 @@ def _connections() -> int:
     return min(512, files // 2) if files > 0 else 512  # -1: any number
 
 
+def are_one(path: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to one folder: by a link, a mount, or in another case."""
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):  # one of them is not there, or can be nowhere
+        return False
+
+
 def refuse_unwritable(array: Any, file: str) -> None:
     """Refuse a file in a folder that this process may not write to, before it is worked out."""
     if isinstance(array.store, LocalStore):

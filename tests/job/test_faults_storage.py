@@ -70,6 +70,26 @@ def test_a_target_that_cannot_be_written_is_refused(batch: Stored, small_disk: P
     assert not list(small_disk.iterdir())
 
 
+def test_an_input_is_known_under_another_name_of_its_folder(
+    batch: Stored, small_disk: Path
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    before = files(batch.out)
+    subprocess.run(["mount", "--bind", Path(batch.out).parent, small_disk], check=True)
+    try:
+        again = small_disk / Path(batch.out).name
+        with pytest.raises(ValueError, match=f"overwriting {again} would delete b"):
+            solve_zarr(batch.a_path, batch.out + "/x", again, overwrite=True)
+        with pytest.raises(ValueError, match=f"{again}/x/in lies in b"):
+            solve_zarr(batch.a_path, batch.out + "/x", again / "x" / "in")
+        for path in (batch.b_path, small_disk / Path(batch.b_path).relative_to(small_disk.parent)):
+            report = solve_zarr(batch.a_path, path, again, resume=True)
+            assert report.blocks_resumed == report.blocks
+    finally:
+        subprocess.run(["umount", small_disk], check=True)
+    assert files(batch.out) == before
+
+
 @pytest.mark.usefixtures("many_blocks")
 def test_blocks_that_cannot_be_written_are_not_read_and_solved(
     batch: Stored, small_disk: Path
