@@ -63,6 +63,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _JOBS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module("dask.array")  # what it takes of memory is not the job's
     found = globals()[name] = getattr(import_module(f"dasksolve.job.{_JOBS[name]}"), name)
     return found
 

@@ -24,9 +24,9 @@ import zarr
 from distributed import Client
 from stored import Stored
 
+import dasksolve
 from dasksolve import Report, solve_zarr
 from dasksolve.cli import _client, _how_to_resume, main
-from dasksolve.command import demo
 from dasksolve.command.arguments import parser
 
 
@@ -412,8 +412,9 @@ def test_demo_says_what_it_found(
     def but(call: Callable[..., Report], **found: float) -> Callable[..., Report]:
         return lambda *paths, **options: replace(call(*paths, **options), **found)
 
-    monkeypatch.setattr(demo, "solve_zarr", but(demo.solve_zarr, peak_memory=(256 << 20) + 1))
-    monkeypatch.setattr(demo, "check_zarr", but(demo.check_zarr, worst_backward_error=1e-9))
+    solve, check = dasksolve.solve_zarr, dasksolve.check_zarr
+    monkeypatch.setattr(dasksolve, "solve_zarr", but(solve, peak_memory=(256 << 20) + 1))
+    monkeypatch.setattr(dasksolve, "check_zarr", but(check, worst_backward_error=1e-9))
     assert main(["demo", "--size", "1MiB"]) == 1
     printed = capsys.readouterr()
     assert "the limit is not kept\n" in printed.out

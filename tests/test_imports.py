@@ -132,6 +132,32 @@ except dasksolve.SingularSystemError:
     assert (run.stdout, run.stderr) == ("\n", "")
 
 
+def test_who_asks_for_help_does_not_wait_for_what_jobs_need() -> None:
+    program = """
+import sys
+from dasksolve import cli
+
+try:
+    cli.main(["--help"])
+except SystemExit:
+    print(*{"dask.array", "distributed", "pandas", "xarray"} & {*sys.modules}, "end")
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.stdout.splitlines()[-1], run.stderr) == ("end", "")
+
+
+def test_a_job_need_not_import_what_graphs_are_made_of() -> None:
+    program = """
+import sys
+import dasksolve
+
+dasksolve.solve_zarr
+assert "dask.array" in sys.modules
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("name", ["*", "Report", "check_zarr"])
 def test_what_the_package_offers_is_there(name: str) -> None:
     program = (

@@ -12,12 +12,11 @@ from dask.utils import format_bytes
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
+import dasksolve
 from dasksolve.batch.options import Options
 from dasksolve.command.speech import say
-from dasksolve.job.check import check_zarr
 from dasksolve.job.prepare import JobOptions, prepare
 from dasksolve.job.progress import Progress
-from dasksolve.job.solve import solve_zarr
 from dasksolve.job.systems import Systems
 from dasksolve.status import Status
 from dasksolve.storage import stores
@@ -142,7 +141,7 @@ def _run(
         f"{format_bytes(size)}: the normal equations of a harmonic regression of {N} terms",
         f"for each of {_pixels(size):,} pixels, in {time.perf_counter() - started:.1f} s",
     )
-    report = solve_zarr(a, b, out, memory_limit=limit, progress=solving)
+    report = dasksolve.solve_zarr(a, b, out, memory_limit=limit, progress=solving)
     rate = (report.bytes_read + report.bytes_written) / report.seconds
     _tell(
         "solved",
@@ -164,7 +163,7 @@ def _run(
         if right
         else f"but the pixels that were never seen are {unseen}",
     )
-    checked = check_zarr(a, b, out, memory_limit=limit, progress=checking)
+    checked = dasksolve.check_zarr(a, b, out, memory_limit=limit, progress=checking)
     eps = float(np.finfo(float).eps)
     solved = checked.worst_backward_error <= N * eps
     _tell(

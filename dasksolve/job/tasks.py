@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve.job.blocks import Task, worked_off
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 WINDOW = 512
 """Tasks in one graph: enough that the workers are not idle between two, few enough for memory."""
@@ -16,8 +18,10 @@ WINDOW = 512
 OnResult = Callable[[Any], None]
 
 
-def graph_of(task: Task, job: Any, numbers: range, attempt: int = 0) -> da.Array:
+def graph_of(task: Task, job: Any, numbers: range, attempt: int = 0) -> "da.Array":
     """Tasks of `job.plan.together` blocks: `task(job, number)` of each, as an array of results."""
+    import dask.array as da  # takes a second, for which no help and no report waits
+
     return da.map_blocks(
         partial(_call, task, job),  # which dask, unlike a dataclass, does not look for arrays in
         numbers=numbers,
