@@ -33,10 +33,17 @@ class Programs:
             kill(process)
         self.log.close()
 
-    def _dask(self, *words: str, hiding: Path | None = None) -> Program:
+    def _dask(
+        self, *words: str, hiding: Path | None = None, sealing: Path | None = None
+    ) -> Program:
         command = [sys.executable, "-m", "dask", *words]
+        script = f"exec {shlex.join(command)}"
         if hiding is not None:  # as another machine would, it finds an empty folder there
-            script = f"mount -t tmpfs tmpfs {hiding} && exec {shlex.join(command)}"
+            script = f"mount -t tmpfs tmpfs {hiding} && {script}"
+        if sealing is not None:  # as another user would, it finds one that it may only read
+            sealed = f"mount --bind {sealing} {sealing} && mount -o remount,bind,ro {sealing}"
+            script = f"{sealed} && {script}"
+        if hiding or sealing:
             command = ["unshare", "--mount", "sh", "-c", script]
         return subprocess.Popen(
             command,
@@ -54,11 +61,11 @@ class Programs:
         with Client(scheduler_file=str(found), timeout="240s", set_as_default=False) as client:
             return process, client.scheduler.address
 
-    def worker(self, *words: str, hiding: Path | None = None) -> Program:
+    def worker(self, *words: str, **elsewhere: Path) -> Program:
         """Start a worker of one thread, and wait until the scheduler knows it."""
         before = len(self.client.nthreads())
         known = ["worker", self.address, "--nthreads", "1", "--no-dashboard"]
-        process = self._dask(*known, *words, hiding=hiding)
+        process = self._dask(*known, *words, **elsewhere)
         self.workers.append(process)
         self.client.wait_for_workers(before + 1, timeout=240)
         return process

@@ -106,9 +106,11 @@ async def write_block(job: Job, number: int, space: Workspace) -> BlockResult:
 
 async def _write_solved(job: Job, number: int, block: Block, space: Workspace) -> BlockResult:
     work, place = job.work, job.plan.place(number)
-    for field in work.fields:  # who resumes may not be who began
-        array = job.arrays[field.name]
-        stores.refuse_unwritable(array, internals.name(array, field.chunk(place)))
+    if job.resume:  # who resumes may not be who began
+        for field in work.fields:
+            array = job.arrays[field.name]
+            name = internals.name(array, field.chunk(place))
+            stores.refuse_unwritable(array.store, internals.key(array, name))
     then = partial(_packed, job, number, block, space)
     with kernels.compiling_apart(job.plan.compiles_apart):
         packed = await work.done(block, job.plan.rows, job.strict, space, then)

@@ -175,7 +175,10 @@ def patience(store: Any) -> float:
 
 
 def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
-    """Refuse to work where something is not seen: zarr would read NaN, and write to nowhere."""
+    """Refuse to work where something is not seen: zarr would read NaN, and write to nowhere.
+
+    Or where the output is seen, and may not be written to: workers may be another user's.
+    """
     wanted = {stores.address(array): (array.store, _document(array)) for array in arrays}
     if mark is not None:
         wanted[stores.place_of(store)] = (store, mark)
@@ -186,6 +189,8 @@ def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
             f"process {os.getpid()} on {socket.gethostname()} does not see {', '.join(blind)} "
             "as the process does that started the job: put it where all workers see it"
         )
+    if mark is not None:
+        stores.refuse_unwritable(store, mark)
 
 
 def _document(array: Any) -> str:

@@ -225,12 +225,12 @@ def are_one(path: str | Path, other: str | Path) -> bool:
         return False
 
 
-def refuse_unwritable(array: Any, file: str) -> None:
+def refuse_unwritable(store: Any, key: str) -> None:
     """Refuse a file in a folder that this process may not write to, before it is worked out."""
-    if isinstance(array.store, LocalStore):
-        path = Path(array.store.root, array.path, file)
-        folder = next(filter(os.path.exists, path.parents))
-        if not os.access(folder, os.W_OK | os.X_OK):
+    if isinstance(store, LocalStore):
+        folder = next(filter(os.path.exists, Path(store.root, key).parents))
+        effective = os.access in os.supports_effective_ids
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
             text = "not writable, for this user or at all"
             raise PermissionError(errno.EACCES, text, str(folder))
 

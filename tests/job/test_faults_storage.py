@@ -223,6 +223,22 @@ def test_paths_that_a_worker_does_not_see_are_found_before_anything_is_created(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_disk")
+def test_an_output_that_a_worker_may_not_write_to_is_refused(
+    batch: Stored, programs: Programs, tmp_path: Path
+) -> None:
+    out = tmp_path / "other/out.zarr"
+    out.parent.mkdir()
+    sealed = programs.worker(sealing=out.parent)
+    try:
+        with pytest.raises(FileNotFoundError, match=r"tcp://.*: .* not writable, .*/out\.zarr'"):
+            solve_zarr(batch.a_path, batch.b_path, out, client=programs.client)
+    finally:
+        programs.kill_worker(sealed)
+    assert not out.exists()
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_blocks", "small_windows", "small_disk")
 def test_a_worker_that_joins_later_and_does_not_see_the_output_writes_nothing(
     batch: Stored, programs: Programs, tmp_path: Path
