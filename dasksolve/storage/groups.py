@@ -91,6 +91,9 @@ def _refuse_no_folder(store: LocalStore, name: str, location: str) -> None:
             f"{wrong[0]} is not what the job wrote that {location} is the output of; nothing of "
             "it is overwritten: move or delete that yourself, or choose another output"
         )
+    for part in ("", *_PARTS):  # else what is there would count no more, and could not be deleted
+        if (array / part).is_dir():
+            stores.refuse_unwritable(store, f"{name}/{part}/0")
 
 
 def arrays(

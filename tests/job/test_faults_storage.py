@@ -90,6 +90,21 @@ def test_an_input_is_known_under_another_name_of_its_folder(
     assert files(batch.out) == before
 
 
+def test_an_output_of_which_a_part_cannot_be_deleted_is_not_replaced(
+    batch: Stored, small_disk: Path
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, small_disk / "out")
+    before, part = files(small_disk), small_disk / "out/status"
+    subprocess.run(["mount", "--bind", part, part], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", part], check=True)
+        with pytest.raises(PermissionError, match=r"not writable, .*: '.*/out/status'"):
+            solve_zarr(batch.a_path, batch.b_path, small_disk / "out", overwrite=True)
+    finally:
+        subprocess.run(["umount", part], check=True)
+    assert files(small_disk) == before
+
+
 @pytest.mark.usefixtures("many_blocks")
 def test_blocks_that_cannot_be_written_are_not_read_and_solved(
     batch: Stored, small_disk: Path
