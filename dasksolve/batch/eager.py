@@ -1,6 +1,5 @@
 """Solving NumPy arrays: the problem, and calls of the kernel that it takes."""
 
-import math
 from functools import lru_cache, partial
 from typing import Any
 
@@ -8,23 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve import kernels
+from dasksolve.batch import sharing
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.diagnosis import backward_errors
 from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import (
-    LANES,
     PIECE,
     Given,
-    broadcast,
     call,
-    in_threads,
     is_plain,
     piece_size,
-    pieces,
-    plain,
     thread_count,
 )
 from dasksolve.batch.problem import Problem, describe
+from dasksolve.batch.running import kernel_for, run
 from dasksolve.batch.settling import (
     are_solved,
     diagnose_scaled,
@@ -37,7 +33,6 @@ from dasksolve.batch.settling import (
     settle_singular,
 )
 from dasksolve.batch.structure import meant
-from dasksolve.kernels.scaling import solve_lost
 from dasksolve.solution import Solution
 from dasksolve.status import Status
 
@@ -53,10 +48,10 @@ def solve(a: Any, b: Any, options: Options, workers: int = 1) -> Any:
     problem = describe(a.shape, a.dtype, b.shape, b.dtype)
     if not options.diagnoses:
         if 0 in a.strides:
-            a = _once(a, b, problem)
+            a = sharing.once(a, b, problem)
             problem = describe(a.shape, a.dtype, b.shape, b.dtype)
-        if problem.shared and _shares(problem, options):
-            shared = _solve_shared(a, b, problem, options, threads)
+        if problem.shared and sharing.shares(problem, options):
+            shared = sharing.solve_shared(a, b, problem, options, threads)
             if shared is not None:
                 return shared
         x, status, flawed = _solve(a, b, problem, options, threads)
@@ -84,7 +79,7 @@ def solve_at_once(a: Any, b: Any, *how: Any) -> NDArray[Any] | None:
         return None
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, _STATUS)
     columns, found = (b[..., None], x[..., None]) if problem.vectors else (b, x)
-    if _run(kernel, problem, options, a, columns, found, status):
+    if run(kernel, problem, options, a, columns, found, status):
         settle_singular(a, b, problem, options, x, status)
     return x
 
@@ -106,12 +101,7 @@ def _at_once(
     problem = describe(a_shape, a_dtype, b_shape, b_dtype)
     if not problem.at_once or options.diagnoses or thread_count(workers) > 1:
         return problem, options, None
-    return problem, options, _kernel(problem, options)
-
-
-def _kernel(problem: Problem, options: Options, diagnostics: bool = False) -> kernels.Kernel:
-    n, k, systems, dtype = problem.n, problem.k, problem.together, problem.dtype
-    return kernels.pick(options.assume_a, n, k, systems, dtype, diagnostics, options.lower)
+    return problem, options, kernel_for(problem, options)
 
 
 def answers(
@@ -219,7 +209,7 @@ def _solve_direct(
     """Solve what the kernel can take as it is: no call wasted, since N = 2 is solved in 0.5 µs."""
     n, k = problem.n, problem.k
     x, status = np.empty(b.shape, problem.dtype), np.empty(problem.batch_shape, _STATUS)
-    kernel = _kernel(problem, options, bool(diagnostics))
+    kernel = kernel_for(problem, options, bool(diagnostics))
     flat_x, flat_status, flat = x, status, len(problem.batch_shape) == 1
     if not flat:
         a, flat_status = a.reshape(-1, n, n), status.ravel()
@@ -228,9 +218,9 @@ def _solve_direct(
         b, flat_x = b.reshape(-1, n, k), x.reshape(-1, n, k)
     arrays = (a, b, flat_x, flat_status, *diagnostics)
     if threads == 1 and a.nbytes + b.nbytes <= PIECE:
-        return x, status, _run(kernel, problem, options, *arrays)
-    run = partial(_run, kernel, problem, options)
-    call(run, (status.size,), _piece_size(problem), (), arrays, threads)
+        return x, status, run(kernel, problem, options, *arrays)
+    part = partial(run, kernel, problem, options)
+    call(part, (status.size,), _piece_size(problem), (), arrays, threads)
     return x, status, bool(np.count_nonzero(status))
 
 
@@ -250,133 +240,13 @@ def _solve_any(
         b = b[..., None]
     x, status = np.empty((*batch_shape, n, max(k, 1)), dtype), np.zeros(batch_shape, np.int8)
     if x.size:
-        run = partial(_run, _kernel(problem, options, bool(diagnostics)), problem, options)
+        part = partial(run, kernel_for(problem, options, bool(diagnostics)), problem, options)
         given = Given(a, 2, dtype), Given(b, 2, dtype)
         found = (x, status, *diagnostics)
-        call(run, batch_shape, _piece_size(problem), given, found, threads)
+        call(part, batch_shape, _piece_size(problem), given, found, threads)
     if problem.vectors:
         x = x[..., 0]
     return x[..., :k] if k == 0 else x, status, bool(np.count_nonzero(status))
-
-
-def _once(a: NDArray[Any], b: NDArray[Any], problem: Problem) -> NDArray[Any]:
-    """a without the copies that strides of zero make of a matrix beside several b."""
-    batch = b.shape[: -1 if problem.vectors else -2]
-    index = [slice(None)] * a.ndim
-    for axis in range(-min(a.ndim - 2, len(batch)), 0):
-        if a.strides[axis - 2] == 0 and a.shape[axis - 2] == batch[axis]:
-            index[axis - 2] = slice(1)
-    return a[tuple(index)]
-
-
-def _shares(problem: Problem, options: Options) -> bool:
-    """Whether to solve several b together is faster, as measured."""
-    n, k, assume_a = problem.n, problem.k, options.assume_a
-    if n < 3 * k or assume_a in ("diagonal", "tridiagonal"):  # elimination takes little of it
-        return False
-    together = math.prod(problem.batch_shape[axis] for axis in problem.shared)
-    if assume_a in ("upper triangular", "lower triangular"):
-        return n > 8 and together >= LANES
-    if n > 8:
-        return True
-    # Kernels take one matrix a lane, however few there are.
-    matrices = math.prod(problem.batch_shape) // together
-    matrices = min(matrices, piece_size(n, together * k, problem.dtype.itemsize))
-    return matrices >= LANES and together >= 4
-
-
-def _solve_shared(
-    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, threads: int
-) -> NDArray[Any] | None:
-    """x where several b share a matrix: they are columns of one system, which is eliminated once.
-
-    None: every one of them is to be asked for its status.
-    """
-    n, k, shared, dtype = problem.n, problem.k, problem.shared, problem.dtype
-    axes = len(problem.batch_shape)
-    own = tuple(axis for axis in range(axes) if axis not in shared)
-    order = own + shared
-    shape = tuple(problem.batch_shape[axis] for axis in order)
-    x = np.empty((*problem.batch_shape, n, k), dtype)
-    given = broadcast(b[..., None] if problem.vectors else b, problem.batch_shape)
-    given, found = (values.transpose(*order, axes, axes + 1) for values in (given, x))
-    a = a[(None,) * (axes + 2 - a.ndim)].squeeze(shared)
-    together = math.prod(shape[len(own) :])
-    matrices = piece_size(n, together * k, dtype.itemsize)
-    # They go through the cache several times; to eliminate anew takes a twentieth at most.
-    columns = max(PIECE // (8 * n * dtype.itemsize), 8 * n)
-    size = matrices * together if together * k <= columns else max(columns // k, 1)
-    matrices, width = min(matrices, math.prod(shape[: len(own)])), min(together, size) * k
-    one = describe((matrices, n, n), dtype, (matrices, n, width), dtype)
-    kernel = _kernel(one, options)
-    doubts: list[bool] = []
-
-    def solve_piece(part: tuple[tuple[Any, ...], slice]) -> None:
-        if doubts:
-            return
-        index, _ = part
-        left = a[index[: len(own)]]
-        rows = left.ndim - 2  # where they stand to be followed by columns alone
-        left = plain(left, (-1, n, n), dtype)
-        right = np.moveaxis(given[index], -2, rows)
-        y_shape = right.shape
-        right = plain(right, (len(left), n, -1), dtype)
-        y, status = np.empty(right.shape, dtype), np.empty(len(left), _STATUS)
-        flawed = _run(kernel, one, options, left, right, y, status)
-        if flawed and options.on_singular != "nan" and _is_in_doubt(right, y, status):
-            doubts.append(True)
-        np.moveaxis(found[index], -2, rows)[...] = y.reshape(y_shape)
-
-    in_threads(solve_piece, list(pieces(shape, size)), threads)
-    if doubts:
-        return None
-    return x[..., 0] if problem.vectors else x
-
-
-def _is_in_doubt(b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8]) -> bool:
-    """Whether some columns are singular ones, though others of their system may be solved.
-
-    Where x overflows, the system is solved again, scaled: a pivot that was tiny may then be zero.
-    """
-    if is_singular(status).any():
-        return True
-    solved = np.isfinite(x).all(axis=1)
-    lost = ~solved & np.isfinite(b).all(axis=1)
-    return bool((lost.any(axis=1) & solved.any(axis=1)).any())
-
-
-def _run(kernel: kernels.Kernel, problem: Problem, options: Options, *arrays: NDArray[Any]) -> bool:
-    """Call the kernel, and once more for what was out of range, which it does not diagnose.
-
-    Returns whether any status is not OK.
-    """
-    kernel(*arrays)
-    if not np.count_nonzero(arrays[3]):
-        return False
-    _solve_lost(kernel, problem, options, *arrays)
-    return True
-
-
-def _solve_lost(
-    kernel: kernels.Kernel,
-    problem: Problem,
-    options: Options,
-    a: NDArray[Any],
-    b: NDArray[Any],
-    x: NDArray[Any],
-    status: NDArray[np.int8],
-    *diagnostics: NDArray[np.float64],
-) -> None:
-    n, k, systems, dtype = problem.n, problem.k, problem.together, problem.dtype
-
-    def again(*arrays: NDArray[Any]) -> None:
-        solve = kernel
-        if options.assume_a in ("sym", "her"):  # scaled, they are not symmetric any more
-            solve = kernels.pick("gen", n, k, systems, dtype)
-        solve(*arrays, *np.empty((len(diagnostics), len(arrays[-1]))))
-
-    definite = options.assume_a == "pos"
-    solve_lost(again, lambda lost: [meant(a[lost], options)], b, x, status, definite)
 
 
 def _piece_size(problem: Problem) -> int:

@@ -7,7 +7,7 @@ from families import SOME_DTYPES, same_bits, systems, unaligned
 
 import dasksolve
 from dasksolve import SingularSystemError
-from dasksolve.batch import eager
+from dasksolve.batch import eager, running, sharing
 from dasksolve.batch.options import STRUCTURES
 
 NAN, INF = np.nan, np.inf
@@ -44,13 +44,14 @@ def check(a, b, **options):
 @pytest.fixture
 def calls(monkeypatch):
     """Orders, columns and numbers of the systems that kernels are given."""
-    found, run = [], eager._run
+    found, run = [], running.run
 
     def counting(kernel, problem, options, a, b, *others):
         found.append((b.shape[1], b.shape[2], b.shape[0]))
         return run(kernel, problem, options, a, b, *others)
 
-    monkeypatch.setattr(eager, "_run", counting)
+    for module in (eager, sharing):
+        monkeypatch.setattr(module, "run", counting)
     return found
 
 

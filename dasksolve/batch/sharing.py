@@ -1,0 +1,99 @@
+"""Several b of one matrix, as broadcasting gives them: columns of a system, eliminated once."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasksolve.batch.options import Options
+from dasksolve.batch.pieces import LANES, PIECE, broadcast, in_threads, piece_size, pieces, plain
+from dasksolve.batch.problem import Problem, describe
+from dasksolve.batch.running import kernel_for, run
+from dasksolve.batch.settling import is_singular
+
+
+def once(a: NDArray[Any], b: NDArray[Any], problem: Problem) -> NDArray[Any]:
+    """a without the copies that strides of zero make of a matrix beside several b."""
+    batch = b.shape[: -1 if problem.vectors else -2]
+    index = [slice(None)] * a.ndim
+    for axis in range(-min(a.ndim - 2, len(batch)), 0):
+        if a.strides[axis - 2] == 0 and a.shape[axis - 2] == batch[axis]:
+            index[axis - 2] = slice(1)
+    return a[tuple(index)]
+
+
+def shares(problem: Problem, options: Options) -> bool:
+    """Whether to solve several b together is faster, as measured."""
+    n, k, assume_a = problem.n, problem.k, options.assume_a
+    if n < 3 * k or assume_a in ("diagonal", "tridiagonal"):  # elimination takes little of it
+        return False
+    together = math.prod(problem.batch_shape[axis] for axis in problem.shared)
+    if assume_a in ("upper triangular", "lower triangular"):
+        return n > 8 and together >= LANES
+    if n > 8:
+        return True
+    # Kernels take one matrix a lane, however few there are.
+    matrices = math.prod(problem.batch_shape) // together
+    matrices = min(matrices, piece_size(n, together * k, problem.dtype.itemsize))
+    return matrices >= LANES and together >= 4
+
+
+def solve_shared(
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, threads: int
+) -> NDArray[Any] | None:
+    """x where several b share a matrix: they are columns of one system, which is eliminated once.
+
+    None: every one of them is to be asked for its status.
+    """
+    n, k, shared, dtype = problem.n, problem.k, problem.shared, problem.dtype
+    axes = len(problem.batch_shape)
+    own = tuple(axis for axis in range(axes) if axis not in shared)
+    order = own + shared
+    shape = tuple(problem.batch_shape[axis] for axis in order)
+    x = np.empty((*problem.batch_shape, n, k), dtype)
+    given = broadcast(b[..., None] if problem.vectors else b, problem.batch_shape)
+    given, found = (values.transpose(*order, axes, axes + 1) for values in (given, x))
+    a = a[(None,) * (axes + 2 - a.ndim)].squeeze(shared)
+    together = math.prod(shape[len(own) :])
+    matrices = piece_size(n, together * k, dtype.itemsize)
+    # They go through the cache several times; to eliminate anew takes a twentieth at most.
+    columns = max(PIECE // (8 * n * dtype.itemsize), 8 * n)
+    size = matrices * together if together * k <= columns else max(columns // k, 1)
+    matrices, width = min(matrices, math.prod(shape[: len(own)])), min(together, size) * k
+    one = describe((matrices, n, n), dtype, (matrices, n, width), dtype)
+    kernel = kernel_for(one, options)
+    doubts: list[bool] = []
+
+    def solve_piece(part: tuple[tuple[Any, ...], slice]) -> None:
+        if doubts:
+            return
+        index, _ = part
+        left = a[index[: len(own)]]
+        rows = left.ndim - 2  # where they stand to be followed by columns alone
+        left = plain(left, (-1, n, n), dtype)
+        right = np.moveaxis(given[index], -2, rows)
+        y_shape = right.shape
+        right = plain(right, (len(left), n, -1), dtype)
+        y, status = np.empty(right.shape, dtype), np.empty(len(left), np.int8)
+        flawed = run(kernel, one, options, left, right, y, status)
+        if flawed and options.on_singular != "nan" and _is_in_doubt(right, y, status):
+            doubts.append(True)
+        np.moveaxis(found[index], -2, rows)[...] = y.reshape(y_shape)
+
+    in_threads(solve_piece, list(pieces(shape, size)), threads)
+    if doubts:
+        return None
+    return x[..., 0] if problem.vectors else x
+
+
+def _is_in_doubt(b: NDArray[Any], x: NDArray[Any], status: NDArray[np.int8]) -> bool:
+    """Whether some columns are singular ones, though others of their system may be solved.
+
+    Where x overflows, the system is solved again, scaled: a pivot that was tiny may then be zero.
+    """
+    if is_singular(status).any():
+        return True
+    solved = np.isfinite(x).all(axis=1)
+    lost = ~solved & np.isfinite(b).all(axis=1)
+    return bool((lost.any(axis=1) & solved.any(axis=1)).any())
