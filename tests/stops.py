@@ -1,8 +1,9 @@
 """Stops a small job, of systems or of series, at each of its calls that change the disk; a script.
 
-Every job runs in a child of its own, forked from this process, which has no threads and has the
-kernel in memory: a stop costs a tenth of a second. What is printed is JSON: how often a job was
-stopped, and where what came of it afterwards was not what an undisturbed job writes.
+Every job runs in a child of its own, forked from this process, which has no threads, and has the
+kernel and all that is imported in memory: a stop costs a tenth of a second. What is printed is
+JSON: how often a job was stopped, and where what came of it afterwards was not what an undisturbed
+job writes.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import zarr
 from stored import files
 
 import dasksolve
+from dasksolve import regress_zarr, solve_zarr
 from dasksolve.job import planning
 
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
@@ -91,10 +93,10 @@ def main() -> None:
 
     def solve(**how: bool) -> None:
         if options.series:
-            dasksolve.regress_zarr(folder / "y", design, out, workers=1, covariance=True, **how)
+            regress_zarr(folder / "y", design, out, workers=1, covariance=True, **how)
         else:
             paths = folder / "a", folder / "b", out
-            dasksolve.solve_zarr(*paths, workers=1, diagnostics=True, **how)
+            solve_zarr(*paths, workers=1, diagnostics=True, **how)
 
     def stopped(number: int, **how: bool) -> None:
         stop_at(out, number, sent)
