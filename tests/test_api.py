@@ -92,6 +92,7 @@ def test_inverses_of_a_structure_and_of_singular_matrices():
         dasksolve.inv(np.eye(2, dtype="f2"))
 
 
+@pytest.mark.slow
 def test_numbers_at_the_ends_of_their_range_raise_nothing_where_numpy_is_told_to_raise():
     tiny, wide = np.float32(1e-30), np.array([[1.0, 1e-200], [1.0, 1e-200], [1.0, 3e-200]])
     a = np.array([[1.0, tiny], [1.0, tiny], [1.0, tiny]], np.float32)

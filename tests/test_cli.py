@@ -385,6 +385,7 @@ def test_a_poor_terminal_sees_the_help() -> None:
     assert "scale_factor, \\u2026" in run.stdout
 
 
+@pytest.mark.slow
 def test_demo_cleans_up_and_prints_what_it_did(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "dasksolve.cli", "demo", "--size", "8MiB"],

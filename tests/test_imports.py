@@ -158,7 +158,7 @@ assert "dask.array" in sys.modules
     assert (run.returncode, run.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["*", "Report", "check_zarr"])
+@pytest.mark.parametrize("name", ["*", "Report"])
 def test_what_the_package_offers_is_there(name: str) -> None:
     program = (
         f"from dasksolve import {name}\n"

@@ -128,7 +128,7 @@ def test_each_status_at_its_place(on_deficient):
 BIG = np.finfo(float).max / 2
 EXTREME = {
     "x overflows": (np.full((3, 1), 1e-200), np.full(3, 1e200), None, Status.NONFINITE),
-    "x of single precision does": (
+    "x of float32 does": (
         np.full((3, 1), 1e-30, np.float32),
         np.full(3, 1e30, np.float32),
         None,

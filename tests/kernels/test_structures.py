@@ -174,6 +174,7 @@ def test_a_pivot_that_is_not_positive_is_found_where_it_is(n, systems, dtype, lo
     assert status.tolist() == [bad] * (2 * n) + [Status.OK, bad]
 
 
+@pytest.mark.slow
 def test_both_triangles_give_the_same_bits():
     a = meant(definite(18, COMPLEX, np.random.default_rng(0), 3), Options("pos"))
     b = numbers(np.random.default_rng(1), COMPLEX, 3, 18, 2)
