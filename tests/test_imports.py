@@ -158,7 +158,9 @@ assert "dask.array" in sys.modules
     assert (run.returncode, run.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["*", "Report"])
+@pytest.mark.parametrize(
+    "name", ["*", "Report", pytest.param("check_zarr", marks=pytest.mark.slow)]
+)
 def test_what_the_package_offers_is_there(name: str) -> None:
     program = (
         f"from dasksolve import {name}\n"

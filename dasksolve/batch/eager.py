@@ -11,14 +11,7 @@ from dasksolve.batch import sharing
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.diagnosis import backward_errors
 from dasksolve.batch.options import Options
-from dasksolve.batch.pieces import (
-    PIECE,
-    Given,
-    call,
-    is_plain,
-    piece_size,
-    thread_count,
-)
+from dasksolve.batch.pieces import PIECE, Given, call, is_plain, piece_size, thread_count
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.batch.running import kernel_for, run
 from dasksolve.batch.settling import (
