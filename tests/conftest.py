@@ -1,9 +1,11 @@
 """What several test files start from: batches in zarr, and a cluster."""
 
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +25,62 @@ _WITH_COMPLEX = "test_structures.py", re.compile(r"\b(float32|complex128)\b")
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave most dtypes to the slow tests: each has kernels of its own to compile."""
-    compiling = {Path(__file__).with_name(wing) for wing in ("batch", "kernels")}
     for item in items:
-        file, few = _WITH_COMPLEX
-        left_out = few if item.path.name == file else _LEFT_OUT
-        if compiling & {*item.path.parents} and left_out.search(item.name):
+        left_out = _left_out(item.path)
+        if left_out and left_out.search(item.name):
             item.add_marker(pytest.mark.slow)
+
+
+@cache
+def _left_out(path: Path) -> re.Pattern[str] | None:
+    """What a file's tests are named that are left to the slow ones."""
+    compiling = {Path(__file__).with_name(wing) for wing in ("batch", "kernels")}
+    file, few = _WITH_COMPLEX
+    return (few if path.name == file else _LEFT_OUT) if compiling & {*path.parents} else None
+
+
+def _stored(
+    folder: Path,
+    a: NDArray[Any],
+    b: NDArray[Any],
+    a_chunks: tuple[int, ...] | None = None,
+    b_chunks: tuple[int, ...] | None = None,
+    zarr_format: int = 3,
+) -> Stored:
+    group = zarr.create_group(folder / "data.zarr", zarr_format=zarr_format)
+    for name, values, chunks in (("a", a, a_chunks), ("b", b, b_chunks)):
+        whole = (max(1, values.shape[0] // 10), *(max(1, n) for n in values.shape[1:]))
+        group.create_array(name, data=values, chunks=chunks or whole)
+    return _beside(folder, a, b)
+
+
+def _beside(folder: Path, a: NDArray[Any], b: NDArray[Any]) -> Stored:
+    data = folder / "data.zarr"
+    return Stored(a, b, str(data / "a"), str(data / "b"), str(folder / "out.zarr"))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Callable[..., Stored]:
     """Store a and b as zarr arrays, chunked along the first axis by default."""
-
-    def stored(
-        a: NDArray[Any],
-        b: NDArray[Any],
-        a_chunks: tuple[int, ...] | None = None,
-        b_chunks: tuple[int, ...] | None = None,
-        zarr_format: int = 3,
-    ) -> Stored:
-        group = zarr.create_group(tmp_path / "data.zarr", zarr_format=zarr_format)
-        for name, values, chunks in (("a", a, a_chunks), ("b", b, b_chunks)):
-            whole = (max(1, values.shape[0] // 10), *(max(1, n) for n in values.shape[1:]))
-            group.create_array(name, data=values, chunks=chunks or whole)
-        data = tmp_path / "data.zarr"
-        return Stored(a, b, str(data / "a"), str(data / "b"), str(tmp_path / "out.zarr"))
-
-    return stored
+    return partial(_stored, tmp_path)
 
 
-@pytest.fixture
-def batch(store: Callable[..., Stored]) -> Stored:
-    """1,000 systems of order 5 in 10 chunks: 123 singular, 456 with a NaN in a, 789 in b."""
+@pytest.fixture(scope="session")
+def stored_batch(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """What `batch` is a copy of: to copy it takes a third of the time."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((1000, 5, 5)), rng.standard_normal((1000, 5))
     a[123] = 1
     a[456, 1, 1] = np.nan
     b[789, 4] = np.nan
-    return store(a, b)
+    return _stored(tmp_path_factory.mktemp("batch"), a, b)
+
+
+@pytest.fixture
+def batch(stored_batch: Stored, tmp_path: Path) -> Stored:
+    """1,000 systems of order 5 in 10 chunks: 123 singular, 456 with a NaN in a, 789 in b."""
+    shutil.copytree(Path(stored_batch.out).with_name("data.zarr"), tmp_path / "data.zarr")
+    return _beside(tmp_path, stored_batch.a.copy(), stored_batch.b.copy())
 
 
 @pytest.fixture
@@ -101,15 +121,24 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dasksolve.job.cluster.WINDOW", 2)
 
 
+_QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "2s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
+"""A cluster that nobody uses takes a fiftieth of a processor then, instead of a sixth."""
+
+
 @pytest.fixture(scope="session")
 def two_processes() -> Iterator[Client]:
     """A client of two worker processes on this machine."""
-    with (
-        LocalCluster(
+    with dask.config.set(_QUIET):  # for this cluster alone
+        cluster = LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+        )
+        client = Client(cluster, set_as_default=False)
+    with cluster, client:
         yield client
 
 
