@@ -66,7 +66,7 @@ def test_the_command_line_takes_all_options():
 
 @pytest.mark.parametrize("kind", ["NumPy", "dask"])
 @pytest.mark.parametrize("m", [1, 3, 5])
-@pytest.mark.parametrize("dtype", ["f4", "f8", "c16", "i8"])
+@pytest.mark.parametrize("dtype", [pytest.param("f4", marks=pytest.mark.slow), "f8", "c16", "i8"])
 def test_inverses(m, dtype, kind):
     rng = np.random.default_rng(0)
     a = (4 * rng.standard_normal((m, 3, 3)) + 12 * np.eye(3)).astype(dtype)

@@ -107,14 +107,13 @@ B_SHAPES = {
     "no columns": ((5, 4, 4), (5, 4, 0)),
     "a alone": ((4, 4), (4,)),
 }
+SLOW_SHAPES = "a alone", "one matrix", "no columns"
 
 
 @pytest.mark.parametrize(
     ("a_shape", "b_shape"),
     [
-        pytest.param(
-            *shapes, id=name, marks=pytest.mark.slow if name in ("a alone", "one matrix") else []
-        )
+        pytest.param(*shapes, id=name, marks=pytest.mark.slow if name in SLOW_SHAPES else [])
         for name, shapes in B_SHAPES.items()
     ],
 )
@@ -217,6 +216,7 @@ def test_in_prange():
     assert np.argwhere(status).tolist() == [[3, 4]]
 
 
+@pytest.mark.slow
 def test_threads_that_ask_for_the_same_kernel_at_once():
     a, b = batch(8, 3)
     without_the_gil = numba.njit(nogil=True)(numpys.py_func)

@@ -34,7 +34,7 @@ def dense(lower, diagonal, upper):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex64], ids=["float64", "complex64"])
 @pytest.mark.parametrize("k", [None, 1, 11])
-@pytest.mark.parametrize("n", [1, 5, 13, *SLOW])
+@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slow), 5, 13, *SLOW])
 def test_the_bits_are_those_of_the_dense_matrices(n, k, dtype):
     given = bands(n, 19, dtype=dtype)
     b = numbers(np.random.default_rng(1), dtype, 19, n, *([] if k is None else [k]))

@@ -323,7 +323,9 @@ EXTREMES = [
 ]
 
 
-@pytest.mark.parametrize("single", [False, True], ids=["double", "single"])
+@pytest.mark.parametrize(
+    "single", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["double", "single"]
+)
 @pytest.mark.parametrize("copies", [1, 40])
 @pytest.mark.parametrize(("a", "b"), EXTREMES)
 def test_underflow_and_overflow_are_never_wrong_and_ok(a, b, copies, single):

@@ -199,6 +199,7 @@ def test_nothing_times_a_power_that_overflows_is_nothing():
     assert (found.x.item(), found.rss, found.status) == (1, 0, Status.OK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [-400, 350])
 @pytest.mark.parametrize("lazy", [False, True])
 def test_weights_beyond_single_precision_count(power, lazy):

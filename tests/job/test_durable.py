@@ -109,7 +109,7 @@ def test_the_command_line_need_not_wait(batch: Stored, events: Events) -> None:
     assert {what for what, _ in events} == {"named"}
 
 
-@pytest.mark.parametrize("dtype", ["f8", "c16"])
+@pytest.mark.parametrize("dtype", ["f8", pytest.param("c16", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("many_blocks")
 def test_zeros_in_the_place_of_x_are_not_believed(batch: Stored, dtype: str) -> None:
     a = zarr.create_array(batch.out + "a", data=batch.a.astype(dtype), chunks=(100, 5, 5))
