@@ -211,23 +211,23 @@ def refuse_changes(
             f"{location} holds {kinds[0]}, not {kinds[1]}; choose another output, or start again "
             "with overwrite=True (--overwrite)"
         )
-    changes = []
+    changes: dict[tuple[str, str], str] = {}
     for part in parts(new):
-        was = fields(old, part, location)
-        if part == "weights" and _are_for_other_rows(was, new[part]):
+        was, now = fields(old, part, location), new[part]
+        if part == "weights" and _are_for_other_rows(was, now):
             continue  # as many as the design has rows, which is named, and none if none were given
-        changes += [
-            f"the numbers of {part} are not those that it had{_from(old, part)}"
-            if name == "digest" and name in was and name in new[part]
-            else f"{part}.{name} was {was.get(name)!r}, is now {new[part].get(name)!r}"
-            for name in {**was, **new[part]}
-            if new[part].get(name) != was.get(name)
-            and not (name == "location" and _are_one(was.get(name), new[part].get(name)))
-        ]
+        changes |= {
+            (part, name): f"the numbers of {part} are not those that it had{_from(old, part)}"
+            if name == "digest" and name in was and name in now
+            else f"{part}.{name} was {was.get(name)!r}, is now {now.get(name)!r}"
+            for name in {**was, **now}
+            if now.get(name) != was.get(name)
+            and not (name == "location" and _are_one(was.get(name), now.get(name)))
+        }
     if changes:
-        if all(".location was " in change for change in changes):
+        if all(name == "location" for _, name in changes):
             advice = f"{_IF_MOVED}. {advice}"
-        raise ValueError(f"{location} is of another job: {'; '.join(changes)}. {advice}")
+        raise ValueError(f"{location} is of another job: {'; '.join(changes.values())}. {advice}")
 
 
 def _are_one(was: Any, now: str | None) -> bool:

@@ -433,6 +433,18 @@ def test_the_file_that_weights_came_from_is_named(
         check_zarr(stored.path, DESIGN, stored.out)
 
 
+def test_the_name_of_a_file_is_not_taken_for_what_has_changed(
+    stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    stored, design = stack(), tmp_path / "y.location was here.npy"
+    np.save(design, DESIGN)
+    dasksolve.regress_zarr(stored.path, design, stored.out)
+    np.save(design, 2 * DESIGN)
+    with pytest.raises(ValueError, match="numbers of design are not those") as refused:
+        dasksolve.regress_zarr(stored.path, design, stored.out, resume=True)
+    assert "moved" not in str(refused.value)
+
+
 def test_what_solves_systems_is_no_regression(stack: Callable[..., Stack], tmp_path: Path) -> None:
     stored = stack()
     for name, values in (("a", np.eye(2)[None]), ("b", np.ones((1, 2)))):
