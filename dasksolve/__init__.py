@@ -1,5 +1,6 @@
 """Huge batches of dense linear systems, solved in memory, on dask, and from zarr to zarr."""
 
+# ruff: noqa: E402  what is imported may have to log already
 from dasksolve.command import interrupt  # noqa: F401  first: the others take a second
 
 # isort: split
@@ -8,6 +9,9 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # who wants the log says so
+
+# isort: split
 from dasksolve import labelled, nopython
 from dasksolve.api import inv, lstsq, lstsq_ex, regress, solve, solve_ex, solve_tridiagonal
 from dasksolve.batch.factorization import Factorization, factor
@@ -28,8 +32,6 @@ _JOBS = {
     "solve_zarr": "solve",
 }
 """Imported once they are asked for: what they are given to dask by takes as long as the rest."""
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # who wants the log says so
 
 __version__ = version("dasksolve")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dasksolve
+from dasksolve import kernels
 from dasksolve.batch.fit import FitOptions
 from dasksolve.batch.options import Options
 from dasksolve.command import bench, bench_regress, demo, interrupt
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.words = words
     if interrupt.importing():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if options.command != "report" and not kernels.has_cache():  # which is found while importing
+        complain(f"warning: {kernels.NO_CACHE}")
     with _waiting_is_told(), _signals_and_warnings():
         return _run(options)
 

@@ -463,6 +463,30 @@ def test_demo_refuses_what_the_disk_has_no_room_for(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
+def test_demo_says_what_to_do_without_a_temporary_folder() -> None:
+    import resource
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "dasksolve", "demo"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),  # as on a full disk
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    said = r"dasksolve: No usable temporary directory found in .*; name one with --keep\n"
+    assert re.fullmatch(said, ended.stderr)
+
+
+def test_demo_keeps_without_a_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    assert main(["demo", "--size", "1MiB", "--keep", str(tmp_path / "kept")]) == 0
+    assert os.listdir(tmp_path) == ["kept"]
+
+
 def test_demo_keeps_what_it_kept_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "normal_equations.zarr").mkdir()
     assert main(["demo", "--size", "1MiB", "--keep", str(tmp_path)]) == 1

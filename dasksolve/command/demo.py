@@ -70,7 +70,7 @@ def refuse(size: int, limit: int, folder: Path) -> None:
             f"a demo of {format_bytes(size)} writes {format_bytes(needed)}, and {folder} has "
             f"{format_bytes(free)} free; give a smaller --size, or another disk's folder to --keep"
         )
-    with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as empty:
+    with tempfile.TemporaryDirectory(prefix="dasksolve-demo-", dir=there) as empty:
         a, b = create(Path(empty) / "planned.zarr", _pixels(size))
         systems = Systems.open(a, b, Options())
         prepare(lambda: systems, Path(empty) / "solved.zarr", JobOptions(limit))
@@ -114,7 +114,7 @@ def run(
     checking: Progress | None,
 ) -> None:
     """Write, solve and check, and print what a person wants to know; size: bytes of a."""
-    target = stores.resolved("--keep", tempfile.gettempdir() if keep is None else keep)
+    target = stores.resolved("--keep", _temporary() if keep is None else keep)
     if not isinstance(target, Path):
         raise ValueError(f"{target} is a URL, where --keep needs a local folder")
     refuse(size, limit, target)
@@ -124,6 +124,13 @@ def run(
         return
     with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
         _run(Path(folder), size, limit, solving, checking)
+
+
+def _temporary() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error.strerror}; name one with --keep") from error
 
 
 def _run(

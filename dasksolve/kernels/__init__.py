@@ -35,7 +35,7 @@ from dasksolve.kernels import unpacking as unpack
 from dasksolve.kernels.choice import GENERAL, STRUCTURES, is_few, pick
 from dasksolve.kernels.compiling import forking
 from dasksolve.kernels.compiling.child import compiling_apart
-from dasksolve.kernels.compiling.jit import has_cache
+from dasksolve.kernels.compiling.jit import NO_CACHE, has_cache
 from dasksolve.kernels.diagnostics import errors, structured
 from dasksolve.kernels.diagnostics import residuals as extended_residuals
 from dasksolve.kernels.factors import factoring, pivots, substituting
@@ -47,6 +47,7 @@ from dasksolve.kernels.tridiagonal import interleaved as tridiagonal_interleaved
 __all__ = [
     "ARITHMETIC",
     "GENERAL",
+    "NO_CACHE",
     "STRUCTURES",
     "Kernel",
     "adding",

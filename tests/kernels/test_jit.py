@@ -1,6 +1,7 @@
 """The disk cache of compiled kernels: found again, never stale, never the reason to fail."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -225,6 +226,18 @@ def test_no_place_for_a_cache(package):
         assert len(told) == 1 and "NUMBA_CACHE_DIR" in told[0], told
     """
     assert run(package, before=before, after=after, **nowhere) == (True, 0)
+    for words in (["solve", "a", "b", "out"], ["report", "out"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "dasksolve", *words],
+            cwd=package.parent,
+            env={**os.environ, "PYTHONPATH": str(package.parent), **nowhere},
+            capture_output=True,
+            text=True,
+        )
+        told = ["dasksolve: warning: numba finds no folder"] if words[0] == "solve" else []
+        *found, error = ended.stderr.splitlines()
+        assert [line[:41] for line in found] == told
+        assert re.match("dasksolve: .*there is no ", error)
 
 
 @pytest.mark.slow

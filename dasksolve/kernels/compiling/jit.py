@@ -28,6 +28,12 @@ from dasksolve.kernels.language.target import FMA, VECTOR_BYTES, config
 
 logger = logging.getLogger(__name__)
 
+NO_CACHE = (
+    "numba finds no folder for its cache that it may write to, so that every process compiles its "
+    "kernels anew, 1 to 5 s each: name one in the environment variable NUMBA_CACHE_DIR"
+)
+"""What is told where that is so."""
+
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _DIGEST = hashlib.sha256().digest_size
 _HOLDER: Any = {**_OPTIONS, "nopython": True, "no_cpython_wrapper": True, "_nrt": True}
@@ -245,10 +251,7 @@ def jit(function: Callable[..., Any]) -> Any:
 
 @cache
 def _tell_of_no_cache() -> None:
-    logger.warning(
-        "numba finds no folder for its cache that it may write to, so that every process compiles "
-        "its kernels anew, 1 to 5 s each: name one in the environment variable NUMBA_CACHE_DIR"
-    )
+    logger.warning(NO_CACHE)
 
 
 @cache
