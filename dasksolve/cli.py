@@ -26,7 +26,7 @@ from dasksolve.command.speech import complain, say
 from dasksolve.errors import advised
 from dasksolve.job import page, series
 from dasksolve.job.columns import opened
-from dasksolve.job.prepare import JobOptions, Prepared, prepare
+from dasksolve.job.prepare import JobOptions, Prepared, prepare, rehearse
 from dasksolve.job.progress import Bar, Lines, on_terminal
 from dasksolve.job.report import Report, text
 from dasksolve.job.survey import survey
@@ -184,7 +184,9 @@ def _run_job(
             complain(f"there is no output at {location} yet: --resume begins one")
         how["client"] = _client(options, stack)
         if options.dry_run:
-            return _show_plan(options, prepare(work, options.out, JobOptions(**how)))
+            prepared = prepare(work, options.out, JobOptions(**how))
+            rehearse(prepared)
+            return _show_plan(options, prepared)
 
         def follow(report: Report) -> None:
             options.solved = True

@@ -149,6 +149,13 @@ def advising() -> Iterator[None]:
         raise
 
 
+def retold(error: BaseException, text: str) -> OSError:
+    """An error with another text, of the kind that callers catch still: PermissionError, say."""
+    kinds = (kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+    kind = next((kind for kind in kinds if issubclass(kind, OSError)), OSError)
+    return kind(text)
+
+
 def advised(text: str) -> str:
     """The text of an error, with what to do where the system starts no thread."""
     return text if _LIMITS in text else text.replace(_NO_THREAD, _NO_THREAD + _LIMITS, 1)

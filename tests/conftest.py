@@ -1,7 +1,9 @@
 """What several test files start from: batches in zarr, and a cluster."""
 
+import os
 import re
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -90,6 +92,24 @@ def long(store: Callable[..., Stored]) -> Stored:
     a, b = rng.standard_normal((64 * 40, 64, 64)), rng.standard_normal((64 * 40, 64))
     a[77] = 0
     return store(a, b, (40, 64, 64), (40, 64))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mount], check=False
+        ).returncode
+    ):
+        pytest.skip("mounting a tmpfs takes root")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", mount], check=True)
 
 
 @contextmanager

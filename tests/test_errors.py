@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dasksolve import BlockErrors, PerformanceWarning, Report, SingularSystemError, Status
-from dasksolve.errors import BlockFailure, counted
+from dasksolve.errors import BlockFailure, counted, retold
 
 
 def singular(count, batch_shape=(40,)):
@@ -134,3 +134,20 @@ def test_status_values_are_those_that_are_stored():
 def test_the_error_says_what_is_wrong_with_a_system():
     status = np.array([Status.NOT_POSITIVE_DEFINITE], np.int8)
     assert "is not positive definite, at flat" in str(SingularSystemError([0], (1,), status))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (PermissionError(13, "no"), PermissionError),
+        (ConnectionResetError("reset"), ConnectionResetError),
+        (type("Ours", (FileNotFoundError,), {})("lost"), FileNotFoundError),
+        (OSError(28, "full"), OSError),
+        (RuntimeError("other"), OSError),
+    ],
+    ids=repr,
+)
+def test_an_error_of_the_system_is_told_in_other_words_and_stays_what_it_is(error, kind):
+    told = retold(error, f"here: {error}")
+    assert type(told) is kind
+    assert str(told) == f"here: {error}"

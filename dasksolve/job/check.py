@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import ZipStore
 
 from dasksolve import kernels
 from dasksolve.errors import advising, counted, warn
@@ -108,8 +109,8 @@ def check_zarr(
             resume=False,
         )
         advice = (
-            "nothing was changed: overwrite=True (--overwrite) solves anew what is not right, "
-            "resume=True (--resume) what is not solved yet"
+            f"nothing was changed: overwrite=True (--overwrite) solves anew what is not right, "
+            f"resume=True (--resume) what is not solved yet{_if_writable(store)}"
         )
         written = old.get("arithmetic")
         if written != kernels.ARITHMETIC:
@@ -119,6 +120,17 @@ def check_zarr(
             )
         task = check_block if written == kernels.ARITHMETIC else check_block_within_bounds
         return run_job(task, job, scheduler, location, watch, advice)
+
+
+def _if_writable(store: Any) -> str:
+    """What has to come first before a job can write to an output that was read."""
+    if isinstance(store, ZipStore):
+        return ", once the archive is unpacked"
+    try:
+        groups.refuse_unwritable(store)
+    except OSError as error:
+        return f", once the output may be written to ({error})"
+    return ""
 
 
 def _arrays(store: Any, fields: tuple[Field, ...], plan: Plan, location: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import dask
 from dask.utils import format_bytes, parse_timedelta
 
-from dasksolve.errors import counted, warn
+from dasksolve.errors import counted, retold, warn
 from dasksolve.job.blocks import Task
 from dasksolve.job.plan import Plan
 from dasksolve.job.tasks import WINDOW, OnResult, graph_of, parts
@@ -115,7 +115,7 @@ class Cluster:
         """Have every worker look, or refuse the job for what the first of them does not find."""
         for worker, found in self.client.run(look, *arguments, on_error="return").items():
             if isinstance(found, Exception):
-                raise FileNotFoundError(f"{worker}: {type(found).__name__}: {found}") from found
+                raise retold(found, f"{worker}: {type(found).__name__}: {found}") from found
 
     def run(
         self, task: Task, job: Any, windows: Iterable[range], in_hand: int, on_result: OnResult

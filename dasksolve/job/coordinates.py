@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
+from dasksolve.errors import retold
 from dasksolve.storage import conventions, documents, inputs, internals, stores
 from dasksolve.storage.documents import Document
 from dasksolve.storage.source import Source
@@ -60,9 +61,10 @@ class Coordinate:
             try:
                 yield place, np.asarray(self.array[place])
             except Exception as error:  # whatever a store or a codec runs into
-                raise OSError(
+                raise retold(
+                    error,
                     f"cannot read the coordinate {stores.address(self.array)}: "
-                    f"{type(error).__name__}: {error}"
+                    f"{type(error).__name__}: {error}",
                 ) from error
 
     def copy(self, target: Any, ready: Future[None] | None) -> None:

@@ -1,22 +1,24 @@
 """`prepare`: looks at all that could be refused and plans the job, before anything is written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from zarr.storage import LocalStore
 
 from dasksolve import kernels
 from dasksolve.batch.options import check_flags
-from dasksolve.job import journal, memory
+from dasksolve.errors import retold
+from dasksolve.job import journal, memory, room
 from dasksolve.job.plan import Plan
 from dasksolve.job.planning import make_plan
 from dasksolve.job.progress import Progress
 from dasksolve.job.schedulers import Scheduler, choose
 from dasksolve.job.work import Work
-from dasksolve.storage import groups, stores
+from dasksolve.storage import groups, marks, stores
 from dasksolve.storage.stores import OutputLocation
 
 Seen = list[journal.Record | None]
@@ -74,6 +76,8 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
     seen = looking.result()
     found = None if seen is None else _find(store, location, resume, overwrite, seen)
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
+    if not resumed:
+        _refuse_unwritable(store, location)
     identity = journal.identity(work.identity())
     block_shape = None
     if found is not None and seen is not None and resumed:
@@ -84,7 +88,43 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
         groups.refuse_others(store, location, journal.members(found))
     plan = plan_job(work, scheduler, store, options.memory_limit, block_shape)
     work.warn(plan)
+    if found is None:
+        room.warn_of(work, store, location)
     return Prepared(work, scheduler, plan, out, store, location, identity, found, resumed)
+
+
+def rehearse(prepared: Prepared) -> None:
+    """Refuse what is met only once a job begins: what workers do not see, or may not write to.
+
+    And where an output is gone on with, that it may not be written to: of one that is done, nobody
+    need write.
+    """
+    store, location, scheduler = prepared.store, prepared.location, prepared.scheduler
+    inputs = [source.array for source in prepared.work.sources]
+    scheduler.everywhere(marks.look, inputs, store, None)
+    if prepared.resumed and _is_done(prepared):
+        return
+    members = [field.name for field in prepared.work.fields]
+    _refuse_unwritable(store, location, members)
+    scheduler.everywhere(groups.refuse_unwritable, store, members)
+
+
+def _refuse_unwritable(store: Any, location: str, members: Iterable[str] = ()) -> None:
+    try:
+        groups.refuse_unwritable(store, members)
+    except OSError as error:
+        raise retold(error, f"the output {location} cannot be written: {error}") from error
+
+
+def _is_done(prepared: Prepared) -> bool:
+    """Whether an output that is gone on with has a status for every system."""
+    plan, fields = prepared.plan, prepared.work.fields
+    try:
+        found = groups.arrays(prepared.store, ["status"], prepared.location)["status"]
+        blocks = (fields[-1].region(plan.block(number)) for number in range(plan.blocks))
+        return not any(journal.unsolved(np.asarray(found[block])) for block in blocks)
+    except Exception:  # what is damaged is written again
+        return False
 
 
 def _look(out: OutputLocation, store: Any, expected: bool) -> Seen | None:

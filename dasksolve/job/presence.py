@@ -28,6 +28,10 @@ class Presence:
     """The look for the mark that is on its way."""
     all_ok: dict[tuple[int, ...], Any] = field(default_factory=dict)
     """Status of blocks without a flaw, as it is stored, by their shape."""
+    may_write: dict[str, str] = field(default_factory=dict)
+    """The folder of each array of the output that was last found to be one that it may write to."""
+    refused: bool = False
+    """A block could not be written, for what no other could be, either."""
     first_done: int | None = None
     """The first block that it has done."""
 

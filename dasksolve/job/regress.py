@@ -81,7 +81,7 @@ def regress_zarr(
 
     Raises
     ------
-    FileExistsError, FileNotFoundError, BlockErrors
+    FileExistsError, FileNotFoundError, PermissionError, BlockErrors
         As from `solve_zarr`.
     ValueError, TypeError
         As from `regress`; coordinates of y and design along the observations differ; the memory

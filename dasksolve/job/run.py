@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import takewhile
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from dasksolve.errors import BlockErrors
-from dasksolve.job import presence
+from dasksolve.job import presence, room
 from dasksolve.job.plan import Plan
 from dasksolve.job.presence import Presence
 from dasksolve.job.progress import Progress
@@ -184,6 +185,7 @@ def run_job(
     output: what is there of the blocks that are done is confirmed.
     """
     plan, left = job.plan, job.plan.blocks
+    refusal: int | None = None
     look: Future[Any] | None = None
     ends: list[Any] = []
     here = presence.of(job.token)
@@ -196,11 +198,14 @@ def run_job(
     logger.info("%s %s: %s; %s", location, how, scheduler, "; ".join(str(job.plan).splitlines()))
 
     def on_result(result: BlockResult) -> None:
-        nonlocal left, look
+        nonlocal left, look, refusal
         if job.there is not None:
             job.there.result()  # what came of blocks without an output is not worth telling
-        tally.add(result)
         left -= 1
+        if not result.begun:
+            return
+        refusal = refusal or result.refusal
+        tally.add(result)
         done[result.number] = result.failure is None
         if result.failure is not None:
             logger.warning("%s: %s", location, tally.failures[-1])
@@ -213,7 +218,10 @@ def run_job(
         elif output is not None and looks and look is None and left <= plan.in_hand:
             look = output.look(plan, done)  # while the last blocks are written
 
-    scheduler.run(task, job, plan.windows(WINDOW * plan.together), plan.in_hand, on_result)
+    windows: Iterable[range] = plan.windows(WINDOW * plan.together)
+    if not job.resume:  # else what is done already is counted still
+        windows = takewhile(lambda _: refusal is None, windows)
+    scheduler.run(task, job, windows, plan.in_hand, on_result)
     if job.there is not None:
         job.there.result()
     scheduler.in_each_process(partial(_end, job.token))
@@ -229,6 +237,8 @@ def run_job(
     here.gauge.highest()
     report = tally.report()
     logger.info("%s finished: %s", location, "; ".join(" ".join(row) for row in report.rows()))
+    if refusal is not None:
+        advice = room.advice(refusal, report, job.work, job.status.store)
     if tally.failures:
         raise BlockErrors(sorted(tally.failures), report, advice)
     return report

@@ -125,12 +125,15 @@ def solve_zarr(
         There is something at `out`, and neither `resume` nor `overwrite` says what to do with it.
     FileNotFoundError
         There is no zarr array at `a` or `b`; or what was written was deleted while the job ran.
+    PermissionError
+        This process, or a worker, may not write to `out`.
     ValueError
         The inputs do not fit, or by their dimensions' names not in this order, the memory limit is
         too small, or the inputs or options are not those of the run that is to be resumed. Nothing
         has been created then.
     BlockErrors
-        Some blocks could not be read, solved or written. All the others are; `resume` retries.
+        Some blocks could not be read, solved or written. All the others are; `resume` retries. Once
+        a disk is full, no more are begun: the text says what is done, and what room the rest takes.
     SingularSystemError
         With ``on_singular="raise"``, once everything is written.
 

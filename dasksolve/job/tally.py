@@ -56,6 +56,10 @@ class BlockResult(NamedTuple):
     """Likewise."""
     failure: str | None = None
     """Why it is not done."""
+    refusal: int | None = None
+    """The error of the system for which it could not be written, if others could not be, either."""
+    begun: bool = True
+    """False: another met such a refusal before."""
     looked: Any = None
     """What was seen of the output meanwhile: `Looked`; None: nobody looked."""
 

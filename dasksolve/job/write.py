@@ -16,7 +16,7 @@ from zarr.storage import LocalStore
 from dasksolve import kernels
 from dasksolve.batch.options import check_flags
 from dasksolve.errors import advising
-from dasksolve.job import creation, history, journal, output, presence
+from dasksolve.job import creation, history, journal, output, presence, room
 from dasksolve.job.cluster import Cluster
 from dasksolve.job.prepare import JobOptions, Prepared, prepare
 from dasksolve.job.progress import Progress, closed, watcher
@@ -99,6 +99,8 @@ async def write_block(job: Job, number: int, space: Workspace) -> BlockResult:
             found = await output.finished(job, number)
             if found is not None:
                 return result(job, number, found, blocks_resumed=1)
+        if presence.of(job.token).refused:
+            return BlockResult(number, begun=False)
         return await _write_solved(job, number, job.plan.block(number), space)
     except Exception as error:  # the other blocks go on
         return job.failed(number, error)
@@ -107,15 +109,23 @@ async def write_block(job: Job, number: int, space: Workspace) -> BlockResult:
 async def _write_solved(job: Job, number: int, block: Block, space: Workspace) -> BlockResult:
     work, place = job.work, job.plan.place(number)
     if job.resume:  # who resumes may not be who began
-        for field in work.fields:
-            array = job.arrays[field.name]
-            name = internals.name(array, field.chunk(place))
-            stores.refuse_unwritable(array.store, internals.key(array, name))
+        _refuse_unwritable(job, place)
     then = partial(_packed, job, number, block, space)
     with kernels.compiling_apart(job.plan.compiles_apart):
         packed = await work.done(block, job.plan.rows, job.strict, space, then)
-    *others, status = packed.files
     await job.created()
+    try:
+        return await _put(job, number, packed, space)
+    except OSError as error:
+        if not room.is_lasting(error):
+            raise
+        presence.of(job.token).refused = True
+        return job.failed(number, error)._replace(refusal=error.errno)
+
+
+async def _put(job: Job, number: int, packed: "_Packed", space: Workspace) -> BlockResult:
+    """Write what was made of a block."""
+    *others, status = packed.files
     await job.refuse_late()
     puts = [internals.put(*file) for file in others]
     if isinstance(job.status.store, LocalStore):
@@ -132,6 +142,18 @@ async def _write_solved(job: Job, number: int, block: Block, space: Workspace) -
     await written
     job.did(number)
     return packed.result
+
+
+def _refuse_unwritable(job: Job, place: tuple[int, ...]) -> None:
+    """Refuse a block in a folder that may not be written to; most lie in that of the one before."""
+    may_write = presence.of(job.token).may_write
+    for field in job.work.fields:
+        array = job.arrays[field.name]
+        key = internals.key(array, internals.name(array, field.chunk(place)))
+        folder = key.rpartition("/")[0]
+        if may_write.get(field.name) != folder:
+            stores.refuse_unwritable(array.store, key)
+            may_write[field.name] = folder
 
 
 class _Packed(NamedTuple):

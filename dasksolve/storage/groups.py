@@ -11,7 +11,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
-from dasksolve.errors import listed
+from dasksolve.errors import listed, retold
 from dasksolve.storage import documents, internals, marks, secrets, stores
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def is_empty(store: Any) -> bool:
             return all(map(marks.PARTIAL.search, internals.names(store)))
         except Exception as error:
             text = f"cannot look into {stores.place_of(store)}: {type(error).__name__}: {error}"
-            raise OSError(secrets.shown(text)) from secrets.cause(error)
+            raise retold(error, secrets.shown(text)) from secrets.cause(error)
     root = Path(store.root)
     # Path.rglob passes over folders that may not be read, as if there were nothing in them.
     files = (name for _, _, names in os.walk(root, onerror=_raise) for name in names)
@@ -62,6 +62,15 @@ def refuse_link(store: Any, name: str, location: str) -> None:
         )
 
 
+def refuse_unwritable(store: Any, members: Iterable[str] = ()) -> None:
+    """Refuse an output that this process may not write to, or any folder of these arrays of it."""
+    stores.refuse_unwritable(store, documents.NAME)
+    for name in members if isinstance(store, LocalStore) else ():
+        for folder in (f"{name}/{part}" for part in ("", *_PARTS)):
+            if Path(store.root, folder).is_dir():
+                stores.refuse_unwritable(store, f"{folder}/0")
+
+
 def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:
     """Refuse to replace a group in which somebody else keeps arrays, or has put them."""
     ours = [*ours]
@@ -91,9 +100,7 @@ def _refuse_no_folder(store: LocalStore, name: str, location: str) -> None:
             f"{wrong[0]} is not what the job wrote that {location} is the output of; nothing of "
             "it is overwritten: move or delete that yourself, or choose another output"
         )
-    for part in ("", *_PARTS):  # else what is there would count no more, and could not be deleted
-        if (array / part).is_dir():
-            stores.refuse_unwritable(store, f"{name}/{part}/0")
+    refuse_unwritable(store, (name,))  # else what is there would count no more, and stay
 
 
 def arrays(

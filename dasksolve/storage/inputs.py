@@ -9,7 +9,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.errors import BaseZarrError, ContainsGroupError, NodeTypeValidationError
 from zarr.storage import LocalStore, ZipStore
 
-from dasksolve.errors import listed
+from dasksolve.errors import listed, retold
 from dasksolve.storage import decode, internals, secrets, stores
 from dasksolve.storage.conventions import DIMENSIONS
 from dasksolve.storage.layout import Layout
@@ -52,7 +52,7 @@ def _open_array(name: str, where: stores.Location) -> Any:
         raise FileNotFoundError(text) from secrets.cause(error)
     except Exception as error:
         text = f"{name}: cannot open {shown}: {type(error).__name__}: {secrets.shown(error)}"
-        raise OSError(text) from secrets.cause(error)
+        raise retold(error, text) from secrets.cause(error)
 
 
 def _open_either(store: Any, path: str) -> Any:

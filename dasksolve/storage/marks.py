@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from zarr.storage import LocalStore
 
+from dasksolve.errors import retold
 from dasksolve.storage import documents, internals, secrets, stores
 
 try:
@@ -145,7 +146,7 @@ def marked(store: Any, token: str) -> Iterator[Mark]:
         internals.put_empty(store, key)
     except Exception as error:  # whatever a store says that may not be written to
         text = f"cannot write to {stores.place_of(store)}: {type(error).__name__}: {error}"
-        raise OSError(secrets.shown(text)) from secrets.cause(error)
+        raise retold(error, secrets.shown(text)) from secrets.cause(error)
     began = time.monotonic()
     others = end_others(store, key)
     try:

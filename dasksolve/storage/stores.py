@@ -13,6 +13,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
+from dasksolve.errors import retold
 from dasksolve.storage import internals, secrets
 
 try:
@@ -79,7 +80,7 @@ def open_store(where: OutputLocation, read_only: bool = False) -> tuple[Any, str
     except Exception as error:
         shown = secrets.shown(target), secrets.shown(error)
         text = f"out: cannot open {shown[0]}: {type(error).__name__}: {shown[1]}"
-        raise OSError(text) from secrets.cause(error)
+        raise retold(error, text) from secrets.cause(error)
 
 
 def _archive(path: Path) -> ZipStore:
@@ -227,12 +228,17 @@ def are_one(path: str | Path, other: str | Path) -> bool:
 
 def refuse_unwritable(store: Any, key: str) -> None:
     """Refuse a file in a folder that this process may not write to, before it is worked out."""
-    if isinstance(store, LocalStore):
-        folder = next(filter(os.path.exists, Path(store.root, key).parents))
-        effective = os.access in os.supports_effective_ids
-        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
-            text = "not writable, for this user or at all"
-            raise PermissionError(errno.EACCES, text, str(folder))
+    if not isinstance(store, LocalStore):
+        return
+    folder = next(filter(os.path.exists, Path(store.root, key).parents))
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        number, why = errno.EACCES, "for this user or at all"
+        if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+            number, why = errno.EROFS, f"since mounted so ({os.strerror(errno.EROFS)})"
+        raise PermissionError(number, f"not writable, {why}", str(folder))
 
 
 def above(store: Any) -> tuple[Any, str] | None:

@@ -327,14 +327,24 @@ def test_any_store_takes_an_output(
 class Published(WrapperStore):
     """What a web server shows, which cannot be written to."""
 
+    error: type[Exception]
+
     async def set(self, key: str, *_arguments: Any, **_options: Any) -> None:
-        raise RuntimeError(f"501, Unsupported method ('PUT'), http://me:secret@host/{key}")
+        raise self.error(f"501, Unsupported method ('PUT'), http://me:secret@host/{key}")
 
 
-def test_a_store_that_takes_nothing_is_named(batch: Stored, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind"), [(RuntimeError, OSError), (PermissionError, PermissionError)]
+)
+def test_a_store_that_takes_nothing_is_named(
+    batch: Stored, tmp_path: Path, error: type[Exception], kind: type[OSError]
+) -> None:
     out = Published(LocalStore(tmp_path / "out"))
-    with pytest.raises(OSError, match=r"cannot write to .*out: RuntimeError: 501, Uns") as caught:
+    out.error = error
+    message = rf"cannot write to .*out: {error.__name__}: 501, Uns"
+    with pytest.raises(kind, match=message) as caught:
         solve_zarr(batch.a_path, batch.b_path, out)
+    assert type(caught.value) is kind
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 

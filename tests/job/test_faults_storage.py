@@ -1,11 +1,12 @@
 """What a zarr job survives of its storage: full, read-only, unseen, changed under it, shared."""
 
 import os
+import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import zarr
 from distributed import Client
@@ -16,51 +17,8 @@ from stored import Stored, files
 from zarr.codecs import BloscCodec
 
 import dasksolve
-from dasksolve import BlockErrors, Report, Status, solve_zarr
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    if (
-        os.geteuid() != 0
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mount], check=False
-        ).returncode
-    ):
-        pytest.skip("mounting a tmpfs takes root")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", mount], check=True)
-
-
-@pytest.mark.usefixtures("many_blocks")
-def test_a_full_disk_fails_what_did_not_fit_and_keeps_the_rest(
-    store: Callable[..., Stored], small_disk: Path
-) -> None:
-    rng = np.random.default_rng(1)
-    a, b = rng.standard_normal((1000, 4, 4)), rng.standard_normal((1000, 4, 60))
-    stored = store(a, b)._replace(out=str(small_disk / "out"))
-    with pytest.raises(BlockErrors, match="No space left on device") as info:
-        solve_zarr(stored.a_path, stored.b_path, stored.out)
-    failed = {failure.block for failure in info.value.failures}
-    assert 0 < len(failed) < 10
-    assert not list(small_disk.rglob("*.partial"))
-    subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
-    report = solve_zarr(stored.a_path, stored.b_path, stored.out, resume=True)
-    assert report.blocks_resumed == 10 - len(failed)
-    assert report.counts[Status.OK] == 1000
-
-
-def test_a_disk_without_room_for_an_output_is_named(batch: Stored, small_disk: Path) -> None:
-    with pytest.raises(OSError, match="No space left on device"):
-        (small_disk / "full").write_bytes(bytes(2 << 20))
-    with pytest.raises(OSError, match=f"No space left on device: '{small_disk}/out'"):
-        solve_zarr(batch.a_path, batch.b_path, small_disk / "out")
-    assert [path.name for path in small_disk.iterdir()] == ["full"]
+from dasksolve import BlockErrors, Report, Status, check_zarr, solve_zarr
+from dasksolve.cli import main
 
 
 def test_a_target_that_cannot_be_written_is_refused(batch: Stored, small_disk: Path) -> None:
@@ -68,6 +26,55 @@ def test_a_target_that_cannot_be_written_is_refused(batch: Stored, small_disk: P
     with pytest.raises(OSError, match="Read-only file system"):
         solve_zarr(batch.a_path, batch.b_path, small_disk / "out")
     assert not list(small_disk.iterdir())
+
+
+@pytest.mark.parametrize("how", [[], ["--overwrite"], ["--resume"]], ids=str)
+def test_a_dry_run_tells_of_an_output_that_cannot_be_written(
+    batch: Stored, small_disk: Path, how: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = small_disk / "out"
+    if how:
+        solve_zarr(batch.a_path, batch.b_path, out)
+        (out / "status/c/0").unlink()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    words = ["solve", batch.a_path, batch.b_path, str(out), "--dry-run", *how]
+    assert main(words) == 1
+    said = f"dasksolve: the output {out} cannot be written: .* not writable, .*Read-only file sys"
+    assert re.match(said, capsys.readouterr().err)
+
+
+def test_a_dry_run_tells_of_a_part_that_a_resumed_job_could_not_write(
+    batch: Stored, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = small_disk / "out"
+    words = ["solve", batch.a_path, batch.b_path, str(out), "--resume"]
+    solve_zarr(batch.a_path, batch.b_path, out)
+    chunk, part = out / "status/c/0", out / "x/c"
+    good = chunk.read_bytes()
+    chunk.unlink()
+    subprocess.run(["mount", "--bind", part, part], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", part], check=True)
+        assert main([*words, "--dry-run"]) == 1
+        assert f"'{part}'" in capsys.readouterr().err
+        chunk.write_bytes(good)
+        assert main([*words, "--dry-run"]) == 0  # nothing is left to be written
+    finally:
+        subprocess.run(["umount", part], check=True)
+
+
+def test_who_checks_an_output_that_cannot_be_written_learns_that_with_what_to_do(
+    batch: Stored, small_disk: Path
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, small_disk / "out")
+    zarr.open_array(small_disk / "out/x")[3] += 1
+    advice = r"resume=True \(--resume\) what is not solved yet"
+    with pytest.raises(BlockErrors, match=f"{advice}:"):
+        check_zarr(batch.a_path, batch.b_path, small_disk / "out")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    once = r", once the output may be written to \(.*not writable.*\):"
+    with pytest.raises(BlockErrors, match=advice + once):
+        check_zarr(batch.a_path, batch.b_path, small_disk / "out")
 
 
 def test_an_input_is_known_under_another_name_of_its_folder(
@@ -117,6 +124,25 @@ def test_blocks_that_cannot_be_written_are_not_read_and_solved(
         solve_zarr(batch.a_path, batch.b_path, small_disk / "out", resume=True)
     assert [failure.block for failure in info.value.failures] == [7]
     assert info.value.report.blocks_resumed == done.blocks - 1
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_folder_of_many_blocks_is_asked_once_whether_it_may_be_written_to(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    for chunk in Path(batch.out, "status/c").iterdir():
+        chunk.unlink()
+    asked, access = list[str](), os.access
+
+    def noted(path: Path, *how: Any, **options: Any) -> bool:
+        asked.append(str(path))
+        return access(path, *how, **options)
+
+    monkeypatch.setattr(os, "access", noted)
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True, workers=1).blocks == 10
+    assert asked.count(f"{batch.out}/status/c") == 1
+    assert {*asked} == {f"{batch.out}/status/c", *(f"{batch.out}/x/c/{i}" for i in range(10))}
 
 
 @pytest.mark.usefixtures("many_blocks", "small_windows")
@@ -240,14 +266,17 @@ def test_paths_that_a_worker_does_not_see_are_found_before_anything_is_created(
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_disk")
 def test_an_output_that_a_worker_may_not_write_to_is_refused(
-    batch: Stored, programs: Programs, tmp_path: Path
+    batch: Stored, programs: Programs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "other/out.zarr"
     out.parent.mkdir()
     sealed = programs.worker(sealing=out.parent)
     try:
-        with pytest.raises(FileNotFoundError, match=r"tcp://.*: .* not writable, .*/out\.zarr'"):
+        with pytest.raises(PermissionError, match=r"tcp://.*: .* not writable, .*/out\.zarr'"):
             solve_zarr(batch.a_path, batch.b_path, out, client=programs.client)
+        words = ["solve", batch.a_path, batch.b_path, str(out), "--scheduler", programs.address]
+        assert main([*words, "--dry-run"]) == 1
+        assert re.search(r"tcp://.*: .* not writable, .*/other'", capsys.readouterr().err)
     finally:
         programs.kill_worker(sealed)
     assert not out.exists()
