@@ -22,7 +22,7 @@ def worked_off(
     try:
         job.begin()
     except Exception as error:
-        yield from (job.failed(number, error) for number in numbers)
+        yield from (job.failed(number, error)._replace(met=False) for number in numbers)
         return
     if job.far:
         room = job.plan.memory_limit - job.plan.memory

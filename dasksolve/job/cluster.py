@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -127,6 +127,18 @@ class Cluster:
     def _run_all(self, task: Task, job: Any, windows: Iterable[range], on_result: OnResult) -> None:
         self.deaths = 0
         suspects: list[int] = []
+        unmet: list[Any] = []
+        told: set[str] = set()
+
+        def found(result: Any) -> None:
+            if result.met:
+                on_result(result)
+                return
+            unmet.append(result)
+            if result.failure not in told:
+                told.add(result.failure)
+                text = "a worker cannot take part, its blocks are left to others: %s"
+                logger.warning(text, result.failure)
 
         def again(number: int, _error: Exception) -> None:
             suspects.append(number)
@@ -134,12 +146,21 @@ class Cluster:
         def failed(number: int, error: Exception) -> None:
             on_result(job.failed(number, error))
 
-        self._run(task, job, windows, on_result, again)
+        self._run(task, job, windows, found, again)
         # A block whose workers died may only have been beside the one that killed them, or lack
         # the memory that the others took: once all others are done, each has the cluster alone.
         for number in sorted(suspects):
             logger.warning("block %d: its workers died; it is tried again, alone", number)
-            self._run(task, job, [range(number, number + 1)], on_result, failed, attempt=1)
+            self._run(task, job, [range(number, number + 1)], found, failed, attempt=1)
+        if not unmet:
+            return
+        met = self.client.run(job.begin, on_error="return").items()
+        if able := [worker for worker, error in met if error is None]:
+            numbers = _ranges(result.number for result in unmet)
+            self._run(task, job, numbers, on_result, failed, attempt=2, able=able)
+        else:
+            for result in unmet:
+                on_result(result)
 
     def _run(
         self,
@@ -149,18 +170,20 @@ class Cluster:
         on_result: OnResult,
         on_death: Callable[[int, Exception], None],
         attempt: int = 0,
+        able: Sequence[str] = (),
     ) -> None:
-        """Compute all blocks, at most a few windows ahead."""
+        """Compute all blocks, at most a few windows ahead; by able workers, while there are any."""
         from distributed import KilledWorker, as_completed  # imported by who made the client
 
         ahead = max(WINDOW, 2 * self.processes * self.workers)
         pending: dict[Any, tuple[Any, range]] = {}
         completed = as_completed(loop=self.client.loop)
         remaining = iter(windows)
+        where = {"workers": able, "allow_other_workers": True} if able else {}
 
         def submit() -> None:
             while len(pending) < ahead and (window := next(remaining, None)) is not None:
-                graph = self.client.persist(graph_of(task, job, window, attempt))
+                graph = self.client.persist(graph_of(task, job, window, attempt), **where)
                 held = graph.__dask_graph__()
                 futures = [held[key] for key in graph.__dask_keys__()]
                 tasks = zip(futures, parts(window, job.plan.together), strict=True)
@@ -236,6 +259,18 @@ class Cluster:
     def _say_if_deserted(self) -> None:
         if self.client.status == "running" and not self.client.nthreads():
             logger.warning("the scheduler at %s has no workers; waiting for some", self.address)
+
+
+def _ranges(numbers: Iterable[int]) -> list[range]:
+    """Windows of numbers, those that follow one another together."""
+    windows: list[range] = []
+    for number in sorted(numbers):
+        last = windows[-1] if windows else range(0)
+        if len(last) and last.stop == number and len(last) < WINDOW:
+            windows[-1] = range(last.start, number + 1)
+        else:
+            windows.append(range(number, number + 1))
+    return windows
 
 
 def _nothing() -> None:

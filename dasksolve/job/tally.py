@@ -58,6 +58,8 @@ class BlockResult(NamedTuple):
     """Why it is not done."""
     refusal: int | None = None
     """The error of the system for which it could not be written, if others could not be, either."""
+    met: bool = True
+    """False: the process that was to do it cannot work at this job, and has not begun with it."""
     begun: bool = True
     """False: another met such a refusal before."""
     looked: Any = None

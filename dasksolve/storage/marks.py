@@ -185,13 +185,17 @@ def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
         wanted[stores.place_of(store)] = (store, mark)
     seen = internals.run(internals.stored(wanted.values()))
     blind = [name for name, there in zip(wanted, seen, strict=True) if not there]
+    here = f"process {os.getpid()} on {socket.gethostname()}"
     if blind:
         raise FileNotFoundError(
-            f"process {os.getpid()} on {socket.gethostname()} does not see {', '.join(blind)} "
-            "as the process does that started the job: put it where all workers see it"
+            f"{here} does not see {', '.join(blind)} as the process does that started the job: put "
+            "it where all workers see it"
         )
-    if mark is not None:
-        stores.refuse_unwritable(store, mark)
+    try:
+        if mark is not None:
+            stores.refuse_unwritable(store, mark)
+    except OSError as error:
+        raise retold(error, f"{here} may not write: {error}") from error
 
 
 def _document(array: Any) -> str:

@@ -284,6 +284,30 @@ def test_an_output_that_a_worker_may_not_write_to_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("many_blocks", "small_windows", "small_disk")
+def test_blocks_of_a_worker_that_joins_later_and_may_not_write_are_done_by_others(
+    batch: Stored, programs: Programs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, sealed = tmp_path / "other/out.zarr", list[Any]()
+    out.parent.mkdir()
+
+    def join(report: Report) -> None:
+        if report.blocks_done == 1:
+            sealed.append(programs.worker(sealing=out.parent))
+
+    try:
+        report = solve_zarr(
+            batch.a_path, batch.b_path, out, client=programs.client, progress=join, workers=1
+        )
+    finally:
+        programs.kill_worker(*sealed)
+    assert report.blocks_done == 10
+    said = [record.getMessage() for record in caplog.records if "take part" in record.getMessage()]
+    assert len(said) == 1
+    assert re.search("cannot take part, .*: PermissionError: process .* may not write", said[0])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("many_blocks", "small_windows", "small_disk")
 def test_a_worker_that_joins_later_and_does_not_see_the_output_writes_nothing(
     batch: Stored, programs: Programs, tmp_path: Path
 ) -> None:
