@@ -77,6 +77,7 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
     found = None if seen is None else _find(store, location, resume, overwrite, seen)
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
     if not resumed:
+        groups.refuse_within_array(store, location)
         _refuse_unwritable(store, location)
     identity = journal.identity(work.identity())
     block_shape = None

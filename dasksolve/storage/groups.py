@@ -71,6 +71,21 @@ def refuse_unwritable(store: Any, members: Iterable[str] = ()) -> None:
                 stores.refuse_unwritable(store, f"{folder}/0")
 
 
+def refuse_within_array(store: Any, location: str) -> None:
+    """Refuse an output in the folder of an array, whoever's: its chunks are there, no groups."""
+    if not isinstance(store, LocalStore):
+        return
+    for folder in Path(store.root).parents:
+        old = (folder / ".zarray").is_file()
+        document = (
+            documents.read(stores.Files(folder)) if (folder / documents.NAME).exists() else None
+        )
+        if old or (document or {}).get("node_type") == "array":
+            raise ValueError(
+                f"{location} lies in {folder}, which is a zarr array; choose another output"
+            )
+
+
 def refuse_others(store: Any, location: str, ours: Iterable[str]) -> None:
     """Refuse to replace a group in which somebody else keeps arrays, or has put them."""
     ours = [*ours]

@@ -129,6 +129,8 @@ def resolved(name: str, where: str | os.PathLike[Any]) -> str | Path:
     text = os.fsdecode(where)  # str of a path-like object may be anything
     if not text:
         raise ValueError(f"{name} is an empty path; give the path or URL of zarr data")
+    if "\0" in text:
+        raise ValueError(f"{name}: {text!r} has a null character in it, which no path has")
     if match := _CUT_URL.match(text):
         raise ValueError(
             f"{name}: {text} is a URL that lost a slash, as pathlib.Path makes of one; give it as "

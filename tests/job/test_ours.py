@@ -34,6 +34,18 @@ def test_a_job_that_is_refused_leaves_no_folder(
     assert not Path(wrong.out).exists()
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("place", ["new", "c/new/er"])
+def test_no_output_is_written_into_an_array(
+    batch: Stored, tmp_path: Path, zarr_format: int, place: str
+) -> None:
+    zarr.create_array(tmp_path / "other", data=batch.b, zarr_format=zarr_format)
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match=f"other/{place} lies in .*/other, which is a zarr array"):
+        solve_zarr(batch.a_path, batch.b_path, tmp_path / "other" / place)
+    assert files(tmp_path) == before
+
+
 def test_an_array_that_somebody_put_into_the_output_is_not_overwritten(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
     zarr.create_array(batch.out + "/lat", data=np.arange(1000.0))

@@ -350,6 +350,7 @@ def test_a_graph_has_one_task_a_block_and_holds_no_more_than_a_window(
             id="out is read-only",
         ),
         pytest.param({"out": ""}, ValueError, "out is an empty path", id="out is empty"),
+        pytest.param({"out": "x\0y"}, ValueError, r"out: 'x\\x00y' has a null", id="out is cut"),
         pytest.param({"out": "x.zip"}, ValueError, r"x\.zip would be an archive", id="archive"),
         pytest.param({"overwrite": "no"}, TypeError, "overwrite='no' must be True or", id="a word"),
         pytest.param({"strict": "no"}, TypeError, "strict='no' must be True or", id="strict"),
