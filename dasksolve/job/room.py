@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 from dask.utils import format_bytes
@@ -47,15 +48,23 @@ def free(store: Any) -> int | None:
     """Bytes that there is room for in an output; None: nobody knows."""
     if not isinstance(store, LocalStore):
         return None
-    folder = next(filter(os.path.exists, (store.root, *store.root.parents)))
     try:
-        if hasattr(os, "statvfs"):
-            found = os.statvfs(folder)
-            if found.f_files and not found.f_favail:  # files, small ones too, have run out
-                return 0
-        return shutil.disk_usage(folder).free
+        return shutil.disk_usage(_folder(store)).free
     except OSError:
         return None
+
+
+def _takes_no_file(store: Any) -> bool:
+    """Whether a disk has room, but for no file more: zarr's are many and small."""
+    if not isinstance(store, LocalStore) or not hasattr(os, "statvfs"):
+        return False
+    found = os.statvfs(_folder(store))
+    return found.f_files > 0 and found.f_favail == 0
+
+
+def _folder(store: LocalStore) -> Path:
+    """The folder of an output, or the one that it will be made in."""
+    return next(filter(os.path.exists, (store.root, *store.root.parents)))
 
 
 def advice(refusal: int, report: Report, work: Work, store: Any) -> str:
@@ -69,4 +78,5 @@ def advice(refusal: int, report: Report, work: Work, store: Any) -> str:
         room = free(store) if refusal == errno.ENOSPC else None
         if room is not None:
             text += f", and {format_bytes(room)} are free"
+            text += ", but for no more files (inodes)" * _takes_no_file(store)
     return f"{text}. {remedy}; resume=True (--resume) goes on"

@@ -62,6 +62,15 @@ def test_an_output_that_has_no_room_is_told_of_before(
 
 
 @pytest.mark.usefixtures("many_blocks", "small_windows")
+def test_a_disk_that_takes_no_more_files_is_said_to(batch: Stored, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,nr_inodes=30", small_disk], check=True)
+    message = r"take.* and .* are free, but for no more files \(inodes\)\. Make room"
+    with pytest.raises(BlockErrors, match=message) as info:
+        solve_zarr(batch.a_path, batch.b_path, small_disk / "out", workers=1)
+    assert 0 < info.value.report.blocks_done < 9
+
+
+@pytest.mark.usefixtures("many_blocks", "small_windows")
 def test_what_was_done_before_the_disk_was_full_is_counted(wide: Stored, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
     solve_zarr(wide.a_path, wide.b_path, wide.out)
