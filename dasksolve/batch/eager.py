@@ -43,7 +43,11 @@ def solve(a: Any, b: Any, options: Options, workers: int = 1) -> Any:
         if 0 in a.strides:
             a = sharing.once(a, b, problem)
             problem = describe(a.shape, a.dtype, b.shape, b.dtype)
-        if problem.shared and sharing.shares(problem, options):
+        if (
+            problem.shared
+            and sharing.shares(problem, options)
+            and not sharing.takes_vectors(problem, options)
+        ):
             shared = sharing.solve_shared(a, b, problem, options, threads)
             if shared is not None:
                 return shared
@@ -147,6 +151,8 @@ def _solve(
 ) -> Answers:
     if diagnostics and options.assume_a != "gen":
         return _diagnose_structure(a, b, problem, options, threads, diagnostics)
+    if problem.shared and not diagnostics and sharing.takes_vectors(problem, options):
+        return sharing.solve_vectors(a, b, problem, options, threads)
     if problem.direct and is_plain(a) and is_plain(b):
         return _solve_direct(a, b, problem, options, threads, diagnostics)
     return _solve_any(a, b, problem, options, threads, diagnostics)

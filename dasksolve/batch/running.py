@@ -21,6 +21,7 @@ def kernel_for(problem: Problem, options: Options, diagnostics: bool = False) ->
 def run(kernel: kernels.Kernel, problem: Problem, options: Options, *arrays: NDArray[Any]) -> bool:
     """Call the kernel, and once more for what was out of range, which it does not diagnose.
 
+    Each matrix may be that of several systems in sequence, if the kernel is one for shared ones.
     Returns whether any status is not OK.
     """
     kernel(*arrays)
@@ -41,12 +42,13 @@ def _solve_lost(
     *diagnostics: NDArray[np.float64],
 ) -> None:
     n, k, systems, dtype = problem.n, problem.k, problem.together, problem.dtype
+    each = len(status) // len(a)
 
     def again(*arrays: NDArray[Any]) -> None:
         solve = kernel
-        if options.assume_a in ("sym", "her"):  # scaled, they are not symmetric any more
+        if each > 1 or options.assume_a in ("sym", "her"):  # scaled, they are so no more
             solve = kernels.pick("gen", n, k, systems, dtype)
         solve(*arrays, *np.empty((len(diagnostics), len(arrays[-1]))))
 
     definite = options.assume_a == "pos"
-    solve_lost(again, lambda lost: [meant(a[lost], options)], b, x, status, definite)
+    solve_lost(again, lambda lost: [meant(a[lost // each], options)], b, x, status, definite)

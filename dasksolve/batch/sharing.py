@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dasksolve import kernels
 from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import LANES, PIECE, broadcast, in_threads, piece_size, pieces, plain
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.batch.running import kernel_for, run
 from dasksolve.batch.settling import is_singular
+from dasksolve.kernels.language.lanes import PANEL
+
+# Vectors of a small matrix from which on a kernel of their own is faster.
+ENOUGH = 32
+# Structures for which there is one.
+SHARED = ("gen", "sym", "her")
 
 
 def once(a: NDArray[Any], b: NDArray[Any], problem: Problem) -> NDArray[Any]:
@@ -37,6 +44,41 @@ def shares(problem: Problem, options: Options) -> bool:
     matrices = math.prod(problem.batch_shape) // together
     matrices = min(matrices, piece_size(n, together * k, problem.dtype.itemsize))
     return matrices >= LANES and together >= 4
+
+
+def takes_vectors(problem: Problem, options: Options) -> bool:
+    """Whether there is a kernel for vectors that share a small matrix, and enough of them."""
+    own, axes = _own_axes(problem), len(problem.batch_shape)
+    in_sequence = all(i in problem.shared or problem.batch_shape[i] == 1 for i in range(own, axes))
+    if problem.k > 1 or problem.n > PANEL or not in_sequence:
+        return False
+    return options.assume_a in SHARED and math.prod(problem.batch_shape[own:]) >= ENOUGH
+
+
+def _own_axes(problem: Problem) -> int:
+    """Axes of the batch before those along which matrices are shared."""
+    return min(problem.shared, default=len(problem.batch_shape))
+
+
+def solve_vectors(
+    a: NDArray[Any], b: NDArray[Any], problem: Problem, options: Options, threads: int
+) -> tuple[NDArray[Any], NDArray[np.int8], bool]:
+    """x and status of what `takes_vectors`, and whether any status is not OK."""
+    n, dtype, shape, own = problem.n, problem.dtype, problem.batch_shape, _own_axes(problem)
+    x, status = np.empty((*shape, n, 1), dtype), np.empty(shape, np.int8)
+    b = broadcast(b[..., None] if problem.vectors else b, shape)
+    a = a[(None,) * (len(shape) + 2 - a.ndim)].squeeze(tuple(range(own, len(shape))))
+    kernel = kernels.pick_shared(options.assume_a, n, dtype, options.lower)
+
+    def solve_piece(part: tuple[tuple[Any, ...], slice]) -> None:
+        index, where = part
+        left = plain(a[index[:own]], (-1, n, n), dtype)
+        right = plain(b[index], (-1, n, 1), dtype)
+        found = x.reshape(-1, n, 1)[where], status.reshape(-1)[where]
+        run(kernel, problem, options, left, right, *found)
+
+    in_threads(solve_piece, list(pieces(shape, PIECE // (n * dtype.itemsize))), threads)
+    return x[..., 0] if problem.vectors else x, status, bool(np.count_nonzero(status))
 
 
 def solve_shared(

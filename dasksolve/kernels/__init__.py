@@ -32,7 +32,7 @@ from numba import from_dtype, types
 
 from dasksolve.kernels import making
 from dasksolve.kernels import unpacking as unpack
-from dasksolve.kernels.choice import GENERAL, STRUCTURES, is_few, pick
+from dasksolve.kernels.choice import GENERAL, STRUCTURES, is_few, pick, pick_shared
 from dasksolve.kernels.compiling import forking
 from dasksolve.kernels.compiling.child import compiling_apart
 from dasksolve.kernels.compiling.jit import NO_CACHE, has_cache
@@ -59,6 +59,7 @@ __all__ = [
     "is_few",
     "least_squares",
     "pick",
+    "pick_shared",
     "pivots",
     "regressing",
     "residuals",

@@ -17,6 +17,7 @@ from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.lu import fixed as lu_fixed
 from dasksolve.kernels.lu import interleaved as lu_interleaved
 from dasksolve.kernels.lu import mirrored
+from dasksolve.kernels.lu import shared as lu_shared
 from dasksolve.kernels.lu import single as lu_single
 from dasksolve.kernels.making import Kernel
 from dasksolve.kernels.triangular import fixed as triangular_fixed
@@ -70,6 +71,9 @@ else:  # on Zen 4, with AVX-512
 
 # Right-hand sides from which on those of one system share a vector when factors are reused.
 MANY = 4
+# Those of a small system from which on they fill the lanes, so that it is factored alone: of one
+# system N = 8 takes four fifths of the time then. Where there are many, N times as many.
+WIDE = 16
 
 
 class Case(NamedTuple):
@@ -81,6 +85,8 @@ class Case(NamedTuple):
     dtype: np.dtype[Any]
     diagnostics: bool
     lower: bool
+    shared: bool = False
+    """Whether vectors in sequence share a matrix."""
 
     @property
     def few(self) -> bool:
@@ -107,6 +113,15 @@ def pick(
     return STRUCTURES[assume_a](Case(n, k, systems, dtype, diagnostics, lower))
 
 
+@cache
+def pick_shared(assume_a: str, n: int, dtype: np.dtype[Any], lower: bool = False) -> Kernel:
+    """The compiled kernel for a (P, N, N) and vectors b (P Q, N, 1), of which Q have each matrix.
+
+    N is a panel at most, and the structure general, symmetric or Hermitian.
+    """
+    return STRUCTURES[assume_a](Case(n, 1, 1, dtype, False, lower, True))
+
+
 def _by_size(
     case: Case, limits: Limits, regimes: tuple[Any, Any, Any], diagnostics: bool, *options: bool
 ) -> Kernel:
@@ -124,6 +139,10 @@ def _by_size(
 
 
 def _general(case: Case) -> Kernel:
+    alone = case.systems < _lanes(case.dtype)  # else their matrices are factored side by side
+    wide = case.n <= PANEL and case.k >= WIDE * (1 if alone else case.n) and not case.diagnostics
+    if case.shared or wide:
+        return making.compiled(lu_shared.kernel, case.n, case.dtype, False, case.shared)
     if case.n == 1 and not case.diagnostics:  # the same bits, in two thirds of the time in float64
         return _diagonal(case)
     regimes = lu_fixed, lu_interleaved, lu_single
@@ -136,7 +155,7 @@ def _positive(case: Case) -> Kernel:
 
 
 def _triangular(case: Case, lower: bool) -> Kernel:
-    n, k, systems, dtype, _, _ = case
+    n, k, systems, dtype, *_ = case
     if n <= PANEL:
         return making.compiled(triangular_fixed.kernel, n, dtype, False, lower)
     # Where lanes would idle, or the columns fill them: N = 512, given one at a time, takes 70 µs

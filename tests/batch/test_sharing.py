@@ -81,10 +81,47 @@ def test_a_matrix_is_eliminated_once_for_its_vectors(batch, of_b, given, calls):
     assert calls == [given]
 
 
+@pytest.mark.parametrize("assume_a", ["gen", "sym", "her"])
+@pytest.mark.parametrize(
+    ("batch", "of_b"),
+    [
+        pytest.param((1,), (70_001,), id="one matrix, in pieces"),
+        pytest.param((6, 1), (6, 50), id="load cases of each matrix"),
+        pytest.param((2, 1, 1), (2, 1, 50), id="an axis of one"),
+        pytest.param((3, 1), (3, 40_000), id="several pieces of each"),
+    ],
+)
+def test_a_small_matrix_has_a_kernel_for_its_vectors(batch, of_b, assume_a, monkeypatch):
+    picked, pick = [], sharing.kernels.pick_shared
+    monkeypatch.setattr(
+        sharing.kernels, "pick_shared", lambda *case: picked.append(case) or pick(*case)
+    )
+    (a, _), (_, b) = systems(4, *batch), systems(4, *of_b)
+    b[..., 3, 1], b[..., 7, 2], b[..., 9, :] = NAN, INF, 1.7e308
+    for workers in (1, 2):
+        x = dasksolve.solve(a, b, assume_a=assume_a, workers=workers)
+        assert same_bits(x, dasksolve.solve(copied(a, b), b, assume_a=assume_a))
+    assert len(picked) == 2
+    check(a, b[..., None], assume_a=assume_a)
+    check(a[..., ::-1], b[..., ::-1], assume_a=assume_a)
+    a[-1] = 0
+    for on_singular in ON_SINGULAR:
+        check(a, b[..., :50, :], assume_a=assume_a, on_singular=on_singular)
+
+
+@pytest.mark.parametrize("on_singular", ON_SINGULAR)
+def test_what_is_out_of_range_for_a_small_matrix_is_solved_again(on_singular):
+    a, (_, b) = definite(5, 6, 1), systems(5, 6, 40)
+    a[1], a[2], b[1, ::2], b[3, 4] = a[1] * 1e-307, a[2] * 1e305, b[1, ::2] * 1e300, NAN
+    a[4, 0, 0, 0], a[5] = 5e-324, np.ones((5, 5))
+    check(a, b, on_singular=on_singular)
+
+
 @pytest.mark.parametrize(
     ("assume_a", "n", "batch", "of_b", "k"),
     [
-        pytest.param("gen", 8, (1,), (50,), None, id="one matrix of N = 8"),
+        pytest.param("gen", 8, (1,), (20,), None, id="a few vectors of one matrix of N = 8"),
+        pytest.param("upper triangular", 8, (1,), (50,), None, id="a small triangle"),
         pytest.param("gen", 12, (1,), (50,), 5, id="many columns"),
         pytest.param("diagonal", 12, (1,), (50,), None, id="diagonal"),
         pytest.param("upper triangular", 12, (20, 1), (20, 2), None, id="two triangular"),

@@ -8,9 +8,9 @@ from families import DTYPES, numbers, same_bits
 
 from dasksolve.kernels import GENERAL, choice, compiled, making, pick
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
-from dasksolve.kernels.language.lanes import width
+from dasksolve.kernels.language.lanes import PANEL, width
 from dasksolve.kernels.language.target import FEW_REGISTERS
-from dasksolve.kernels.lu import fixed, interleaved, single
+from dasksolve.kernels.lu import fixed, interleaved, shared, single
 from dasksolve.status import Status
 
 MANY = 10**6
@@ -48,10 +48,29 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
     others = [compiled(interleaved.kernel, 0, dtype)] if n >= 8 else []
     if n <= GENERAL[dtype.char].unrolled:
         others += [compiled(fixed.kernel, n, dtype, False, alone) for alone in {False, k == 1}]
+    if n <= PANEL:
+        others.append(compiled(shared.kernel, n, dtype, False, False))
     for other in others:
         other_x, other_status = solve(other, a, b)
         assert other_status.tolist() == status.tolist()
         assert same_bits(other_x, x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_vectors_that_share_a_matrix_have_the_bits_of_those_that_do_not(n, dtype):
+    rng, limits = np.random.default_rng(n), np.finfo(dtype)
+    kernel = compiled(shared.kernel, n, dtype, False, True)
+    for each in (1, 3, 32, 71):  # fewer than a vector has lanes; full ones; ones that overlap
+        a, b = numbers(rng, dtype, 5, n, n), numbers(rng, dtype, 5 * each, n, 1)
+        a[1], a[2, 0, 2], a[3] = 0, np.nan, a[3] * limits.tiny / 16
+        b[0, 1], b[-1] = np.inf, limits.max
+        expected, status = solve(compiled(fixed.kernel, n, dtype), np.repeat(a, each, axis=0), b)
+        assert {Status.SINGULAR, Status.NONFINITE, UNBOUNDED} <= set(status.tolist())
+        x, found = np.empty_like(b), np.full(len(b), Status.PENDING, np.int8)
+        kernel(a, b, x, found)
+        assert found.tolist() == status.tolist()
+        assert same_bits(x, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -97,6 +116,9 @@ def test_one_unknown_is_divided_for_with_the_bits_of_elimination(k, dtype):
     ("n", "k", "systems", "dtype", "expected"),
     [
         pytest.param(8, 8, 1, "d", fixed, id="small, whatever their number"),
+        pytest.param(8, 16, 1, "d", shared, id="columns that fill the lanes"),
+        pytest.param(2, 32, MANY, "D", shared, id="the same of each of many systems"),
+        pytest.param(8, 64, MANY, "d", fixed, id="too few to factor a matrix alone"),
         pytest.param(12, 1, 1, "d", fixed, id="one system that takes little longer in a lane"),
         pytest.param(9, 3, 1, "d", fixed, id="the same with three right-hand sides"),
         pytest.param(16, 1, 1, "d", single, id="one system that takes longer in a lane"),
@@ -120,7 +142,7 @@ def test_one_unknown_is_divided_for_with_the_bits_of_elimination(k, dtype):
 def test_the_fastest_is_picked(n, k, systems, dtype, expected, monkeypatch):
     monkeypatch.setattr(choice, "_lanes", lambda dtype: width(dtype, 64))  # what lanes are full
     monkeypatch.setattr(making, "compiled", lambda *which: which)
-    order = n if expected is fixed else 0
+    order = n if expected in (fixed, shared) else 0
     dtype = np.dtype(dtype)
     picked = pick.__wrapped__("gen", n, k, systems, dtype)  # which is not to be remembered
     assert picked[:4] == (expected.kernel, order, dtype, False)
