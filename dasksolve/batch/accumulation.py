@@ -1,5 +1,6 @@
 """Regressions of series whose observations come a part after the other: all of them, twice."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,9 +29,11 @@ from dasksolve.solution import Regression
 from dasksolve.storage.conventions import Packing
 
 
-def state_bytes(fit: Fit) -> int:
-    """Bytes of what is kept of a series between its observations."""
-    return (fit.n * (fit.n + 1) // 2 + 2 * fit.n + 3) * fit.dtype.itemsize
+def state_bytes(fit: Fit, weighed: bool) -> int:
+    """Bytes of what is kept of a series between its observations; has each of these a weight?"""
+    numbers = fit.n * (fit.n + 1) // 2 + 2 * fit.n + 3
+    waiting = 2 * kernels.BLOCK * (fit.dtype.itemsize + 8 * weighed)  # at most: twice, when joined
+    return numbers * fit.dtype.itemsize + waiting
 
 
 class Accumulation:
@@ -58,6 +61,7 @@ class Accumulation:
         size = max(LANES, PIECE // (rows * fit.dtype.itemsize) // LANES * LANES)
         self.pieces = list(pieces(self.fit.batch_shape, size))
         self.states = [self._begun(flat.stop - flat.start) for _, flat in self.pieces]
+        self.waiting: list[NDArray[Any]] = []
         self.turned = False
         self.left: NDArray[np.bool_] = np.zeros(self.fit.series, bool)
         self.kept = np.empty(0, np.intp)
@@ -76,6 +80,40 @@ class Accumulation:
 
     def add(self, y: NDArray[Any], weights: NDArray[Any], start: int) -> None:
         """Take observations from `start` on; weights of their number, or of y's shape."""
+        for part in self._in_blocks(y, weights, start):
+            self._add(*part)
+        if self.turned:
+            self.keep(y, weights, start)
+
+    def _in_blocks(
+        self, y: NDArray[Any], weights: NDArray[Any], start: int
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any], int]]:
+        """The same in whole blocks, as kernels want them; what is left waits for what follows."""
+
+        def cut(begin: int, end: int) -> list[NDArray[Any]]:
+            along = (slice(None),) * self.fit.axis
+            rows = slice(begin, end)
+            return [y[*along, rows], weights[rows if weights.ndim == 1 else (*along, rows)]]
+
+        def joined(two: tuple[NDArray[Any], NDArray[Any]]) -> NDArray[Any]:
+            return np.concatenate(two, axis=0 if two[0].ndim == 1 else self.fit.axis)
+
+        count, ends = y.shape[self.fit.axis], len(self.fit.design)
+        stop = start + count
+        last = 0 if stop == ends else stop % kernels.BLOCK
+        first = min(count, -start % kernels.BLOCK)
+        if self.waiting:
+            self.waiting = [joined(two) for two in zip(self.waiting, cut(0, first), strict=True)]
+            if first == count < count + last:
+                return
+            given, w = self.waiting
+            yield given, w, start + first - given.shape[self.fit.axis]
+        if first < count - last:
+            given, w = cut(first, count - last)
+            yield given, w, start + first
+        self.waiting = [part.copy() for part in cut(count - last, count)] if last else []
+
+    def _add(self, y: NDArray[Any], weights: NDArray[Any], start: int) -> None:
         source = np.moveaxis(y, self.fit.axis, -1)
         own = None if weights.ndim == 1 else np.moveaxis(weights, self.fit.axis, -1)
         rows = slice(start, start + source.shape[-1])
@@ -98,8 +136,6 @@ class Accumulation:
             )
 
         in_threads(work, list(zip(self.pieces, self.states, strict=True)), self.threads)
-        if self.turned:
-            self.keep(y, weights, start)
 
     def turn(self) -> None:
         """Go from sums to residuals; choose those that will have to be fitted with care."""

@@ -61,9 +61,10 @@ def _orthogonalized(numbers: bytes, shape: tuple[int, int], of_ridge: bytes) -> 
 
 
 def table(basis: Basis, dtype: np.dtype[Any], rows: slice = slice(None)) -> NDArray[Any]:
-    """For each observation its row of Q, and the products of each two elements of that row.
+    """The rows of Q, and then for each of them the products of each two of its elements.
 
-    Columns that the kernels sum together stand together, whole rows of them one after the other.
+    Rows of zeros fill the last block of those that the kernels take at once, zeros the last vector
+    of each row of products, and there is a row to spare, since they read beyond.
     """
     q = basis.q[rows]
     return _table(q.tobytes(), q.shape, dtype)
@@ -73,10 +74,11 @@ def table(basis: Basis, dtype: np.dtype[Any], rows: slice = slice(None)) -> NDAr
 @np.errstate(all="ignore")
 def _table(numbers: bytes, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
     q = np.frombuffer(numbers).reshape(shape)
+    q = np.pad(q, ((0, -len(q) % kernels.BLOCK), (0, 0)))
     i, j = np.tril_indices(shape[1])
-    values = np.concatenate([q, q[:, i] * q[:, j]], axis=1)
-    parts = [values[:, start:stop].ravel() for start, stop in kernels.summed_together(shape[1])]
-    return np.concatenate(parts).astype(dtype)
+    products = np.zeros((len(q) + 1, kernels.row_length(shape[1], dtype)))
+    products[:-1, : len(i)] = q[:, i] * q[:, j]
+    return np.concatenate([q.ravel(), products.ravel()]).astype(dtype)
 
 
 def _factored(x: Floats) -> tuple[Floats, Floats]:

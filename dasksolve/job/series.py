@@ -147,7 +147,7 @@ class Series(Work):
             answer_bytes=sum(wide),
             beside_bytes=sum(own) - sum(wide) + 8,  # the places of those that are fitted with care
             working=_WORKING,
-            state_bytes=state_bytes(self.fit) if self.fit.fast else 0,
+            state_bytes=state_bytes(self.fit, len(self.sources) > 1) if self.fit.fast else 0,
             unit=self.unit,
             divisible=True,
             aligned=all(s.layout.chunks[:-1] == self.y.layout.chunks[:-1] for s in self.sources),

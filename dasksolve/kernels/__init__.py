@@ -39,13 +39,14 @@ from dasksolve.kernels.compiling.jit import NO_CACHE, has_cache
 from dasksolve.kernels.diagnostics import errors, structured
 from dasksolve.kernels.diagnostics import residuals as extended_residuals
 from dasksolve.kernels.factors import factoring, pivots, substituting
-from dasksolve.kernels.fits import adding, least_squares, regressing, summed_together
+from dasksolve.kernels.fits import BLOCK, adding, least_squares, regressing, row_length
 from dasksolve.kernels.language.target import FMA
 from dasksolve.kernels.making import Kernel, compiled
 from dasksolve.kernels.tridiagonal import interleaved as tridiagonal_interleaved
 
 __all__ = [
     "ARITHMETIC",
+    "BLOCK",
     "GENERAL",
     "NO_CACHE",
     "STRUCTURES",
@@ -63,14 +64,14 @@ __all__ = [
     "pivots",
     "regressing",
     "residuals",
+    "row_length",
     "structured_errors",
     "substituting",
-    "summed_together",
     "tridiagonal_bands",
     "unpacking",
 ]
 
-ARITHMETIC = "2" if FMA else "2 without fma"
+ARITHMETIC = "3" if FMA else "3 without fma"
 """Counted up when any answer changes by a bit: `check_zarr` then compares within bounds."""
 forking.register()
 

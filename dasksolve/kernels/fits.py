@@ -8,7 +8,7 @@ from numba import from_dtype, types
 
 from dasksolve.kernels import making
 from dasksolve.kernels.making import Kernel
-from dasksolve.kernels.regression import gram, parts, separate, shared
+from dasksolve.kernels.regression import parts, separate, shared, sums
 
 
 @cache
@@ -32,9 +32,13 @@ def regressing(n: int, dtype: np.dtype[Any], stored: np.dtype[Any]) -> Kernel:
     return making.ready(dispatcher, signature, regressing, n, dtype, stored)
 
 
-def summed_together(n: int) -> list[tuple[int, int]]:
-    """Columns of a `table` that stand together, start and stop: the kernels sum them at once."""
-    return gram.groups(n)
+def row_length(n: int, dtype: np.dtype[Any]) -> int:
+    """Numbers in a row of products of a `table`: there may be more than there are products."""
+    return sums.row_length(n, dtype)
+
+
+BLOCK = sums.BLOCK
+"""Observations that the kernels take at once: a `table` has rows for whole blocks."""
 
 
 class Adding(NamedTuple):
@@ -69,7 +73,7 @@ def adding(n: int, dtype: np.dtype[Any]) -> Adding:
         (parts.adding, parts.turning, parts.answering), signatures, strict=True
     ):
         made.append(making.ready(make(n), signature, adding, n, dtype))
-    return Adding(parts.places(n), gram.lanes(dtype), *made)
+    return Adding(parts.places(n), sums.lanes(dtype), *made)
 
 
 @cache

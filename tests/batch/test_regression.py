@@ -203,6 +203,35 @@ def test_runs_cover_all_series_once_and_are_short_where_threads_end(above, serie
         assert sizes[0] == min(most, series)
 
 
+@pytest.mark.parametrize("observations", [5, 53, P])  # in blocks of four, each the whole one's bits
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_in_common_and_of_each_series_give_the_same_bits(dtype, observations):
+    """What series have in common is looked up; with weights of their own it is summed."""
+    rng = np.random.default_rng(observations)
+    y, design = rng.standard_normal((observations, 75)).astype(dtype), DESIGN[:observations, :3]
+    y[rng.random(y.shape) < 0.3] = np.nan
+    weights = rng.random(observations)
+    weights[2] = 0
+    for given in (np.ones(observations), weights):
+        wanted = dasksolve.regress(y, design, weights=given, ridge=0.5)
+        own = np.broadcast_to(given[:, None], y.shape)
+        assert_same(dasksolve.regress(y, design, weights=own, ridge=0.5), wanted)
+        few = dasksolve.regress(y[:, :9], design, weights=given, ridge=0.5)
+        assert_same(few, [values if values is None else values[..., :9] for values in wanted])
+
+
+def test_more_observations_than_shares_are_kept_of():
+    rng = np.random.default_rng(0)
+    y, design = rng.standard_normal((40_001, 20)), rng.standard_normal((40_001, 3))
+    y[rng.random(y.shape) < 0.3] = np.nan
+    found = dasksolve.regress(y, design)
+    for m in (0, 19):
+        known = ~np.isnan(y[:, m])
+        coef, rss, *_ = np.linalg.lstsq(design[known], y[known, m])
+        np.testing.assert_allclose(found.coef[:, m], coef, rtol=1e-10)
+        np.testing.assert_allclose(found.rss[m], rss[0], rtol=1e-10)
+
+
 @pytest.mark.parametrize("count", [8, 100, 300, 1000])
 @pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weights"])
 def test_strips_of_any_length_give_the_same_bits(count, weighted):

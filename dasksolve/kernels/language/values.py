@@ -251,6 +251,10 @@ class Vector(Emitted):
         """Integers moved by so many binary places, zeros from the left."""
         return self.new(self.builder.lshr(self.value, self.fill(places).value))
 
+    def low(self, places):
+        """The lowest binary places of integers."""
+        return self.new(self.builder.and_(self.value, self.fill((1 << places) - 1).value))
+
     def __neg__(self):
         negative = self.builder.neg if self.integer else self.builder.fneg
         return self.new(negative(self.value))

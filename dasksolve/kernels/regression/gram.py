@@ -1,41 +1,19 @@
-"""The sums over the observations of a tile of series, and the small systems that they make.
+"""The small systems that the sums over the observations of a tile of series make.
 
 In the basis of the design's orthonormal columns q, with the weights w, 0 where nothing is known:
 
     G = Σ w q qᵀ,  b = Σ w q y,  c = G⁻¹ b,  r = y - q c,  c ← c + G⁻¹ Σ w q r,  coef = R⁻¹ c
-
-Every sum is taken in the order of the observations, so that its bits depend on no other series.
 """
 
-from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dasksolve.kernels.diagnostics.verdicts import finfo
-from dasksolve.kernels.language.control import Variable, forget_registers, loop
-from dasksolve.kernels.language.lanes import fma, fnma, inner, where, width
-from dasksolve.kernels.language.target import FEW_REGISTERS, VECTOR_BYTES
-from dasksolve.kernels.language.tiles import tiles_of
+from dasksolve.kernels.language.lanes import fma, fnma, inner
 
-# Sums that stay in registers while the observations pass: all of N = 6 where there are 32. Where
-# they are few, those of two registers' series, for both of which a number of the design is loaded.
-TOGETHER = 27 if VECTOR_BYTES == 64 else 6 if FEW_REGISTERS else 12
-REGISTERS = 2 if FEW_REGISTERS else 1
-"""Those that the series of a tile fill."""
-ROWS = 4
-"""Residuals that are computed side by side where registers are few: each is a chain of its own."""
 # What a pivot of G must keep of its diagonal: less, and stderr loses digits.
 KEPT = {"float": 1e-2, "double": 1e-5}
-
-
-def lanes(dtype):
-    """How many series there are in a tile."""
-    return REGISTERS * width(dtype)
-
-
-tile, lane_count = tiles_of(lanes)
 
 
 def pairs(n):
@@ -66,163 +44,6 @@ class Basis:
 
     def reciprocal(self, i):
         return self._number(3 * self.n + 1, i)
-
-
-def columns(n):
-    """The sums over the observations: b, then G."""
-    return [*((k,) for k in range(n)), *pairs(n)]
-
-
-def groups(n):
-    """Which of the `columns` are summed together: start and stop of each group."""
-    count = n + len(pairs(n))
-    apart = FEW_REGISTERS and count >= TOGETHER  # b from G: they need different numbers
-    ends = [0, n, count] if apart else [0, count]
-    return [
-        (start, min(start + TOGETHER, stop))
-        for first, stop in pairwise(ends)
-        for start in range(first, stop, TOGETHER)
-    ]
-
-
-class Table:
-    """Emitted access to what is summed, times w or w y: a matrix of rows (P,) for each group."""
-
-    def __init__(self, array, observations, n):
-        self.array, self.places, every = array, {}, columns(n)
-        for start, stop in groups(n):
-            for e in range(start, stop):
-                self.places[every[e]] = observations * start + (e - start), stop - start
-
-    def __getitem__(self, position):
-        i, place = position
-        first, wide = self.places[place]
-        return self.array.load(first + i * wide, 1).lane(0)
-
-
-def accumulate(table, basis, t, observations, n, meanwhile, begun=None):
-    """G and b over the observations, and their number; or on with those that are begun.
-
-    meanwhile: what is emitted besides for each of them. Where registers are few, t is masked then.
-    """
-    zero, every, table = t.fill(0), columns(n), Table(table, observations, n)
-    count = Variable(zero if begun is None else begun["count"])
-
-    def start_of(place):
-        if begun is not None:
-            return begun[place]
-        return zero if len(place) == 1 else t.fill(basis.ridge(*place))
-
-    def summing(start, stop):
-        """The sums of a group, and what adds to them."""
-        sums = {place: Variable(start_of(place)) for place in every[start:stop]}
-
-        def add(i, w, product):
-            for place, total in sums.items():
-                factor = product if len(place) == 1 else w
-                total.set(fma(t.fill(table[i, place]), factor, total.get()))
-
-        return sums, add
-
-    def add_first(add, i, w, product, known):
-        add(i, w, product)
-        count.set(count.get() + where(known, w.fill(1), zero))
-        meanwhile()
-
-    if not FEW_REGISTERS:
-        found = {}
-        for start, stop in groups(n):
-            sums, add = summing(start, stop)
-            with loop(t.builder, 0, observations) as i:
-                y, w, known = t[i]
-                product = where(known, w * y, zero)
-                w = where(known, w, zero)
-                if start:
-                    add(i, w, product)
-                else:
-                    add_first(add, i, w, product, known)
-            found.update({place: total.get() for place, total in sums.items()})
-        return found, count.get()
-    for number, (start, stop) in enumerate(sorted(groups(n), key=lambda ends: ends[1] - ends[0])):
-        sums, add = summing(start, stop)
-        if number == 0:
-            t.mask(observations, partial(add_first, add))
-        else:
-            with loop(t.builder, 0, observations) as i:
-                y, w = t.masked(i)
-                add(i, w, w * y)
-        for e in range(start, stop):
-            t.sums[e, 0] = sums[every[e]].get()
-        forget_registers(t.builder)  # else some wait there for what comes after all groups
-    return {place: t.sums[e, 0] for e, place in enumerate(every)}, count.get()
-
-
-def residuals(table, t, observations, c, n, meanwhile, begun=None):
-    """Σ w r² and Σ w q r; or on with those that are begun."""
-    table = Table(table, observations, n)
-    first, others = begun or (t.fill(0), [t.fill(0)] * n)
-    rss, sums = Variable(first), [Variable(other) for other in others]
-    if FEW_REGISTERS:
-        return _residuals_apart(table, t, observations, c, rss, sums)
-    zero = t.fill(0)
-    with loop(t.builder, 0, observations) as i:
-        q = [t.fill(table[i, (k,)]) for k in range(n)]
-        r, w, known = t[i]
-        for x, unknown in zip(q, c, strict=True):
-            r = fnma(x, unknown, r)
-        weighted = where(known, w * r, zero)
-        rss.set(where(known, fma(weighted, r, rss.get()), rss.get()))
-        for x, total in zip(q, sums, strict=True):
-            total.set(fma(x, weighted, total.get()))
-        meanwhile(i)
-    return rss.get(), [total.get() for total in sums]
-
-
-def _residuals_apart(table, t, observations, c, rss, sums):
-    """The same of what is masked, one after the other: not all of it stays in few registers."""
-    zero = t.fill(0)
-    for k, x in enumerate(c):
-        t.sums[k, 0] = -x
-    forget_registers(t.builder)
-
-    def square(rows):
-        found = [t.masked(i)[0] for i in rows]
-        for k in range(len(c)):
-            x = t.sums[k, 0]
-            q = [t.fill(table[i, (k,)]) for i in rows]
-            found = [fma(one, x, r) for one, r in zip(q, found, strict=True)]
-        for i, r in zip(rows, found, strict=True):
-            _, w = t.masked(i)
-            r = where(w != zero, r, zero)
-            t.weigh(i, w * r)
-            rss.set(fma(w * r, r, rss.get()))
-
-    whole = observations // ROWS
-    with loop(t.builder, 0, whole) as block:
-        square([block * ROWS + row for row in range(ROWS)])
-    with loop(t.builder, whole * ROWS, observations) as i:
-        square([i])
-    t.sums[0, 0] = rss.get()
-    forget_registers(t.builder)
-    with loop(t.builder, 0, observations) as i:
-        _, weighted = t.masked(i)
-        for k, total in enumerate(sums):
-            total.set(fma(t.fill(table[i, (k,)]), weighted, total.get()))
-    return t.sums[0, 0], [total.get() for total in sums]
-
-
-def largest_observation(t, observations, begun):
-    """max |y|; or on with what is begun."""
-    largest = Variable(begun)
-    with loop(t.builder, 0, observations) as i:
-        if FEW_REGISTERS:
-            y, _ = t.masked(i)
-            more = abs(y) > largest.get()
-        else:
-            y, _, known = t[i]
-            more = known & (abs(y) > largest.get())
-        largest.set(where(more, abs(y), largest.get()))
-    return largest.get()
 
 
 class Factors(NamedTuple):

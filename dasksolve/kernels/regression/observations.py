@@ -6,14 +6,14 @@ apart, would take twice the time to read. The next strip is copied while this on
 
 import numpy as np
 
-from dasksolve.kernels.compiling.jit import holder, part
-from dasksolve.kernels.language.control import Variable, loop, overwriting
-from dasksolve.kernels.language.lanes import nothing, operation, where
+from dasksolve.kernels.compiling.jit import part
+from dasksolve.kernels.language.control import Variable
+from dasksolve.kernels.language.lanes import nothing, operation, splat, where
 from dasksolve.kernels.language.prefetching import SECOND, prefetch
 from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.language.transposition import deal
 from dasksolve.kernels.language.values import Index
-from dasksolve.kernels.regression.gram import lane_count, tile
+from dasksolve.kernels.regression.sums import lane_count
 
 STRIP = (128 if FEW_REGISTERS else 256) << 10
 """Bytes of a strip: in the second level of the cache."""
@@ -38,64 +38,29 @@ class Packed:
 
 
 def prepared(w):
-    """Weights as they are kept: NaN leaves an observation out; a negative one spoils all sums."""
-    zero = w.fill(0)
-    return where(w < zero, w.fill(-np.inf), where(w == zero, w.fill(np.nan), w))
+    """Weights as they are kept: a negative one spoils all sums."""
+    return where(w < w.fill(0), w.fill(-np.inf), w)
 
 
 class Observations:
     """Emitted access to the observations of a tile of series: in a column each of two tiles."""
 
-    def __init__(self, y, weights, spare, own, row=0, column=0):
+    def __init__(self, y, weights, scratch, own, weighed, row=0, column=0):
         """Row and column: of the first one; and of its weight, if each series has its `own`.
 
-        spare: a tile for what does not stay in registers where these are few.
+        scratch: tiles for what does not stay in registers; weighed: whether any weight is not 1.
         """
-        self.y, self.weights, self.place, self.own = y, weights, (row, column), own
-        self.weight = tuple(own.choose(x, 0) for x in self.place)
-        self.builder, self.fill, (self.used, self.sums) = y.builder, y.fill, spare
+        self.y, self.weights, self.place, self.weighed = y, weights, (row, column), weighed
+        self.of_weight = tuple((own == 1).choose(x, 0) for x in self.place)
+        self.builder, self.fill, (self.spare, self.sums, self.rows) = y.builder, y.fill, scratch
 
     def __getitem__(self, i):
-        """Observation i, its weight, and where there are both."""
-        y = self.y[self.place[0] + i, self.place[1]]
-        w = self.weights[self.weight[0] + i, self.weight[1]]
-        return y, w, (y == y) & (w == w)
+        """Observation i; NaN where it is missing, or its weight is."""
+        return self.y[self.place[0] + i, self.place[1]]
 
-    def mask(self, observations, then=lambda *_: None):
-        """Put 0 for each observation and weight of which the other is missing, or it itself.
-
-        then: is called with the number of each, the weight, its product, and where both were there.
-        """
-
-        def put(i, y, w):
-            known = (y == y) & (w == w)
-            y, w = (where(known, x, x.fill(0)) for x in (y, w))
-            self.y[self.place[0] + i, self.place[1]] = overwriting(y)
-            self.used[i, 0] = w
-            then(i, w, w * y, known)
-
-        with self.builder.if_else(self.own.value) as (yes, no):
-            with yes, loop(self.builder, 0, observations) as i:
-                y, w, _ = self[i]
-                put(i, y, w)
-            with no, loop(self.builder, 0, observations) as i:
-                y, _, _ = self[i]
-                put(i, y, self.fill(self.weights.load(i, 1).lane(0)))
-
-    def masked(self, i):
-        """Observation i and its weight after `mask`."""
-        return self.y[self.place[0] + i, self.place[1]], self.used[i, 0]
-
-    def weigh(self, i, weighted):
-        """Put something in place of that weight."""
-        self.used[i, 0] = weighted
-
-
-@holder
-def spare_tiles(observations, n, like):
-    """What `Observations` has to spare: for weights, and for the sums that are taken of them."""
-    rows = observations if FEW_REGISTERS else 1
-    return tile(rows, 1, like.dtype, like), tile(n + n * (n + 1) // 2, 1, like.dtype, like)
+    def weight(self, i):
+        """Its weight."""
+        return self.weights[self.of_weight[0] + i, self.of_weight[1]]
 
 
 class Lines:
@@ -133,9 +98,11 @@ def copying(following, kept, weights):
     def copy(i):
         with builder.if_then((i < count).value):
             place = walk.following()
-            put_observation(y, packing, *place, kept)
-            with builder.if_then((own == 1).value):
-                put_weight(w, *place, weights)
+            with builder.if_else((own == 1).value) as (weighed, alone):
+                with weighed:
+                    put_weighed(y, packing, w, *place, kept, weights)
+                with alone:
+                    put_observation(y, packing, *place, kept)
 
     return copy
 
@@ -147,26 +114,50 @@ def put_observation(y, packing, start, row, column, kept):
 
 
 @operation(nothing)
-def put_weight(w, start, row, column, weights):
-    """Likewise of weights."""
-    weights[row, column] = prepared(w.load(start, weights.lanes.count))
+def put_weighed(y, packing, w, start, row, column, kept, weights):
+    """Likewise, and of weights: one of 0, or NaN, leaves the observation out."""
+    y = Packed(y, packing, kept.fill(0)).load(start, kept.lanes.count)
+    keep(y, w.load(start, kept.lanes.count), (row, column), kept, weights)
+
+
+def keep(y, w, place, kept, weights):
+    """Put observations, and their weights, in a place of two tiles."""
+    zero = w.fill(0)
+    kept[place] = where((w < zero) | (w > zero), y, w.fill(np.nan))
+    weights[place] = prepared(w)
 
 
 @operation(nothing)
 def spread_weight(w, i, weights):
-    """One weight for all series: weights[i, 0], or a number where few registers are loaded so."""
-    x = prepared(weights.fill(w.load(i, 1).lane(0)))
-    if FEW_REGISTERS:
-        weights.put_number(i, x.lane(0))
-    else:
-        weights[i, 0] = x
+    """weights[i, 0] = one weight for all series."""
+    weights[i, 0] = prepared(weights.fill(w.load(i, 1).lane(0)))
 
 
 @part
 def spread_weights(w, observations, weights):
-    """Weights of all series, in the first column."""
+    """Weights of all series, in the first column; return whether any is not 1."""
+    weighed = 0
     for i in range(observations):
         spread_weight(w, i, weights)
+        if w[i] != 1:
+            weighed = 1
+    return weighed
+
+
+@part
+def leave_out(w, observations, kept, row, column):
+    """Put NaN for the observations whose weight for all series is 0, or NaN."""
+    for i in range(observations):
+        if not (w[i] < 0 or w[i] > 0):
+            kept[row + i, column] = splat(np.nan, kept)
+
+
+@part
+def pad(kept, observations, rows, columns):
+    """Fill the last block of observations with missing ones."""
+    for i in range(observations, rows):
+        for column in range(columns):
+            kept[i, column] = splat(np.nan, kept)
 
 
 @part
@@ -176,9 +167,10 @@ def stage_across(y, packing, w, own, first, series, tiles, observations, kept, w
     for i in range(observations):
         for column in range(tiles):
             start = i * series + first + column * lanes
-            put_observation(y, packing, start, i, column, kept)
             if own:
-                put_weight(w, start, i, column, weights)
+                put_weighed(y, packing, w, start, i, column, kept, weights)
+            else:
+                put_observation(y, packing, start, i, column, kept)
 
 
 @part
@@ -192,9 +184,10 @@ def stage_lines(following, kept, weights):
     while count > 0:
         many = min(wide - column, count)
         for c in range(many):
-            put_observation(y, packing, start + c * lanes, row, column + c, kept)
             if own:
-                put_weight(w, start + c * lanes, row, column + c, weights)
+                put_weighed(y, packing, w, start + c * lanes, row, column + c, kept, weights)
+            else:
+                put_observation(y, packing, start + c * lanes, row, column + c, kept)
         count -= many
         start += series - column * lanes
         row += 1
@@ -205,11 +198,13 @@ def stage_lines(following, kept, weights):
 def put_observations(y, packing, w, own, first, observations, i, length, kept, weights):
     """Observations i, i + 1, … from y (M, P)."""
     starts = [(first + lane) * observations + i for lane in range(kept.lanes.count)]
-    for e, x in enumerate(deal(Packed(y, packing, kept.fill(0)), starts, length)):
-        kept[i + e, 0] = x
+    dealt = deal(Packed(y, packing, kept.fill(0)), starts, length)
     if own:
-        for e, x in enumerate(deal(w, starts, length)):
-            weights[i + e, 0] = prepared(x)
+        for e, (x, of_x) in enumerate(zip(dealt, deal(w, starts, length), strict=True)):
+            keep(x, of_x, (i + e, 0), kept, weights)
+        return
+    for e, x in enumerate(dealt):
+        kept[i + e, 0] = x
 
 
 @part

@@ -11,25 +11,24 @@ from dasksolve.kernels.compiling.jit import jit
 from dasksolve.kernels.diagnostics.verdicts import weigh
 from dasksolve.kernels.language.control import align_stack
 from dasksolve.kernels.language.lanes import nothing, operation, square_root, where
-from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.regression.answers import answered, put_covariance
-from dasksolve.kernels.regression.gram import (
-    Basis,
-    accumulate,
-    factored,
-    lane_count,
-    largest_observation,
-    pairs,
-    residuals,
-    solved,
-    spread,
-    tile,
-)
+from dasksolve.kernels.regression.gram import Basis, factored, pairs, solved, spread
 from dasksolve.kernels.regression.observations import (
     Observations,
-    spare_tiles,
+    leave_out,
+    pad,
     spread_weights,
     stage_across,
+)
+from dasksolve.kernels.regression.sums import (
+    BLOCK,
+    accumulate,
+    fill_shares,
+    lane_count,
+    largest_observation,
+    residuals,
+    tile,
+    tiles_for,
 )
 
 
@@ -58,12 +57,13 @@ class State:
 
 
 @operation(nothing)
-def add_sums(table, basis, kept, weights, spare, own, observations, state, at, n):
+def add_sums(design, kept, weights, scratch, own, weighed, observations, state, at, n):
     """Go on with G, its right-hand side and the count."""
     align_stack(kept.builder)
     state = State(state, at, kept.lanes.count, n)
-    basis, t = Basis(basis, n), Observations(kept, weights, spare, own == 1)
-    g, count = accumulate(table, basis, t, observations, n, lambda: None, state)
+    (table, basis, *shares), t = design, Observations(kept, weights, scratch, own, weighed)
+    design = (table, Basis(basis, n), *shares)
+    g, count = accumulate(design, t, observations, n, lambda: None, state)
     for place, total in g.items():
         state[place] = total
     state["count"] = count
@@ -87,13 +87,11 @@ def turn(basis, state, at, like, n, threshold):
 
 
 @operation(nothing)
-def add_residuals(table, kept, weights, spare, own, observations, state, at, n):
+def add_residuals(table, kept, weights, scratch, own, weighed, observations, state, at, n):
     """Go on with the sums of the residuals, and the largest observation."""
     align_stack(kept.builder)
     state = State(state, at, kept.lanes.count, n)
-    t = Observations(kept, weights, spare, own == 1)
-    if FEW_REGISTERS:
-        t.mask(observations)
+    t = Observations(kept, weights, scratch, own, weighed)
     c = [state[(k,)] for k in range(n)]
     begun = state["rss"], [state["gradient", k] for k in range(n)]
     rss, gradient = residuals(table, t, observations, c, n, lambda _: None, begun)
@@ -120,23 +118,33 @@ def answer(basis, s, state, at, series, n, along, wanted, found, first):
 
 def adding(n):
     """The kernel that goes on with the state of some series by a part of their observations."""
-    size = len(places(n))
+    size, (scratch_for, room_for) = len(places(n)), tiles_for(n)
 
     @jit
     def add(y, w, own, table, basis, state, series, residuals):
-        lanes, observations = lane_count(y), len(table) // (n + n * (n + 1) // 2)
-        kept = tile(observations, 1, state.dtype, state)
-        weights = tile(observations, 1, state.dtype, state)
-        spare = spare_tiles(observations, n, state)
+        lanes, observations = lane_count(y), len(y) // series
+        height = -(-observations // BLOCK) * BLOCK
+        kept = tile(height, 1, state.dtype, state)
+        pad(kept, observations, height, 1)
+        weights = tile(height, 1, state.dtype, state)
+        scratch, weighed = scratch_for(height, state), 1
+        shares, looked_up = room_for(height, 0 if own or residuals else series, state)
         if not own:
-            spread_weights(w, observations, weights)
+            weighed = spread_weights(w, observations, weights)
+            if looked_up:
+                fill_shares(table, basis, weights, shares, observations, n)
+        design = (table, basis, shares, looked_up)
         for number in range(-(-series // lanes)):
             first, at = min(number * lanes, series - lanes), number * size * lanes
             stage_across(y, None, w, own, first, series, 1, observations, kept, weights)
+            if weighed and not own:
+                leave_out(w, observations, kept, 0, 0)
             if residuals:
-                add_residuals(table, kept, weights, spare, own, observations, state, at, n)
+                add_residuals(
+                    table, kept, weights, scratch, own, weighed, observations, state, at, n
+                )
             else:
-                add_sums(table, basis, kept, weights, spare, own, observations, state, at, n)
+                add_sums(design, kept, weights, scratch, own, weighed, observations, state, at, n)
 
     return add
 

@@ -8,44 +8,48 @@ from dasksolve.kernels.language.control import Variable, align_stack
 from dasksolve.kernels.language.lanes import any_lane, nothing, operation
 from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.regression.answers import answered, put_covariance
-from dasksolve.kernels.regression.gram import (
-    Basis,
-    accumulate,
-    factored,
-    lane_count,
-    largest_observation,
-    residuals,
-    solved,
-    tile,
-)
+from dasksolve.kernels.regression.gram import Basis, factored, solved
 from dasksolve.kernels.regression.observations import (
     STRIP,
     Observations,
     asking,
     copying,
-    spare_tiles,
+    leave_out,
+    pad,
     spread_weights,
     stage_across,
     stage_along,
     stage_lines,
     strip,
 )
+from dasksolve.kernels.regression.sums import (
+    BLOCK,
+    accumulate,
+    fill_shares,
+    lane_count,
+    largest_observation,
+    residuals,
+    tile,
+    tiles_for,
+)
 
 
 @operation(nothing)
-def fit(design, kept, weights, spare, at, s, meanwhile, n, sizes, wanted, found, along, first):
+def fit(design, kept, weights, scratch, at, s, meanwhile, n, sizes, wanted, found, along, first):
     """Fit the series of a tile, and write what is found; `s` gets what covariances need.
 
-    at: where its observations are kept, and whether their weights are, too; meanwhile: what is
-    asked for, and what is copied, as `asking` and `copying` take them.
+    design: its table, basis and shares, and whether these are filled; at: where the observations
+    are kept, whether their weights are, too, and whether any is not 1; meanwhile: what is asked
+    for, and what is copied, as `asking` and `copying` take them.
     """
     builder = kept.builder
     align_stack(builder)
-    (table, basis), (series, observations), (row, column, own) = design, sizes, at
-    ahead, copied = meanwhile
+    (table, basis, shares, looked_up), (series, observations) = design, sizes
+    (row, column, own, weighed), (ahead, copied) = at, meanwhile
     basis, zero = Basis(basis, n), kept.fill(0)
-    t = Observations(kept, weights, spare, own == 1, row, column)
-    g, count = accumulate(table, basis, t, observations, n, asking(ahead, zero.count))
+    t = Observations(kept, weights, scratch, own, weighed, row, column)
+    design = table, basis, shares, looked_up
+    g, count = accumulate(design, t, observations, n, asking(ahead, zero.count))
     factors = factored(g, n)
     c = solved(factors, [g[(k,)] for k in range(n)], n)
     sums = residuals(table, t, observations, c, n, copying(copied, kept, weights))
@@ -65,31 +69,36 @@ def fitting(n):
 
     @part
     def fit_all(
-        given, own, along, design, wanted, found, covariance, kept, weights, spare, s, most, ends
+        given, own, along, design, wanted, found, covariance, kept, weights, scratch, s, most, ends
     ):
         """Fit the series start … stop, tile by tile."""
         y, packing, w = given
+        table, basis, shares, looked_up = design
         rss, (start, stop) = found[2], ends
-        series, observations = len(rss), len(design[0]) // (n + n * (n + 1) // 2)
-        sizes, lanes = (series, observations), lane_count(rss)
+        series, lanes = len(rss), lane_count(rss)
+        observations = len(y) // series
+        rows = -(-observations // BLOCK) * BLOCK
+        sizes, weighed = (series, observations), 1
         if not own:
-            spread_weights(w, observations, weights)
+            weighed = spread_weights(w, observations, weights)
+            if looked_up:
+                fill_shares(table, basis, weights, shares, observations, n)
         tiles, left = strip(start, stop, most, lanes)
         if not along:
             stage_across(y, packing, w, own, left, series, tiles, observations, kept, weights)
         room = 0
         while tiles:
             following, beyond = strip(left + tiles * lanes, stop, most, lanes)
-            lines, wide, other = observations * following, max(following, 1), observations - room
+            lines, wide, other = observations * following, max(following, 1), rows - room
             for number in range(tiles):
                 first = left + number * lanes
                 if along:
                     stage_along(y, packing, w, own, first, observations, kept, weights)
-                    at = (0, 0, own)
+                    at = (0, 0, own, weighed)
                     copied = (y, packing, w, own, 0, 0, 0, 0, 1, lanes)
                     ahead = (y, beyond * observations, 0, 0, 1, lanes)
                 else:
-                    at = (room, number, own)
+                    at = (room, number, own, weighed)
                     begin, end = lines * number // tiles, lines * (number + 1) // tiles
                     row, column = divmod(begin, wide)
                     place = beyond + row * series + column * lanes
@@ -99,15 +108,17 @@ def fitting(n):
                     row, column = divmod(end, wide)
                     place = beyond + row * series + column * lanes
                     ahead = (y, place, row, column, wide, series)
+                if weighed and not own:
+                    leave_out(w, observations, kept, at[0], at[1])
                 meanwhile = (ahead, copied)
                 fit(
-                    design, kept, weights, spare, at, s, meanwhile, n, sizes, wanted, found,
+                    design, kept, weights, scratch, at, s, meanwhile, n, sizes, wanted, found,
                     along, first,
                 )  # fmt: skip
                 if FEW_REGISTERS:
                     stage_lines(copied, kept, weights)
                 if len(covariance):
-                    put_covariance(s, design[1], covariance, first, n)
+                    put_covariance(s, basis, covariance, first, n)
             tiles, left, room = following, beyond, other
 
     return fit_all
@@ -115,24 +126,28 @@ def fitting(n):
 
 def kernel(n):
     """The kernel for n columns."""
-    fit_all = fitting(n)
+    fit_all, (scratch_for, room_for) = fitting(n), tiles_for(n)
 
     def regress(
         y, packing, w, own, along, table, basis, min_count, threshold,
         coef, stderr, rss, count, rcond, status, covariance, start, stop,
     ):  # fmt: skip
-        observations = len(table) // (n + n * (n + 1) // 2)
-        room = observations * lane_count(rss) * rss.itemsize
+        observations = len(y) // len(rss)
+        height = -(-observations // BLOCK) * BLOCK
+        room = height * lane_count(rss) * rss.itemsize
         most = 1 if along else max(8, min(32, STRIP // room))
-        rows, span = (1 if along else 2) * observations, most | 1  # odd: no sets of cache shared
+        rows, span = (1 if along else 2) * height, most | 1  # odd: no sets of cache shared
         kept = tile(rows, span, rss.dtype, rss)
-        weights = tile(rows if own else observations, span if own else 1, rss.dtype, rss)
-        spare = spare_tiles(observations, n, rss)
+        for top in range(0, rows, height):
+            pad(kept, top + observations, top + height, span)
+        weights = tile(rows if own else height, span if own else 1, rss.dtype, rss)
+        scratch = scratch_for(height, rss)
+        shares, looked_up = room_for(height, 0 if own else stop - start, rss)
         s = tile(n + 2, n, rss.dtype, rss)
         fit_all(
-            (y, packing, w), own, along, (table, basis), (min_count, threshold),
-            (coef, stderr, rss, count, rcond, status), covariance,
-            kept, weights, spare, s, most, (start, stop),
+            (y, packing, w), own, along, (table, basis, shares, looked_up),
+            (min_count, threshold), (coef, stderr, rss, count, rcond, status), covariance,
+            kept, weights, scratch, s, most, (start, stop),
         )  # fmt: skip
 
     return jit(named(regress, f"regress.{n}"))
