@@ -39,10 +39,8 @@ class Method(NamedTuple):
     """What reads and factors a matrix."""
     substitute: Callable[[Any, Any, int], None]
     """(column, t, n) overwrites a right-hand side with the factors of a tile, its rows in order."""
-    order: Callable[[Any, Any], None] | None = None
-    """(column, factors) puts the rows in that order, if it is not that of a."""
-    band: tuple[int, int, bool] = (ALL, ALL, False)
-    """What is read of a matrix: arguments of `verdicts.rejecting`."""
+    order: Callable[[Any, Any], None]
+    """(column, factors) puts the rows in that order."""
 
 
 class Factors:
@@ -62,16 +60,15 @@ def imaginary(x):
     return [x.imag] if isinstance(x, Pair) else []
 
 
-def moved(column, y, places, out):
-    """Element i from where the element stands that `places` names for i; or, if out, to there."""
+def ordered(column, y, order):
+    """The elements of a column in this order, by way of the tile y."""
     count, parts = y.lanes.count, range(y.parts)
     for i, value in column.items():
-        start = places[i] if out else i * y.parts * count
         for p, numbers in enumerate((real_part(value), *imaginary(value))):
-            y.store(start + p * count, numbers, count)
+            y.store((i * y.parts + p) * count, numbers, count)
     found = {}
-    for i in column:
-        start = i * y.parts * count if out else places[i]
+    for i, row in enumerate(order):
+        start = row * (y.parts * count)
         both = [y.load(start + p * count, count, count) for p in parts]
         found[i] = both[0] if len(both) == 1 else Pair(*both)
     return found
@@ -97,10 +94,10 @@ class Side:
         self.used = Memory(array.builder, data, array.lanes)
 
 
-def sweeping(substitute, n, vectors, of_b, of_x):
+def sweeping(substitute, n, vectors):
     """The operation that solves with the factors in a tile, for vectors or for columns.
 
-    of_b, of_x: row i of the factors is row rows[i] of b, of x; else it is row i.
+    Row i of the factors is row rows[i] of b.
     """
 
     @operation(lambda *_: types.boolean)
@@ -112,9 +109,7 @@ def sweeping(substitute, n, vectors, of_b, of_x):
         builder, count = t.builder, y.lanes.count
         align_stack(builder)
         factors = Factors(t, count // t.lanes.count)
-        order = [integer(rows, i) for i in range(n)] if of_b or of_x else list(range(n))
-        places = [row * (y.parts * count) for row in order]
-        size = size
+        order = [integer(rows, i) for i in range(n)]
         short, last = size < count, size - 1
         start = first * n if vectors else size * (first * n)
         right, left = (Side(v, start, y.beginning(i * n, 0), short) for i, v in ((1, b), (2, x)))
@@ -122,18 +117,17 @@ def sweeping(substitute, n, vectors, of_b, of_x):
         with builder.if_then(short.value):
             copy(right.own, own, right.spare, spare, n, count, last)
         size = short.choose(count, size)
-        lines = [[size * row for row in some] for some in (range(n), order)]
+        lines, ordered_lines = ([size * row for row in some] for some in (range(n), order))
         zero = real_part(y.fill(0))
         total = Variable(zero)
         with loop(builder, 0, (size + (count - 1)) // count) as step:
             at = (step * count).at_most(size - count)  # the last ones may be solved twice
             starts = [(at + lane) * n for lane in range(count)]
             if vectors:
-                column = dict(enumerate(deal(right.used, starts, n)))
-                column = moved(column, y, places, False) if of_b else column
+                column = ordered(dict(enumerate(deal(right.used, starts, n))), y, order)
             else:
                 column = {
-                    i: load(right.used, at + line, count) for i, line in enumerate(lines[of_b])
+                    i: load(right.used, at + line, count) for i, line in enumerate(ordered_lines)
                 }
             substitute(column, factors, n)
             check = zero
@@ -141,12 +135,11 @@ def sweeping(substitute, n, vectors, of_b, of_x):
                 check = weigh(check, value)
             total.set(total.get() + check)
             if vectors:
-                column = moved(column, y, places, True) if of_x else column
                 collect([column[i] for i in range(n)], left.used, starts)
                 with builder.if_then(any_lane(check != zero).value):
                     record(status, at + first, last + first, zero, check)
             else:
-                for i, line in enumerate(lines[of_x]):
+                for i, line in enumerate(lines):
                     store(left.used, at + line, unsigned_zero(column[i]))
         with builder.if_then(short.value):
             copy(left.spare, spare, left.own, own, n, last + 1, last)
@@ -171,8 +164,7 @@ def factoring(method, n):
             for place, x in elements.items():
                 t[place] = x
         order = {i: flaw.fill(i) for i in range(n)}
-        if method.order:
-            method.order(order, factors)
+        method.order(order, factors)
         for i, row in order.items():
             rows.put([i], row)
         return flaw.lane(0)
@@ -197,13 +189,12 @@ def kernel(method, n, vectors=False):
     If `vectors`, K is 1, and Q right-hand sides share a matrix; else its columns do.
     """
     factor = factoring(method, n)
-    solve_all = sweeping(method.substitute, n, vectors, method.order is not None, False)
+    solve_all = sweeping(method.substitute, n, vectors)
     wide_tile, _ = together(n)
-    below, above, hermitian = method.band
 
     @part
     def reject(a, m, b, x, status, first, stop):
-        given = finite_band(a[m], below, above, hermitian)
+        given = finite_band(a[m], ALL, ALL, False)
         for s in range(first, stop):
             if status[s] != OK:
                 status[s] = reject_system(b, x, s, status[s], given)
