@@ -233,7 +233,7 @@ def test_a_slot_of_the_table_has_one_kernel(dtype, monkeypatch):
     lanes, seen = width(np.dtype(dtype)), {}
     for n in (1, 2, 5, 12, 16, 17, 40, 100, 150, 255, 256, 300, 2000):
         for systems in (1, 2, 3, 7, 9, 17, 33, 1000, *rng.integers(1, 200, 10)):
-            for k in (1, 2, 3, n // 2, n, 2 * n):
+            for k in (1, 2, 3, 16, 50, 200, n // 2, n, 2 * n):
                 if k:
                     place = calls.slot(n, k, int(systems), lanes)
                     which = "gen", n, k, int(systems), np.dtype(dtype)

@@ -32,7 +32,7 @@ from numba import from_dtype, types
 
 from dasksolve.kernels import making
 from dasksolve.kernels import unpacking as unpack
-from dasksolve.kernels.choice import GENERAL, STRUCTURES, is_few, pick, pick_shared
+from dasksolve.kernels.choice import GENERAL, STRUCTURES, is_few, is_wide, pick, pick_shared
 from dasksolve.kernels.compiling import forking
 from dasksolve.kernels.compiling.child import compiling_apart
 from dasksolve.kernels.compiling.jit import NO_CACHE, has_cache
@@ -58,6 +58,7 @@ __all__ = [
     "factoring",
     "has_cache",
     "is_few",
+    "is_wide",
     "least_squares",
     "pick",
     "pick_shared",

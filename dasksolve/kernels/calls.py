@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
-from dasksolve.kernels import is_few, pick, scaling
+from dasksolve.kernels import is_few, is_wide, pick, scaling
 from dasksolve.kernels.diagnostics.verdicts import NONFINITE, UNBOUNDED
 from dasksolve.kernels.language.backend import as_dtype, cgutils, global_compiler_lock, ir
 from dasksolve.kernels.language.lanes import width
@@ -22,7 +22,7 @@ from dasksolve.kernels.language.lanes import width
 ORDERS = 256
 """N from which on the table tells no N from another: kernels for one N alone are for small ones."""
 
-INTERFACE = 4
+INTERFACE = 5
 """Counted up when a kernel's arguments or the slots change: code on disk may be of an older one."""
 
 _WORD = ir.IntType(64)
@@ -58,13 +58,15 @@ def solve_again(begin: int, char: int, n: int, k: int, systems: int, *pointers: 
 
 
 register_jitable(is_few)
+register_jitable(is_wide)
 
 
 @register_jitable
 def slot(n: int, k: int, systems: int, lanes: int) -> int:
     """Where the table has the kernel: all that `pick` looks at, as one number."""
     few = is_few(systems, n, k, lanes)
-    return ((min(n, ORDERS) * 2 + few) * 2 + (2 * k >= n)) * 2 + (k == 1)
+    wide = is_wide(systems, n, k)
+    return (((min(n, ORDERS) * 2 + few) * 2 + wide) * 2 + (2 * k >= n)) * 2 + (k == 1)
 
 
 @intrinsic
@@ -74,7 +76,7 @@ def _look_up(typing_context, place, n, k, systems, x):
 
     def emit(context, builder, _, arguments):
         place, *numbers, _ = arguments
-        kind = ir.ArrayType(_WORD, 8 * (ORDERS + 1))
+        kind = ir.ArrayType(_WORD, 16 * (ORDERS + 1))
         table = cgutils.add_global_variable(builder.module, kind, "dasksolve.addresses")
         table.linkage, table.initializer = "internal", ir.Constant(kind, None)
         entry = builder.gep(table, [_WORD(0), place])

