@@ -110,6 +110,49 @@ def test_a_small_matrix_has_a_kernel_for_its_vectors(batch, of_b, assume_a, monk
 
 
 @pytest.mark.parametrize("on_singular", ON_SINGULAR)
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        pytest.param(np.eye(4), id="sound"),
+        pytest.param(np.zeros((4, 4)), id="zero"),
+        pytest.param(np.ones((4, 4)), id="of rank one"),
+        pytest.param(np.ones((4, 4)) + 1e-15 * np.eye(4), id="nearly singular"),
+        pytest.param(np.eye(4) * 5e-324, id="subnormal"),
+        pytest.param(np.diag([1, 1, 1, NAN]), id="NaN"),
+        pytest.param(np.eye(4) + np.diag([INF], 3), id="Inf"),
+    ],
+)
+def test_what_is_wrong_with_a_small_matrix_is_so_for_each_of_its_vectors(flaw, on_singular):
+    (a, _), (_, b) = systems(4, 3, 1), systems(4, 3, 37)
+    a[1], b[0, 5], b[1, 6], b[2, :, 1], b[2, 7] = flaw, 0, -0.0, 0, -0.0
+    b[0, 3, 3], b[1, 4, 0], b[1, 36, 2] = NAN, INF, NAN
+    expected = check(a, b, on_singular=on_singular)
+    x = dasksolve.solve(da.from_array(a), da.from_array(b), on_singular=on_singular)
+    if isinstance(expected, tuple):
+        with pytest.raises(SingularSystemError) as error:
+            x.compute(scheduler="sync")
+        assert error.value.indices.tolist() == expected[2] != []
+    else:
+        assert same_bits(x.compute(scheduler="sync"), expected)
+        assert np.isnan(expected[[0, 1, 1], [3, 4, 36]]).all()
+        assert np.isfinite(expected[2]).all()
+        for i in (0, 5, 36):
+            alone = dasksolve.solve(a[1, 0], b[1, i], on_singular=on_singular)
+            assert same_bits(expected[1, i], alone)
+
+
+@pytest.mark.parametrize("k", [16, 19])
+def test_a_column_of_many_of_a_small_matrix_is_solved_as_it_is_alone(k):
+    a, b = systems(4, k=k)
+    b[:, 2], b[:, 3], b[0, 4:7], b[1, 8], b[3, k - 1], b[:, 9] = 0, -0.0, -0.0, NAN, INF, 1.7e308
+    for matrix in (a, a * 1e-3, a * 0, np.ones((4, 4)), np.where(np.eye(4)[::-1], NAN, a)):
+        x = dasksolve.solve(matrix, b, on_singular="nan")
+        for i in range(k):
+            alone = dasksolve.solve(matrix, b[:, i], on_singular="nan")
+            assert same_bits(x[:, i].copy(), alone)
+
+
+@pytest.mark.parametrize("on_singular", ON_SINGULAR)
 def test_what_is_out_of_range_for_a_small_matrix_is_solved_again(on_singular):
     a, (_, b) = definite(5, 6, 1), systems(5, 6, 40)
     a[1], a[2], b[1, ::2], b[3, 4] = a[1] * 1e-307, a[2] * 1e305, b[1, ::2] * 1e300, NAN
@@ -158,13 +201,14 @@ def test_pieces_and_workers_change_no_bit(n, batch, of_b, k, workers):
     assert same_bits(dasksolve.solve(a, b, workers=workers), dasksolve.solve(copied(a, b), b))
 
 
-@pytest.mark.parametrize("k", [None, 3])
+@pytest.mark.parametrize("k", [None, 0, 3])
 @pytest.mark.parametrize(
     ("batch", "of_b"),
-    [((0, 1), (0, 4)), ((1,), (0,)), ((1,), (1,)), ((1, 3), (4, 1)), ((3, 1), (1, 4))],
+    [((0, 1), (0, 40)), ((1,), (0,)), ((1,), (1,)), ((1, 3), (40, 1)), ((3, 1), (1, 40))],
 )
-def test_batches_of_no_and_of_one_system(batch, of_b, k):
-    (a, _), (_, b) = systems(12, *batch), systems(12, *of_b, k=k)
+@pytest.mark.parametrize("n", [4, 12])
+def test_batches_of_no_and_of_one_system(n, batch, of_b, k):
+    (a, _), (_, b) = systems(n, *batch), systems(n, *of_b, k=k)
     check(a, b)
 
 
@@ -182,8 +226,9 @@ def test_mixed_dtypes(a_dtype, b_dtype):
     [np.asfortranarray, unaligned, lambda v: v[..., ::-1], lambda v: v.swapaxes(0, 1)],
     ids=["F order", "unaligned", "backwards", "axes swapped"],
 )
-def test_the_layout_changes_no_bit(layout):
-    (a, _), (_, b) = systems(12, 5, 1), systems(12, 5, 9)
+@pytest.mark.parametrize(("n", "vectors"), [(4, 40), (12, 9)])
+def test_the_layout_changes_no_bit(n, vectors, layout):
+    (a, _), (_, b) = systems(n, 5, 1), systems(n, 5, vectors)
     x = dasksolve.solve(layout(a), layout(b))
     assert same_bits(x, dasksolve.solve(layout(a).copy(), layout(b).copy()))
     check(layout(a), layout(b))
