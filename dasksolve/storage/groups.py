@@ -76,11 +76,11 @@ def refuse_within_array(store: Any, location: str) -> None:
     if not isinstance(store, LocalStore):
         return
     for folder in Path(store.root).parents:
-        old = (folder / ".zarray").is_file()
-        document = (
-            documents.read(stores.Files(folder)) if (folder / documents.NAME).exists() else None
-        )
-        if old or (document or {}).get("node_type") == "array":
+        document = None
+        if (folder / documents.NAME).is_file():
+            with suppress(OSError):  # one that may not be read is none of ours
+                document = documents.read(stores.Files(folder))
+        if (folder / ".zarray").is_file() or (document or {}).get("node_type") == "array":
             raise ValueError(
                 f"{location} lies in {folder}, which is a zarr array; choose another output"
             )
