@@ -32,7 +32,7 @@ from dasksolve.storage.conventions import Packing
 def state_bytes(fit: Fit, weighed: bool) -> int:
     """Bytes of what is kept of a series between its observations; has each of these a weight?"""
     numbers = fit.n * (fit.n + 1) // 2 + 2 * fit.n + 3
-    waiting = 2 * kernels.BLOCK * (fit.dtype.itemsize + 8 * weighed)  # at most: twice, when joined
+    waiting = kernels.BLOCK * (fit.dtype.itemsize + 8 * weighed)
     return numbers * fit.dtype.itemsize + waiting
 
 
@@ -89,29 +89,35 @@ class Accumulation:
         self, y: NDArray[Any], weights: NDArray[Any], start: int
     ) -> Iterator[tuple[NDArray[Any], NDArray[Any], int]]:
         """The same in whole blocks, as kernels want them; what is left waits for what follows."""
-
-        def cut(begin: int, end: int) -> list[NDArray[Any]]:
-            along = (slice(None),) * self.fit.axis
-            rows = slice(begin, end)
-            return [y[*along, rows], weights[rows if weights.ndim == 1 else (*along, rows)]]
-
-        def joined(two: tuple[NDArray[Any], NDArray[Any]]) -> NDArray[Any]:
-            return np.concatenate(two, axis=0 if two[0].ndim == 1 else self.fit.axis)
-
-        count, ends = y.shape[self.fit.axis], len(self.fit.design)
-        stop = start + count
-        last = 0 if stop == ends else stop % kernels.BLOCK
+        axis, ends = self.fit.axis, len(self.fit.design)
+        count = y.shape[axis]
+        stop, before = start + count, start % kernels.BLOCK
         first = min(count, -start % kernels.BLOCK)
-        if self.waiting:
-            self.waiting = [joined(two) for two in zip(self.waiting, cut(0, first), strict=True)]
-            if first == count < count + last:
-                return
-            given, w = self.waiting
-            yield given, w, start + first - given.shape[self.fit.axis]
+        last = 0 if stop == ends else max(0, min(count - first, stop % kernels.BLOCK))
+
+        def rows(values: NDArray[Any], begin: int, end: int) -> NDArray[Any]:
+            along = axis if values.ndim > 1 else 0
+            return values[(slice(None),) * along + (slice(begin, end),)]
+
+        def wait(begin: int, end: int, at: int) -> None:
+            if not self.waiting:  # once: as many again and again would leave holes in memory
+                self.waiting = [
+                    np.repeat(rows(values, 0, 1), kernels.BLOCK, axis if values.ndim > 1 else 0)
+                    for values in (y, weights)
+                ]
+            for kept, values in zip(self.waiting, (y, weights), strict=True):
+                rows(kept, at, at + end - begin)[:] = rows(values, begin, end)
+
+        if before:
+            wait(0, first, before)
+            if before + first == kernels.BLOCK or stop == ends:
+                whole = [rows(kept, 0, before + first) for kept in self.waiting]
+                yield whole[0], whole[1], start - before
         if first < count - last:
-            given, w = cut(first, count - last)
-            yield given, w, start + first
-        self.waiting = [part.copy() for part in cut(count - last, count)] if last else []
+            middle = (rows(values, first, count - last) for values in (y, weights))
+            yield (*middle, start + first)
+        if last:
+            wait(count - last, count, 0)
 
     def _add(self, y: NDArray[Any], weights: NDArray[Any], start: int) -> None:
         source = np.moveaxis(y, self.fit.axis, -1)

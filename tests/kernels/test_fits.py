@@ -36,3 +36,22 @@ def test_vectors_of_any_width_give_the_same_bits(vector_bytes):
     narrow = {**os.environ, "DASKSOLVE_VECTOR_BYTES": vector_bytes}
     found = [subprocess.check_output(program, env=env) for env in (os.environ, narrow)]
     assert found[0] == found[1]
+
+
+CACHED = """
+    import numpy as np
+    from dasksolve.kernels import fits
+
+    dtype = np.dtype("float64")
+    made = [fits.regressing(1, dtype, dtype), fits.least_squares(dtype), *fits.adding(1, dtype)[2:]]
+    print([sum(kernel.stats.cache_hits.values()) for kernel in made])
+"""
+
+
+@pytest.mark.slow
+def test_another_process_finds_all_of_them_cached(tmp_path):
+    """What is in a closure must not tell them apart: parts are others in each process."""
+    program = [sys.executable, "-c", textwrap.dedent(CACHED)]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    found = [subprocess.check_output(program, env=environment, text=True) for _ in range(2)]
+    assert [text.strip() for text in found] == ["[0, 0, 0, 0, 0]", "[1, 1, 1, 1, 1]"]

@@ -7,7 +7,7 @@ of the observations, so that a fit has the bits that it has of all observations 
 
 import numpy as np
 
-from dasksolve.kernels.compiling.jit import jit
+from dasksolve.kernels.compiling.jit import jit, named
 from dasksolve.kernels.diagnostics.verdicts import weigh
 from dasksolve.kernels.language.control import align_stack
 from dasksolve.kernels.language.lanes import nothing, operation, square_root, where
@@ -120,7 +120,6 @@ def adding(n):
     """The kernel that goes on with the state of some series by a part of their observations."""
     size, (scratch_for, room_for) = len(places(n)), tiles_for(n)
 
-    @jit
     def add(y, w, own, table, basis, state, series, residuals):
         lanes, observations = lane_count(y), len(y) // series
         height = -(-observations // BLOCK) * BLOCK
@@ -146,7 +145,7 @@ def adding(n):
             else:
                 add_sums(design, kept, weights, scratch, own, weighed, observations, state, at, n)
 
-    return add
+    return jit(named(add, f"add.{n}"))
 
 
 def turning(n):
