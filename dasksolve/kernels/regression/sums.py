@@ -60,11 +60,16 @@ def in_blocks(observations):
     return (observations + (BLOCK - 1)) // BLOCK * BLOCK
 
 
+def pieces_of_g(n):
+    """The same of the elements of G, whose shares are in registers, too."""
+    return pieces(len(pairs(n)), 2 * REGISTERS)
+
+
 @operation(lambda array, n: types.UniTuple(types.intp, 2))
 def scratch_rows(array, n):
     """Of the tiles for sums, by element and by series."""
     dtype, builder = array.lanes.dtype, array.builder
-    many, wide = pieces(len(pairs(n)), 2 * REGISTERS)
+    many, wide = pieces_of_g(n)
     return tuple(Index(builder, INDEX(rows)) for rows in (many * wide, row_length(n, dtype)))
 
 
@@ -221,6 +226,7 @@ def look_up(shares, t, blocks, n, begun):
     count, length = width(dtype), row_length(n, dtype)
     if begun is not None:
         collect(list(begun.values()), t.rows, [lane * length for lane in range(lanes)])
+    source, step = (shares, 0) if begun is None else (t.rows, length)
     _, wide = pieces(length // count, 1)
     for start in range(0, length // count, wide):
         vectors = range(start, min(start + wide, length // count))
@@ -229,9 +235,8 @@ def look_up(shares, t, blocks, n, begun):
             first, sums = group * abreast, {}
             for series in range(abreast):
                 for v in vectors:
-                    row = v * count if begun is None else (first + series) * length + v * count
-                    total = (shares if begun is None else t.rows).load(row, count, count)
-                    sums[series, v] = Variable(total)
+                    row = (first + series) * step + v * count
+                    sums[series, v] = Variable(source.load(row, count, count))
             with loop(t.builder, 0, blocks) as block:
                 at = (block * CHOICES + 1) * length
                 for series in range(abreast):
@@ -249,7 +254,7 @@ def look_up(shares, t, blocks, n, begun):
 def add_up(table, t, blocks, n, begun):
     """G of the products of all observations, times the weights that each series has."""
     zero = t.fill(0)
-    many, wide = pieces(len(pairs(n)), 2 * REGISTERS)
+    many, wide = pieces_of_g(n)
     for e in range(many * wide):
         t.sums[e, 0] = zero
     for e, total in enumerate(begun.values()):
