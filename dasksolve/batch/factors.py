@@ -47,10 +47,14 @@ def factor_block(
     if unknown.any():
         with np.errstate(all="ignore"):
             flat[3][unknown] = settling.scaled_rconds(whole[unknown])
-    if options.assume_a == "pos":
+    if options.assume_a in ("pos", "lower triangular"):
+        # Rows are not exchanged where `solve` goes by structure: it meets other pivots.
         b = np.zeros((len(given), n), dtype)
         problem = describe(given.shape, dtype, b.shape, dtype)
-        flat[2][...] = eager.solve_with_status(given, b, problem, options)[1]
+        verdict = eager.solve_with_status(given, b, problem, options)[1]
+        if options.assume_a == "pos":
+            flat[2][flat[2] == Status.SINGULAR] = Status.NOT_POSITIVE_DEFINITE
+        np.copyto(flat[2], verdict, where=settling.is_singular(verdict))
         flat[0][settling.is_singular(flat[2])] = np.nan
         flat[3][settling.is_singular(flat[2])] = 0
     return lu, order, status, rcond, scales
@@ -155,7 +159,7 @@ def slogdet_block(
     flat = lu.reshape(status.size, n, n), order.reshape(status.size, n)
     sign, logabsdet = (values.reshape(status.shape) for values in determinant.slogdet(*flat))
     if scaled:
-        logabsdet = logabsdet - np.log(2) * scales.sum(axis=(-2, -1))
+        logabsdet -= np.log(2) * scales.sum(axis=(-2, -1))
     singular = status == Status.SINGULAR
     sign[singular], logabsdet[singular] = 0, -np.inf
     return sign, logabsdet.astype(lu.real.dtype)

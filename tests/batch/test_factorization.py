@@ -76,6 +76,39 @@ def test_slogdet_is_numpys(n, dtype):
     assert np.isnan(sign[~fine]).all()
 
 
+def test_the_determinant_of_one_matrix_that_was_scaled():
+    a = np.array([[1e-310, 2e-310], [3e-310, 4e-310]])
+    sign, logabsdet = dasksolve.factor(a).slogdet()
+    assert (sign.shape, logabsdet.shape) == ((), ())
+    assert sign == -1
+    assert logabsdet == pytest.approx(np.log(2) + 2 * np.log(1e-310), rel=1e-14)
+
+
+def test_no_matrix_without_factors_is_ok():
+    rng = np.random.default_rng(0)
+    roots = rng.integers(-5, 6, (200, 3, 2)).astype(float)
+    a = roots @ roots.swapaxes(-1, -2)  # of rank 2: sometimes Cholesky's last pivot is above zero
+    general, f = dasksolve.factor(a), dasksolve.factor(a, assume_a="pos")
+    solved = dasksolve.solve_ex(a, np.ones(3), assume_a="pos").status
+    assert ((general.status == Status.SINGULAR) & (solved == Status.ILL_CONDITIONED)).any()
+    fine = f.status == Status.OK
+    assert (f.status[~fine] == Status.NOT_POSITIVE_DEFINITE).all()
+    assert np.isfinite(f.solve(np.ones(3))[fine]).all()
+    assert np.isfinite(f.slogdet()[1][fine]).all()
+
+
+def test_a_zero_on_the_diagonal_of_a_triangle_is_found_though_rows_are_exchanged():
+    a = np.tril(np.random.default_rng(0).standard_normal((50, 12, 12)))
+    a[:, 3, 3] = 0
+    status = dasksolve.factor(a).status
+    assert (status == Status.OK).any()
+    f = dasksolve.factor(a, assume_a="lower triangular")
+    assert (f.status == Status.SINGULAR).all()
+    assert (f.rcond() == 0).all()
+    assert (f.slogdet()[0] == 0).all()
+    assert np.isnan(f.solve(np.ones(12))).all()
+
+
 def test_a_solution_that_overflows_is_nan_whole():
     a, b = np.stack([np.eye(3)] * 2), np.ones((2, 3))
     a[0, 2, 2] = 1e-300
