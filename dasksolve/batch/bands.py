@@ -29,7 +29,7 @@ def solve(
     if failed.size and options.on_singular == "raise":
         raise SingularSystemError(failed, problem.batch_shape, status.reshape(-1)[failed])
     if failed.size and options.on_singular == "lstsq":
-        _least_squares(bands, columns, x, failed)
+        _least_squares(bands, columns, x[..., : problem.k], failed)
     return x[..., 0] if problem.vectors else x[..., : problem.k]
 
 
