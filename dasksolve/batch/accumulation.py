@@ -149,7 +149,7 @@ class Accumulation:
         for (_, flat), state in zip(self.pieces, self.states, strict=True):
             series = flat.stop - flat.start
             padded_to = max(series, LANES)
-            self.kernels.turn(self.basis, state.reshape(-1), padded_to, self.fit.threshold)
+            self.kernels.turn(self.basis, state.reshape(-1), padded_to, self.fit.doubtful)
             unsafe = state[:, places["rss"]] != 0
             count = state[:, places["count"]]
             if self.fit.on_deficient == "lstsq":
@@ -196,7 +196,7 @@ class Accumulation:
         for (index, flat), state in zip(self.pieces, self.states, strict=True):
             count = max(flat.stop - flat.start, LANES)
             piece = unfilled((fit.n, count), (count,), fit.n, fit)
-            wanted = float(fit.min_count), fit.threshold
+            wanted = float(fit.min_count), fit.doubtful
             self.kernels.answer(self.basis, state.reshape(-1), False, *wanted, *piece.flat())
             put(piece, False, index, flat, fit, found)
         self.left = left_over(found, fit).reshape(-1)

@@ -97,7 +97,8 @@ def _solved(scaled: Scaled, fit: Fit) -> Answer:
     found = x, rss, variances, rcond, counted, status
     kernels.least_squares(np.dtype(float))(design, y[..., None], roots, True, fit.threshold, *found)
     rcond = np.nan_to_num(rcond, nan=0.0)
-    status[status == Status.PENDING] = Status.RANK_DEFICIENT
+    rows = count + np.count_nonzero(fit.basis.ridge)
+    status[(status == Status.PENDING) | (rows < n)] = Status.RANK_DEFICIENT
     status[count < fit.min_count] = Status.TOO_FEW
     status[~scaled.finite] = Status.NONFINITE
     coef = x[..., 0]

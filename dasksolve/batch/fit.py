@@ -80,9 +80,17 @@ class Fit:
         return (*self.shape[: self.axis], self.n, *self.shape[self.axis + 1 :])
 
     @property
+    def doubtful(self) -> float:
+        """The rcond below which the fast kernel leaves series to others, that of rounding errors.
+
+        Those of fewer observations than coefficients are below.
+        """
+        return float(max(self.threshold, max(self.design.shape) * np.finfo(float).eps))
+
+    @property
     def fast(self) -> bool:
         """Whether there is any hope for the fast kernel."""
-        return self.n <= MOST and self.basis.rcond >= self.threshold / 8
+        return self.n <= MOST and self.basis.rcond >= self.doubtful / 8
 
 
 def describe(

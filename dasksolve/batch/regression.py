@@ -141,7 +141,7 @@ def _calling(
     """What calls the kernel for numbers that are stored so."""
     kernel = kernels.regressing(fit.n, fit.dtype, stored)
     constants = basis.table(fit.basis, fit.dtype), fit.basis.packed
-    wanted = float(fit.min_count), fit.threshold
+    wanted = float(fit.min_count), fit.doubtful
 
     def call(
         y: NDArray[Any], w: NDArray[Any], along: bool, into: Found, start: int, stop: int

@@ -306,3 +306,14 @@ def test_what_cannot_be_solved_is_refused(given, error, text, lazy):
     a, b, options = given
     with pytest.raises(error, match=text):
         dasksolve.lstsq(da.from_array(a) if lazy else a, b, **options)
+
+
+def test_fewer_rows_than_unknowns_have_no_answer_whatever_counts_as_deficient():
+    a, b = np.random.default_rng(0).standard_normal((20, 5, 3)), np.full((20, 5), np.nan)
+    b[:, :2] = 1
+    found = dasksolve.lstsq_ex(a, b, rcond=0)
+    assert (found.status == Status.RANK_DEFICIENT).all()
+    assert (found.rank == 2).all()
+    assert np.isnan(found.x).all()
+    x = dasksolve.lstsq(a, b, rcond=0, on_deficient="lstsq")
+    np.testing.assert_allclose(x[0], np.linalg.lstsq(a[0, :2], b[0, :2])[0], rtol=1e-12)

@@ -739,3 +739,17 @@ def test_residuals_that_nearly_underflow_do_not_depend_on_a_neighbour_of_zeros()
     others = np.arange(16) != 3
     for one, other in zip(alone[:-1], beside[:-1], strict=True):
         np.testing.assert_array_equal(one[..., others], other[..., others])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fewer_observations_than_coefficients_have_no_answer_whatever_counts_as_deficient(dtype):
+    design, y = np.random.default_rng(0).standard_normal((5, 2)), np.ones((5, 40), dtype)
+    y[1:, :30] = np.nan
+    found = dasksolve.regress(y, design, rcond=0, min_count=0)
+    assert (found.status[:30] == Status.RANK_DEFICIENT).all()
+    assert np.isnan(found.coef[:, :30]).all()
+    assert (found.status[30:] == Status.OK).all()
+    least = dasksolve.regress(y, design, rcond=0, min_count=0, on_deficient="lstsq").coef[:, 0]
+    np.testing.assert_allclose(least, np.linalg.lstsq(design[:1], y[:1, 0])[0], rtol=1e-5)
+    ridged = dasksolve.regress(y, design, rcond=0, min_count=0, ridge=0.5)
+    assert (ridged.status == Status.OK).all()
