@@ -16,7 +16,7 @@ from dasksolve.batch.problem import Problem, describe
 from dasksolve.batch.running import kernel_for, run
 from dasksolve.batch.settling import (
     are_solved,
-    diagnose_scaled,
+    diagnose_rest,
     is_failed,
     is_singular,
     least_squares_where,
@@ -133,7 +133,7 @@ def solve_and_diagnose(
     if worst != worst:  # NaN, in a tenth of the time of np.isnan
         unknown = are_solved(x, status, problem) & (np.isnan(rcond) | np.isnan(error))
         if unknown.any():
-            diagnose_scaled(a, b, problem, options, unknown, solution)
+            diagnose_rest(a, b, problem, options, unknown, solution)
     if flawed or options.rcond is not None:
         settle_failed(a, b, problem, options, solution)
     if options.refine:
@@ -191,7 +191,9 @@ def _diagnose_structure(
     rcond, error = (values.reshape(-1) for values in diagnostics)
     flat_status = status.reshape(-1)
     rcond[is_singular(flat_status)] = 0
-    rcond[flat_status == Status.NONFINITE] = error[flat_status == Status.NONFINITE] = np.nan
+    lost = (status == Status.NONFINITE) & ~are_solved(x, status, problem)
+    rcond[lost.reshape(-1)] = np.nan
+    error[flat_status == Status.NONFINITE] = np.nan
     poor = (flat_status == Status.OK) & (rcond < np.finfo(dtype).eps)
     flat_status[poor] = Status.ILL_CONDITIONED
     return x, status, flawed or bool(poor.any())

@@ -101,9 +101,10 @@ class Factorization:
         Returns
         -------
         x : (..., N) or (..., N, K) ndarray or dask.array.Array
-            NaN where `status` is not OK. Not transposed, of ``assume_a="gen"``, it has the bits
-            that `solve` gives where a is of x's dtype; factors of float32 are no more exact with a
-            b of float64.
+            NaN where `status` is not OK, and where the substitution over- or underflows though x
+            does not, as elements of one matrix from 1e-155 to 1e155 can make it. Else, not
+            transposed and of ``assume_a="gen"``, it has the bits that `solve` gives where a is of
+            x's dtype; factors of float32 are no more exact with a b of float64.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 """Solving dask arrays: align the chunks, then map one function over the blocks."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ def solve(a: Any, b: Any, options: Options) -> Any:
     x = x[..., 0] if problem.vectors else x
     if not options.diagnostics:
         return x
-    status = member(blocks, 1, whole[:-2], np.int8)
+    status = member(blocks, 1, whole[:-2], np.int8, rcond=options.rcond)
     rcond, backward_error = (member(blocks, item, whole[:-2], float) for item in (2, 3))
     return Solution(x, status, rcond, backward_error)
 
@@ -98,21 +98,33 @@ def member(
     return da.blockwise(_item, axes, blocks, whole, item=item, dtype=dtype, meta=meta, **options)
 
 
-def _item(solution: Any, item: int) -> Any:
-    if isinstance(solution, list):  # of the blocks along an axis that is left out: columns of b
-        found = [_item(part, item) for part in solution]
-        return found[0] if len(found) == 1 else _over_columns(found, item)
-    return solution[item]
+def _item(solution: Any, item: int, rcond: float | None = None) -> Any:
+    parts = [*_parts(solution)]
+    return parts[0][item] if len(parts) == 1 else _over_columns(parts, item, rcond)
 
 
-def _over_columns(found: list[Any], item: int) -> Any:
+def _parts(solution: Any) -> Iterator[Any]:
+    """What is found of the blocks along axes that are left out: columns of b."""
+    if isinstance(solution, list):
+        for part in solution:
+            yield from _parts(part)
+    else:
+        yield solution
+
+
+def _over_columns(parts: list[Solution], item: int, rcond: float | None) -> Any:
     """What is said of systems whose columns were solved apart."""
-    if Solution._fields[item] == "status":
-        severity = np.argsort(_BY_SEVERITY)
-        return np.take(_BY_SEVERITY, np.max([severity[part] for part in found], axis=0))
-    if Solution._fields[item] == "rcond":
-        return np.minimum.reduce(found)
-    return np.fmax.reduce(found)
+    name = Solution._fields[item]
+    if name == "backward_error":
+        return np.fmax.reduce([part.backward_error for part in parts])
+    conditions = np.fmin.reduce([part.rcond for part in parts])  # NaN: no column is finite
+    if name == "rcond":
+        return conditions
+    severity = np.argsort(_BY_SEVERITY)
+    status = np.take(_BY_SEVERITY, np.max([severity[part.status] for part in parts], axis=0))
+    if rcond is not None:  # which counts for more than a column that is not finite
+        status[(status == Status.NONFINITE) & (conditions < rcond)] = Status.ILL_CONDITIONED
+    return status
 
 
 def _map(a: Any, b: Any, options: Options) -> tuple[Problem, da.Array]:

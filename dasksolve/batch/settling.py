@@ -11,6 +11,7 @@ from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import broadcast, piece_size
 from dasksolve.batch.problem import Problem
 from dasksolve.batch.refinement import ENOUGH, refined
+from dasksolve.batch.running import kernel_for
 from dasksolve.batch.structure import meant
 from dasksolve.errors import SingularSystemError
 from dasksolve.kernels.scaling import exponents, largest, shifted
@@ -80,7 +81,7 @@ def refine(
         error[where] = np.where(kept, errors, error[where])
 
 
-def diagnose_scaled(
+def diagnose_rest(
     a: NDArray[Any],
     b: NDArray[Any],
     problem: Problem,
@@ -88,13 +89,54 @@ def diagnose_scaled(
     where: NDArray[np.bool_],
     solution: Solution,
 ) -> None:
-    """Diagnose systems whose norms are out of the kernel's range: in float64, A scaled to 1."""
+    """Diagnose systems with columns that are not solved, or whose norms are out of range."""
     x, status, rcond, error = solution
-    a, b, x = _gathered(a, b, x, problem, options, where)
-    error[where] = of_solved_columns(a, b, x)
-    rcond[where] = np.where(np.isnan(rcond[where]), scaled_rconds(a), rcond[where])
+    a, b, x = (v.astype(problem.dtype) for v in _gathered(a, b, x, problem, options, where))
+    found, errors = rcond[where], np.full(len(a), np.nan)
+    if options.assume_a == "gen":
+        found, errors = _of_each_column(a, b, x, problem, options)
+    unknown = np.isnan(errors)
+    errors[unknown] = of_solved_columns(a[unknown], b[unknown], x[unknown])
+    unknown = np.isnan(found)
+    found[unknown] = scaled_rconds(a[unknown])
+    rcond[where], error[where] = found, errors
     poor = where & (status == Status.OK) & (rcond < np.finfo(problem.dtype).eps)
     status[poor] = Status.ILL_CONDITIONED
+
+
+def _of_each_column(
+    a: NDArray[Any], b: NDArray[Any], x: NDArray[Any], problem: Problem, options: Options
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The kernel's rcond, and the largest error of the columns that are solved; NaN: it has none.
+
+    What is said of a column has the bits that it has without the others.
+    """
+    solved = np.isfinite(x).all(axis=-2)
+    b = np.where(solved[:, None, :], b, b.dtype.type(0))  # whose solution has no error
+    rcond, errors = _diagnosed(kernel_for(problem, options, True), a, b)
+    single = kernels.pick("gen", problem.n, 1, problem.together, problem.dtype, True)
+    lost = np.isnan(rcond)  # perhaps since a column is out of range
+    rcond[lost] = _diagnosed(single, a[lost], np.zeros((np.count_nonzero(lost), problem.n, 1)))[0]
+    lost = np.isnan(errors)
+    if lost.any() and solved.shape[1] > 1:
+        of_each = np.zeros(solved.shape)
+        for j, mine in enumerate((solved & lost[:, None]).T):
+            system = a[mine], b[mine, :, j : j + 1], x[mine, :, j : j + 1]
+            found = _diagnosed(single, *system[:2])[1]
+            unknown = np.isnan(found)
+            found[unknown] = backward_errors(*(values[unknown] for values in system))
+            of_each[mine, j] = found
+        errors[lost] = of_each[lost].max(axis=1)
+    return rcond, errors
+
+
+def _diagnosed(kernel: kernels.Kernel, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """What a kernel finds of systems: conditions and errors."""
+    found = np.empty((2, len(a)))
+    if len(a):
+        b = np.ascontiguousarray(b, a.dtype)
+        kernel(np.ascontiguousarray(a), b, np.empty_like(b), np.empty(len(a), np.int8), *found)
+    return found
 
 
 def scaled_rconds(a: NDArray[Any]) -> NDArray[np.float64]:

@@ -72,7 +72,7 @@ __all__ = [
     "unpacking",
 ]
 
-ARITHMETIC = "3" if FMA else "3 without fma"
+ARITHMETIC = "4" if FMA else "4 without fma"
 """Counted up when any answer changes by a bit: `check_zarr` then compares within bounds."""
 forking.register()
 

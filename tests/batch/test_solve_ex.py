@@ -5,7 +5,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from dask.callbacks import Callback
-from families import SOME_DTYPES, grid, systems
+from families import SOME_DTYPES, grid, same_bits, systems
 
 import dasksolve
 from dasksolve import SingularSystemError, Status
@@ -128,6 +128,27 @@ def test_threads_and_dask_give_the_bits_of_numpy(order):
     for found in (dasksolve.solve_ex(a, b, workers=2), dask.compute(*lazy)):
         for name, one, two in zip(expected._fields, found, expected, strict=True):
             assert one.tobytes() == np.ascontiguousarray(two).tobytes(), name
+
+
+@pytest.mark.parametrize("rcond", [None, 0.05])
+@pytest.mark.parametrize("assume_a", ["gen", "upper triangular"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_said_of_a_system_does_not_depend_on_the_chunks_of_its_columns(
+    dtype, assume_a, rcond
+):
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((40, 3, k)).astype(dtype) for k in (3, 12))
+    b[:20, 0, :3] = np.nan
+    b[20:30, 0, 4] = np.finfo(dtype).max
+    b[35:, :, 7] = np.finfo(dtype).smallest_subnormal
+    how = {"assume_a": assume_a, "rcond": rcond}
+    expected = dasksolve.solve_ex(a, b, **how)
+    assert not np.isnan(expected.rcond).any()  # each has a finite column
+    assert (expected.rcond < 0.05).any()
+    lazy = dasksolve.solve_ex(a, da.from_array(b, chunks=(40, 3, 3)), **how)
+    assert lazy.x.numblocks == (1, 1, 4)
+    for name, one, two in zip(expected._fields, dask.compute(*lazy), expected, strict=True):
+        assert same_bits(one, two), name
 
 
 def test_one_dask_task_a_chunk_solves():
