@@ -135,9 +135,12 @@ def _map(a: Any, b: Any, options: Options) -> tuple[Problem, da.Array]:
     if problem.vectors:
         b = alignment.matrices(b, a.ndim)
     batch_chunks = alignment.batch_chunks(problem.batch_shape, a, b)
-    if alignment.core_is_chunked(a) or alignment.rows_are_chunked(b):
+    # Whether to refine a system is decided by all its columns.
+    together = alignment.core_is_chunked if options.refine else alignment.rows_are_chunked
+    if alignment.core_is_chunked(a) or together(b):
         batch_chunks = alignment.split(batch_chunks, problem, a, b)
-    a, b = alignment.follow(a, batch_chunks), alignment.follow(b, batch_chunks, problem)
+    a = alignment.follow(a, batch_chunks)
+    b = alignment.follow(b, batch_chunks, None if options.refine else problem)
     may_raise = options.on_singular == "raise" and isinstance(vectors, da.Array)
     if may_raise and vectors.chunks == b.chunks[:-1]:
         b = vectors  # spares a task for each block
