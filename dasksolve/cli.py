@@ -85,12 +85,14 @@ def _waiting_is_told() -> Iterator[None]:
     """Show what a cluster warns of while a job waits."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("dasksolve: warning: %(message)s"))
-    logger = logging.getLogger("dasksolve.job.cluster")
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(f"dasksolve.job.{name}") for name in ("cluster", "waiting")]
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

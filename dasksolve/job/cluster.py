@@ -7,10 +7,10 @@ from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import dask
-from dask.utils import format_bytes, parse_timedelta
+from dask.utils import format_bytes
 
-from dasksolve.errors import counted, retold, warn
+from dasksolve.errors import counted, retold
+from dasksolve.job import waiting
 from dasksolve.job.blocks import Task
 from dasksolve.job.plan import Plan
 from dasksolve.job.tasks import WINDOW, OnResult, graph_of, parts
@@ -19,9 +19,6 @@ from dasksolve.storage.stores import place_of
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 10.0  # seconds without a result until we ask whether anybody works
-_FIRST_WORKER = "5 minutes"
-"""How long the first worker is waited for, where distributed's own setting does not say."""
 _OR_CLOSE = ", or close this one: without a client, threads of this process do the work"
 _DEATHS = 8  # tasks for each thread of a worker that may die with it, one after the other
 
@@ -38,7 +35,8 @@ class Cluster:
         _refuse_unusable(client)
         self.client = client
         self.address = client.scheduler.address
-        threads = client.nthreads() or self._first_workers()
+        self.waiting = waiting.Waiting(client)
+        threads = client.nthreads() or self.waiting.for_first()
         self.processes = len(threads)
         self.workers = max(threads.values())
         self.deaths = 0  # tasks that died with their workers since one was done
@@ -47,30 +45,6 @@ class Cluster:
         processes, threads = counted(self.processes, "workers"), counted(self.workers, "threads")
         up_to = "up to " if self.processes > 1 else ""
         return f"{processes} of {up_to}{threads} at {self.address}"
-
-    def _first_workers(self) -> dict[str, int]:
-        """Wait until there are workers; return the threads of each."""
-        setting = dask.config.get("distributed.scheduler.no-workers-timeout", None)
-        limit = parse_timedelta(setting or _FIRST_WORKER)
-        # A warning: whoever forgot to start them may not see the log.
-        warn(
-            f"the scheduler at {self.address} has no workers yet; waiting for the first of them, "
-            f"up to {limit:g} s",
-        )
-        # An adaptive cluster starts workers for tasks alone, and keeps them while it has some.
-        wanted = self.client.submit(_nothing, pure=False)
-        try:
-            while not (threads := self.client.nthreads()):
-                self.client.wait_for_workers(1, timeout=limit)
-        except TimeoutError as error:
-            raise RuntimeError(
-                f"the scheduler at {self.address} got no worker within {limit:g} s; start some "
-                "(dask worker, cluster.scale), or wait longer (DASK_DISTRIBUTED__SCHEDULER__"
-                "NO_WORKERS_TIMEOUT, such as 2h)"
-            ) from error
-        finally:
-            wanted.release()
-        return threads
 
     def _workers(self) -> dict[str, Any]:
         return self.client.scheduler_info(n_workers=-1)["workers"]
@@ -125,7 +99,7 @@ class Cluster:
             self._run_all(task, job, windows, on_result)
 
     def _run_all(self, task: Task, job: Any, windows: Iterable[range], on_result: OnResult) -> None:
-        self.deaths = 0
+        self.deaths, self.waiting.seconds = 0, 0.0
         suspects: list[int] = []
         unmet: list[Any] = []
         told: set[str] = set()
@@ -173,7 +147,8 @@ class Cluster:
         able: Sequence[str] = (),
     ) -> None:
         """Compute all blocks, at most a few windows ahead; by able workers, while there are any."""
-        from distributed import KilledWorker, as_completed  # imported by who made the client
+        from distributed import as_completed  # imported by who made the client
+        from distributed.scheduler import KilledWorker, NoWorkerError
 
         ahead = max(WINDOW, 2 * self.processes * self.workers)
         pending: dict[Any, tuple[Any, range]] = {}
@@ -190,31 +165,37 @@ class Cluster:
                 pending.update((future.key, (future, part)) for future, part in tasks)
                 completed.update(futures)
 
-        submit()
-        while pending:
-            future = self._next(completed)
-            _, numbers = pending.pop(future.key)
-            try:
-                results = self._results(future)
-            except KilledWorker as error:
-                for number in numbers:
-                    on_death(number, error)
-                self._refuse_massacre(error, pending)
-            except CancelledError as error:
-                raise ConnectionError(
-                    f"the scheduler at {self.address} is gone or dropped the job "
-                    f"({getattr(error, 'reason', error)}). What is done is kept: resume=True "
-                    "(--resume) goes on with it on a cluster that answers"
-                ) from error
-            except Exception as error:  # the task itself never raises: dask lost it
-                for number in numbers:
-                    on_result(job.failed(number, error))
-            else:
-                self.deaths = 0
-                for result in results:
-                    on_result(result)
-            future.release()
+        try:
             submit()
+            while pending:
+                future = self._next(completed)
+                _, numbers = pending.pop(future.key)
+                try:
+                    results = self._results(future)
+                except KilledWorker as error:
+                    for number in numbers:
+                        on_death(number, error)
+                    self._refuse_massacre(error, pending)
+                except NoWorkerError as error:  # by the scheduler's own setting
+                    raise RuntimeError(self.waiting.stopped(error.timeout)) from error
+                except CancelledError as error:
+                    raise ConnectionError(
+                        f"the scheduler at {self.address} is gone or dropped the job "
+                        f"({getattr(error, 'reason', error)}). What is done is kept: resume=True "
+                        "(--resume) goes on with it on a cluster that answers"
+                    ) from error
+                except Exception as error:  # the task itself never raises: dask lost it
+                    for number in numbers:
+                        on_result(job.failed(number, error))
+                else:
+                    self.deaths, self.waiting.seconds = 0, 0.0
+                    for result in results:
+                        on_result(result)
+                future.release()
+                submit()
+        finally:  # of a job that is stopped, the cluster is to do no more
+            for future, _ in pending.values():
+                future.release()
 
     def _refuse_massacre(self, error: Exception, pending: dict[Any, tuple[Any, range]]) -> None:
         """Stop where one task after the other kills its workers."""
@@ -239,26 +220,22 @@ class Cluster:
 
     def _next(self, completed: Any) -> Any:
         """The next future that is done; `as_completed` itself would wait past a Ctrl-C."""
-        waiting = time.monotonic()
+        began = time.monotonic()
         while not completed.has_ready():
             with completed.thread_condition:
                 completed.thread_condition.wait(0.1)
-            if time.monotonic() - waiting > _PATIENCE:
-                self._say_if_deserted()
-                waiting = time.monotonic()
+            if time.monotonic() - began > waiting.PATIENCE:
+                self.waiting.for_next()
+                began = time.monotonic()
         return next(completed)
 
     def _results(self, future: Any) -> Any:
         """What a task returned; if it was lost with its worker, another works it out again."""
         while True:
             try:
-                return future.result(timeout=_PATIENCE)
+                return future.result(timeout=waiting.PATIENCE)
             except TimeoutError:
-                self._say_if_deserted()
-
-    def _say_if_deserted(self) -> None:
-        if self.client.status == "running" and not self.client.nthreads():
-            logger.warning("the scheduler at %s has no workers; waiting for some", self.address)
+                self.waiting.for_next()
 
 
 def _ranges(numbers: Iterable[int]) -> list[range]:
@@ -271,10 +248,6 @@ def _ranges(numbers: Iterable[int]) -> list[range]:
         else:
             windows.append(range(number, number + 1))
     return windows
-
-
-def _nothing() -> None:
-    """A task that needs a worker, and no more."""
 
 
 def _refuse_unusable(client: Any) -> None:

@@ -53,7 +53,7 @@ class Replace(logging.Handler):
 @pytest.fixture
 def replacing(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A watchful administrator."""
-    monkeypatch.setattr("dasksolve.job.cluster._PATIENCE", 0.2)
+    monkeypatch.setattr("dasksolve.job.waiting.PATIENCE", 0.2)
     handler = Replace(programs)
     logging.getLogger("dasksolve").addHandler(handler)
     yield
@@ -74,14 +74,15 @@ def test_every_worker_is_killed_and_one_is_replaced_in_mid_run(
             for worker in list(programs.workers):
                 programs.kill_worker(worker)
 
-    report = solve_zarr(
-        batch.a_path,
-        batch.b_path,
-        batch.out,
-        client=programs.client,
-        overwrite=True,
-        progress=disturb,
-    )
+    with pytest.warns(UserWarning, match="no workers; waiting for some, up to 3600 s"):
+        report = solve_zarr(
+            batch.a_path,
+            batch.b_path,
+            batch.out,
+            client=programs.client,
+            overwrite=True,
+            progress=disturb,
+        )
     assert report.blocks_done == 10
     written = files(batch.out)
     assert written == undisturbed

@@ -1,0 +1,180 @@
+"""A cluster whose workers are gone: they are waited for, started again, or given up."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+from stored import Stored
+
+from dasksolve import Report, solve_zarr
+from dasksolve.job.run import Job
+
+NO_WORKERS = "distributed.scheduler.no-workers-timeout"
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    """A cluster of one thread, which soon forgets a worker that it has lost."""
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "0.1s"}),
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+    ):
+        yield cluster
+
+
+def lose(cluster: LocalCluster, client: Client) -> None:
+    """End its worker behind the back of a cluster, as an interrupt does."""
+    cluster.sync(cluster.workers[0].close, executor_wait=False)
+    while client.nthreads():
+        time.sleep(0.01)
+
+
+class Gate:
+    """Shut, it holds up all tasks of a job but the first."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.open = threading.Event()
+
+    def __call__(self, job: Job) -> None:
+        self.begun += 1
+        if self.begun > 1:
+            assert self.open.wait(240)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch, many_blocks: None) -> Iterator[Gate]:
+    """Through it go the tasks of a job of ten."""
+    gate = Gate()
+    monkeypatch.setattr(Job, "begin", lambda self: gate(self))
+    yield gate
+    gate.open.set()
+
+
+def test_a_local_cluster_whose_workers_an_interrupt_ended_has_them_again(
+    batch: Stored, cluster: LocalCluster
+) -> None:
+    with Client(cluster, set_as_default=False) as client:
+        lose(cluster, client)
+        with pytest.warns(UserWarning, match="up to 60 s: an interrupt.* to start 1 worker again"):
+            report = solve_zarr(batch.a_path, batch.b_path, batch.out, client=client)
+    assert report.blocks_done == report.blocks
+
+
+def test_workers_that_are_lost_in_the_midst_of_a_job_are_started_again(
+    batch: Stored, cluster: LocalCluster, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasksolve.job.waiting.PATIENCE", 0.2)
+    with Client(cluster, set_as_default=False) as client:
+
+        def disturb(report: Report) -> None:
+            if report.blocks_done == 1:
+                lose(cluster, client)
+                gate.open.set()
+
+        with pytest.warns(UserWarning, match="no workers; waiting for some, up to 60 s: an interr"):
+            report = solve_zarr(
+                batch.a_path, batch.b_path, batch.out, client=client, progress=disturb
+            )
+    assert report.blocks_done == 10
+
+
+@pytest.mark.parametrize("whose", ["client", "scheduler"])
+def test_a_job_that_stays_without_workers_stops_and_may_be_resumed(
+    batch: Stored, gate: Gate, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    settings = {NO_WORKERS: "0.5s"}
+    with (
+        dask.config.set(settings if whose == "scheduler" else {}),
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster.scheduler_address, set_as_default=False) as client,
+    ):
+
+        def disturb(report: Report) -> None:
+            if report.blocks_done == 1:
+                lose(cluster, client)
+                gate.open.set()
+
+        told: AbstractContextManager[object] = nullcontext()
+        if whose == "client":
+            monkeypatch.setattr("dasksolve.job.waiting.PATIENCE", 0.2)
+            told = pytest.warns(UserWarning, match="up to 0.5 s .dask worker inproc.* starts one")
+        with (
+            dask.config.set(settings),
+            told,
+            pytest.raises(RuntimeError, match=r"got no worker within 0.5 s; .*is kept: resume=Tr"),
+        ):
+            solve_zarr(batch.a_path, batch.b_path, batch.out, client=client, progress=disturb)
+    assert 1 <= solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed < 10
+
+
+def test_a_cluster_does_no_more_for_a_job_that_is_interrupted(
+    batch: Stored, cluster: LocalCluster, gate: Gate
+) -> None:
+    def stop(_report: Report) -> None:
+        raise KeyboardInterrupt
+
+    def left() -> int:
+        return client.run_on_scheduler(
+            lambda dask_scheduler: sum("solve_block" in str(key) for key in dask_scheduler.tasks)
+        )
+
+    with Client(cluster, set_as_default=False) as client:
+        with pytest.raises(KeyboardInterrupt):
+            solve_zarr(batch.a_path, batch.b_path, batch.out, client=client, progress=stop)
+        until = time.monotonic() + 60  # releasing is a message to the scheduler
+        while count := left():
+            assert time.monotonic() < until, f"{count} tasks"
+        gate.open.set()
+        client.submit(sum, (1, 2)).result(timeout=240)  # after what is in hand
+    assert gate.begun <= 2
+
+
+INTERRUPTED = """
+import os, signal, sys
+import dasksolve
+from distributed import Client, LocalCluster
+
+def interrupt(report):
+    if report.blocks_done == 3:
+        os.killpg(0, signal.SIGINT)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+    with cluster, Client(cluster) as client:
+        try:
+            dasksolve.solve_zarr(*sys.argv[1:], progress=interrupt)
+        except KeyboardInterrupt:
+            while client.nthreads():
+                pass
+        report = dasksolve.solve_zarr(*sys.argv[1:], resume=True)
+        print(report.blocks_done == report.blocks, report.blocks_resumed >= 3)
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupted_cell_runs_again(long: Stored, tmp_path: Path) -> None:
+    program = tmp_path / "cell.py"
+    program.write_text(INTERRUPTED)
+    run = subprocess.run(
+        [sys.executable, program, long.a_path, long.b_path, long.out],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=240,
+        check=False,
+    )
+    assert run.stdout == "True True\n", run.stderr
+    assert "has no workers yet; waiting for the first of them, up to 60 s: an inter" in run.stderr
