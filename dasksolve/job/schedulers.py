@@ -28,7 +28,9 @@ class Threads:
     """They take their tasks themselves."""
 
     def __init__(self, workers: int | None) -> None:
-        self.workers = thread_count(-1 if workers is None else workers)
+        if workers is None:
+            workers = dask.config.get("num_workers", None) or -1
+        self.workers = thread_count(workers)
 
     def __str__(self) -> str:
         return counted(self.workers, "threads")

@@ -82,7 +82,9 @@ def solve_zarr(
         process. Default: half of what the machine or its cgroup has free, or half of the smallest
         worker's limit.
     workers : int, optional
-        Threads; default: all cores. Ignored with a client: its workers' threads are used.
+        Threads; default: as many as ``dask.config.set(num_workers=…)`` says, else all cores. They
+        are the job's own, whatever dask's ``pool`` and ``scheduler`` are set to. Ignored with a
+        client: its workers' threads are used.
     client : distributed.Client, optional
         The cluster to run on; default: the current client if there is one (in a task, that of its
         worker), else threads.

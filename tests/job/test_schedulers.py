@@ -203,6 +203,12 @@ def test_the_current_client_is_used_if_there_is_one() -> None:
     assert isinstance(choose(None, None), Threads)
 
 
+def test_the_number_of_threads_is_dask_s_unless_it_is_given() -> None:
+    with dask.config.set(num_workers=1):
+        assert str(choose(None, None)) == "1 thread"
+        assert str(choose(None, 3)) == "3 threads"
+
+
 def test_memory_that_workers_cannot_see_is_refused(two_processes: Client, tmp_path: Path) -> None:
     a = zarr.create_array(zarr.storage.MemoryStore(), data=np.eye(3) + np.zeros((9, 3, 3)))
     with pytest.raises(ValueError, match="in the memory of this process"):
