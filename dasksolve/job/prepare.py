@@ -1,6 +1,6 @@
 """`prepare`: looks at all that could be refused and plans the job, before anything is written."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
     if not resumed:
         groups.refuse_within_array(store, location)
-        _refuse_unwritable(store, location)
+        _refuse_unwritable(work, store, location)
     identity = journal.identity(work.identity())
     block_shape = None
     if found is not None and seen is not None and resumed:
@@ -101,18 +101,23 @@ def rehearse(prepared: Prepared) -> None:
     need write.
     """
     store, location, scheduler = prepared.store, prepared.location, prepared.scheduler
-    inputs = [source.array for source in prepared.work.sources]
+    work = prepared.work
+    inputs = [source.array for source in work.sources]
     scheduler.everywhere(marks.look, inputs, store, None)
-    if prepared.resumed and _is_done(prepared):
-        return
-    members = [field.name for field in prepared.work.fields]
-    _refuse_unwritable(store, location, members)
-    scheduler.everywhere(groups.refuse_unwritable, store, members)
+    if prepared.resumed:
+        if _is_done(prepared):
+            return
+        _refuse_unwritable(work, store, location)
+    scheduler.everywhere(groups.refuse_unwritable, store, _members(work))
 
 
-def _refuse_unwritable(store: Any, location: str, members: Iterable[str] = ()) -> None:
+def _members(work: Work) -> list[str]:
+    return [field.name for field in work.fields]
+
+
+def _refuse_unwritable(work: Work, store: Any, location: str) -> None:
     try:
-        groups.refuse_unwritable(store, members)
+        groups.refuse_unwritable(store, _members(work))
     except OSError as error:
         raise retold(error, f"the output {location} cannot be written: {error}") from error
 

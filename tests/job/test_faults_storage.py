@@ -105,7 +105,7 @@ def test_an_output_of_which_a_part_cannot_be_deleted_is_not_replaced(
     subprocess.run(["mount", "--bind", part, part], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", part], check=True)
-        with pytest.raises(PermissionError, match=r"not writable, .*: '.*/out/status'"):
+        with pytest.raises(PermissionError, match=r"written: .*not writable, .*: '.*/out/status'"):
             solve_zarr(batch.a_path, batch.b_path, small_disk / "out", overwrite=True)
     finally:
         subprocess.run(["umount", part], check=True)
