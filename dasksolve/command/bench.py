@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from dasksolve.api import solve
 from dasksolve.batch.options import STRUCTURES
+from dasksolve.command import picture
 from dasksolve.command.speech import say
 from dasksolve.kernels.language.target import processor
 
@@ -179,7 +180,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print the table, with one thread for BLAS too."""
     refuse_unused(options, "a bench without --regress", ["observations"])
     if options.plot is not None:
-        refuse_picture(Path(options.plot))  # before minutes of measuring
+        picture.refuse(Path(options.plot))  # before minutes of measuring
     again = one_thread(options)
     if again is not None:
         return again
@@ -194,7 +195,8 @@ def run(options: argparse.Namespace) -> int:
     if rows is None:
         return 1
     if options.plot is not None:
-        plot(rows, options.plot, _baseline(options))
+        title = machine().split(";")[0]
+        picture.draw(rows, options.plot, _baseline(options), title)
     return 0
 
 
@@ -216,20 +218,6 @@ def tabulated(
     if as_json and not say(json.dumps({"machine": machine(), "rows": [*map(record, measured)]})):
         return None
     return measured
-
-
-def refuse_picture(file: Path) -> None:
-    """Refuse to draw where it cannot be done."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('--plot needs matplotlib: pip install "dasksolve[plot]"') from error
-    kinds = Figure().canvas.get_supported_filetypes()
-    if file.suffix.lower().removeprefix(".") not in kinds:
-        names = ", ".join(f".{kind}" for kind in sorted(kinds))
-        raise ValueError(f"--plot {file}: the name of a picture ends in one of {names}")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {file.parent} to write {file.name} to")
 
 
 def _baseline(options: argparse.Namespace) -> str:
@@ -359,43 +347,3 @@ def dot_rate(dtype: np.dtype[Any]) -> float:
     values = np.ones((1024, 1024), dtype)
     (seconds,) = interleaved(5, lambda: np.dot(values, values))
     return 2 * 1024**3 * (4 if dtype.kind == "c" else 1) / seconds / 1e9
-
-
-def plot(rows: list[Row], path: str, baseline: str) -> None:
-    """Draw how many times faster than the baseline each case is."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    styles = {  # colours of Okabe and Ito, which a colour-blind person can tell apart
-        "float64": ("#0072B2", "o"),
-        "float32": ("#E69F00", "s"),
-        "complex128": ("#009E73", "^"),
-        "complex64": ("#CC79A7", "D"),
-    }
-    for dtype in dict.fromkeys(row.dtype for row in rows):
-        mine = [row for row in rows if row.dtype == dtype]
-        colour, marker = styles[dtype]
-        axes.plot(
-            [row.n for row in mine],
-            [row.ratio for row in mine],
-            color=colour,
-            marker=marker,
-            markersize=5,
-            label=dtype,
-        )
-    axes.axhline(1, color="0.4", linewidth=1, linestyle="--")
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="order N of the systems",
-        ylabel=f"times faster than {baseline}",
-    )
-    orders = sorted({row.n for row in rows})
-    axes.set_xticks(orders, [str(n) for n in orders], fontsize=8)
-    axes.set_yticks([1, 2, 3, 5, 10, 20, 50], ["1", "2", "3", "5", "10", "20", "50"])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    axes.set_title(machine().split(";")[0], fontsize=9)
-    figure.savefig(path, dpi=150)
