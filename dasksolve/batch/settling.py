@@ -68,9 +68,9 @@ def refine(
     doubtful = np.flatnonzero(solved & (error > ENOUGH * np.finfo(problem.dtype).eps))
     size = max(1, piece_size(problem.n, problem.k, x.itemsize)) if doubtful.size else 1
     for first in range(0, doubtful.size, size):
-        some = np.unravel_index(doubtful[first : first + size], error.shape)
-        where = np.zeros(error.shape, bool)
-        where[some] = True
+        where = np.zeros(error.size, bool)
+        where[doubtful[first : first + size]] = True
+        where = where.reshape(error.shape)
         gathered = _gathered(a, b, x, problem, options, where)
         left, right, first_x = (values.astype(problem.dtype) for values in gathered)
         better = refined(left, right, first_x)
@@ -111,6 +111,8 @@ def _of_each_column(
 
     What is said of a column has the bits that it has without the others.
     """
+    if problem.k == 0:  # a has a condition all the same
+        b = x = np.zeros((*b.shape[:-1], 1), b.dtype)
     solved = np.isfinite(x).all(axis=-2)
     b = np.where(solved[:, None, :], b, b.dtype.type(0))  # whose solution has no error
     rcond, errors = _diagnosed(kernel_for(problem, options, True), a, b)

@@ -53,6 +53,8 @@ def test_unstable_answers_are_refined_and_stable_ones_kept():
     assert np.isnan(refined.x[5]).all()
     assert np.array_equal(refined.status, plain.status)
     assert refined.status[5] == Status.SINGULAR
+    for one, every in zip(dasksolve.solve_ex(a[3], b[3], refine=True), refined, strict=True):
+        assert same_bits(one, every[3])
 
 
 def test_every_face_refines_to_the_same_bits(tmp_path):

@@ -151,6 +151,15 @@ def test_what_is_said_of_a_system_does_not_depend_on_the_chunks_of_its_columns(
         assert same_bits(one, two), name
 
 
+def test_no_column_beside_a_matrix_that_is_out_of_range():
+    a = np.stack([np.eye(20), np.eye(20) * 1e-310, np.eye(20) * 1e308])
+    s = dasksolve.solve_ex(a, np.ones((3, 20, 0)))
+    assert s.x.shape == (3, 20, 0)
+    assert s.status.tolist() == [Status.OK] * 3
+    assert s.rcond.tolist() == [1, 1, 1]
+    assert s.backward_error.tolist() == [0, 0, 0]
+
+
 def test_one_dask_task_a_chunk_solves():
     a, b, _ = troubled()
     lazy = dasksolve.solve_ex(da.from_array(a, chunks=(30, -1, -1)), b)
