@@ -8,6 +8,7 @@ import numpy as np
 
 from dasksolve.kernels.compiling.jit import part
 from dasksolve.kernels.diagnostics.verdicts import finfo, weigh
+from dasksolve.kernels.language.control import Variable, loop
 from dasksolve.kernels.language.lanes import (
     fma,
     fnma,
@@ -26,16 +27,34 @@ from dasksolve.status import Status
 OK, PENDING, TOO_FEW = int(Status.OK), int(Status.PENDING), int(Status.TOO_FEW)
 
 
-def transformed(basis, c, n):
+def transformed(basis, s, c, n):
     """R⁻¹ c in double precision; what rounding one coefficient leaves, the next takes up."""
-    found: dict[int, Any] = {}
-    for j in reversed(range(n)):
-        x = c[j].widened()
-        for k in range(j + 1, n):
-            x = fnma(x.fill(basis.triangle(j, k)), found[k], x)
-        x = x * x.fill(basis.reciprocal(j))
-        found[j] = x.rounded_like(c[j]).widened()
-    return [in_units(basis, found[j], j, c[j]) for j in range(n)]
+    like = c[0]
+    if like.widened() is like:
+        found: dict[int, Any] = {}
+        for j in reversed(range(n)):
+            x = c[j]
+            for k in range(j + 1, n):
+                x = fnma(x.fill(basis.triangle(j, k)), found[k], x)
+            found[j] = x * x.fill(basis.reciprocal(j))
+    else:
+        found = _transformed_row_by_row(basis, s, c, n)
+    return [in_units(basis, found[j], j, like) for j in range(n)]
+
+
+def _transformed_row_by_row(basis, s, c, n):
+    """The same of float32, as a loop: what is widened takes long to compile."""
+    for j, x in enumerate(c):
+        s[n + 2, j] = x
+    with loop(s.builder, 0, n) as step:
+        j = step * -1 + (n - 1)
+        x = Variable(s[n + 2, j].widened())
+        with loop(s.builder, j + 1, n) as k:
+            known = s[n + 2, k].widened()
+            x.set(fnma(known.fill(basis.triangle(j, k)), known, x.get()))
+        last = x.get()
+        s[n + 2, j] = (last * last.fill(basis.reciprocal(j))).rounded_like(c[0])
+    return {j: s[n + 2, j] for j in range(n)}
 
 
 def in_units(basis, x, j, like):
@@ -77,7 +96,7 @@ def answered(basis, s, factors, c, observed, n, wanted, found, place):
     shrunk = shrink(basis, c, n)
     rss = rss - inner(step, [x + more for x, more in zip(gradient, shrunk, strict=True)])
     rss = where(rss < zero, zero, rss)
-    coef = transformed(basis, c, n)
+    coef = transformed(basis, s, c, n)
     factors_x, variances, inflation = spread(basis, factors, n)
     rcond = zero.fill(np.sqrt(n)) / square_root(inflation)
     freedom = count - zero.fill(n)

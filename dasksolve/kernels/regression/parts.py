@@ -174,7 +174,7 @@ def answering(n):
         series, lanes = len(rss), lane_count(rss)
         wanted = (min_count, threshold)
         found = (coef, stderr, rss, count, rcond, status)
-        s = tile(n + 2, n, rss.dtype, rss)
+        s = tile(n + 3, n, rss.dtype, rss)
         for number in range(-(-series // lanes)):
             first, at = min(number * lanes, series - lanes), number * size * lanes
             answer(basis, s, state, at, series, n, along, wanted, found, first)

@@ -143,7 +143,7 @@ def kernel(n):
         weights = tile(rows if own else height, span if own else 1, rss.dtype, rss)
         scratch = scratch_for(height, rss)
         shares, looked_up = room_for(height, 0 if own else stop - start, rss)
-        s = tile(n + 2, n, rss.dtype, rss)
+        s = tile(n + 3, n, rss.dtype, rss)
         fit_all(
             (y, packing, w), own, along, (table, basis, shares, looked_up),
             (min_count, threshold), (coef, stderr, rss, count, rcond, status), covariance,
