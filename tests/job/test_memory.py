@@ -70,6 +70,7 @@ def measured(folder: Path, tmp_path: Path, limit: int, where: str = "threads") -
         check=True,
         env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
     )
+    print(run.stderr)  # a kernel that is compiled in the job's own memory is told there
     report, added = json.loads(run.stdout)
     return report, added
 

@@ -120,6 +120,16 @@ APART = """
     from dasksolve.kernels.compiling.child import _wanted
     _wanted.set(True)
 """
+TOLD = """
+    import logging
+    told = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            told.append(record.getMessage())
+
+    logging.getLogger("dasksolve").addHandler(Keep())
+"""
 
 
 @pytest.mark.slow
@@ -129,8 +139,21 @@ def test_a_child_compiles_what_is_then_loaded(package):
 
 
 @pytest.mark.slow
-def test_a_child_that_fails_is_no_reason_to_fail(package):
-    assert run(package, before=APART + "    import sys; sys.executable = None") == (True, 0)
+@pytest.mark.parametrize(
+    ("executable", "reason"),
+    [
+        ("None", "could not begin: "),
+        ("'no such file'", "could not begin: "),
+        (repr(shutil.which("false")), "ended with 1"),
+    ],
+)
+def test_a_child_that_fails_is_no_reason_to_fail(package, executable, reason):
+    before = APART + TOLD + f"    import sys; sys.executable = {executable}\n"
+    after = f"""
+        [line] = told
+        assert "100 MiB more than the memory limit" in line and {reason!r} in line, told
+    """
+    assert run(package, before=before, after=after) == (True, 0)
 
 
 @pytest.mark.slow
@@ -211,21 +234,11 @@ def test_no_place_for_a_cache(package):
     blocked = package.parent / "file"
     blocked.write_text("")
     nowhere = {"HOME": str(blocked), "XDG_CACHE_HOME": str(blocked)}
-    before = """
-        import logging
-        told = []
-
-        class Keep(logging.Handler):
-            def emit(self, record):
-                told.append(record.getMessage())
-
-        logging.getLogger("dasksolve").addHandler(Keep())
-    """
     after = """
         pick("pos", 3, 1, 1, np.dtype(float))
         assert len(told) == 1 and "NUMBA_CACHE_DIR" in told[0], told
     """
-    assert run(package, before=before, after=after, **nowhere) == (True, 0)
+    assert run(package, before=TOLD, after=after, **nowhere) == (True, 0)
     for words in (["solve", "a", "b", "out"], ["report", "out"]):
         ended = subprocess.run(
             [sys.executable, "-m", "dasksolve", *words],
