@@ -87,32 +87,38 @@ def solve_block(
     """Solve for the matrices b with the factors of a block; `order` is of one column."""
     b = as_array("b", b)
     n, k, shape = lu.shape[-1], b.shape[-1], lu.shape[:-2]
-    scaled = any(scales.strides) and bool(scales.any())
-    shape = np.broadcast_shapes(shape, b.shape[:-2])
+    if b.shape[:-2] != shape:
+        shape = np.broadcast_shapes(shape, b.shape[:-2])
     x = np.empty((*shape, n, k), dtype)
     if not x.size:
         return x
+    # Of what was kept, and so is there for each system: any() takes four times as long.
+    scaled = any(scales.strides) and bool(scales.min() | scales.max())
     kernel = kernels.substituting(k, dtype, transposed)
 
     def substitute(
-        lu: NDArray[Any], rows: NDArray[Any], b: NDArray[Any], scales: NDArray[Any], x: NDArray[Any]
+        lu: NDArray[Any], rows: NDArray[Any], b: NDArray[Any], *others: NDArray[Any]
     ) -> None:
+        *powers, x = others
         found = kernel(lu, rows, b, x)
-        if found == DAMAGED or (scaled and (scales == LOST).any()):
+        if found == DAMAGED or (scaled and (powers[0] == LOST).any()):
             raise ValueError(_DAMAGED)
         if found == SPOILT or scaled:
-            powers = scales[..., ::-1] if transposed else scales
-            _solve_scaled(kernel, lu, rows, powers, b, x)
+            exponents = powers[0] if scaled else np.zeros((len(lu), n, 2), np.int16)
+            _solve_scaled(kernel, lu, rows, exponents[..., :: -1 if transposed else 1], b, x)
 
     ready = lu.dtype == b.dtype == dtype and pieces.is_plain(lu) and pieces.is_plain(b)
     piece = 16 * pieces.PIECE if ready else pieces.PIECE  # a copy shall stay in the cache
     size = max(1, piece // (n * max(n, k) * x.itemsize))
-    given = [
-        pieces.Given(lu, 2, dtype),
-        pieces.Given(order[..., 0], 1, order.dtype),
-        pieces.Given(b, 2, dtype),
-        pieces.Given(scales, 2, scales.dtype),
-    ]
+    rows = order[..., 0]
+    if ready and not scaled and lu.shape[:-2] == b.shape[:-2] and x.size <= size * n * k:
+        rows = pieces.plain(rows, (-1, n), order.dtype)
+        substitute(lu.reshape(-1, n, n), rows, b.reshape(-1, n, k), x.reshape(-1, n, k))
+        return x
+    given = [pieces.Given(lu, 2, dtype), pieces.Given(rows, 1, order.dtype)]
+    given.append(pieces.Given(b, 2, dtype))
+    if scaled:  # else they are all 0, and one for all systems would be copied for each
+        given.append(pieces.Given(scales, 2, scales.dtype))
     pieces.call(substitute, shape, size, given, [x])
     return x
 
