@@ -35,9 +35,10 @@ def factor(
 
     Notes
     -----
-    To solve with the factors for a new vector takes a quarter of the time of `solve` at N = 32 (a
-    third from memory), and a tenth at 512. For N up to 12, or with many columns at once while N is
-    below about 50, to solve anew is as fast or faster.
+    To solve with the factors for a new vector takes half of the time of `solve` at N = 4, a third
+    at 8, a quarter at 16 and 32 (from memory more: two thirds, a half, a third), and a tenth at
+    512. With two columns or more at once for N up to 4, or with many while N is below about 50, to
+    solve anew is as fast or faster.
 
     Examples
     --------

@@ -1,5 +1,6 @@
 """Factors of the blocks of a batch: made, solved with, and their determinants."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def solve_block(
         return x
     # Of what was kept, and so is there for each system: any() takes four times as long.
     scaled = any(scales.strides) and bool(scales.min() | scales.max())
-    kernel = kernels.substituting(k, dtype, transposed)
+    kernel = kernels.substituting(n, k, math.prod(shape), dtype, transposed)
 
     def substitute(
         lu: NDArray[Any], rows: NDArray[Any], b: NDArray[Any], *others: NDArray[Any]

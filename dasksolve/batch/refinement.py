@@ -28,5 +28,6 @@ def refined(a: NDArray[Any], b: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
     kernels.factoring(a.shape[-1], a.dtype)(a, lu, order, status, rcond)
     rest, step = np.empty_like(x), np.empty_like(x)
     kernels.residuals(a.dtype)(a, b, x, rest)
-    kernels.substituting(x.shape[-1], a.dtype, False)(lu, order, rest, step)
+    systems, n, k = x.shape
+    kernels.substituting(n, k, systems, a.dtype, False)(lu, order, rest, step)
     return x + step

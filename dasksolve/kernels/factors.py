@@ -1,7 +1,7 @@
 """Kernels that factor general matrices, and that solve with what is kept of them."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from dasksolve.kernels import making
 from dasksolve.kernels.choice import GENERAL, MANY
-from dasksolve.kernels.lu import factor_interleaved, factor_single, reuse, reuse_many
+from dasksolve.kernels.language.lanes import PANEL, width
+from dasksolve.kernels.lu import factor_interleaved, factor_single, reuse, reuse_fixed, reuse_many
 from dasksolve.kernels.making import Kernel
+
+# The largest N for which one right-hand side has a kernel for that N alone.
+SMALL = 16
 
 
 @cache
@@ -29,23 +33,42 @@ def _factoring(make: Callable[..., Any], dtype: np.dtype[Any]) -> Kernel:
     return making.ready(make(0), signature, _factoring, make, dtype)
 
 
-def substituting(k: int, dtype: np.dtype[Any], transposed: bool) -> Callable[..., int]:
+@lru_cache(maxsize=4096)
+def substituting(
+    n: int, k: int, systems: int, dtype: np.dtype[Any], transposed: bool
+) -> Callable[..., int]:
     """The kernel ``solve(lu, order, b, x)`` for k columns, with what `factoring` gives.
 
-    It returns one of `reuse.DAMAGED`, `FINE` and `SPOILT`.
+    It returns one of `reuse.DAMAGED`, `FINE` and `SPOILT`. If DAMAGED, x may hold anything.
     """
+    if _in_lanes(n, k, systems, dtype):
+        in_turn = transposed and n > PANEL and k >= MANY
+        return _substituting(reuse_fixed.kernel, n, dtype, k == 1, transposed, in_turn)
     method = reuse if k < MANY else reuse_many
-    return _substituting(method.kernel, dtype, transposed)
+    return _substituting(method.kernel, 0, dtype, transposed)
+
+
+def _in_lanes(n: int, k: int, systems: int, dtype: np.dtype[Any]) -> bool:
+    """Whether it is fastest to have a system in each lane, in a kernel for this N alone.
+
+    At N = 8 one right-hand side takes a quarter of the time so, eight take four fifths, and 32 as
+    long. Idle lanes cost more than one system after the other beyond a panel, or many columns.
+    """
+    if n > (SMALL if k == 1 else GENERAL[dtype.char].unrolled):
+        return False
+    if k < MANY:
+        return n <= PANEL or systems >= width(dtype)
+    return systems >= width(dtype) and (n <= PANEL // 2 or n * k <= PANEL * PANEL)
 
 
 @cache
 def _substituting(
-    make: Callable[..., Any], dtype: np.dtype[Any], transposed: bool
+    make: Callable[..., Any], n: int, dtype: np.dtype[Any], *options: bool
 ) -> Callable[..., int]:
     read, write = making.arrays(dtype)
     order = types.Array(types.int32, 2, "C", readonly=True)
     signature = (read, order, read, write)
-    return making.ready(make(0, transposed), signature, _substituting, make, dtype, transposed)
+    return making.ready(make(n, *options), signature, _substituting, make, n, dtype, *options)
 
 
 def pivots(n: int) -> NDArray[np.intp]:

@@ -182,6 +182,18 @@ def test_what_is_not_a_whole_factorization_is_refused(tmp_path: Path, damage, me
         Factorization.open(path)
 
 
+@pytest.mark.parametrize("n", [3, 12])
+@pytest.mark.parametrize("at", [0, 20, 36])
+def test_no_system_of_many_may_name_rows_that_are_none(n, at):
+    a, b, _ = troubled(n, np.dtype(float))
+    f = dasksolve.factor(a)
+    for wrong in (n, -1, np.iinfo(np.int32).max):
+        f.order[at, 1] = wrong
+        for right in (b[..., 0], b[..., :2], b):
+            with pytest.raises(ValueError, match="the factors are damaged"):
+                f.solve(right)
+
+
 def test_an_order_of_rows_that_are_none_is_refused(tmp_path: Path):
     path = tmp_path / "factors.zarr"
     dasksolve.factor(np.eye(3)[None]).to_zarr(path)

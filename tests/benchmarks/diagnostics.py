@@ -30,7 +30,8 @@ def mixed(a: Any, b: Any) -> Any:
     n, eps = a.shape[-1], np.finfo(float).eps
     x = np.zeros_like(b)
     float32 = np.dtype(np.float32)
-    factor, substitute = kernels.factoring(n, float32), kernels.substituting(1, float32, False)
+    factor = kernels.factoring(n, float32)
+    substitute = kernels.substituting(n, 1, len(b), float32, False)
     for _, part in pieces.pieces(a.shape[:1], pieces.piece_size(n, 1, 8)):
         low, rest = a[part].astype(float32), b[part]
         lu, order = np.empty_like(low), np.empty(low.shape[:2], np.int32)

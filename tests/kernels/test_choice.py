@@ -4,14 +4,14 @@ from itertools import product
 
 import numpy as np
 import pytest
-from families import DTYPES, numbers, same_bits
+from families import DTYPES, grid, numbers, same_bits
 
-from dasksolve.kernels import GENERAL, choice, compiled, making, pick
+from dasksolve.kernels import GENERAL, choice, compiled, factoring, factors, making, pick
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
 from dasksolve.kernels.diagonal import fixed as diagonal
 from dasksolve.kernels.language.lanes import PANEL, width
 from dasksolve.kernels.language.target import FEW_REGISTERS
-from dasksolve.kernels.lu import fixed, interleaved, shared, single
+from dasksolve.kernels.lu import fixed, interleaved, reuse, reuse_fixed, reuse_many, shared, single
 from dasksolve.status import Status
 
 MANY = 10**6
@@ -174,3 +174,42 @@ def test_one_right_hand_side_has_a_kernel_of_its_own(structure, monkeypatch):
     one, two = (pick.__wrapped__(structure, 3, k, MANY, np.dtype("d")) for k in (1, 2))
     assert (one[-1], two[-1]) == (True, False)
     assert one[:-1] == two[:-1]
+
+
+@pytest.mark.parametrize(("n", "dtype"), grid(3, 12, complex_up_to=3, slow=(1, 2, 8, 9, 15, 16)))
+@pytest.mark.parametrize("across", [False, True], ids=["plain", "transposed"])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_factors_in_lanes_give_the_bits_of_those_of_one_system(n, dtype, across, k):
+    rng = np.random.default_rng([n, k])
+    a, b = numbers(rng, dtype, 43, n, n), numbers(rng, dtype, 43, n, k)
+    a[2], b[3, 0, 0], b[41], b[42] = 0, np.inf, np.finfo(dtype).max, -0.0
+    lu, order = np.empty_like(a), np.empty((43, n), np.int32)
+    factoring(n, dtype)(a, lu, order, np.empty(43, np.int8), np.empty(43))
+    in_turn = across and n > PANEL and k == 5
+    alone = factors._substituting((reuse_many if k == 5 else reuse).kernel, 0, dtype, across)
+    lanes = factors._substituting(reuse_fixed.kernel, n, dtype, k == 1, across, in_turn)
+    for systems in (43, 40, 1):
+        expected, x = np.empty((2, systems, n, k), dtype)
+        arrays = lu[:systems], order[:systems], b[:systems]
+        assert lanes(*arrays, x) == alone(*arrays, expected)
+        assert same_bits(x, expected)
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "systems", "dtype", "expected"),
+    [
+        pytest.param(8, 1, 1, "d", reuse_fixed, id="small, whatever their number"),
+        pytest.param(16, 1, 8, "D", reuse_fixed, id="lanes that are full"),
+        pytest.param(16, 1, 1, "d", reuse, id="lanes that would idle"),
+        pytest.param(17, 1, MANY, "d", reuse, id="too much code"),
+        pytest.param(13, 2, MANY, "D", reuse, id="complex takes longer to compile"),
+        pytest.param(8, 8, MANY, "f", reuse_fixed, id="a few columns"),
+        pytest.param(8, 9, MANY, "f", reuse_many, id="columns that fill the lanes"),
+        pytest.param(4, 99, MANY, "f", reuse_fixed, id="the same of few unknowns"),
+        pytest.param(4, 99, 1, "f", reuse_many, id="columns of one system"),
+    ],
+)
+def test_the_fastest_solves_with_factors(n, k, systems, dtype, expected, monkeypatch):
+    monkeypatch.setattr(factors, "_substituting", lambda *which: which)
+    picked = factors.substituting.__wrapped__(n, k, systems, np.dtype(dtype), False)
+    assert picked[0] is expected.kernel

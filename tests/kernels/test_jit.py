@@ -86,9 +86,10 @@ KEYS = """
         for n in (3, 12, 32, 200):
             for lower in (False, True):
                 kernels.pick(structure, n, 1, 100, d, False, lower)
-    for k in (1, 8):
-        for transposed in (False, True):
-            kernels.substituting(k, d, transposed)
+    for n in (3, 12, 32):
+        for k in (1, 2, 5, 8):
+            for transposed in (False, True):
+                kernels.substituting(n, k, 100, d, transposed)
     for n in (32, 200):
         kernels.factoring(n, d)
     kernels.tridiagonal_bands(d)
