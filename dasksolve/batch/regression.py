@@ -171,7 +171,7 @@ def _runs(fit: Fit, above: int, series: int, threads: int) -> Iterator[tuple[int
         while start < series:
             share = ((above - a) * series - start) // threads
             size = min(most, max(least, share // STRIP * STRIP))
-            stop = min(start + size, series)
+            stop = start + size if start + size + STRIP <= series else series  # no rest alone
             yield a, start, stop
             start = stop
 
