@@ -36,9 +36,9 @@ def factor(
     Notes
     -----
     To solve with the factors for a new vector takes half of the time of `solve` at N = 4, a third
-    at 8, a quarter at 16 and 32 (from memory more: two thirds, a half, a third), and a tenth at
-    512. With two columns or more at once for N up to 4, or with many while N is below about 50, to
-    solve anew is as fast or faster.
+    at 8 (from memory up to four fifths), a quarter at 16 and 32 (a third), and a tenth at 512. For
+    a thousand systems or fewer of N up to 3, with two columns or more at once for N up to 4, or
+    with many while N is below about 50, to solve anew is as fast or faster.
 
     Examples
     --------
