@@ -37,7 +37,7 @@ def slogdet(lu: NDArray[Any], order: NDArray[np.int32]) -> tuple[NDArray[Any], F
 
 def _real(inverses: NDArray[Any]) -> tuple[NDArray[Any], Floats]:
     product, exponent = _product(inverses)
-    return np.sign(product), -_log(np.abs(product), exponent)
+    return np.sign(product), 0.0 - _log(np.abs(product), exponent)  # not -0 for 1
 
 
 def _complex(real: NDArray[Any], imag: NDArray[Any]) -> tuple[NDArray[Any], Floats]:
@@ -53,7 +53,7 @@ def _complex(real: NDArray[Any], imag: NDArray[Any]) -> tuple[NDArray[Any], Floa
         sign.imag = sign.real * sine + sign.imag * cosine
         sign.real = left - right
     product, exponent = _product(squares)
-    return sign, -_log(product, exponent + 2 * scale.sum(axis=0)) / 2
+    return sign, (0.0 - _log(product, exponent + 2 * scale.sum(axis=0))) / 2
 
 
 def _product(factors: NDArray[Any]) -> tuple[Floats, NDArray[np.int64]]:

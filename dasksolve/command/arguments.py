@@ -315,7 +315,10 @@ def _resources(command: argparse.ArgumentParser) -> None:
         help="memory to add to a process, such as 2GiB (default: half of what is free)",
     )
     group.add_argument(
-        "--workers", type=_threads, metavar="N", help="threads (default: -1, all cores)"
+        "--workers",
+        type=_threads,
+        metavar="N",
+        help="threads (default: dask's num_workers, else -1, all cores)",
     )
     group.add_argument(
         "--scheduler",

@@ -46,6 +46,13 @@ def test_a_determinant_may_be_out_of_the_range_of_its_dtype(n, dtype):
     assert abs(logabsdet - n * math.log(3)) < n * np.finfo(dtype).eps * n
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_logarithm_of_one_has_no_sign(dtype):
+    found = dasksolve.factor(np.eye(2, dtype=dtype)[::-1]).slogdet()
+    assert found == (-1, 0)
+    assert not np.signbit(found[1])
+
+
 def test_the_bits_are_those_of_every_processor():
     numbers = np.arange(1, 4001, dtype=np.float64).reshape(250, 4, 4) % 97 + 0.25
     order = np.tile(np.arange(4, dtype=np.int32), (250, 1))
