@@ -39,7 +39,8 @@ def test_a_full_disk_stops_a_job_and_keeps_what_is_done(
         solve_zarr(wide.a_path, wide.b_path, out, workers=2, client=client)
     report, found = info.value.report, re.search(text, str(info.value))
     assert found is not None
-    assert 3 <= report.blocks_done == int(found[1]) <= 5
+    least = 0 if where == "far" else 3  # far away all are written at once: parts take the room
+    assert least <= report.blocks_done == int(found[1]) <= 5
     left = (10 - report.blocks_done) * 100 * (4 * 60 * 8 + 1) / 2**20
     assert float(found[2]) == pytest.approx(left, abs=0.01)
     if where != "far":  # where all blocks are in hand at once
