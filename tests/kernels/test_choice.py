@@ -176,7 +176,7 @@ def test_one_right_hand_side_has_a_kernel_of_its_own(structure, monkeypatch):
     assert one[:-1] == two[:-1]
 
 
-@pytest.mark.parametrize(("n", "dtype"), grid(3, complex_up_to=3, slow=(1, 2, 8, 9, 12, 15, 16)))
+@pytest.mark.parametrize(("n", "dtype"), grid(3, complex_up_to=0, slow=(1, 2, 8, 9, 12, 15, 16)))
 @pytest.mark.parametrize("across", [False, True], ids=["plain", "transposed"])
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_factors_in_lanes_give_the_bits_of_those_of_one_system(n, dtype, across, k):
