@@ -98,7 +98,8 @@ def diagnose_rest(
     unknown = np.isnan(errors)
     errors[unknown] = of_solved_columns(a[unknown], b[unknown], x[unknown])
     unknown = np.isnan(found)
-    found[unknown] = scaled_rconds(a[unknown])
+    if unknown.any():
+        found[unknown] = scaled_rconds(a[unknown])
     rcond[where], error[where] = found, errors
     poor = where & (status == Status.OK) & (rcond < np.finfo(problem.dtype).eps)
     status[poor] = Status.ILL_CONDITIONED
@@ -116,8 +117,10 @@ def _of_each_column(
     solved = np.isfinite(x).all(axis=-2)
     b = np.where(solved[:, None, :], b, b.dtype.type(0))  # whose solution has no error
     rcond, errors = _diagnosed(kernel_for(problem, options, True), a, b)
-    single = kernels.pick("gen", problem.n, 1, problem.together, problem.dtype, True)
     lost = np.isnan(rcond)  # perhaps since a column is out of range
+    if not (lost.any() or np.isnan(errors).any()):
+        return rcond, errors
+    single = kernels.pick("gen", problem.n, 1, problem.together, problem.dtype, True)
     rcond[lost] = _diagnosed(single, a[lost], np.zeros((np.count_nonzero(lost), problem.n, 1)))[0]
     lost = np.isnan(errors)
     if lost.any() and solved.shape[1] > 1:

@@ -8,7 +8,7 @@ from dask.callbacks import Callback
 from families import SOME_DTYPES, grid, same_bits, systems
 
 import dasksolve
-from dasksolve import SingularSystemError, Status
+from dasksolve import SingularSystemError, Status, kernels
 
 GRID = grid(5, 12, 130, slow=(1, 2, 8, 40), complex_up_to=12)  # of each kernel
 
@@ -149,6 +149,15 @@ def test_what_is_said_of_a_system_does_not_depend_on_the_chunks_of_its_columns(
     assert lazy.x.numblocks == (1, 1, 4)
     for name, one, two in zip(expected._fields, dask.compute(*lazy), expected, strict=True):
         assert same_bits(one, two), name
+
+
+def test_a_column_that_is_not_finite_has_no_other_kernel_compiled(monkeypatch):
+    picked, pick = [], kernels.pick
+    monkeypatch.setattr(kernels, "pick", lambda *which: picked.append(which) or pick(*which))
+    a, b = np.random.default_rng(0).standard_normal((2, 40, 3, 3))
+    b[5, :, 1] = np.nan
+    assert np.isfinite(dasksolve.solve_ex(a, b).rcond).all()
+    assert {k for _, _, k, *_ in picked} == {3}
 
 
 def test_no_column_beside_a_matrix_that_is_out_of_range():
