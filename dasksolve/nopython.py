@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dasksolve.batch import eager, least_squares
 from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import piece_size
-from dasksolve.batch.problem import describe
+from dasksolve.batch.problem import describe, solution_dtype
 from dasksolve.kernels.calls import call, kernel_for
 from dasksolve.kernels.compiling.jit import jit
 from dasksolve.kernels.language.backend import NumbaTypeError, as_dtype
@@ -106,7 +106,8 @@ def solve_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
     Raises
     ------
     numba.TypingError
-        While compiling: a dtype or a number of dimensions that does not fit.
+        While compiling: a dtype or a number of dimensions that does not fit. Outside of compiled
+        code a dtype that does not is a TypeError.
 
     Examples
     --------
@@ -122,7 +123,7 @@ def solve_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
     (array([[1. , 0.5],
            [nan, nan]]), array([0, 1], dtype=int8))
     """
-    x[...], status[...] = np.nan, Status.PENDING
+    _begin(a, b, x, status)
     try:
         problem = describe(a.shape, a.dtype, b.shape, b.dtype)
     except ValueError:
@@ -153,7 +154,8 @@ def lstsq_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
     Raises
     ------
     numba.TypingError
-        While compiling: a dtype or a number of dimensions that does not fit.
+        While compiling: a dtype or a number of dimensions that does not fit. Outside of compiled
+        code a dtype that does not is a TypeError.
 
     Examples
     --------
@@ -168,7 +170,7 @@ def lstsq_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
     >>> fitted(a, np.array([[1.0, 3.0, np.nan, 7.0]]))
     (array([[1., 2.]]), array([0], dtype=int8))
     """
-    x[...], status[...] = np.nan, Status.PENDING
+    _begin(a, b, x, status)
     try:
         problem = least_squares.describe(a.shape, a.dtype, b.shape, b.dtype)
     except ValueError:
@@ -178,13 +180,23 @@ def lstsq_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
         x[...], status[...] = least_squares.lstsq(a, b, None, _NAN_LSTSQ)[:2]
 
 
+def _begin(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> None:
+    """Outside of compiled code: refuse outputs of other dtypes, as there, and call all pending."""
+    wanted = solution_dtype(a=a.dtype, b=b.dtype), np.dtype(np.int8)
+    for name, array, dtype in zip(("x", "status"), (x, status), wanted, strict=True):
+        if array.dtype.newbyteorder("=") != dtype:
+            raise TypeError(f"{name} has dtype {array.dtype}; an array of {dtype} is needed")
+    x[...], status[...] = np.nan, Status.PENDING
+
+
 def _problem(a: Any, b: Any) -> Any:
     """What arrays of these types pose, in systems of order 1; a typing error where nothing does."""
     for name, array, most in (("a", a, 3), ("b", b, getattr(a, "ndim", 3))):
         if not isinstance(array, types.Array) or array.ndim > most:
             raise NumbaTypeError(
                 f"dasksolve solves a of (N, N) or (M, N, N) and b of (N,) to (M, N, K) inside "
-                f"compiled code; {name} is {array}: reshape it"
+                f"compiled code; {name} is {array}"
+                + (": reshape it" if isinstance(array, types.Array) else ", which is no array")
             )
     try:
         return describe((1,) * a.ndim, as_dtype(a.dtype), (1,) * b.ndim, as_dtype(b.dtype))

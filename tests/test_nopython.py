@@ -205,6 +205,29 @@ def test_solve_into_refuses_other_outputs_while_compiling(x, status, name):
         into(np.ones((3, 2, 2)), np.ones((3, 2)), x, status)
 
 
+@pytest.mark.parametrize("function", [nopython.solve_into, nopython.lstsq_into])
+@pytest.mark.parametrize(
+    ("a_type", "x_type", "status_type", "text"),
+    [
+        ("f8", "f4", "i1", "x has dtype float32; an array of float64"),
+        ("c16", "f8", "i1", "x has dtype float64; an array of complex128"),
+        ("f8", "f8", "bool", "status has dtype bool; an array of int8"),
+    ],
+)
+def test_outputs_of_other_dtypes_are_refused_in_python_too(
+    function, a_type, x_type, status_type, text
+):
+    a, b, x, status = np.ones((3, 2, 2), a_type), np.ones((3, 2)), np.ones((3, 2)), np.ones(3)
+    with pytest.raises(TypeError, match=text):
+        function(a, b, x.astype(x_type), status.astype(status_type))
+
+
+def test_what_is_no_array_is_called_so():
+    one = numba.njit(lambda a: nopython.solve(a, 1.0))
+    with pytest.raises(TypingError, match="b is float64, which is no array"):
+        one(np.ones((1, 2, 2)))
+
+
 @pytest.mark.slow
 def test_in_prange():
     a, b = batch(60, 11)

@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 
 import dasksolve
@@ -324,6 +326,18 @@ def test_a_process_forks_when_nothing_is_being_compiled():
     """
     result = python(program)
     assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize("compiled", [jit.jit, jit.part, jit.holder])
+def test_a_function_that_calls_a_kernel_lends_it_no_options(compiled, tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+    def is_nan(value):
+        return value != value
+
+    kernel = compiled(is_nan)
+    calls = numba.njit(fastmath=True, forceinline=True)(lambda value: kernel(value))
+    assert calls(np.nan)
 
 
 BOTH = """

@@ -34,7 +34,15 @@ NO_CACHE = (
 )
 """What is told where that is so."""
 
-_OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+# What is not said here numba takes from the function that calls, if that is being compiled: with
+# the fastmath of a user's own a kernel knew no NaN, and was cached so for everybody.
+_OPTIONS: Any = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,
+    "fastmath": False,
+    "forceinline": False,
+}
 _DIGEST = hashlib.sha256().digest_size
 _HOLDER: Any = {**_OPTIONS, "nopython": True, "no_cpython_wrapper": True, "_nrt": True}
 _PART: Any = {**_HOLDER, "_nrt": False}
