@@ -136,6 +136,8 @@ def test_solve_ex_refines_if_asked_to():
 def test_the_solution_has_another_name_beside_a_dimension_x():
     a, b = (values.rename(pixel="x") for values in pixels(pixel=6, row=3))
     assert set(labelled.solve_ex(a, b)) == {"solution", "status", "rcond", "backward_error"}
+    with pytest.raises(ValueError, match=r"a has a coordinate 'solution', .*drop_vars"):
+        labelled.solve_ex(a.assign_coords(solution=1), b)
 
 
 REFUSED = {
@@ -208,6 +210,14 @@ def test_right_hand_sides_of_one_matrix_stay_in_chunks():
     s = labelled.solve_ex(a, y.chunk(y=5, x=10))
     assert (s.status.shape, int(s.status)) == ((), 0)
     assert (s.solution.values == y.values / 2).all()
+
+
+@pytest.mark.parametrize("sizes", [(0, 2), (2, 0), (0, 0)])
+def test_no_right_hand_sides_along_several_dimensions_stay_lazy(sizes):
+    a, b = pixels(pixel=6, row=3, run=sizes[0], member=sizes[1])
+    x = labelled.solve(a, b.chunk(pixel=2))
+    assert x.chunks is not None
+    assert x.compute().sizes == labelled.solve(a, b).sizes
 
 
 # Regressions
@@ -308,6 +318,19 @@ def test_a_coordinate_that_is_called_as_the_coefficients_is_refused(name):
     y = xr.DataArray(np.zeros((6, 2)), {name: ("pixel", [7, 9])}, ("time", "pixel"))
     with pytest.raises(ValueError, match=rf"y has a coordinate '{name}', .*drop_vars"):
         labelled.regress(y, trend_of(6), covariance=True)
+
+
+@pytest.mark.parametrize("name", ["pixel", "coef", "term_2"])
+def test_a_label_of_coefficients_that_is_called_as_another_part_is_refused(name):
+    y = xr.DataArray(np.zeros((6, 2)), {"pixel": [7, 9]}, ("time", "pixel"))
+    design = trend_of(6)
+    labelled_so = design.assign_coords({name: ("term", ["a", "b"])})
+    with pytest.raises(ValueError, match=rf"design has a coordinate '{name}', .*drop_vars"):
+        labelled.regress(y, labelled_so, covariance=True)
+    with pytest.raises(ValueError, match=r"design has a dimension 'coef', .*rename"):
+        labelled.regress(y, design.rename(term="coef"))
+    scalar = design.assign_coords({name: 1})  # which does not go with the fit
+    assert "term" in labelled.regress(y, scalar, covariance=True).coef.dims
 
 
 @pytest.mark.parametrize("name", ["status", "rcond"])

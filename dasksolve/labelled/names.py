@@ -53,17 +53,21 @@ def _difference(
 
 def refuse_names(name: str, values: Any, taken: Iterable[Hashable], dim: Hashable) -> None:
     """Refuse a dimension or coordinate whose name is wanted for a part of the result."""
-    kept = [each for each in values.dims if each != dim]
-    names = {*kept, *coordinates(values, dim)}
+    names = kept_names(values, dim)
     clash = next((each for each in taken if each in names), None)
     if clash is not None:
-        kind = "dimension" if clash in kept else "coordinate"
+        kind = "dimension" if clash in values.dims else "coordinate"
         mend = f"rename({{{clash!r}: ...}})"
         if kind == "coordinate":
             mend += f" or {name}.drop_vars({clash!r})"
         raise ValueError(
             f"{name} has a {kind} {clash!r}, as a part of the result is called: {name}.{mend}"
         )
+
+
+def kept_names(values: Any, dim: Hashable) -> set[Hashable]:
+    """Those of dimensions and coordinates save along a dimension."""
+    return {*values.dims, *coordinates(values, dim)} - {dim}
 
 
 def coordinates(y: "xr.DataArray", dim: Hashable) -> dict[Hashable, Any]:

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any, Never
 
 from dasksolve import api
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
-from dasksolve.labelled.names import aligned, coordinates, refuse_names, refuse_unlabelled, xarray
+from dasksolve.labelled.names import (
+    aligned,
+    coordinates,
+    kept_names,
+    refuse_names,
+    refuse_unlabelled,
+    xarray,
+)
 from dasksolve.solution import Regression
 
 if TYPE_CHECKING:
@@ -57,7 +64,8 @@ def regress(
     ValueError
         A dimension is missing; coordinates of y and design along dim, or of y and weights, differ;
         y has a dimension or coordinate that is called as a field of the fit, or as the coefficients
-        are; and what `dasksolve.regress` refuses.
+        are, or design has one that is called as a field or as one of y; and what
+        `dasksolve.regress` refuses.
     TypeError
         y, design or weights is not a DataArray.
     ImportError
@@ -79,8 +87,10 @@ def regress(
     check_flags(covariance=covariance)
     check_dimensions(y, design, weights, dim)
     (term,) = (name for name in design.dims if name != dim)
-    names = (*Regression._fields, term, *((f"{term}_2",) if covariance else ()))
-    refuse_names("y", y, names, dim)
+    names = (*Regression._fields, *((f"{term}_2",) if covariance else ()))
+    refuse_names("y", y, (*names, term), dim)
+    unused = [name for name, c in design.coords.items() if c.dims != (term,)]
+    refuse_names("design", design.drop_vars(unused), (*names, *kept_names(y, dim)), dim)
     design = aligned("design", design, "y", y, [dim])
     found = api.regress(
         y.data,

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any, Never
 
 from dasksolve import api
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
-from dasksolve.labelled.names import aligned, refuse_names, refuse_unlabelled, xarray
+from dasksolve.labelled.names import (
+    aligned,
+    kept_names,
+    refuse_names,
+    refuse_unlabelled,
+    xarray,
+)
 from dasksolve.solution import Solution
 
 if TYPE_CHECKING:
@@ -164,8 +170,10 @@ def _apply(
     check_flags(keep_attrs=keep_attrs)
     columns = _columns(a, b, dims)
     row, col = dims
+    taken = kept_names(a, row) | kept_names(b, row)
+    both = ("solution",) if numbers and "x" in taken else ()
     for name, values in (("a", a), ("b", b)):
-        refuse_names(name, values, numbers, row)
+        refuse_names(name, values, (*numbers, *both), row)
     b = aligned("b", b, "a", a, a.dims)
     found = xarray().apply_ufunc(
         _solve,
@@ -221,8 +229,15 @@ def _solve(a: Any, b: Any, *, function: Any, columns: int, **options: Any) -> An
     if columns < 2:
         return function(a, b, **options)
     several = b.shape[a.ndim - 1 :]
-    b = b.reshape((*b.shape[: a.ndim - 1], math.prod(several)))
+    b = _reshaped(b, (*b.shape[: a.ndim - 1], math.prod(several)))
     found = function(a, b, **options)
     x, *numbers = found if isinstance(found, Solution) else (found,)
-    x = x.reshape((*x.shape[:-1], *several))
+    x = _reshaped(x, (*x.shape[:-1], *several))
     return (x, *numbers) if numbers else x
+
+
+def _reshaped(values: Any, shape: tuple[int, ...]) -> Any:
+    """In another shape; dask can do so with nothing only where that is one chunk."""
+    if 0 in shape and hasattr(values, "rechunk"):
+        values = values.rechunk(-1)
+    return values.reshape(shape)
