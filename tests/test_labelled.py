@@ -220,6 +220,12 @@ def test_no_right_hand_sides_along_several_dimensions_stay_lazy(sizes):
     assert x.compute().sizes == labelled.solve(a, b).sizes
 
 
+def test_chunks_of_no_length_are_none():
+    a, b = pixels(row=3, run=3, member=2)
+    x = labelled.solve(a, b.chunk(row=(0, 3), run=(1, 0, 2), member=(2, 0)))
+    np.testing.assert_array_equal(x.values, labelled.solve(a, b).values)
+
+
 # Regressions
 
 

@@ -101,11 +101,16 @@ def _chunks(values: Any) -> tuple[Chunks, ...]:
 
 
 def core_is_chunked(values: Any) -> bool:
-    return any(len(chunks) > 1 for chunks in _chunks(values)[-2:])
+    return any(map(is_chunked, _chunks(values)[-2:]))
 
 
 def rows_are_chunked(b: Any) -> bool:
-    return len(_chunks(b)[-2]) > 1
+    return is_chunked(_chunks(b)[-2])
+
+
+def is_chunked(chunks: Chunks) -> bool:
+    """Whether an axis is in several chunks; those of length 0 count as none."""
+    return sum(map(bool, chunks)) > 1
 
 
 def _column_chunks(b: Any, n: int) -> Chunks:

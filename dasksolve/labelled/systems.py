@@ -215,7 +215,7 @@ def _columns(a: Any, b: Any, dims: tuple[Hashable, Hashable]) -> list[Hashable]:
     for name, values, whole in (("a", a, (row, col)), ("b", b, (row,))):
         for dim in whole:
             chunks = values.chunksizes.get(dim, ())
-            if len(chunks) > 1:
+            if sum(map(bool, chunks)) > 1:
                 raise ValueError(
                     f"{name} is chunked along {dim!r}, in {chunks}, where a block must hold whole "
                     f"systems: {name}.chunk({dict.fromkeys(whole, -1)})"
@@ -237,7 +237,8 @@ def _solve(a: Any, b: Any, *, function: Any, columns: int, **options: Any) -> An
 
 
 def _reshaped(values: Any, shape: tuple[int, ...]) -> Any:
-    """In another shape; dask can do so with nothing only where that is one chunk."""
-    if 0 in shape and hasattr(values, "rechunk"):
-        values = values.rechunk(-1)
+    """In another shape: where there is nothing, dask can do so in one chunk alone."""
+    if hasattr(values, "rechunk"):
+        chunks = tuple(tuple(filter(None, c)) for c in values.chunks)
+        values = values.rechunk(-1 if 0 in shape else chunks)
     return values.reshape(shape)

@@ -159,6 +159,13 @@ def test_broadcasting_and_chunks(a_shape, a_chunks, b_shape, b_chunks, x_chunks)
     assert same_bits(x.compute(scheduler="sync"), dasksolve.solve(a, b))
 
 
+def test_chunks_of_no_length_do_not_make_systems_chunked():
+    a, b = np.eye(2) + np.ones((6, 2, 2)), np.ones((6, 2, 3))
+    rows = da.from_array(a, chunks=((0, 6), (0, 2), (2, 0)))
+    x = dasksolve.solve(rows, da.from_array(b, chunks=((3, 0, 3), (2, 0), (0, 3))))  # no warning
+    np.testing.assert_array_equal(x, dasksolve.solve(a, b))
+
+
 @pytest.mark.parametrize(("a_dtype", "b_dtype"), [("i4", "?"), ("f4", "c8"), (">f8", "f4")])
 def test_the_declared_dtype_is_the_computed_one(a_dtype, b_dtype):
     a, b = np.array([np.eye(3)] * 4, a_dtype), np.ones((4, 3), b_dtype)
