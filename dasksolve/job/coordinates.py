@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from dasksolve.errors import retold
-from dasksolve.storage import conventions, documents, inputs, internals, stores
+from dasksolve.storage import conventions, documents, inputs, internals, stores, times
 from dasksolve.storage.documents import Document
 from dasksolve.storage.source import Source
 
@@ -74,18 +75,81 @@ class Coordinate:
                 ready.result()
             target[place] = piece
 
-    def is_that_of(self, other: Any) -> bool:
-        """Whether another array is where it is copied from, or says the same."""
-        return stores.address(self.array) == stores.address(other) or self.is_same(other)
+    def difference(self, other: Any) -> str | None:
+        """Where another array is of other places than this; None: nowhere.
+
+        They are what the numbers mean: xarray writes the same times under several units.
+        """
+        if stores.address(self.array) == stores.address(other) or self.is_same(other):
+            return None
+        if self.is_mapping:  # all that it says are attributes
+            return " in attributes"
+        if self.array.shape != other.shape:
+            return f" in shape, {self.array.shape} and {other.shape}"
+        ours, theirs = _Meaning.of(self.array), _Meaning.of(other)
+        shift = ours.shift(theirs)
+        if shift is None:
+            return f" in units, {ours.units!r} and {theirs.units!r}"
+        for place, piece in self.pieces():
+            left, right = ours.read(piece), theirs.read(np.asarray(other[place]))
+            differ = np.argwhere(~_equal(left, right, *shift))
+            if len(differ):
+                first = [int(i) + part.start for i, part in zip(differ[0], place, strict=True)]
+                return f", first at {', '.join(map(str, first))}" if first else ""
+        return None
 
     def is_same(self, other: Any) -> bool:
-        """Whether another array says the same, under the same units."""
+        """Whether another array says the same, under the same units, in the same numbers."""
         ours, theirs = (conventions.described(array) for array in (self.array, other))
         return (
             (self.array.shape, ours) == (other.shape, theirs)
             and self.dtype.kind == replace(self, array=other).dtype.kind
             and all(_same(piece, np.asarray(other[place])) for place, piece in self.pieces())
         )
+
+
+class _Meaning(NamedTuple):
+    """What the numbers of a coordinate mean by its attributes."""
+
+    packing: conventions.Packing | None
+    units: str | None
+    """With the calendar, if there is one."""
+    since: times.Count | None
+    """Where they are times: what they count."""
+
+    @classmethod
+    def of(cls, array: Any) -> "_Meaning":
+        try:
+            packing = conventions.packing(array)
+        except ValueError:  # it is copied as it is, whatever it means
+            packing = None
+        units, calendar = (array.attrs.get(name) for name in ("units", "calendar"))
+        said = " ".join(units.split()) if isinstance(units, str) else None
+        if said and isinstance(calendar, str):
+            said += f", {calendar}"
+        return cls(packing, said, times.count(array.attrs))
+
+    def read(self, stored: NDArray[Any]) -> NDArray[Any]:
+        if self.packing is None:
+            return stored
+        values = np.empty(stored.shape, self.packing.dtype)
+        self.packing.unpack(stored, values)
+        return values
+
+    def shift(self, other: "_Meaning") -> tuple[float, float, float] | None:
+        """The factor of these numbers, and that of the other's, to which the third is added.
+
+        None: they do not mean the same, whatever they are.
+        """
+        as_they_are = 1.0, 1.0, 0.0
+        if self.since is None or other.since is None:
+            differ = len({self.units, other.units} - {None}) > 1
+            return None if differ else as_they_are
+        later = other.since.after(self.since)
+        if later is None:
+            return None
+        factors = self.since.seconds, other.since.seconds
+        return as_they_are if later == 0 and factors[0] == factors[1] else (*factors, later)
 
 
 def find(
@@ -129,9 +193,10 @@ def _of_dimensions(batches: list[_Batch]) -> Iterable[Coordinate]:
             if array is None:
                 continue
             first = found.setdefault(name, Coordinate(name, (name,), array))
-            if not first.is_that_of(array):
+            where = first.difference(array)
+            if where is not None:
                 raise ValueError(
-                    f"the coordinates {given} that stand beside a and b differ: "
+                    f"the coordinates {given} that stand beside a and b differ{where}: "
                     f"{stores.address(first.array)} and {stores.address(array)}. The systems are "
                     "paired by their places, not by coordinates: align them first, or give arrays "
                     "without coordinates"
@@ -146,7 +211,8 @@ def _others(
     found: dict[str, Coordinate] = {}
     for batch in batches:
         for one in _auxiliary(batch, taken):
-            if one.name in names or not found.setdefault(one.name, one).is_that_of(one.array):
+            first = found.setdefault(one.name, one)
+            if one.name in names or first.difference(one.array) is not None:
                 at = stores.address(one.array)
                 logger.warning("%s is left out: there is another coordinate %s", at, one.name)
     return found.values()
@@ -224,10 +290,13 @@ def refuse_other_places(y: Source, other: Source, axes: Sequence[int]) -> None:
 
 def _refuse_other_coordinates(y: Source, other: Source, name: str) -> None:
     ours, theirs = (_beside(source, name, (name,)) for source in (y, other))
-    if ours is None or theirs is None or Coordinate(name, (name,), ours).is_same(theirs):
+    if ours is None or theirs is None:
+        return
+    where = Coordinate(name, (name,), ours).difference(theirs)
+    if where is None:
         return
     raise ValueError(
-        f"the coordinates {name} that stand beside y and {other.name} differ: "
+        f"the coordinates {name} that stand beside y and {other.name} differ{where}: "
         f"{stores.address(ours)} and {stores.address(theirs)}. They are paired by their places: "
         f"align them first, or give {other.name} without coordinates"
     )
@@ -326,6 +395,23 @@ def _beside(source: Source, name: str, dims: Collection[str]) -> Any:
             error,
         )
         return None
+
+
+def _equal(
+    left: NDArray[Any], right: NDArray[Any], factor: float, other: float, summand: float
+) -> NDArray[np.bool_]:
+    """Where numbers, times or texts are equal; in another unit, as far as doubles tell."""
+    kinds = {a.dtype.kind if a.dtype.kind not in "UT" else "T" for a in (left, right)}
+    if len(kinds) > 1 and kinds & set("TmM"):
+        return np.zeros(left.shape, bool)
+    if (factor, other, summand) == (1, 1, 0):
+        found = np.asarray(left == right)
+    else:
+        left, right = left * np.float64(factor), right * np.float64(other) + summand
+        most = np.maximum(np.maximum(abs(left), abs(right)), abs(summand))
+        found = abs(left - right) <= 4 * np.finfo(float).eps * most
+    missing = [np.isnan(a) if a.dtype.kind in "fcmM" else np.False_ for a in (left, right)]
+    return np.asarray(found | (missing[0] & missing[1]))
 
 
 def _same(left: Any, right: Any) -> bool:

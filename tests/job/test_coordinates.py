@@ -1,6 +1,7 @@
 """What else xarray needs of an output: coordinates, the meaning of status, a place in its group."""
 
 import asyncio
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,92 @@ def test_coordinates_beside_both_have_to_be_the_same(tmp_path: Path) -> None:
     assert not (tmp_path / "out2").exists()
 
 
+DAYS = {"units": "days since 2020-01-01", "calendar": "proleptic_gregorian"}
+
+
+def stored_twice(folder: Path, ours: Any, theirs: Any) -> None:
+    """a and b in groups of their own, each beside its times: numbers and attributes."""
+    for name, (values, attributes) in (("in", ours), ("other", theirs)):
+        group = zarr.create_group(folder / name)
+        for key, array in dataset().items():
+            group.create_array(str(key), data=array.values, dimension_names=array.dims)
+        numbers = np.asarray(values)
+        group.create_array("t", data=numbers, dimension_names=("t",), attributes=attributes)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "attributes"),
+    [
+        pytest.param(range(6), {**DAYS, "units": "days since 2020-01-01 00:00:00"}, id="midnight"),
+        pytest.param(range(6), {**DAYS, "units": "Days since 2020-1-1T00:00Z"}, id="zone"),
+        pytest.param(range(6), {"units": DAYS["units"]}, id="no calendar"),
+        pytest.param(range(6), {**DAYS, "long_name": "time"}, id="another attribute"),
+        pytest.param(np.arange(6.0), DAYS, id="floats"),
+        pytest.param(np.arange(6) * 24, {"units": "hours since 2020-01-01"}, id="hours"),
+        pytest.param(np.arange(6) + 18262, {"units": "days since 1970-01-01"}, id="another date"),
+        pytest.param(
+            (np.arange(6) + 18262) * 86400 * 10**9,
+            {"units": "nanoseconds since 1970-01-01"},
+            id="ns",
+        ),
+        pytest.param(
+            np.arange(6, dtype="i2") * 2,
+            {**DAYS, "scale_factor": 0.5, "_FillValue": -1},
+            id="packed",
+        ),
+    ],
+)
+def test_coordinates_that_mean_the_same_are_the_same(
+    tmp_path: Path, theirs: Any, attributes: dict[str, Any]
+) -> None:
+    stored_twice(tmp_path, (np.arange(6), DAYS), (theirs, attributes))
+    ours, others = (xr.open_zarr(tmp_path / n, consolidated=False) for n in ("in", "other"))
+    assert (ours.t.values == others.t.values).all()
+    assert (solved(tmp_path, b="other/b").t.values == ours.t.values).all()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "attributes", "where"),
+    [
+        pytest.param([0, 1, 2, 4, 4, 5], DAYS, ", first at 3", id="one number"),
+        pytest.param(
+            range(6), {"units": "days since 2020-01-02"}, ", first at 0", id="another date"
+        ),
+        pytest.param(range(6), {"units": "hours since 2020-01-01"}, ", first at 1", id="unit"),
+        pytest.param(
+            range(6), {**DAYS, "calendar": "noleap"}, " in units, .*, noleap'", id="calendar"
+        ),
+        pytest.param(range(6), {"units": "m"}, " in units, 'days .*' and 'm'", id="no times"),
+        pytest.param(list("012345"), DAYS, ", first at 0", id="text"),
+    ],
+)
+def test_coordinates_that_mean_something_else_are_refused(
+    tmp_path: Path, theirs: Any, attributes: dict[str, Any], where: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", zarr.errors.UnstableSpecificationWarning)
+        stored_twice(tmp_path, (np.arange(6), DAYS), (theirs, attributes))
+        with pytest.raises(ValueError, match=rf"coordinates t that .* a and b differ{where}:"):
+            solve_zarr(tmp_path / "in/a", tmp_path / "other/b", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_made_of_what_xarray_read_go_with_it(tmp_path: Path) -> None:
+    times = xr.Variable("t", TIMES)
+    y = xr.Dataset({"y": (("t", "site"), np.random.default_rng(0).random((6, 3)))}, {"t": times})
+    y.to_zarr(tmp_path / "in", consolidated=False)
+    with xr.open_zarr(tmp_path / "in", consolidated=False) as read:
+        (read.y > 0.2).astype("f4").to_dataset(name="w").to_zarr(
+            tmp_path / "weights", consolidated=False
+        )
+    units = [zarr.open_array(tmp_path / name / "t").attrs["units"] for name in ("in", "weights")]
+    assert units[0] != units[1]
+    report = regress_zarr(
+        tmp_path / "in/y", np.ones((6, 1)), tmp_path / "out", weights=tmp_path / "weights/w"
+    )
+    assert report.flagged_count == 0
+
+
 def test_what_is_no_coordinate_is_left_alone(tmp_path: Path) -> None:
     given = dataset(("../secret", "site"))
     group = zarr.create_group(tmp_path / "in")
@@ -132,6 +219,18 @@ def test_of_two_coordinates_that_differ_one_is_kept(
     assert found.height == 2
     assert (found.slope == 2).all()
     assert "other/height is left out: there is another coordinate height" in caplog.text
+
+
+def test_of_two_projections_the_first_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, code in (("in", "EPSG:4326"), ("other", "EPSG:32631")):
+        given = dataset(crs=((), 0, {"crs_wkt": code}))
+        for array in given.values():
+            array.encoding["grid_mapping"] = "crs"
+        given.to_zarr(tmp_path / name, consolidated=False)
+    assert solved(tmp_path, b="other/b").crs.attrs == {"crs_wkt": "EPSG:4326"}
+    assert "other/crs is left out: there is another coordinate crs" in caplog.text
 
 
 def test_a_coordinate_in_one_huge_chunk_is_left_out(
