@@ -60,6 +60,13 @@ def test_who_calls_it_keeps_their_own_signals_and_warnings(batch: Stored) -> Non
         signal.signal(signal.SIGTERM, before)
 
 
+def test_structures_have_the_long_words_of_scipy(batch: Stored) -> None:
+    assert main(["solve", *arguments(batch, "--assume-a", "general", "--quiet")]) == 3
+    assert main(["solve", *arguments(batch, "--resume", "--assume-a", "gen", "--quiet")]) == 3
+    found = parser().parse_args(["bench", "--assume-a", "positive definite"])
+    assert found.assume_a == "pos"
+
+
 def test_nothing_flagged_is_zero(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
     zarr.open_array(batch.a_path)[[123, 456, 789]] = 1 + batch.a[:3]
     zarr.open_array(batch.b_path)[789] = 1

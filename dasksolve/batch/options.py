@@ -108,9 +108,14 @@ def _structure(assume_a: Any) -> str:
             "(or dasksolve.solve_tridiagonal), scipy.linalg.solve_banded for more, system by "
             'system, or "gen"'
         )
-    word = LONG_WORDS.get(assume_a, assume_a) if isinstance(assume_a, str) else assume_a
+    word = short_word(assume_a) if isinstance(assume_a, str) else assume_a
     check_word("assume_a", word, STRUCTURES)
     return word
+
+
+def short_word(word: str) -> str:
+    """The word for a structure that SciPy spells in a longer way, too."""
+    return LONG_WORDS.get(word, word)
 
 
 def checked_rcond(rcond: Any) -> float | None:

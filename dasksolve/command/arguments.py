@@ -1,12 +1,13 @@
 """The words of the command line: commands, options, their help."""
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import dasksolve
 from dasksolve.batch.fit import ON_DEFICIENT
-from dasksolve.batch.options import ON_SINGULAR, STRUCTURES, Options
+from dasksolve.batch.options import ON_SINGULAR, STRUCTURES, Options, short_word
 from dasksolve.batch.pieces import thread_count
 from dasksolve.command import bench
 from dasksolve.job.memory import parse_size
@@ -140,6 +141,7 @@ def _report(command: Command) -> None:
     summary.add_argument("out", metavar="OUT", help="the zarr group that solve or regress wrote")
     summary.add_argument(
         "--html",
+        type=os.path.expanduser,
         metavar="FILE",
         help="write a page with a map, histograms and the throughput, too, and print where",
     )
@@ -257,6 +259,7 @@ def _mathematics(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("mathematics")
     group.add_argument(
         "--assume-a",
+        type=short_word,
         default="gen",
         choices=STRUCTURES,
         metavar="WORD",

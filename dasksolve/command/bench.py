@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve.api import solve
-from dasksolve.batch.options import STRUCTURES
+from dasksolve.batch.options import STRUCTURES, short_word
 from dasksolve.command import picture
 from dasksolve.command.speech import say
 from dasksolve.kernels.language.target import processor
@@ -107,6 +107,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--assume-a",
+        type=short_word,
         default="gen",
         choices=STRUCTURES,
         metavar="WORD",
@@ -146,7 +147,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="P",
         help="of each series, of which a fifth is missing (default: 120)",
     )
-    command.add_argument("--plot", metavar="FILE.png", help="draw the ratios (needs matplotlib)")
+    command.add_argument(
+        "--plot",
+        type=os.path.expanduser,
+        metavar="FILE.png",
+        help="draw the ratios (needs matplotlib)",
+    )
     command.set_defaults(default_of=command.get_default)
 
 

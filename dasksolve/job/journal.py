@@ -86,7 +86,7 @@ def opened(out: OutputLocation) -> tuple[Any, str, Record, documents.Document]:
     """The store of an output that is read, what it is called, its record and its document."""
     store, location = stores.open_store(out, read_only=True)
     if groups.is_empty(store):
-        raise FileNotFoundError(f"there is no output at {location}; dasksolve solve writes it")
+        raise FileNotFoundError(f"there is no output at {location}; solve or regress writes it")
     seen = see(store).result()
     found = find(store, location, "give what solve or regress wrote", seen)
     if is_unfinished(found):
@@ -216,6 +216,9 @@ def refuse_changes(
         was, now = fields(old, part, location), new[part]
         if part == "weights" and _are_for_other_rows(was, now):
             continue  # as many as the design has rows, which is named, and none if none were given
+        if part == "weights" and ("digest" in was) != ("digest" in now):
+            changes[part, ""] = f"weights were {_whose(was)}, are now {_whose(now)}"
+            continue
         changes |= {
             (part, name): f"the numbers of {part} are not those that it had{_from(old, part)}"
             if name == "digest" and name in was and name in now
@@ -238,6 +241,13 @@ def _are_one(was: Any, now: str | None) -> bool:
 def _are_for_other_rows(was: Record, weights: Record) -> bool:
     """Whether both are weights in memory, one for each observation, of other numbers of them."""
     return "digest" in was and "digest" in weights and was.get("shape") != weights["shape"]
+
+
+def _whose(weights: Record) -> str:
+    """Whether there is a weight for each number, or for each observation if there are any."""
+    if "digest" in weights:
+        return "one for each observation, or none"
+    return f"one for each number in y ({weights.get('location') or 'a zarr array'})"
 
 
 def _from(record: Record, part: str) -> str:

@@ -211,7 +211,13 @@ def test_the_command_prints_the_summary_and_writes_the_page(solved, tmp_path, ca
     refused = capsys.readouterr()
     assert (refused.out, "is a folder; name the file" in refused.err) == ("", True)
     assert main(["report", str(tmp_path / "nothing")]) == 1
-    assert "there is no output at" in capsys.readouterr().err
+    assert "nothing; solve or regress writes it" in capsys.readouterr().err
+
+
+def test_a_page_in_the_home_folder(solved, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["report", solved.out, "--html=~/page.html", "--json"]) == 3
+    assert (tmp_path / "page.html").is_file()
 
 
 def test_the_command_prints_json(solved, tmp_path, capsys):

@@ -433,6 +433,21 @@ def test_the_file_that_weights_came_from_is_named(
         check_zarr(stored.path, DESIGN, stored.out)
 
 
+def test_weights_of_another_kind_than_a_job_had_are_called_so(
+    stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    stored = stack()
+    weights = zarr.create_array(tmp_path / "w", data=np.ones(SHAPE), chunks=(20, 7, 20))
+    every, each = r"one for each number in y \(.*\)", "one for each observation, or none"
+    for first, second, change in ((weights, None, (every, each)), (None, weights, (each, every))):
+        dasksolve.regress_zarr(stored.path, DESIGN, stored.out, weights=first, overwrite=True)
+        message = r"is of another job: weights were {}, are now {}\. Give".format(*change)
+        with pytest.raises(ValueError, match=message):
+            check_zarr(stored.path, DESIGN, stored.out, weights=second)
+        with pytest.raises(ValueError, match=message):
+            dasksolve.regress_zarr(stored.path, DESIGN, stored.out, weights=second, resume=True)
+
+
 def test_the_name_of_a_file_is_not_taken_for_what_has_changed(
     stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
