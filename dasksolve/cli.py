@@ -59,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return RUNS[options.command](options)
     except KeyboardInterrupt as stop:
+        exec("")  # else `python -m` ends by the signal where it came while other text was executed
         complain(_how_to_resume(options))
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception as error:

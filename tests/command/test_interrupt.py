@@ -85,3 +85,20 @@ def test_a_package_that_imports_dasksolve_keeps_its_own_ctrl_c(tmp_path: Path) -
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "tidied up\n"
         assert process.wait() == 0
+
+
+IN_TEXT = """
+import sys
+from dasksolve import cli
+cli.RUNS["report"] = lambda options: exec("raise KeyboardInterrupt")
+sys.exit(cli.main(["report", "nowhere"]))
+"""
+
+
+def test_ctrl_c_while_text_is_executed_ends_with_130_too(tmp_path: Path) -> None:
+    """As dataclasses and numba do, and `python -m` would end by the signal, after what it said."""
+    (tmp_path / "run.py").write_text(IN_TEXT)
+    ended = subprocess.run(
+        [sys.executable, "-m", "run"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "dasksolve: interrupted\n")
