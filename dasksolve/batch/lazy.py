@@ -321,7 +321,9 @@ def checked(name: str, values: Any, *kinds: type) -> Any:
             f"{name} has chunks of unknown size: its shape is {values.shape}; "
             f"call {name}.compute_chunk_sizes() first"
         )
-    return values
+    # dask takes an axis of length 1 that is in chunks of 1 and 0 for as many as there are chunks.
+    single = {i: -1 for i, n in enumerate(values.shape) if n == 1 < len(values.chunks[i])}
+    return values.rechunk(single) if single else values
 
 
 def weighing(weights: Any) -> Any:

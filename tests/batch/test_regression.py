@@ -705,6 +705,18 @@ def test_weights_that_broadcast_take_no_memory_beside_lazy_series():
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("chunks", [(0, 1), (1, 0), (0, 1, 0)])
+def test_one_series_beside_chunks_of_none_is_one(chunks):
+    """Which dask itself takes for two, or three."""
+    y, w = series()[:, :1], np.full((1, 1), 2.0)
+    lazy_y, lazy_w = (da.from_array(values).rechunk((-1, chunks)) for values in (y, w))
+    for weights, given in ((None, (lazy_y, None)), (w, (lazy_y, w)), (w, (y, lazy_w))):
+        wanted = dasksolve.regress(y, DESIGN, weights=weights)
+        found = dasksolve.regress(given[0], DESIGN, weights=given[1])
+        for x, of_wanted in zip(found[:-1], wanted[:-1], strict=True):
+            np.testing.assert_array_equal(x.compute(), of_wanted)
+
+
 def test_chunked_observations_are_merged():
     y = series()
     lazy = dasksolve.regress(da.from_array(y, chunks=(10, 20)), DESIGN)
