@@ -82,10 +82,11 @@ def write(values, arrays, series, n, along, first):
 
 
 def answered(basis, s, factors, c, observed, n, wanted, found, place):
-    """Write what is found of the series of a tile.
+    """Write what is found of the series of a tile, and to `s` what covariances need.
 
-    observed: what `residuals` gives, the count, and a function of the lanes in which it is wanted
-    that gives max |y|.
+    wanted: the fewest observations, the smallest rcond, and 1 if covariances are; observed: what
+    `residuals` gives, the count, and a function of the lanes in which it is wanted that gives
+    max |y|.
     """
     rss, gradient, count, largest = observed
     zero, nan = count.fill(0), count.fill(np.nan)
@@ -106,7 +107,7 @@ def answered(basis, s, factors, c, observed, n, wanted, found, place):
     check = zero
     for x in (*coef, *variances, rss):
         check = weigh(check, x)
-    least, threshold = wanted
+    least, threshold, covariance = wanted
     safe = factors.safe & (check == zero) & (rcond >= zero.fill(threshold))
     info = finfo(zero)
     normal = rss > zero.fill(info.tiny / info.eps)
@@ -114,11 +115,12 @@ def answered(basis, s, factors, c, observed, n, wanted, found, place):
     out_of_range = [(v < zero.fill(info.tiny)) | (v == zero.fill(np.inf)) for v in squares]
     safe = safe & ((noise == zero) | ~any_of(out_of_range))
     few = count < zero.fill(least)
-    for place, x in factors_x.items():
-        s[place] = x
-    for k in range(n):
-        s[n, k] = factors.reciprocals[k]
-    s[n + 1, 0] = where(few, nan, noise)
+    with s.builder.if_then((covariance == 1).value):
+        for place, x in factors_x.items():
+            s[place] = x
+        for k in range(n):
+            s[n, k] = factors.reciprocals[k]
+        s[n + 1, 0] = where(few, nan, noise)
     verdict = where(few, zero.fill(TOO_FEW), where(safe, zero.fill(OK), zero.fill(PENDING)))
     kept = [[unsigned_zero(where(few, nan, x)) for x in values] for values in (coef, stderr)]
     write(kept, found[:2], series, n, along, first)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dasksolve.kernels.diagnostics.verdicts import finfo
-from dasksolve.kernels.language.lanes import fma, fnma, inner
+from dasksolve.kernels.language.control import Variable
+from dasksolve.kernels.language.lanes import any_lane, fma, fnma, inner
 
 # What a pivot of G must keep of its diagonal: less, and stderr loses digits.
 KEPT = {"float": 1e-2, "double": 1e-5}
@@ -132,6 +133,11 @@ def spread(basis, factors, n):
 
 
 def shrink(basis, x, n):
-    """The ridge's matrix times x."""
-    rows = [[x[0].fill(basis.ridge(i, k)) for k in range(n)] for i in range(n)]
-    return [inner(row, x) for row in rows]
+    """The ridge's matrix times x; without a ridge no product is taken."""
+    zero = x[0].fill(0)
+    found = [Variable(zero) for _ in x]
+    trace = sum((zero.fill(basis.ridge(i, i)) for i in range(n)), zero)
+    with zero.builder.if_then(any_lane(trace != zero).value):
+        for i, product in enumerate(found):
+            product.set(inner([zero.fill(basis.ridge(i, k)) for k in range(n)], x))
+    return [product.get() for product in found]

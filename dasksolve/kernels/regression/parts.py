@@ -172,7 +172,7 @@ def answering(n):
         coef, stderr, rss, count, rcond, status, covariance,
     ):  # fmt: skip
         series, lanes = len(rss), lane_count(rss)
-        wanted = (min_count, threshold)
+        wanted = (min_count, threshold, int(len(covariance) > 0))
         found = (coef, stderr, rss, count, rcond, status)
         s = tile(n + 3, n, rss.dtype, rss)
         for number in range(-(-series // lanes)):

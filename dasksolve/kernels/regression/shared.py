@@ -146,7 +146,8 @@ def kernel(n):
         s = tile(n + 3, n, rss.dtype, rss)
         fit_all(
             (y, packing, w), own, along, (table, basis, shares, looked_up),
-            (min_count, threshold), (coef, stderr, rss, count, rcond, status), covariance,
+            (min_count, threshold, int(len(covariance) > 0)),
+            (coef, stderr, rss, count, rcond, status), covariance,
             kept, weights, scratch, s, most, (start, stop),
         )  # fmt: skip
 

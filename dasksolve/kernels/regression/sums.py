@@ -11,7 +11,7 @@ from functools import partial
 from numba import types
 
 from dasksolve.kernels.compiling.jit import holder
-from dasksolve.kernels.language.control import Variable, forget_registers, loop
+from dasksolve.kernels.language.control import Variable, empty_registers, loop
 from dasksolve.kernels.language.lanes import fma, fnma, nothing, operation, where, width
 from dasksolve.kernels.language.target import FEW_REGISTERS, VECTOR_BYTES
 from dasksolve.kernels.language.tiles import tiles_of
@@ -314,7 +314,7 @@ def _residuals_apart(table, t, observations, c, rss, sums):
     zero = t.fill(0)
     for k, x in enumerate(c):
         t.sums[k, 0] = -x
-    forget_registers(t.builder)
+    empty_registers(t.builder)
 
     def emit(weigh):
         with loop(t.builder, 0, observations // BLOCK) as block:
@@ -332,10 +332,11 @@ def _residuals_apart(table, t, observations, c, rss, sums):
 
     either_way(t, emit)
     t.sums[0, 0] = rss.get()
-    forget_registers(t.builder)
+    empty_registers(t.builder)
     with loop(t.builder, 0, observations) as i:
         for k, total in enumerate(sums):
             total.set(fma(t.fill(table.q(i, k)), t.spare[i, 0], total.get()))
+    empty_registers(t.builder)
     return t.sums[0, 0], [total.get() for total in sums]
 
 
