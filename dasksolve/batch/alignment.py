@@ -115,7 +115,7 @@ def is_chunked(chunks: Chunks) -> bool:
 
 def _column_chunks(b: Any, n: int) -> Chunks:
     """Chunks of the columns, so wide that to eliminate anew for each takes little more."""
-    columns = _chunks(b)[-1]
+    columns = tuple(filter(None, _chunks(b)[-1])) or (0,)
     if len(columns) == 1 or min(columns[:-1]) >= n:
         return columns
     width = -(-n // columns[0]) * columns[0] if columns[0] else n

@@ -159,6 +159,14 @@ def test_broadcasting_and_chunks(a_shape, a_chunks, b_shape, b_chunks, x_chunks)
     assert same_bits(x.compute(scheduler="sync"), dasksolve.solve(a, b))
 
 
+def test_chunks_of_no_columns_have_no_say():
+    a, b = np.stack([np.eye(2), -np.eye(2)]), np.ones((2, 2, 2))  # the second is not definite
+    wanted = dasksolve.solve_ex(a, b, assume_a="pos")
+    lazy_b = da.from_array(b).rechunk((2, 2, (2, 0)))
+    for x, of_wanted in zip(dasksolve.solve_ex(a, lazy_b, assume_a="pos"), wanted, strict=True):
+        np.testing.assert_array_equal(x.compute(), of_wanted)
+
+
 def test_chunks_of_no_length_do_not_make_systems_chunked():
     a, b = np.eye(2) + np.ones((6, 2, 2)), np.ones((6, 2, 3))
     rows = da.from_array(a, chunks=((0, 6), (0, 2), (2, 0)))
