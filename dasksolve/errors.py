@@ -45,6 +45,8 @@ class SingularSystemError(np.linalg.LinAlgError):
         Shape of the whole batch: ``numpy.unravel_index(e.indices, e.batch_shape)``.
     status : (F,) int8 ndarray
         The `Status` of each failed system.
+    location : str or None
+        Where a job has written the answers of all systems, NaN for these; None: nowhere.
 
     Examples
     --------
@@ -58,23 +60,30 @@ class SingularSystemError(np.linalg.LinAlgError):
     """
 
     def __init__(
-        self, indices: NDArray[np.int64], batch_shape: tuple[int, ...], status: NDArray[np.int8]
+        self,
+        indices: NDArray[np.int64],
+        batch_shape: tuple[int, ...],
+        status: NDArray[np.int8],
+        location: str | None = None,
     ) -> None:
         self.indices = indices
         self.batch_shape = batch_shape
         self.status = status
+        self.location = location
         named = ", ".join(str(i) for i in indices[:_NAMED])
         more = ", …" if len(indices) > _NAMED else ""
         kinds = [words for flaw, words in _KINDS.items() if np.any(status == flaw)]
         kind = " or ".join(kinds or ["singular"])
+        help_ = 'on_singular="nan" gives NaN for those alone, "lstsq" their least-squares solution'
+        if location is not None:
+            help_ = f"everything is written to {location}, with NaN for those alone"
         super().__init__(
             f"{counted(len(indices), 'systems')} of a batch of shape {batch_shape} "
-            f"{'are' if len(indices) != 1 else 'is'} {kind}, at flat index {named}{more}; "
-            'on_singular="nan" gives NaN for those alone, "lstsq" their least-squares solution'
+            f"{'are' if len(indices) != 1 else 'is'} {kind}, at flat index {named}{more}; {help_}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.indices, self.batch_shape, self.status)
+        return type(self), (self.indices, self.batch_shape, self.status, self.location)
 
     def within(self, batch_shape: tuple[int, ...], origin: Sequence[int]) -> "SingularSystemError":
         """Return the same error, counted over the batch that this one is a block of."""

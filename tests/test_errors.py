@@ -57,10 +57,12 @@ def test_what_people_catch_already_catches_it(base):
     ids=["pickle", "copy", "deepcopy"],
 )
 def test_a_clone_of_the_error_is_whole(clone):
-    error = singular(12, (4, 10))
+    few = singular(12, (4, 10))
+    error = SingularSystemError(few.indices, few.batch_shape, few.status, "/somewhere/out")
     found = clone(error)
     assert type(found) is SingularSystemError
     assert str(found) == str(error)
+    assert found.location == "/somewhere/out"
     assert found.indices.tolist() == error.indices.tolist()
     assert found.status.tolist() == error.status.tolist()
     assert found.batch_shape == (4, 10)

@@ -202,4 +202,5 @@ def _raise_singular(job: Job, report: Report, rcond: float | None) -> None:
     indices, statuses = (np.concatenate(parts) for parts in zip(*found, strict=True))
     if indices.size:
         order = np.argsort(indices)
-        raise SingularSystemError(indices[order], job.plan.batch_shape, statuses[order])
+        whole = job.plan.batch_shape
+        raise SingularSystemError(indices[order], whole, statuses[order], report.out)

@@ -193,6 +193,9 @@ def test_raise_names_every_failed_system_once_all_is_written(batch: Stored) -> N
     with pytest.raises(SingularSystemError, match=r"1 system of .*\(1000,\).* index 123;") as info:
         solve_zarr(batch.a_path, batch.b_path, batch.out, on_singular="raise")
     assert info.value.indices.tolist() == [123]
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
+    assert info.value.location == report.out
+    assert str(info.value).endswith(f"is written to {report.out}, with NaN for those alone")
     assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
 
 

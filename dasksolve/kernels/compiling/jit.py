@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 NO_CACHE = (
     "numba finds no folder for its cache that it may write to, so that every process compiles its "
-    "kernels anew, 1 to 5 s each: name one in the environment variable NUMBA_CACHE_DIR"
+    "kernels anew, 1 to 8 s each: name one in the environment variable NUMBA_CACHE_DIR"
 )
 """What is told where that is so."""
 
