@@ -16,7 +16,7 @@ _SECONDS = {
     **dict.fromkeys(("nanosecond", "ns"), 1e-9),
 }
 _SINCE = re.compile(
-    r"\s*(\w+?)s?\s+since\s+(\d{1,4})-(\d{1,2})-(\d{1,2})"
+    r"\s*(\w+)\s+since\s+(\d{1,4})-(\d{1,2})-(\d{1,2})"
     r"(?:[T\s]\s*(\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d*)?))?)?"
     r"\s*(?:Z|UTC|GMT|[+-]?0{1,2}(?::?00)?)?\s*",
     re.IGNORECASE,
@@ -48,8 +48,11 @@ class Count(NamedTuple):
 def count(attributes: Mapping[str, Any]) -> Count | None:
     """What the numbers under these attributes count, if they are times that can be compared."""
     found = _SINCE.fullmatch(str(attributes.get("units", "")))
-    seconds = found and _SECONDS.get(found[1].lower())
-    if not (found and seconds):
+    if found is None:
+        return None
+    unit = found[1].lower()
+    seconds = _SECONDS.get(unit) or _SECONDS.get(unit.removesuffix("s"))
+    if seconds is None:
         return None
     date = tuple(float(part or 0) for part in found.groups()[1:])
     calendar = str(attributes.get("calendar", "standard")).lower()

@@ -108,6 +108,7 @@ def stored_twice(folder: Path, ours: Any, theirs: Any) -> None:
             {"units": "nanoseconds since 1970-01-01"},
             id="ns",
         ),
+        pytest.param(np.arange(6) * 86400000, {"units": "ms since 2020-01-01"}, id="ms"),
         pytest.param(
             np.arange(6, dtype="i2") * 2,
             {**DAYS, "scale_factor": 0.5, "_FillValue": -1},
