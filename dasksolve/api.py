@@ -115,7 +115,7 @@ def solve(
            [5. , 3. ]])
     """
     if unknown:
-        refuse_unknown("solve", unknown)
+        refuse_unknown(solve, unknown)
     try:
         x = eager.solve_at_once(a, b, assume_a, lower, on_singular, rcond, workers)
         if x is not None:
@@ -179,7 +179,7 @@ def inv(
             [1.  , 0.  ]]])
     """
     if unknown:
-        refuse_unknown("inv", unknown)
+        refuse_unknown(inv, unknown)
     options = Options.of(assume_a, lower, on_singular)
     if any_lazy(a):
         from dasksolve.batch import lazy
@@ -321,7 +321,7 @@ def solve_ex(
     ['OK', 'SINGULAR']
     """
     if unknown:
-        refuse_unknown("solve_ex", unknown)
+        refuse_unknown(solve_ex, unknown)
     options = Options.of(assume_a, lower, on_singular, True, refine, rcond)
     if any_lazy(a, b):
         from dasksolve.batch import lazy
@@ -397,7 +397,7 @@ def lstsq(
     array([[1., 2.]])
     """
     if unknown:
-        refuse_unknown("lstsq", unknown)
+        refuse_unknown(lstsq, unknown)
     return lstsq_ex(
         a, b, weights=weights, rcond=rcond, on_deficient=on_deficient, workers=workers
     ).x
@@ -445,7 +445,7 @@ def lstsq_ex(
     array([2, 1], dtype=int32)
     """
     if unknown:
-        refuse_unknown("lstsq_ex", unknown)
+        refuse_unknown(lstsq_ex, unknown)
     options = least_squares.LstsqOptions.of(rcond, on_deficient)
     if any_lazy(a, b, weights):
         from dasksolve.batch import lazy
@@ -545,7 +545,7 @@ def regress(
     array([0.085, 0.035])
     """
     if unknown:
-        refuse_unknown("regress", unknown)
+        refuse_unknown(regress, unknown)
     options = FitOptions(axis, ridge, rcond, min_count, on_deficient, covariance)
     if any_lazy(y, weights):
         from dasksolve.batch import lazy_regression

@@ -51,7 +51,7 @@ def factor(
     array([5.])
     """
     if unknown:
-        refuse_unknown("factor", unknown)
+        refuse_unknown(factor, unknown)
     options = Options.of(assume_a, lower, on_singular="nan")
     if any_lazy(a):
         from dasksolve.batch import lazy

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
@@ -152,10 +153,12 @@ def refusing(door: Door) -> Door:
     return door
 
 
-def refuse_unknown(function: str, unknown: Mapping[str, object]) -> NoReturn:
+def refuse_unknown(door: Callable[..., Any], unknown: Mapping[str, object]) -> NoReturn:
     """Refuse keywords that a function does not have, and say what to do about those of SciPy."""
     name = next(iter(unknown))
-    advice = _INSTEAD.get(name)
+    near = get_close_matches(name, inspect.signature(door).parameters, 1)
+    advice = _INSTEAD.get(name) or (f"did you mean {near[0]}?" if near else None)
+    where = "labelled." if ".labelled." in door.__module__ else ""
     raise TypeError(
-        f"{function}() has no keyword {name!r}" + (f"; {advice}" if advice is not None else "")
+        f"{where}{door.__name__}() has no keyword {name!r}" + (f"; {advice}" if advice else "")
     )

@@ -104,7 +104,7 @@ def regress_zarr(
     >>> folder.cleanup()
     """
     if unknown:
-        refuse_unknown("regress_zarr", unknown)
+        refuse_unknown(regress_zarr, unknown)
     check_flags(mask_and_scale=mask_and_scale, strict=strict)
     how = JobOptions(
         memory_limit, workers, client, resume, overwrite, strict, durable, compressors, progress

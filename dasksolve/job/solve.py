@@ -154,7 +154,7 @@ def solve_zarr(
     >>> folder.cleanup()
     """
     if unknown:
-        refuse_unknown("solve_zarr", unknown)
+        refuse_unknown(solve_zarr, unknown)
     options = Options.of(assume_a, lower, on_singular, diagnostics, refine, rcond)
     check_flags(mask_and_scale=mask_and_scale)
     how = JobOptions(

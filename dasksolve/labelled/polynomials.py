@@ -101,7 +101,7 @@ def polyfit(
            [1., 1.]])
     """
     if unknown:
-        refuse_unknown("polyfit", unknown)
+        refuse_unknown(polyfit, unknown)
     array = xarray().DataArray
     check_dimensions(y, y, weights, dim)
     if not isinstance(deg, int | np.integer) or isinstance(deg, bool) or deg < 0:

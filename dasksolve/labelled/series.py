@@ -83,7 +83,7 @@ def regress(
     array([2., 4.])
     """
     if unknown:
-        refuse_unknown("regress", unknown)
+        refuse_unknown(regress, unknown)
     check_flags(covariance=covariance)
     check_dimensions(y, design, weights, dim)
     (term,) = (name for name in design.dims if name != dim)

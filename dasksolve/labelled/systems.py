@@ -82,7 +82,7 @@ def solve(
     Dimensions without coordinates: col
     """
     if unknown:
-        refuse_unknown("labelled.solve", unknown)
+        refuse_unknown(solve, unknown)
     options = {
         "assume_a": assume_a,
         "lower": lower,
@@ -142,7 +142,7 @@ def solve_ex(
     array([0, 1], dtype=int8)
     """
     if unknown:
-        refuse_unknown("labelled.solve_ex", unknown)
+        refuse_unknown(solve_ex, unknown)
     options = {
         "assume_a": assume_a,
         "lower": lower,

@@ -120,10 +120,11 @@ def _given_store(where: Any, read_only: bool) -> Any:
 def resolved(name: str, where: str | os.PathLike[Any]) -> str | Path:
     """Local paths absolute, and without the scheme that would open a store that is not atomic."""
     if not isinstance(where, str | os.PathLike):
+        kind = type(where)
         raise TypeError(
             f"{name} must be the path or URL of zarr data"
             + (", or an open zarr.Group or store" if name == "out" else ", or an open zarr.Array")
-            + f", not {type(where).__module__}.{type(where).__name__}"
+            + f", not {'None' if where is None else f'{kind.__module__}.{kind.__name__}'}"
             + ("" if name == "out" else _elsewhere(where))
         )
     text = os.fsdecode(where)  # str of a path-like object may be anything

@@ -91,6 +91,18 @@ def test_words_of_scipy_that_mean_nothing_here_are_answered(door, word, text):
         function(*arrays, **{word: True})
 
 
+@pytest.mark.parametrize(
+    ("door", "word", "text"),
+    [
+        (dasksolve.solve_zarr, "memory", r"^solve_zarr\(\) .*; did you mean memory_limit\?$"),
+        (labelled.solve, "dim", r"^labelled.solve\(\) has no keyword 'dim'; did you mean dims\?$"),
+    ],
+)
+def test_a_word_that_is_nearly_right_is_answered_with_the_right_one(door, word, text):
+    with pytest.raises(TypeError, match=text):
+        door(None, None, None, **{word: 1})
+
+
 # rcond: what is nearly singular counts as singular
 
 

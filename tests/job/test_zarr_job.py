@@ -343,7 +343,7 @@ def test_a_graph_has_one_task_a_block_and_holds_no_more_than_a_window(
         pytest.param(
             {"out": None},
             TypeError,
-            "out must be the path or URL of zarr data, or an open zarr.Group or store, not",
+            "out must be the path or URL of zarr data, or an open zarr.Group or store, not None",
             id="out is None",
         ),
         pytest.param(
