@@ -74,7 +74,9 @@ def refine(
         gathered = _gathered(a, b, x, problem, options, where)
         left, right, first_x = (values.astype(problem.dtype) for values in gathered)
         better = refined(left, right, first_x)
-        errors = backward_errors(left, right, better)
+        solved = np.isfinite(first_x).all(axis=-2, keepdims=True)  # the others have no say
+        compared = (np.where(solved, v, left.dtype.type(0)) for v in (right, better))
+        errors = backward_errors(left, *compared)
         kept = errors < error[where]
         matrices = x[..., None] if problem.vectors else x
         matrices[where] = np.where(kept[:, None, None], better, first_x)

@@ -57,6 +57,17 @@ def test_unstable_answers_are_refined_and_stable_ones_kept():
         assert same_bits(one, every[3])
 
 
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_a_column_that_is_not_finite_keeps_no_other_from_being_refined(lost):
+    a, b = batch()
+    expected = dasksolve.solve_ex(a, b[..., :1], refine=True)
+    b[:, 4, 1] = lost
+    found = dasksolve.solve_ex(a, b, refine=True)
+    assert same_bits(found.x[..., :1], expected.x)
+    assert same_bits(found.backward_error, expected.backward_error)
+    assert np.isnan(found.x[..., 1]).all()
+
+
 def test_every_face_refines_to_the_same_bits(tmp_path):
     a, b = batch()
     expected = dasksolve.solve_ex(a, b, refine=True)
