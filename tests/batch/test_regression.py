@@ -322,6 +322,17 @@ def test_errors_that_are_in_range_are_right_though_what_makes_them_is_not(
         np.testing.assert_allclose(covariance, wanted.covariance, rtol=0, atol=tolerance)
 
 
+def test_covariances_in_units_beyond_single_precision():
+    design = np.stack([np.ones(20), np.linspace(1, 2, 20)], axis=1)
+    y = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
+    y[:, 0] = 0
+    wanted = dasksolve.regress(y, design, covariance=True).covariance[:, 0, 1]
+    y *= np.float32(1e-17)
+    found = dasksolve.regress(y, design * [1e-5, 1e-45], covariance=True)  # 1e45 is infinite
+    assert not found.covariance[0].any()
+    np.testing.assert_allclose(found.covariance[:, 0, 1], wanted * 1e16, rtol=1e-4)
+
+
 @pytest.mark.parametrize("power", [-1000, -500, 0])
 def test_a_ridge_may_be_large_beside_any_design(power):
     y = series(0)[:, 11:]

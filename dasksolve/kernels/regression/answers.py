@@ -129,6 +129,13 @@ def answered(basis, s, factors, c, observed, n, wanted, found, place):
         array.store(first, array.numbers(x))
 
 
+@operation(lambda total, one, other: total)
+def in_both_units(total, one, other):
+    """A product of numbers in two units, which float32 need not know."""
+    wide = total.widened()
+    return (wide * wide.fill(one) * wide.fill(other)).rounded_like(total)
+
+
 @operation(nothing)
 def put_element(array, offset, stride, first, x):
     """array.flat[series * stride + offset] = x."""
@@ -146,6 +153,6 @@ def put_covariance(s, basis, covariance, first, n):
             one, other = basis[3 * n * n + i], basis[3 * n * n + j]
             if (one > 1) != (other > 1):  # else their product may be out of range
                 one, other = one * other, 1.0
-            total = total * s[n + 1, 0] * splat(one, s) * splat(other, s)
+            total = in_both_units(total * s[n + 1, 0], one, other)
             put_element(covariance, i * n + j, n * n, first, total)
             put_element(covariance, j * n + i, n * n, first, total)
