@@ -1,6 +1,6 @@
 """Least squares of NumPy arrays, with a matrix for each system."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -127,7 +127,8 @@ def run(
     x, rss = np.empty((*batch, n, width), dtype), np.empty((*batch, width), real)
     variances, status = np.empty((*batch, n), real), np.zeros(batch, np.int8)
     rcond, count = np.empty(batch), np.empty(batch)
-    roots, powers = _roots(np.ones(problem.rows) if weights is None else weights, dtype)
+    weights = np.ones(problem.rows) if weights is None else weights
+    roots, powers, uneven = _roots(weights, dtype)
     kernel = kernels.least_squares(dtype) if status.size else None
     found = (x, rss, variances, rcond, count, status)
     given = [Given(a, 2, dtype), Given(columns, 2, dtype)]
@@ -156,21 +157,46 @@ def run(
                 status[index] = Status.NONFINITE
     if powers.any():
         rss = np.ldexp(rss, 2 * powers[..., None])
+    answers = LeastSquares(x, status, rcond, rss, rank, count.astype(np.int32))
+    if uneven.any():
+        where = np.broadcast_to(uneven, batch)
+        some = [_of_batch(v, c, batch)[where] for v, c in ((a, 2), (columns, 2), (weights, 1))]
+        anew = _in_double(some, replace(problem, k=width), replace(options, rcond=threshold))
+        for values, better in zip(answers, anew, strict=True):
+            values[where] = better
     if k == 0:
         x, rss = x[..., :0], rss[..., :0]
     if problem.vectors:
         x, rss = x[..., 0], rss[..., 0]
-    return LeastSquares(x, status, rcond, rss, rank, count.astype(np.int32))
+    return answers._replace(x=x, rss=rss)
+
+
+def _in_double(
+    given: list[NDArray[Any]], problem: Overdetermined, options: LstsqOptions
+) -> LeastSquares:
+    """Some systems of single precision, (M, P, N), solved in double precision."""
+    a, b, weights = given
+    dtype = np.result_type(problem.dtype, np.float64)
+    wide = replace(problem, batch_shape=a.shape[:1], dtype=dtype, vectors=False)
+    found = run(a.astype(dtype), b.astype(dtype), weights, wide, options)
+    x = found.x.astype(problem.dtype)
+    lost = np.isfinite(found.x).all(axis=(1, 2)) & ~np.isfinite(x).all(axis=(1, 2))
+    x[lost], found.rss[lost], found.rcond[lost] = np.nan, np.nan, np.nan
+    found.status[lost], found.rank[lost] = Status.NONFINITE, 0
+    return found._replace(x=x)
 
 
 def _of_batch(values: NDArray[Any], core: int, batch: tuple[int, ...]) -> NDArray[Any]:
     return np.broadcast_to(values, (*batch, *values.shape[values.ndim - core :]))
 
 
-def _roots(weights: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.intc]]:
+def _roots(
+    weights: NDArray[Any], dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[np.intc], NDArray[np.bool_]]:
     """Roots of the weights, and the powers of two taken out where they are out of dtype's range.
 
-    They are infinite for weights that are negative, which is not finite either.
+    They are infinite for weights that are negative, which is not finite either. Last: which systems
+    have some that stay out of range.
     """
     info = np.finfo(dtype)
     roots = np.where(weights < 0, np.inf, np.sqrt(weights, dtype=np.float64))
@@ -181,7 +207,8 @@ def _roots(weights: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], N
         size = np.where(known, roots, 0).max(axis=-1)
         powers = np.where(beyond, np.frexp(size)[1], 0).astype(np.intc)
         roots = np.ldexp(roots, -powers[..., None])
-    return roots.astype(dtype), powers
+    uneven = beyond & (known & (roots < info.tiny)).any(axis=-1)
+    return roots.astype(dtype), powers, uneven
 
 
 def _minimum_norm(

@@ -218,6 +218,54 @@ def test_weights_beyond_single_precision_count(power, lazy):
     assert set(shared.count) == {11}
 
 
+@pytest.mark.parametrize("power", [-110, -180, -270])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_weights_too_far_apart_for_single_precision_count(power, dtype):
+    a, b = problems(12, 3, dtype)
+    a[:, :6, 2], a[:, 6:, :2] = 0, 0  # the last unknown is that of the light rows
+    weights = np.random.default_rng(0).uniform(0.5, 2, (21, 12))
+    weights[7, 6:] *= 4.0**power
+    found = dasksolve.lstsq_ex(a, b, weights=weights)
+    double = dasksolve.lstsq_ex(
+        *(v.astype(np.result_type(v, float)) for v in (a, b)), weights=weights
+    )
+    assert set(found.status) == {Status.OK}
+    assert set(found.count) == {12}
+    np.testing.assert_allclose(found.x[7], double.x[7], rtol=1e-6)
+    np.testing.assert_allclose(found.rss, double.rss, rtol=1e-5)
+    alone = dasksolve.lstsq_ex(a[7], b[7], weights=weights[7])
+    for one, every in zip(alone, found, strict=True):
+        np.testing.assert_array_equal(one, every[7])
+    light = dasksolve.lstsq(a * np.float32(1e-30), b * np.float32(1e30), weights=weights)
+    assert np.isnan(light[7]).all()  # x overflows
+
+
+def test_heavy_and_light_rows_that_have_no_unknown_in_common():
+    a, b = np.array([[1.0, 0], [0, 1], [0, 1]]), np.array([1.0, 2, 4])
+    found = dasksolve.lstsq_ex(a, b, weights=[1e300, 1e-300, 1e-300])
+    np.testing.assert_allclose(found.x, [1, 3], rtol=1e-15)
+    assert found.status == Status.OK
+
+
+@pytest.mark.parametrize(
+    ("dtype", "power", "fill"),
+    [(np.float32, -70, 1e36), (np.float64, -530, 1e300), (np.complex64, -70, 1e36)],
+)
+@pytest.mark.parametrize("missing", ["b", "weight"])
+def test_what_stands_in_rows_that_are_missing_does_not_matter(dtype, power, fill, missing):
+    a, b = problems(12, 3, dtype)
+    a = a * dtype(2.0**power)
+    weights = np.ones(12)
+    weights[4] = missing != "weight"
+    b[:, 4] = np.nan if missing == "b" else fill
+    wanted = dasksolve.lstsq_ex(a, b, weights=weights)
+    a[:, 4] = fill
+    found = dasksolve.lstsq_ex(a, b, weights=weights)
+    assert set(found.status) == {Status.OK}
+    for name, one, other in zip(found._fields, found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint64, np.float16, np.float32, np.longdouble])
 def test_roots_of_weights_are_taken_in_double_precision(dtype):
     a, b = problems(12, 3)

@@ -39,6 +39,8 @@ SMALL = 2.0**-64
 """A row of numbers, each times it, has no sum that overflows, nor Inf - Inf among their sizes."""
 ROWS = 16
 """Observations that are read and weighed together: whole vectors of numbers, whatever N is."""
+OF_ZERO = -(1 << 20)
+"""The exponent of zero: below any other, whatever is added."""
 OK, PENDING = int(Status.OK), int(Status.PENDING)
 NONFINITE, RANK_DEFICIENT = int(Status.NONFINITE), int(Status.RANK_DEFICIENT)
 
@@ -287,13 +289,20 @@ def finite(a, b, roots):
 
 
 @part
-def exponent(values):
-    """That of the largest of some numbers which is not NaN; 0 where there is none."""
-    largest = 0.0
-    for x in values:
-        if size_of(x) > largest:
-            largest = size_of(x)
-    return math.frexp(largest)[1] if largest > 0 else 0
+def exponent(x):
+    """e with 2ᵉ⁻¹ ≤ |x| < 2ᵉ, of the larger part of a complex number; that of 0 is `OF_ZERO`."""
+    return math.frexp(size_of(x))[1] if x != 0 else OF_ZERO
+
+
+@part
+def is_missing(a, b, root):
+    """Whether a row is, as `read_roots` says it."""
+    missing = root == 0 or root != root
+    for x in a:
+        missing |= x != x
+    for x in b:
+        missing |= x != x
+    return missing
 
 
 @part
@@ -307,17 +316,33 @@ def shifted(x, power):
 
 @part
 def scale(a, b, roots, one_a, one_b, one_roots, powers):
-    """Copy a system, its columns, b and roots each times a power of two; their exponents."""
+    """Copy a system, the columns of its weighed rows each times a power of two; their exponents.
+
+    Those of b are scaled alike. What is missing is left out: it has no say in the powers.
+    """
     observations, n = a.shape
-    powers[n], powers[n + 1] = exponent(b.reshape(b.size)), exponent(roots)
+    powers[:] = OF_ZERO
     for i in range(observations):
-        one_roots[0, i] = shifted(roots[i], -powers[n + 1])
+        one_roots[0, i] = 0
+        if not is_missing(a[i], b[i], roots[i]):
+            root, power = math.frexp(roots[i].real)
+            one_roots[0, i] = root
+            for j in range(n):
+                powers[j] = max(powers[j], exponent(a[i, j]) + power)
+            for c in range(b.shape[1]):
+                powers[n] = max(powers[n], exponent(b[i, c]) + power)
+    for j in range(n + 1):
+        if powers[j] < OF_ZERO // 2:
+            powers[j] = 0
+    for i in range(observations):
+        if one_roots[0, i] == 0:
+            one_a[0, i], one_b[0, i] = 0, 0
+            continue
+        power = math.frexp(roots[i].real)[1]
         for c in range(b.shape[1]):
-            one_b[0, i, c] = shifted(b[i, c], -powers[n])
-    for j in range(n):
-        powers[j] = exponent(a[:, j])
-        for i in range(observations):
-            one_a[0, i, j] = shifted(a[i, j], -powers[j])
+            one_b[0, i, c] = shifted(b[i, c], power - powers[n])
+        for j in range(n):
+            one_a[0, i, j] = shifted(a[i, j], power - powers[j])
 
 
 @part
@@ -336,9 +361,9 @@ def unscale(one, powers, found, m):
             fits = abs(x[m, j, c].real) < np.inf and abs(x[m, j, c].imag) < np.inf
             if status[m] == OK and not fits:
                 status[m], rcond[m] = NONFINITE, np.nan
-        variances[m, j] = shifted(one[2][0, j], -2 * (powers[j] + powers[n + 1]))
+        variances[m, j] = shifted(one[2][0, j], -2 * powers[j])
     for c in range(columns):
-        rss[m, c] = shifted(one[1][0, c], 2 * (powers[n] + powers[n + 1]))
+        rss[m, c] = shifted(one[1][0, c], 2 * powers[n])
 
 
 def kernel(_):
@@ -357,7 +382,7 @@ def kernel(_):
         one_a, one_b, one_roots = np.empty_like(a[:1]), np.empty_like(b[:1]), roots[:1].copy()
         one = (x[:1].copy(), rss[:1].copy(), variances[:1].copy(), rcond[:1].copy(),
                count[:1].copy(), status[:1].copy())  # fmt: skip
-        powers = np.zeros(n + 2, np.int64)
+        powers = np.zeros(n + 1, np.int64)
         tiles = -(-systems // lanes)
         for place in range(tiles + systems):  # all tiles, then what is pending, system by system
             m = place - tiles
