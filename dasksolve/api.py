@@ -515,8 +515,8 @@ def regress(
     Raises
     ------
     ValueError
-        The shapes do not fit, the design is not finite, a weight is negative, or one of (P,)
-        infinite, an option is unknown.
+        The shapes do not fit, the design is not finite, a weight of an observation that is there
+        is negative, or one of (P,) is negative or infinite, an option is unknown.
     TypeError
         A dtype that is none of the above.
 

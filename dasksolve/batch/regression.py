@@ -304,8 +304,10 @@ def _run_carefully(
         w = weights if own is None else own[index]
         values = unpacked(source[index], packing)
         series = Series(filled(values, np.dtype(float)), filled(w, np.dtype(float)))
-        if refuse is not None and own is not None and np.any(series.weights < 0):
-            refuse(_first_negative(series.weights, index, fit))
+        if refuse is not None and own is not None:
+            negative = (series.weights < 0) & ~np.isnan(series.y)
+            if negative.any():
+                refuse(_first(negative, index, fit))
         take_care(series, index, fit, found)
 
     in_threads(work, list(careful_pieces(np.flatnonzero(left), fit)), threads)
@@ -331,9 +333,9 @@ def take_care(series: Series, index: tuple[Any, ...], fit: Fit, found: Found) ->
         found.covariance[index] = answer.covariance
 
 
-def _first_negative(weights: NDArray[Any], index: tuple[Any, ...], fit: Fit) -> tuple[int, ...]:
-    """Where in y it stands, of weights of some series."""
-    series, observation = np.argwhere(weights < 0)[0]
+def _first(found: NDArray[np.bool_], index: tuple[Any, ...], fit: Fit) -> tuple[int, ...]:
+    """Where in y it stands, of what is found in some series."""
+    series, observation = np.argwhere(found)[0]
     place = [int(along[series]) for along in index]
     return (*place[: fit.axis], int(observation), *place[fit.axis :])
 

@@ -691,6 +691,18 @@ def test_what_the_kernel_unpacks_has_the_bits_of_what_was_unpacked_before(packin
     assert found.count.min() < P or not packing.missing or packing.missing == (0.5,)
 
 
+@pytest.mark.parametrize("options", [{}, {"rcond": 0.99}], ids=str)
+def test_a_weight_of_what_is_missing_may_be_negative(options):
+    y = series(0)[:, 11:]
+    y[3] = np.nan
+    weights = np.ones_like(y)
+    weights[3] = -1  # as a mark of what is missing
+    found = dasksolve.regress(y, DESIGN, weights=weights, **options)
+    wanted = dasksolve.regress(y, DESIGN, weights=np.ones(P), **options)
+    for one, other in zip(found[:-1], wanted[:-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_lazy_weights_that_are_negative_are_not_finite():
     w = np.ones((P, 60))
     w[:, 30] = -1
