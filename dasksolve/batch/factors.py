@@ -10,7 +10,7 @@ from dasksolve import kernels
 from dasksolve.batch import determinant, eager, pieces, settling
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
-from dasksolve.batch.problem import describe
+from dasksolve.batch.problem import describe, undefined
 from dasksolve.batch.structure import meant
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
 from dasksolve.kernels.lu.reuse import DAMAGED, SPOILT
@@ -56,7 +56,7 @@ def factor_block(
         if options.assume_a == "pos":
             flat[2][flat[2] == Status.SINGULAR] = Status.NOT_POSITIVE_DEFINITE
         np.copyto(flat[2], verdict, where=settling.is_singular(verdict))
-        flat[0][settling.is_singular(flat[2])] = np.nan
+        flat[0][settling.is_singular(flat[2])] = undefined(dtype)
         flat[3][settling.is_singular(flat[2])] = 0
     return lu, order, status, rcond, scales
 
@@ -134,7 +134,7 @@ def _solve_scaled(
 ) -> None:
     """Solve again with factors of scaled matrices, and for what was out of range."""
     scaled = scales.any(axis=(-2, -1))
-    x[scaled] = complex(np.nan, np.nan) if x.dtype.kind == "c" else np.nan
+    x[scaled] = undefined(x.dtype)
     lost = np.flatnonzero(np.isnan(x).any(axis=(-2, -1)))
     lost = lost[np.isfinite(lu[lost]).all(axis=(-2, -1))]
     factors, rows = np.ascontiguousarray(lu[lost]), np.ascontiguousarray(order[lost])

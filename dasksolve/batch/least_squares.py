@@ -12,7 +12,7 @@ from dasksolve.batch.arrays import as_array, as_weights
 from dasksolve.batch.fit import ON_DEFICIENT
 from dasksolve.batch.options import check_word, checked_rcond
 from dasksolve.batch.pieces import LANES, PIECE, Given, call, thread_count
-from dasksolve.batch.problem import right_hand_sides, solution_dtype
+from dasksolve.batch.problem import right_hand_sides, solution_dtype, undefined
 from dasksolve.batch.weights import refuse_unusable, without_mask
 from dasksolve.solution import LeastSquares
 from dasksolve.status import Status
@@ -143,8 +143,9 @@ def run(
     if status.size:
         size = PIECE // (problem.rows * (n + width) * dtype.itemsize)
         call(solve, batch, size // LANES * LANES or LANES, given, found, threads)
+    nan = undefined(dtype)
     short = (status == Status.OK) & (count < n)  # whose rcond is of rounding errors alone
-    x[short], rss[short], status[short] = np.nan, np.nan, Status.RANK_DEFICIENT
+    x[short], rss[short], status[short] = nan, np.nan, Status.RANK_DEFICIENT
     rank = np.where(status == Status.OK, n, 0).astype(np.int32)
     for index in map(tuple, np.argwhere(status == Status.RANK_DEFICIENT)):
         own_b, own_w = _of_batch(columns, 2, batch)[index], _of_batch(roots, 1, batch)[index]
@@ -153,7 +154,7 @@ def run(
         if options.on_deficient == "lstsq":
             x[index], rss[index] = left[:2]
             if not np.isfinite(left[0]).all():
-                x[index], rss[index], rcond[index], rank[index] = np.nan, np.nan, np.nan, 0
+                x[index], rss[index], rcond[index], rank[index] = nan, np.nan, np.nan, 0
                 status[index] = Status.NONFINITE
     if powers.any():
         rss = np.ldexp(rss, 2 * powers[..., None])
@@ -181,7 +182,7 @@ def _in_double(
     found = run(a.astype(dtype), b.astype(dtype), weights, wide, options)
     x = found.x.astype(problem.dtype)
     lost = np.isfinite(found.x).all(axis=(1, 2)) & ~np.isfinite(x).all(axis=(1, 2))
-    x[lost], found.rss[lost], found.rcond[lost] = np.nan, np.nan, np.nan
+    x[lost], found.rss[lost], found.rcond[lost] = undefined(x.dtype), np.nan, np.nan
     found.status[lost], found.rank[lost] = Status.NONFINITE, 0
     return found._replace(x=x)
 

@@ -176,3 +176,8 @@ def solution_dtype(**dtypes: np.dtype[Any]) -> np.dtype[Any]:
             )
     dtype = np.result_type(*dtypes.values())
     return dtype.newbyteorder("=") if dtype.kind in "fc" else np.dtype(np.float64)
+
+
+def undefined(dtype: np.dtype[Any]) -> Any:
+    """NaN as a number of a dtype: in both parts of a complex one."""
+    return dtype.type(complex(np.nan, np.nan) if dtype.kind == "c" else np.nan)

@@ -9,7 +9,7 @@ from dasksolve import kernels
 from dasksolve.batch.diagnosis import backward_errors, of_solved_columns
 from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import broadcast, piece_size
-from dasksolve.batch.problem import Problem
+from dasksolve.batch.problem import Problem, undefined
 from dasksolve.batch.refinement import ENOUGH, refined
 from dasksolve.batch.running import kernel_for
 from dasksolve.batch.structure import meant
@@ -56,7 +56,7 @@ def settle_failed(
         least_squares_where(a, b, x, failed, problem, options)
         error[failed] = of_solved_columns(*_gathered(a, b, x, problem, options, failed))
     else:
-        x[poor], error[poor] = np.nan, np.nan
+        x[poor], error[poor] = undefined(x.dtype), np.nan
 
 
 def refine(
@@ -187,9 +187,9 @@ def least_squares(
         rcond = max(rcond, len(a) * float(np.finfo(dtype).eps))
     b = b.astype(dtype)
     finite = np.isfinite(b).all(axis=0)
-    x = np.full((len(a), len(finite)), np.nan * dtype.type(1), dtype)
+    x = np.full((len(a), len(finite)), undefined(dtype), dtype)
     x[:, finite] = np.linalg.lstsq(a.astype(dtype), b[:, finite], rcond=rcond)[0]
-    x[:, ~np.isfinite(x).all(axis=0)] = np.nan  # what overflows
+    x[:, ~np.isfinite(x).all(axis=0)] = undefined(dtype)  # what overflows
     return x
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dasksolve.batch import diagnosis, eager
 from dasksolve.batch.options import Options
-from dasksolve.batch.problem import Problem, describe
+from dasksolve.batch.problem import Problem, describe, undefined
 from dasksolve.job import coordinates, journal
 from dasksolve.job.compare import compared
 from dasksolve.job.plan import Needs
@@ -102,6 +102,7 @@ def _together(
         solved[np.isfinite(found).all(axis=0)] = Status.OK
     if columns is b:
         return found, solved
-    x, status = np.full(b.shape, np.nan, one.dtype), np.full(finite.size, Status.NONFINITE, np.int8)
+    x = np.full(b.shape, undefined(one.dtype), one.dtype)
+    status = np.full(finite.size, Status.NONFINITE, np.int8)
     x[:, finite], status[finite] = found, solved
     return x, status

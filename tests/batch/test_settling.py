@@ -89,3 +89,9 @@ def test_the_error_survives_pickling():
     assert str(copy) == str(error.value)
     assert copy.indices.tolist() == [4, 16]
     assert copy.batch_shape == (4, 5)
+
+
+def test_complex_numbers_that_are_no_answer_are_nan_in_both_parts():
+    a = np.array([[[1, 1], [1, 1.001]], [[1, 1], [1, 1]], [[np.nan, 1], [1, 1]]]) * (1 + 1j)
+    found = dasksolve.solve(a, np.ones(2), on_singular="nan", rcond=0.5)
+    assert same_bits(found, np.full((3, 2), complex(np.nan, np.nan)))

@@ -93,3 +93,12 @@ def test_a_column_that_overflows_is_told_apart(tmp_path):
     paths = stored(tmp_path, a, b, (2, 10))
     assert solve_zarr(*paths).flagged == (7,)
     np.testing.assert_array_equal(zarr.open_array(paths[-1] + "/x")[:, 8], [2.0**900, 2.0**900])
+
+
+def test_a_column_that_is_not_finite_has_the_bits_that_it_has_in_memory(tmp_path, numbers):
+    a, b = (values.astype(complex) for values in numbers)
+    b[1, 17] = np.nan
+    paths = stored(tmp_path, a, b, (3, 100))
+    solve_zarr(*paths)
+    found = zarr.open_array(paths[-1] + "/x")[...]
+    assert found[:, 17].tobytes() == solve(a[None], b.T, on_singular="nan")[17].tobytes()
