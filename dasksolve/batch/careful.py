@@ -65,7 +65,12 @@ def _scaled(series: Series) -> Scaled:
     finite = (np.isfinite(y) & np.isfinite(w) & (w >= 0)).all(axis=1)
     y, w = (np.where(finite[:, None], v, 0.0 if v is y else known) for v in (y, w))
     roots = np.sqrt(w)
-    size, weight = (np.frexp(v.max(axis=1, keepdims=True))[1] for v in (np.abs(y), roots))
+    size = np.frexp(np.abs(y).max(axis=1, keepdims=True))[1]
+    most = roots.max(axis=1, keepdims=True)
+    least = np.where(roots > 0, roots, most).min(axis=1, keepdims=True)
+    weight, least = np.frexp(most)[1], np.frexp(least)[1]
+    apart = weight - least  # so far that squares of the least would not be in range
+    weight = weight - np.where(apart > 400, np.minimum(apart // 2, 500), 0)
     return Scaled(np.ldexp(y, -size), np.ldexp(roots, -weight), size, weight, finite)
 
 

@@ -322,6 +322,18 @@ def test_errors_that_are_in_range_are_right_though_what_makes_them_is_not(
         np.testing.assert_allclose(covariance, wanted.covariance, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("weights", [(1e160, 1e-160), (1e299, 1e-299), (1.0, 1e-300)])
+def test_heavy_and_light_observations_that_have_no_coefficient_in_common(weights):
+    design, y = np.repeat(np.eye(2), 4, axis=0), np.zeros((8, 3))  # else rounding is all of rss
+    y[4:] = np.random.default_rng(0).standard_normal((4, 3))
+    found = dasksolve.regress(y, design, weights=np.repeat(weights, 4), covariance=True)
+    variances = ((y[4:] - y[4:].mean(axis=0)) ** 2).sum(axis=0) / 6 / 4
+    assert set(found.status) == {Status.OK}
+    np.testing.assert_allclose(found.coef[1], y[4:].mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(found.stderr[1], np.sqrt(variances), rtol=1e-13)
+    np.testing.assert_allclose(found.covariance[:, 1, 1], variances, rtol=1e-13)
+
+
 def test_covariances_in_units_beyond_single_precision():
     design = np.stack([np.ones(20), np.linspace(1, 2, 20)], axis=1)
     y = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
