@@ -104,8 +104,11 @@ def _solved(scaled: Scaled, fit: Fit) -> Answer:
     rcond = np.nan_to_num(rcond, nan=0.0)
     rows = count + np.count_nonzero(fit.basis.ridge)
     status[(status == Status.PENDING) | (rows < n)] = Status.RANK_DEFICIENT
-    status[count < fit.min_count] = Status.TOO_FEW
+    few = count < fit.min_count
+    if fit.on_deficient == "lstsq":
+        few &= scaled.finite  # the others have no shortest answer
     status[~scaled.finite] = Status.NONFINITE
+    status[few] = Status.TOO_FEW
     coef = x[..., 0]
     deficient = (status == Status.RANK_DEFICIENT) | (status == Status.TOO_FEW)
     if fit.on_deficient == "lstsq":

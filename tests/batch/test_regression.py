@@ -417,6 +417,21 @@ def test_each_status_at_its_place(dtype, on_deficient):
         assert not found.coef[:, 1].any()
 
 
+@pytest.mark.parametrize("n", [2, fit.MOST + 1])
+@pytest.mark.parametrize(
+    ("on_deficient", "status"), [("nan", Status.TOO_FEW), ("lstsq", Status.NONFINITE)]
+)
+def test_too_few_observations_are_that_whatever_they_are(n, on_deficient, status):
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((30, 20))
+    y[0, 3], y[20:, 3] = np.inf, np.nan
+    design = rng.standard_normal((30, n))
+    found = dasksolve.regress(y, design, min_count=25, on_deficient=on_deficient)
+    assert found.status[3] == status
+    assert found.count[3] == 20
+    assert np.isnan(found.coef[:, 3]).all()
+
+
 @pytest.mark.parametrize("m", [1, 3, 5, 9])
 def test_a_single_series_is_one_of_many(m):
     y = series()
