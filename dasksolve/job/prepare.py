@@ -72,7 +72,7 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
         work = open_work()
     scheduler = choose(options.client, options.workers)
     scheduler.refuse_private((*(source.location for source in work.sources), location))
-    _refuse_overlap(location, work, overwrite)
+    _refuse_overlap(stores.whereabouts(store, location), work, overwrite)
     seen = looking.result()
     found = None if seen is None else _find(store, location, resume, overwrite, seen)
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
@@ -174,6 +174,7 @@ def _refuse_overlap(location: str, work: Work, overwrite: bool) -> None:
 
 def _lies_in(place: str, folder: str) -> bool:
     """Whether a place is a folder, or in it, under this name or another: a mount's, other case."""
+    place, folder = (name.removeprefix("file://") for name in (place, folder))  # read by fsspec
     if f"{place}/".startswith(f"{folder}/"):
         return True
     path = Path(place)  # of a URL it would be relative

@@ -137,7 +137,7 @@ def resolved(name: str, where: str | os.PathLike[Any]) -> str | Path:
             f"{name}: {text} is a URL that lost a slash, as pathlib.Path makes of one; give it as "
             f"text: {match[1]}//{'/' * (match[1] == 'file:')}{match[2]}"
         )
-    if text.startswith("file://"):
+    if text.startswith(("file://", "local://")):
         text = _path_of(text, windows=os.name == "nt")
     first, chain, _ = text.partition("::")
     chained = chain and first in fsspec.available_protocols()
@@ -164,7 +164,7 @@ def _elsewhere(values: Any) -> str:
 
 def _path_of(url: str, windows: bool) -> str:
     """The path that a file's URL has: on Windows, a drive comes after a slash."""
-    path = re.sub("^file://(localhost(?=/))?", "", url)
+    path = re.sub("^(file|local)://(localhost(?=/))?", "", url)
     return path[1:] if windows and re.match(r"/[A-Za-z]:", path) else path
 
 
@@ -266,6 +266,11 @@ def place_of(store: Any) -> str:
     if isinstance(store, FsspecStore):
         return secrets.shown(store.fs.unstrip_protocol(store.path))
     return secrets.shown(str(store).partition("\n")[0])
+
+
+def whereabouts(store: Any, location: str) -> str:
+    """Where a store is, as `address` spells it: s3a:// or a slash at the end is the same place."""
+    return place_of(store) if isinstance(store, FsspecStore) else location
 
 
 def has_address(store: Any) -> bool:

@@ -6,10 +6,12 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dask
+import fsspec
 import numpy as np
 import pytest
 import xarray as xr
@@ -465,6 +467,28 @@ def test_overwriting_never_deletes_an_input(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
     with pytest.raises(ValueError, match="would delete b"):
         solve_zarr(batch.a_path, batch.out + "/x", batch.out, overwrite=True)
+    assert batch.x.shape == (1000, 5)
+
+
+@pytest.mark.parametrize("spelled", ["memory://{}", "memory://{}/", "memory:///{}"])
+def test_however_a_url_is_spelled_overwriting_never_deletes_an_input(
+    batch: Stored, spelled: str, request: pytest.FixtureRequest
+) -> None:
+    out = spelled.format(f"{batch.out.replace('/', '_')}.zarr")
+    request.addfinalizer(fsspec.filesystem("memory").store.clear)
+    solve_zarr(batch.a_path, batch.b_path, out)
+    with pytest.raises(ValueError, match="would delete b"):
+        solve_zarr(batch.a_path, f"{out.rstrip('/')}/x", out, overwrite=True)
+    assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed
+
+
+@pytest.mark.parametrize("opened", [str, partial(zarr.open_array, mode="r")])
+def test_however_a_file_is_read_overwriting_never_deletes_an_input(
+    batch: Stored, opened: Callable[[str], Any]
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    with pytest.raises(ValueError, match="would delete b"):
+        solve_zarr(batch.a_path, opened(f"local://{batch.out}/x"), batch.out, overwrite=True)
     assert batch.x.shape == (1000, 5)
 
 

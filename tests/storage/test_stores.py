@@ -9,6 +9,7 @@ from dasksolve.storage import stores
     ("url", "windows", "path"),
     [
         ("file:///data/a.zarr", False, "/data/a.zarr"),
+        ("local:///data/a.zarr", False, "/data/a.zarr"),
         ("file://localhost/data/a.zarr", False, "/data/a.zarr"),
         ("file://localhosts/a.zarr", False, "localhosts/a.zarr"),
         ("file:///C:/data/a.zarr", True, "C:/data/a.zarr"),
