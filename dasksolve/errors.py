@@ -165,6 +165,11 @@ def retold(error: BaseException, text: str) -> OSError:
     return kind(text)
 
 
+def lacks_threads(error: RuntimeError) -> bool:
+    """Whether the system starts no more threads."""
+    return _NO_THREAD in str(error)
+
+
 def advised(text: str) -> str:
     """The text of an error, with what to do where the system starts no thread."""
     return text if _LIMITS in text else text.replace(_NO_THREAD, _NO_THREAD + _LIMITS, 1)

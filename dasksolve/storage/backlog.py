@@ -9,6 +9,8 @@ from typing import Any, Self
 from zarr.abc.buffer import BufferPrototype
 from zarr.buffer import cpu
 
+from dasksolve.errors import lacks_threads
+
 
 class Backlog:
     """What is to be solved, by threads that are fewer than those that read.
@@ -21,6 +23,7 @@ class Backlog:
     def __init__(self, solvers: Executor, threads: int) -> None:
         self.solvers, self.most = solvers, 2 * threads  # none of them is idle
         self._waiting, self._less = 0, Condition()
+        self._has_threads = False
 
     @property
     def full(self) -> bool:
@@ -29,10 +32,18 @@ class Backlog:
 
     async def solved(self, work: Any) -> Any:
         """Call a function in a thread that solves, and wait for it."""
+        future: Future[Any] = Future()
+        future.add_done_callback(self._ended)  # also where it is cancelled before it is begun
         with self._less:
             self._waiting += 1
-        future = self.solvers.submit(copy_context().run, work)
-        future.add_done_callback(self._ended)  # also where it is cancelled before it is begun
+        try:
+            self.solvers.submit(copy_context().run, _solve, future, work)
+            self._has_threads = True
+        except RuntimeError as error:
+            # It is queued all the same: those threads that there are come to it.
+            if not (self._has_threads and lacks_threads(error)):
+                future.cancel()
+                raise
         return await asyncio.wrap_future(future)
 
     def _ended(self, _: Future[Any]) -> None:
@@ -48,6 +59,16 @@ class Backlog:
         except RuntimeError:
             with self._less:
                 self._less.wait_for(lambda: not self.full)
+
+
+def _solve(future: Future[Any], work: Any) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
+        del future  # else it, the error and this frame hold each other
 
 
 current: ContextVar[Backlog | None] = ContextVar("backlog", default=None)

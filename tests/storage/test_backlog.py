@@ -1,9 +1,11 @@
 """Threads that read wait while enough of what they read is still to be solved."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from contextvars import copy_context
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -83,6 +85,42 @@ def test_a_loop_never_waits(busy: Busy) -> None:
         busy.gate.set()
 
     asyncio.run(busy.two(look))
+
+
+def test_where_no_more_threads_can_be_started_those_that_are_there_solve_all(
+    no_threads: Callable[[], AbstractContextManager[None]],
+) -> None:
+    async def solve(backlog: Backlog, gate: Event, begun: Event) -> list[str]:
+        def first() -> str:
+            begun.set()
+            return "first" if gate.wait(60) else ""
+
+        works = [asyncio.ensure_future(backlog.solved(first))]
+        await asyncio.to_thread(begun.wait, 60)
+        with no_threads():
+            works += [asyncio.ensure_future(backlog.solved(str)) for _ in range(3)]
+            await asyncio.sleep(0)  # all are submitted
+        gate.set()
+        return await asyncio.gather(*works)
+
+    with ThreadPoolExecutor(2) as solvers:
+        backlog = Backlog(solvers, 1)
+        assert asyncio.run(solve(backlog, Event(), Event())) == ["first", "", "", ""]
+        assert not backlog.full
+
+
+def test_where_no_thread_at_all_can_be_started_nothing_is_left_to_wait_for(
+    no_threads: Callable[[], AbstractContextManager[None]],
+) -> None:
+    done: list[int] = []
+    with ThreadPoolExecutor(1) as solvers:
+        backlog = Backlog(solvers, 1)
+        for number in range(3):
+            with no_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
+                asyncio.run(backlog.solved(partial(done.append, number)))
+        assert not backlog.full
+        asyncio.run(backlog.solved(partial(done.append, 3)))
+    assert done == [3]
 
 
 def test_who_waits_is_not_woken_in_vain() -> None:
