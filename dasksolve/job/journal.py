@@ -1,7 +1,9 @@
 """The record that a zarr job leaves in its output, by which a later run knows it again."""
 
 import json
+import os
 import re
+import socket
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -49,6 +51,16 @@ def continued(record: Record) -> Record:
     if record.get("arithmetic") == kernels.ARITHMETIC:
         return record
     return {**record, "arithmetic": "several"}
+
+
+def refuse_other_arithmetic(wanted: str) -> None:
+    """Refuse to work for a job whose record would speak of other bits than this process finds."""
+    if wanted != kernels.ARITHMETIC:
+        raise RuntimeError(
+            f"process {os.getpid()} on {socket.gethostname()} computes with arithmetic "
+            f"{kernels.ARITHMETIC}, the one that started the job with {wanted}, which gives other "
+            "last bits: start both with the same dasksolve, NUMBA_CPU_NAME and NUMBA_CPU_FEATURES"
+        )
 
 
 def unfinished(record: Record, members: Iterable[str]) -> Record:

@@ -95,7 +95,7 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
 
 
 def rehearse(prepared: Prepared) -> None:
-    """Refuse what is met only once a job begins: what workers do not see, or may not write to.
+    """Refuse what is met only once a job begins: what workers do not see, write to, or compute.
 
     And where an output is gone on with, that it may not be written to: of one that is done, nobody
     need write.
@@ -103,6 +103,7 @@ def rehearse(prepared: Prepared) -> None:
     store, location, scheduler = prepared.store, prepared.location, prepared.scheduler
     work = prepared.work
     inputs = [source.array for source in work.sources]
+    scheduler.everywhere(journal.refuse_other_arithmetic, kernels.ARITHMETIC)
     scheduler.everywhere(marks.look, inputs, store, None)
     if prepared.resumed:
         if _is_done(prepared):

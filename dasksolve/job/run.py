@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import takewhile
 from typing import Any, Protocol
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
+from dasksolve import kernels
 from dasksolve.errors import BlockErrors
-from dasksolve.job import presence, room
+from dasksolve.job import journal, presence, room
 from dasksolve.job.plan import Plan
 from dasksolve.job.presence import Presence
 from dasksolve.job.progress import Progress
@@ -51,6 +52,8 @@ class Job:
     """Tasks from this block on look at the output as they end; None: who started the job does."""
     there: Future[None] | None = None
     """The metadata of the output are being written, and no block yet; None: they are there."""
+    arithmetic: str = field(default_factory=lambda: kernels.ARITHMETIC)
+    """That of the process that started it."""
 
     @property
     def status(self) -> Any:
@@ -81,7 +84,8 @@ class Job:
     def begin(self) -> None:
         """What a process does before it works on blocks."""
         inputs = [source.array for source in self.work.sources]
-        meet(self.token, [*inputs, self.status], self.status.store, self.mark)
+        seen = [*inputs, self.status]
+        meet(self.token, seen, self.status.store, self.mark, self.arithmetic)
 
     async def created(self) -> None:
         """Wait for the metadata of the output."""
@@ -142,11 +146,15 @@ class Job:
         return BlockResult(number, failure=f"{kind}{secrets.shown(error)}", memory=memory)
 
 
-def meet(token: str, arrays: Sequence[Any], store: Any, mark: str | None) -> None:
-    """Make sure, once, that this process sees what the one sees that started the job."""
+def meet(token: str, arrays: Sequence[Any], store: Any, mark: str | None, arithmetic: str) -> None:
+    """Make sure, once, that this process sees what the one sees that started the job.
+
+    And computes what that would: the journal says with which arithmetic, and `check` believes it.
+    """
     here = presence.of(token)
     with here.meeting:
         if not here.met:
+            journal.refuse_other_arithmetic(arithmetic)
             marks.look(arrays, store, mark)
             here.met, here.saw_mark = True, time.monotonic()
 

@@ -60,7 +60,7 @@ def _write(
         ThreadPoolExecutor(1) as pool,
     ):
         mark = own and own.key
-        scheduler.everywhere(meet, token, inputs, store, mark)
+        scheduler.everywhere(meet, token, inputs, store, mark, kernels.ARITHMETIC)
         run, durable = uuid.uuid4().hex, options.durable
         meanwhile = None if isinstance(scheduler, Cluster) else pool
         created = creation.create(prepared, options.compressors, run, durable, own, meanwhile)

@@ -216,6 +216,19 @@ def test_memory_that_workers_cannot_see_is_refused(two_processes: Client, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_workers_that_would_find_other_bits_than_the_journal_says_are_refused(
+    two_processes: Client, batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasksolve.kernels.ARITHMETIC", "another")
+    message = "process .* computes with arithmetic .*, the one that started the job with another"
+    with pytest.raises(OSError, match=f"tcp:.*{message}"):
+        solve_zarr(batch.a_path, batch.b_path, batch.out, client=two_processes)
+    assert not Path(batch.out).exists()
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    with pytest.raises(BlockErrors, match=f"RuntimeError: {message}"):
+        check_zarr(batch.a_path, batch.b_path, batch.out, client=two_processes)
+
+
 def test_a_cluster_that_gets_no_worker_is_refused_after_a_while(batch: Stored) -> None:
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
