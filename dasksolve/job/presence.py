@@ -2,11 +2,12 @@
 
 import asyncio
 import math
+import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Any
 
 from dasksolve.job.memory import Gauge
@@ -34,6 +35,8 @@ class Presence:
     """A block could not be written, for what no other could be, either."""
     first_done: int | None = None
     """The first block that it has done."""
+    seats: dict[str, Semaphore] = field(default_factory=dict)
+    """For the tasks of each worker that may be at work at once: as many as was planned."""
 
 
 _present: dict[str, Presence] = {}
@@ -46,6 +49,23 @@ def of(token: str) -> Presence:
         if token not in _present:
             _present[token] = Presence()
         return _present[token]
+
+
+def seat(token: str, workers: int) -> Semaphore:
+    """A seat for a task: a worker that came after the job was planned may have more threads."""
+    here, worker = of(token), _worker()
+    with here.meeting:
+        return here.seats.setdefault(worker, Semaphore(workers))
+
+
+def _worker() -> str:
+    """Which worker of a cluster runs this task, of several in a process; "": none."""
+    if "distributed" in sys.modules:
+        from distributed import get_worker
+
+        with suppress(ValueError):  # this is no task of a cluster
+            return str(get_worker().address)
+    return ""
 
 
 def forget(token: str) -> None:

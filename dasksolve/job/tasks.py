@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dasksolve.job import presence
 from dasksolve.job.blocks import Task, worked_off
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def graph_of(task: Task, job: Any, numbers: range, attempt: int = 0) -> "da.Arra
 def _call(task: Task, job: Any, *, numbers: range, block_id: tuple[int]) -> NDArray[Any]:
     part = parts(numbers, job.plan.together)[block_id[0]]
     results = np.empty(len(part), object)
-    results[:] = list(worked_off(task, job, part, job.plan.in_hand // job.plan.workers, 1))
+    with presence.seat(job.token, job.plan.workers):
+        results[:] = list(worked_off(task, job, part, job.plan.in_hand // job.plan.workers, 1))
     return results
 
 

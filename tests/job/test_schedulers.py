@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -26,8 +27,10 @@ from stored import Stored, files
 
 import dasksolve
 from dasksolve import BlockErrors, Report, check_zarr, solve_zarr
+from dasksolve.job import presence
 from dasksolve.job.cluster import Cluster
 from dasksolve.job.schedulers import Threads, choose
+from dasksolve.job.tasks import graph_of
 
 
 def test_distributed_still_has_what_its_documents_do_not_name(two_processes: Client) -> None:
@@ -207,6 +210,26 @@ def test_the_number_of_threads_is_dask_s_unless_it_is_given() -> None:
     with dask.config.set(num_workers=1):
         assert str(choose(None, None)) == "1 thread"
         assert str(choose(None, 3)) == "3 threads"
+
+
+@pytest.mark.parametrize(("together", "do"), [(2, True), (3, False)])
+def test_a_worker_with_more_threads_than_planned_has_no_more_blocks_in_hand(
+    together: int, do: bool
+) -> None:
+    meeting = threading.Barrier(together)
+
+    async def meet(_job: Any, _number: int, _space: Any) -> bool:
+        try:
+            meeting.wait(60 if do else 0.2)
+        except threading.BrokenBarrierError:
+            return False
+        return True
+
+    plan = SimpleNamespace(workers=2, in_hand=2, together=1, threads=1)
+    with presence.begun() as token, ThreadPoolExecutor(6) as pool:
+        job = SimpleNamespace(token=token, plan=plan, far=False, begin=lambda: None)
+        met = graph_of(meet, job, range(6)).compute(scheduler="threads", pool=pool)
+    assert met.tolist() == [do] * 6
 
 
 def test_memory_that_workers_cannot_see_is_refused(two_processes: Client, tmp_path: Path) -> None:
