@@ -11,6 +11,7 @@ from threading import Lock, Semaphore
 from typing import Any
 
 from dasksolve.job.memory import Gauge
+from dasksolve.storage import buffers
 
 
 @dataclass(eq=False)
@@ -82,4 +83,5 @@ def begun() -> Iterator[str]:
     try:
         yield token
     finally:
+        buffers.free_all()  # of a job that was stopped, too
         forget(token)

@@ -12,6 +12,7 @@ from stored import Stored
 
 import dasksolve
 from dasksolve.errors import BlockErrors
+from dasksolve.storage import buffers
 
 
 def kept() -> dict[str, int]:
@@ -76,6 +77,15 @@ def test_jobs_leave_nothing_behind_however_they_end(small: Stored) -> None:
     for _ in range(5):
         ends_of_jobs(small)
     assert grown(before, kept()) == {}
+
+
+def test_a_job_that_is_stopped_keeps_no_memory(small: Stored) -> None:
+    def stop(report: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        solve(small, progress=stop)
+    assert [*buffers._idle, *buffers._loops] == []
 
 
 @pytest.mark.slow
