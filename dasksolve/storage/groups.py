@@ -181,9 +181,10 @@ def delete(store: Any, members: Sequence[str]) -> None:
         if not folder.is_dir():  # what each deletion of nothing takes, a job would wait for
             continue
         for part in _PARTS:
-            delete = store.delete if (folder / part).is_file() else store.delete_dir
-            internals.run(delete(f"{name}/{part}"))
-        internals.run(store.delete(f"{name}/{documents.NAME}"))
+            is_file = (folder / part).is_file()
+            delete = internals.delete if is_file else internals.delete_folder
+            internals.run(delete(store, f"{name}/{part}"))
+        internals.run(internals.delete(store, f"{name}/{documents.NAME}"))
         for orphan in folder.glob("*.partial"):
             orphan.unlink()
         with suppress(OSError):  # it is not there, or somebody keeps something in it
@@ -193,9 +194,9 @@ def delete(store: Any, members: Sequence[str]) -> None:
 async def _delete_far(store: Any, members: Sequence[str]) -> None:
     deletions = []
     for name, document in zip(members, await documents.found(store, members), strict=True):
-        delete = store.delete if _is_single(document) else store.delete_dir
-        deletions += [delete(f"{name}/{part}") for part in _PARTS]
-        deletions.append(store.delete(f"{name}/{documents.NAME}"))
+        delete = internals.delete if _is_single(document) else internals.delete_folder
+        deletions += [delete(store, f"{name}/{part}") for part in _PARTS]
+        deletions.append(internals.delete(store, f"{name}/{documents.NAME}"))
     await internals.together(*deletions)
 
 

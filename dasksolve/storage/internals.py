@@ -16,6 +16,8 @@ whether a chunk is stored. What that takes, and what would make it needless:
 `metadata.encode_chunk_key`     Name of a chunk in its store: a public function.
 `metadata.data_type`            The same array with another fill value: `Array.chunk_is_stored`, or
 `zarr.Array(zarr.AsyncArray)`   `nchunks_initialized` for one chunk.
+`FsspecStore.fs._rm_file`       To delete what has exactly this name: `FsspecStore.delete`, which
+                                takes [, * and ? of a key for a pattern.
 ==============================  ===================================================================
 """
 
@@ -26,7 +28,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from glob import has_magic
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,7 +40,7 @@ from zarr.abc.codec import BaseCodec
 from zarr.buffer import default_buffer_prototype
 from zarr.core.array_spec import ArraySpec
 from zarr.core.sync import sync
-from zarr.storage import StorePath
+from zarr.storage import FsspecStore, StorePath
 
 from dasksolve.storage.backlog import PATIENT
 
@@ -166,6 +169,29 @@ async def put(array: Any, file: str, content: bytes | NDArray[np.uint8] | Buffer
 def put_empty(store: Any, key: str) -> None:
     """Write a file of no bytes."""
     sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"")))
+
+
+async def delete(store: Any, key: str) -> None:
+    """Delete a file, if it is there."""
+    if not _is_pattern(store, key):
+        await store.delete(key)
+        return
+    with suppress(FileNotFoundError, *store.allowed_exceptions):
+        await store.fs._rm_file(f"{store.path}/{key}" if store.path else key)
+
+
+async def delete_folder(store: Any, folder: str) -> None:
+    """Delete all files that there are in a folder."""
+    if not _is_pattern(store, folder):
+        await store.delete_dir(folder)
+        return
+    keys = [key async for key in store.list_prefix(f"{folder}/")]
+    await each(partial(delete, store), keys, at_once())
+
+
+def _is_pattern(store: Any, key: str) -> bool:
+    """Whether fsspec would delete what is called otherwise: of run[1].zarr, all of run1.zarr."""
+    return isinstance(store, FsspecStore) and has_magic(f"{store.path}/{key}")
 
 
 async def fetch(array: Any, file: str) -> NDArray[np.uint8] | None:

@@ -153,7 +153,7 @@ def marked(store: Any, token: str) -> Iterator[Mark]:
         yield Mark(key, -math.inf if others else began)
     finally:
         with suppress(Exception):  # a store that is gone: what failed for it is the error to see
-            internals.run(store.delete(key))
+            internals.run(internals.delete(store, key))
 
 
 def end_others(store: Any, own: str | None = None) -> list[str]:
@@ -164,7 +164,7 @@ def end_others(store: Any, own: str | None = None) -> list[str]:
     found = [name for name in internals.names(store) if name != own]
     others = [*filter(PARTIAL.search, found)]
     for other in others:
-        internals.run(store.delete(other))
+        internals.run(internals.delete(store, other))
     if others:
         time.sleep(patience(store))
     return found
@@ -225,4 +225,4 @@ def sweep(store: Any, mark: str | None, members: Iterable[str]) -> None:
                 orphan.unlink(missing_ok=True)
     elif mark is None:  # or the other marks are gone already, and there is nothing else
         for name in filter(PARTIAL.search, internals.names(store)):
-            internals.run(store.delete(name))
+            internals.run(internals.delete(store, name))

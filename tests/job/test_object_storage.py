@@ -151,6 +151,20 @@ def test_a_job(bucket: Stored) -> None:
 
 
 @pytest.mark.slow
+def test_a_url_is_one_place_however_it_is_spelled_and_is_no_pattern(bucket: Stored) -> None:
+    solve_zarr(bucket.a_path, bucket.b_path, f"{BUCKET}/run1.zarr")
+    for out in ("run[1].zarr", "run[1].zarr/"):
+        solve_zarr(bucket.a_path, bucket.b_path, f"{BUCKET}/{out}", overwrite=out.endswith("/"))
+    b = f"{BUCKET}/run[1].zarr/x"
+    for out in (BUCKET, BUCKET.replace("s3:", "s3a:")):
+        with pytest.raises(ValueError, match="would delete b"):
+            solve_zarr(bucket.a_path, b, f"{out}/run[1].zarr/", overwrite=True)
+    names = (name.rpartition("/")[2] for name in s3fs.S3FileSystem().find(BUCKET + "/run[1].zarr"))
+    assert not [name for name in names if name.endswith(".partial")]
+    assert check_zarr(bucket.a_path, bucket.b_path, f"{BUCKET}/run1.zarr").blocks_done
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_blocks", "s3")
 def test_a_regression() -> None:
     rng = np.random.default_rng(0)

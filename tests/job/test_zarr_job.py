@@ -482,6 +482,19 @@ def test_however_a_url_is_spelled_overwriting_never_deletes_an_input(
     assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed
 
 
+@pytest.mark.parametrize("out", ["run[1].zarr", "run*.zarr", "run?.zarr"])
+def test_a_url_that_is_a_pattern_too_is_the_name_of_one_output(
+    batch: Stored, out: str, request: pytest.FixtureRequest
+) -> None:
+    memory = fsspec.filesystem("memory")
+    request.addfinalizer(memory.store.clear)
+    solve_zarr(batch.a_path, batch.b_path, "memory://run1.zarr")
+    before = {*memory.find("/run1.zarr")}
+    for overwrite in (False, True):
+        solve_zarr(batch.a_path, batch.b_path, f"memory://{out}", overwrite=overwrite)
+    assert {*memory.store} == before | {name.replace("run1.zarr", out) for name in before}
+
+
 @pytest.mark.parametrize("opened", [str, partial(zarr.open_array, mode="r")])
 def test_however_a_file_is_read_overwriting_never_deletes_an_input(
     batch: Stored, opened: Callable[[str], Any]

@@ -6,8 +6,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import zarr
+from fsspec.asyn import AsyncFileSystem
 from zarr.abc.codec import BaseCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.storage import MemoryStore
@@ -17,7 +19,7 @@ from dasksolve.storage import internals
 
 PRIVATE = re.compile(
     r"zarr\.core|async_array|codec_pipeline|encode_chunk_key|ArraySpec|concurrent_map|store_path"
-    r"|with_config|metadata\.data_type|code_single"
+    r"|with_config|metadata\.data_type|code_single|_rm_file"
 )
 
 
@@ -43,6 +45,12 @@ def test_codecs_of_zarr_work_on_one_chunk(what: str) -> None:
     single = getattr(BaseCodec, f"_{what}_single", None)
     assert single is not None, f"zarr {zarr.__version__}: mend Codecs in storage/internals.py"
     assert [*inspect.signature(single).parameters][2:] == ["chunk_spec"]
+
+
+def test_fsspec_deletes_a_file_of_one_name() -> None:
+    found = getattr(AsyncFileSystem, "_rm_file", None)
+    assert found is not None, f"fsspec {fsspec.__version__}: mend delete in storage/internals.py"
+    assert [*inspect.signature(found).parameters][:2] == ["self", "path"]
 
 
 def test_what_zarr_wants_to_know_of_a_chunk() -> None:
