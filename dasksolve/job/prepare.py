@@ -72,11 +72,13 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
         work = open_work()
     scheduler = choose(options.client, options.workers)
     scheduler.refuse_private((*(source.location for source in work.sources), location))
-    _refuse_overlap(stores.whereabouts(store, location), work, overwrite)
+    place = stores.whereabouts(store, location)
+    _refuse_overlap(place, work, overwrite)
     seen = looking.result()
     found = None if seen is None else _find(store, location, resume, overwrite, seen)
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
     if not resumed:
+        _refuse_overlap(place, work, found is not None)  # what a stopped job left is deleted, too
         groups.refuse_within_array(store, location)
         _refuse_unwritable(work, store, location)
     identity = journal.identity(work.identity())
@@ -162,11 +164,11 @@ def _find(store: Any, location: str, resume: bool, overwrite: bool, seen: Seen) 
     return found
 
 
-def _refuse_overlap(location: str, work: Work, overwrite: bool) -> None:
+def _refuse_overlap(location: str, work: Work, deletes: bool) -> None:
     """Refuse to write among the chunks of an array, or to delete what is to be read."""
     for source in (*work.sources, *work.beside):
         within = _lies_in(location, source.location)
-        if within or (overwrite and _lies_in(source.location, location)):
+        if within or (deletes and _lies_in(source.location, location)):
             harm = f"{location} lies in" if within else f"overwriting {location} would delete"
             raise ValueError(
                 f"{harm} {source.name}, which is {source.location}; choose another output"

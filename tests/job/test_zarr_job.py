@@ -29,8 +29,9 @@ from dasksolve import (
     Status,
     solve_zarr,
 )
+from dasksolve.job import journal, metadata
 from dasksolve.job.plan import LOADING, OVERHEAD
-from dasksolve.storage import internals
+from dasksolve.storage import documents, internals, stores
 
 # What it writes
 
@@ -468,6 +469,17 @@ def test_overwriting_never_deletes_an_input(batch: Stored) -> None:
     with pytest.raises(ValueError, match="would delete b"):
         solve_zarr(batch.a_path, batch.out + "/x", batch.out, overwrite=True)
     assert batch.x.shape == (1000, 5)
+
+
+def test_resuming_what_was_stopped_before_it_began_never_deletes_an_input(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    store, _, record, _ = journal.opened(batch.out)  # to be replaced by a job that ends here:
+    stopped = journal.unfinished(record, journal.members(record))
+    documents.write(stores.Files(store.root), "", metadata.of_group(stopped))
+    with pytest.raises(ValueError, match="would delete b"):
+        solve_zarr(batch.a_path, batch.out + "/x", batch.out, resume=True)
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+    assert not solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed
 
 
 @pytest.mark.parametrize("spelled", ["memory://{}", "memory://{}/", "memory:///{}"])
