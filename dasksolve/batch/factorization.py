@@ -20,8 +20,9 @@ def factor(
     ----------
     a : (..., N, N) array_like or dask.array.Array
     assume_a, lower
-        As in `solve`. What is kept are always the factors of LU with partial pivoting, of the
-        matrix that is meant; of "pos", Cholesky says whether it is positive definite.
+        As in `solve`. What is kept are the factors of LU with partial pivoting, of the matrix that
+        is meant; of "pos", Cholesky says whether it is positive definite, and of "lower triangular"
+        no rows are exchanged.
 
     Returns
     -------

@@ -44,6 +44,8 @@ def factor_block(
     if lost.size:
         scales = np.zeros((*shape, n, 2), np.int16)
         scales.reshape(-1, n, 2)[lost] = _factor_scaled(whole, lost, flat)
+    if options.assume_a == "lower triangular":
+        _keep_order(whole, lost, flat)
     unknown = (flat[2] == Status.OK) & np.isnan(flat[3])
     if unknown.any():
         with np.errstate(all="ignore"):
@@ -75,6 +77,53 @@ def _factor_scaled(
     for values, found in zip(factors, some, strict=True):
         values[lost] = found
     return np.stack([rows, columns], axis=-1)
+
+
+@np.errstate(all="ignore")
+def _keep_order(a: NDArray[Any], lost: NDArray[np.intp], factors: tuple[NDArray[Any], ...]) -> None:
+    """Factors of lower triangles without exchanges, L = a D⁻¹ and U = D, where these are in range.
+
+    They are as exact as substitution; and det D is the determinant, of which exchanges can leave
+    no digit, and another sign.
+    """
+    lu, order, status, rcond = factors
+    n = a.shape[-1]
+    diagonal, places = np.arange(n), kernels.elements(n).ravel()
+    wanted = (status == Status.OK) | (status == Status.SINGULAR)
+    wanted[lost] = False
+    size = max(1, pieces.PIECE // (n * n * a.itemsize))
+    for start in range(0, len(a), size):
+        some = slice(start, start + size)
+        reciprocals = _reciprocals(a[some, diagonal, diagonal])
+        found = _products(a[some], reciprocals[:, None, :])
+        found[:, diagonal, diagonal] = reciprocals
+        sound = wanted[some] & np.isfinite(found).all(axis=(-2, -1))
+        which = start + np.flatnonzero(sound)
+        lu.reshape(-1, n * n)[which[:, None], places] = found[sound].reshape(-1, n * n)
+        rcond[which[status[which] == Status.SINGULAR]] = np.nan
+        order[which], status[which] = diagonal, Status.OK
+
+
+def _reciprocals(x: NDArray[Any]) -> NDArray[Any]:
+    """1 / x, with the same bits on every processor, which complex division has not."""
+    if x.dtype.kind != "c":
+        return np.asarray(1 / x)
+    power = np.frexp(np.maximum(abs(x.real), abs(x.imag)))[1]
+    real, imag = np.ldexp(x.real, -power), np.ldexp(x.imag, -power)
+    square = real * real + imag * imag
+    found = np.empty_like(x)
+    found.real, found.imag = np.ldexp(real / square, -power), np.ldexp(-imag / square, -power)
+    return found
+
+
+def _products(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    """x y, likewise."""
+    if x.dtype.kind != "c":
+        return np.asarray(x * y)
+    found = np.empty(np.broadcast_shapes(x.shape, y.shape), x.dtype)
+    found.real = x.real * y.real - x.imag * y.imag
+    found.imag = x.real * y.imag + x.imag * y.real
+    return found
 
 
 def solve_block(

@@ -75,3 +75,9 @@ def pivots(n: int) -> NDArray[np.intp]:
     """Where the reciprocals on the diagonal of U are among the N² numbers of a system's factors."""
     places: NDArray[np.intp] = reuse.diagonal(n)
     return places
+
+
+def elements(n: int) -> NDArray[np.intp]:
+    """Where those of L and U are among them, (N, N); the reciprocals stand on the diagonal."""
+    places: NDArray[np.intp] = reuse.places(n)
+    return places

@@ -97,7 +97,28 @@ def test_no_matrix_without_factors_is_ok():
     assert np.isfinite(f.slogdet()[1][fine]).all()
 
 
-def test_a_zero_on_the_diagonal_of_a_triangle_is_found_though_rows_are_exchanged():
+@pytest.mark.parametrize("dtype", SOME_DTYPES)
+@pytest.mark.parametrize("n", [5, 12, 80])
+def test_factors_of_a_lower_triangle_are_as_exact_as_substitution(n, dtype):
+    rng = np.random.default_rng(n)
+    parts = rng.standard_normal((2, 20, n, n))
+    a = np.tril(parts[0] + 1j * parts[1] if np.dtype(dtype).kind == "c" else parts[0]).astype(dtype)
+    b = rng.standard_normal((20, n)).astype(dtype)
+    f = dasksolve.factor(a, assume_a="lower triangular")
+    assert (f.status == Status.OK).all()
+    pivots = np.diagonal(a, axis1=1, axis2=2).astype(complex)
+    sign, logabsdet = f.slogdet()
+    tolerance = 10 * n * np.finfo(dtype).eps
+    np.testing.assert_allclose(logabsdet, np.log(abs(pivots)).sum(axis=1), 0, tolerance * 10)
+    np.testing.assert_allclose(sign, np.prod(pivots / abs(pivots), axis=1), 0, tolerance)
+    for found, expected in (
+        (f.solve(b), dasksolve.solve(a, b, assume_a="lower triangular")),
+        (f.solve(b, transposed=True), dasksolve.solve(a.mT, b, assume_a="upper triangular")),
+    ):
+        assert (abs(found - expected).max(axis=1) <= tolerance * abs(expected).max(axis=1)).all()
+
+
+def test_a_zero_on_the_diagonal_of_a_triangle_is_found():
     a = np.tril(np.random.default_rng(0).standard_normal((50, 12, 12)))
     a[:, 3, 3] = 0
     status = dasksolve.factor(a).status

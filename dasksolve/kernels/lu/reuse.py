@@ -82,6 +82,15 @@ def diagonal(n):
     return diagonal_place(n, k, np.minimum(n - k // PANEL * PANEL, PANEL))
 
 
+def places(n):
+    """Where the elements of L and U are in a system, (N, N)."""
+    k = np.arange(n)
+    panel, within = np.divmod(k, PANEL)
+    i, high = panel[:, None], np.minimum(n - panel * PANEL, PANEL)
+    begin = np.where(i < panel, upper_place(n, i, panel, high), lower_place(n, i, panel))
+    return begin + within * high[:, None] + within[:, None]
+
+
 def size(n, i):
     """How many rows, or columns, panel i has."""
     return (n - i * PANEL).at_most(PANEL)
