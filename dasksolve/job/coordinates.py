@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from dasksolve.errors import retold
-from dasksolve.storage import conventions, documents, inputs, internals, stores, times
+from dasksolve.job.meaning import Meaning, equal
+from dasksolve.storage import conventions, documents, inputs, internals, stores
 from dasksolve.storage.documents import Document
 from dasksolve.storage.source import Source
 
@@ -80,19 +80,20 @@ class Coordinate:
 
         They are what the numbers mean: xarray writes the same times under several units.
         """
-        if stores.address(self.array) == stores.address(other) or self.is_same(other):
+        if stores.address(self.array) == stores.address(other):
             return None
         if self.is_mapping:  # all that it says are attributes
-            return " in attributes"
+            same = conventions.described(self.array) == conventions.described(other)
+            return None if same else " in attributes"
         if self.array.shape != other.shape:
             return f" in shape, {self.array.shape} and {other.shape}"
-        ours, theirs = _Meaning.of(self.array), _Meaning.of(other)
+        ours, theirs = Meaning.of(self.array), Meaning.of(other)
         shift = ours.shift(theirs)
         if shift is None:
             return f" in units, {ours.units!r} and {theirs.units!r}"
         for place, piece in self.pieces():
             left, right = ours.read(piece), theirs.read(np.asarray(other[place]))
-            differ = np.argwhere(~_equal(left, right, *shift))
+            differ = np.argwhere(~equal(left, right, *shift))
             if len(differ):
                 first = [int(i) + part.start for i, part in zip(differ[0], place, strict=True)]
                 return f", first at {', '.join(map(str, first))}" if first else ""
@@ -106,50 +107,6 @@ class Coordinate:
             and self.dtype.kind == replace(self, array=other).dtype.kind
             and all(_same(piece, np.asarray(other[place])) for place, piece in self.pieces())
         )
-
-
-class _Meaning(NamedTuple):
-    """What the numbers of a coordinate mean by its attributes."""
-
-    packing: conventions.Packing | None
-    units: str | None
-    """With the calendar, if there is one."""
-    since: times.Count | None
-    """Where they are times: what they count."""
-
-    @classmethod
-    def of(cls, array: Any) -> "_Meaning":
-        try:
-            packing = conventions.packing(array)
-        except ValueError:  # it is copied as it is, whatever it means
-            packing = None
-        units, calendar = (array.attrs.get(name) for name in ("units", "calendar"))
-        said = " ".join(units.split()) if isinstance(units, str) else None
-        if said and isinstance(calendar, str):
-            said += f", {calendar}"
-        return cls(packing, said, times.count(array.attrs))
-
-    def read(self, stored: NDArray[Any]) -> NDArray[Any]:
-        if self.packing is None:
-            return stored
-        values = np.empty(stored.shape, self.packing.dtype)
-        self.packing.unpack(stored, values)
-        return values
-
-    def shift(self, other: "_Meaning") -> tuple[float, float, float] | None:
-        """The factor of these numbers, and that of the other's, to which the third is added.
-
-        None: they do not mean the same, whatever they are.
-        """
-        as_they_are = 1.0, 1.0, 0.0
-        if self.since is None or other.since is None:
-            differ = len({self.units, other.units} - {None}) > 1
-            return None if differ else as_they_are
-        later = other.since.after(self.since)
-        if later is None:
-            return None
-        factors = self.since.seconds, other.since.seconds
-        return as_they_are if later == 0 and factors[0] == factors[1] else (*factors, later)
 
 
 def find(
@@ -395,23 +352,6 @@ def _beside(source: Source, name: str, dims: Collection[str]) -> Any:
             error,
         )
         return None
-
-
-def _equal(
-    left: NDArray[Any], right: NDArray[Any], factor: float, other: float, summand: float
-) -> NDArray[np.bool_]:
-    """Where numbers, times or texts are equal; in another unit, as far as doubles tell."""
-    kinds = {a.dtype.kind if a.dtype.kind not in "UT" else "T" for a in (left, right)}
-    if len(kinds) > 1 and kinds & set("TmM"):
-        return np.zeros(left.shape, bool)
-    if (factor, other, summand) == (1, 1, 0):
-        found = np.asarray(left == right)
-    else:
-        left, right = left * np.float64(factor), right * np.float64(other) + summand
-        most = np.maximum(np.maximum(abs(left), abs(right)), abs(summand))
-        found = abs(left - right) <= 4 * np.finfo(float).eps * most
-    missing = [np.isnan(a) if a.dtype.kind in "fcmM" else np.False_ for a in (left, right)]
-    return np.asarray(found | (missing[0] & missing[1]))
 
 
 def _same(left: Any, right: Any) -> bool:
