@@ -268,6 +268,17 @@ def test_complex_coordinates_go_with_the_solution(tmp_path: Path) -> None:
     assert np.array_equal(solved(tmp_path).site, given.site, equal_nan=True)
 
 
+@pytest.mark.filterwarnings("ignore:The data type:zarr.errors.UnstableSpecificationWarning")
+def test_a_resume_leaves_coordinates_that_are_there(tmp_path: Path) -> None:
+    dataset(t=TIMES, site=["Oslo", "Rome", "Lima"]).to_zarr(tmp_path / "in", consolidated=False)
+    solved(tmp_path)
+    chunks = [*(tmp_path / "out").glob("t/c/*"), *(tmp_path / "out").glob("site/c/*")]
+    written = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in chunks]
+    assert len(written) >= 2
+    solve_zarr(tmp_path / "in/a", tmp_path / "in/b", tmp_path / "out", resume=True)
+    assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in chunks] == written
+
+
 @pytest.mark.parametrize("wrong", ["changed", "cut", "cut document", "no document", "of others"])
 def test_a_resume_mends_coordinates(tmp_path: Path, wrong: str) -> None:
     dataset(site=[1, 2, 3]).to_zarr(tmp_path / "in", consolidated=False)
