@@ -180,6 +180,17 @@ def _parsed(document: Record | None) -> Record | None:
         return None
 
 
+def run_of(attributes: Any) -> str | None:
+    """Which run wrote an array with these attributes, if one did."""
+    return (_parsed({"attributes": attributes}) or {}).get("run")
+
+
+def runs(store: Any, record: Record) -> set[Any]:
+    """Those that wrote what a record speaks of: what was begun anew may hold an earlier one's."""
+    found = internals.run(documents.found(store, members(record)))
+    return {record.get("run"), *((_parsed(each) or {}).get("run") for each in found)} - {None}
+
+
 def refuse_mixture(record: Record, status: Record | None, location: str) -> None:
     """Refuse an output whose status, of this document, is another run's: somebody put it there."""
     other = _parsed(status)

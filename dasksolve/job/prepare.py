@@ -78,7 +78,9 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
     found = None if seen is None else _find(store, location, resume, overwrite, seen)
     resumed = found is not None and not overwrite and not journal.is_unfinished(found)
     if not resumed:
-        _refuse_overlap(place, work, found is not None)  # what a stopped job left is deleted, too
+        if found is not None:  # what a stopped job left is deleted, too
+            _refuse_overlap(place, work, True)
+            _refuse_answers(store, location, work, found)
         groups.refuse_within_array(store, location)
         _refuse_unwritable(work, store, location)
     identity = journal.identity(work.identity())
@@ -167,11 +169,29 @@ def _find(store: Any, location: str, resume: bool, overwrite: bool, seen: Seen) 
 def _refuse_overlap(location: str, work: Work, deletes: bool) -> None:
     """Refuse to write among the chunks of an array, or to delete what is to be read."""
     for source in (*work.sources, *work.beside):
-        within = _lies_in(location, source.location)
-        if within or (deletes and _lies_in(source.location, location)):
+        place = stores.whereabouts(source.array.store, source.location, source.array.path)
+        within = _lies_in(location, place)
+        if within or (deletes and _lies_in(place, location)):
             harm = f"{location} lies in" if within else f"overwriting {location} would delete"
             raise ValueError(
                 f"{harm} {source.name}, which is {source.location}; choose another output"
+            )
+
+
+def _refuse_answers(store: Any, location: str, work: Work, found: journal.Record) -> None:
+    """Refuse to delete answers that are to be read from a store which calls them otherwise."""
+    answers = [
+        (source, run)
+        for source in (*work.sources, *work.beside)
+        if not stores.have_one_naming(store, source.array.store)
+        and (run := journal.run_of(source.array.attrs))
+    ]
+    deleted = journal.runs(store, found) if answers else ()
+    for source, run in answers:
+        if run in deleted:
+            raise ValueError(
+                f"overwriting {location} would delete {source.name}, if {source.location} is no "
+                "copy of it; choose another output, or open a copy as the output is opened"
             )
 
 

@@ -10,6 +10,8 @@ from zipfile import BadZipFile
 import fsspec
 import fsspec.config
 import zarr
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from fsspec.implementations.cached import CachingFileSystem
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
@@ -268,9 +270,36 @@ def place_of(store: Any) -> str:
     return secrets.shown(str(store).partition("\n")[0])
 
 
-def whereabouts(store: Any, location: str) -> str:
-    """Where a store is, as `address` spells it: s3a:// or a slash at the end is the same place."""
-    return place_of(store) if isinstance(store, FsspecStore) else location
+def whereabouts(store: Any, location: str, path: str = "") -> str:
+    """Where a store is, or a path in it, however it is spelled: with s3a://, or through a cache.
+
+    location: what it is called.
+    """
+    if not isinstance(store, FsspecStore):
+        return location
+    files = store.fs
+    while True:
+        if isinstance(files, AsyncFileSystemWrapper):
+            files = files.sync_fs
+        elif isinstance(files, CachingFileSystem):
+            files = files.fs
+        else:
+            return secrets.shown(f"{files.unstrip_protocol(store.path)}/{path}".rstrip("/"))
+
+
+def have_one_naming(store: Any, other: Any) -> bool:
+    """Whether what is called differently in two stores is not the same: else it may be."""
+    namings = {_naming(store), _naming(other)}
+    return len(namings) == 1 and None not in namings
+
+
+def _naming(store: Any) -> str | None:
+    if isinstance(store, LocalStore | ZipStore):
+        return "file"
+    if isinstance(store, FsspecStore):
+        scheme = whereabouts(store, "").partition("://")[0]
+        return {"local": "file", "dir": None}.get(scheme, scheme)
+    return "memory" if isinstance(store, MemoryStore) else None
 
 
 def has_address(store: Any) -> bool:

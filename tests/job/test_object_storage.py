@@ -203,6 +203,8 @@ def test_a_job_through_obstore(bucket: Stored) -> None:
     s3fs.S3FileSystem().rm(f"{bucket.out}/x/c/0/0")
     again = solve_zarr(a, b, opened("out.zarr"), resume=True)
     assert again.blocks_resumed == again.blocks - 1
+    with pytest.raises(ValueError, match="would delete b"):  # under its other name
+        solve_zarr(a, f"{bucket.out}/x", opened("out.zarr"), overwrite=True)
     solve_zarr(a, b, opened("out.zarr"), overwrite=True)
     assert check_zarr(a, b, opened("out.zarr")).worst_backward_error < 1e-13
 

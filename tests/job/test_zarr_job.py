@@ -13,12 +13,16 @@ from typing import Any
 import dask
 import fsspec
 import numpy as np
+import obstore.store
 import pytest
 import xarray as xr
 import zarr
 from families import same_bits
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from fsspec.implementations.dirfs import DirFileSystem
 from stored import Stored, files
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
+from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore
 
 import dasksolve
 from dasksolve import (
@@ -514,6 +518,49 @@ def test_however_a_file_is_read_overwriting_never_deletes_an_input(
     solve_zarr(batch.a_path, batch.b_path, batch.out)
     with pytest.raises(ValueError, match="would delete b"):
         solve_zarr(batch.a_path, opened(f"local://{batch.out}/x"), batch.out, overwrite=True)
+    assert batch.x.shape == (1000, 5)
+
+
+def _in_folder(out: str) -> FsspecStore:
+    """Whose paths begin in the folder of the output, and not at the root."""
+    folder = DirFileSystem(out, fs=fsspec.filesystem("file"))
+    return FsspecStore(AsyncFileSystemWrapper(folder, asynchronous=True), path="x")
+
+
+_ANSWERS = {
+    "cache": lambda out: f"simplecache::file://{out}/x",
+    "obstore": lambda out: zarr.open_array(ObjectStore(obstore.store.LocalStore(f"{out}/x"))),
+    "wrapper": lambda out: zarr.open_array(WrapperStore(LocalStore(out)), path="x"),
+    "folder": lambda out: zarr.open_array(_in_folder(out)),
+}
+"""x of an output under names that do not say so."""
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["done", "stopped"])
+@pytest.mark.parametrize("opened", _ANSWERS.values(), ids=_ANSWERS)
+def test_whatever_store_reads_an_answer_overwriting_never_deletes_it(
+    batch: Stored, opened: Callable[[str], Any], stopped: bool
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    if stopped:
+        store, _, record, _ = journal.opened(batch.out)
+        another = journal.unfinished({**record, "run": "0"}, journal.members(record))
+        documents.write(stores.Files(store.root), "", metadata.of_group(another))
+    how = {"resume": stopped, "overwrite": not stopped}
+    with pytest.raises(ValueError, match="would delete b"):
+        solve_zarr(batch.a_path, opened(batch.out), batch.out, **how)
+    assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
+
+
+def test_an_output_may_be_replaced_beside_a_copy_of_it_and_other_answers(
+    batch: Stored, tmp_path: Path
+) -> None:
+    for out in (batch.out, tmp_path / "other.zarr"):
+        solve_zarr(batch.a_path, batch.b_path, out)
+    shutil.copytree(batch.out, tmp_path / "copy.zarr")
+    other = zarr.open_array(WrapperStore(LocalStore(tmp_path / "other.zarr")), path="x")
+    for b in (tmp_path / "copy.zarr/x", other):
+        solve_zarr(batch.a_path, b, batch.out, overwrite=True)
     assert batch.x.shape == (1000, 5)
 
 
