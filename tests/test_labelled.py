@@ -67,10 +67,28 @@ def test_x_stands_where_b_stood_with_the_coordinates_of_the_unknowns():
     assert abs(residual).max() < 1e-12
 
 
-def test_attributes_of_b_are_kept_if_asked_for():
+KEPT = pytest.mark.parametrize(
+    ("option", "given", "kept"),
+    [
+        ("default", None, True),
+        (True, None, True),
+        (False, None, False),
+        (False, True, True),
+        (True, False, False),
+        ("default", np.False_, False),
+    ],
+)
+"""What xarray's option says, what is given, and whether attributes are kept."""
+
+
+@KEPT
+def test_attributes_of_b_are_kept_as_in_xarray(option, given, kept):
     a, b = pixels(pixel=6, row=3)
-    assert labelled.solve(a, b).attrs == {}
-    assert labelled.solve(a, b, keep_attrs=True).attrs == {"units": "K"}
+    with xr.set_options(keep_attrs=option):
+        x = labelled.solve(a, b, keep_attrs=given)
+        solution = labelled.solve_ex(a, b, keep_attrs=given)
+    assert x.attrs == solution.x.attrs == ({"units": "K"} if kept else {})
+    assert solution.attrs == solution.status.attrs == solution.rcond.attrs == {}
 
 
 @pytest.mark.parametrize(("name", "kept"), [("b", None), ("a", "a")])
@@ -262,6 +280,15 @@ def test_a_regression_keeps_coordinates_and_labels_its_coefficients(chunks):
     for name, values in wanted._asdict().items():
         assert (fit[name].chunks is None) == (chunks is None)
         np.testing.assert_array_equal(fit[name].values, values)
+
+
+@KEPT
+def test_attributes_of_y_are_those_of_coefficients_as_in_xarray(option, given, kept):
+    stack = images()
+    with xr.set_options(keep_attrs=option):
+        fit = labelled.regress(stack, trend(stack), keep_attrs=given)
+    assert fit.coef.attrs == fit.stderr.attrs == ({"units": "K"} if kept else {})
+    assert fit.attrs == fit.status.attrs == fit.rss.attrs == fit["count"].attrs == {}
 
 
 def test_weights_are_matched_by_name():
@@ -474,6 +501,18 @@ def test_durations_count_as_in_xarray(unit):
     y = xr.DataArray(np.random.default_rng(0).random(20), {"after": after}, "after")
     fit = labelled.polyfit(y, "after", 2).polyfit_coefficients
     np.testing.assert_allclose(fit, y.polyfit("after", 2).polyfit_coefficients, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dim", ["time", "month"])
+def test_a_coordinate_that_is_no_dimension_is_a_variable_too(dim):
+    stack = images().assign_coords(month=("time", np.arange(60.0) ** 1.1)).chunk(y=2)
+    weights = xr.DataArray(np.linspace(1, 2, 60), dims="time")
+    found = labelled.polyfit(stack, dim, 1, weights=weights, cov=True, full=True)
+    named = stack.swap_dims(time=dim).drop_vars({"time", "month"} - {dim})
+    wanted = labelled.polyfit(named, dim, 1, weights=weights.rename(time=dim), cov=True, full=True)
+    xr.testing.assert_identical(found, wanted)
+    theirs = stack.polyfit(dim, 1, w=weights**0.5).polyfit_coefficients
+    xr.testing.assert_allclose(found.polyfit_coefficients.drop_vars("area"), theirs)
 
 
 def test_the_keyword_of_xarray_for_weights_is_refused():

@@ -3,6 +3,8 @@
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from dasksolve.batch.options import check_flags
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -68,6 +70,14 @@ def refuse_names(name: str, values: Any, taken: Iterable[Hashable], dim: Hashabl
 def kept_names(values: Any, dim: Hashable) -> set[Hashable]:
     """Those of dimensions and coordinates save along a dimension."""
     return {*values.dims, *coordinates(values, dim)} - {dim}
+
+
+def keeps_attributes(given: bool | None) -> bool:
+    """Whether a result has attributes of what it is made of: if nobody says, as in xarray."""
+    if given is None:  # "default" keeps them since xarray 2025.11
+        return xarray().get_options()["keep_attrs"] is not False
+    check_flags(keep_attrs=given)
+    return bool(given)
 
 
 def coordinates(y: "xr.DataArray", dim: Hashable) -> dict[Hashable, Any]:

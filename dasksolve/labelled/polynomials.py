@@ -19,7 +19,7 @@ from dasksolve.batch.options import (
     refusing,
 )
 from dasksolve.errors import counted, warn
-from dasksolve.labelled.names import coordinates, refuse_names, xarray
+from dasksolve.labelled.names import coordinates, refuse_names, refuse_unlabelled, xarray
 from dasksolve.labelled.series import check_dimensions, weights_of
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ def polyfit(
     y : xarray.DataArray with dimension dim
         The series; float32 is fitted in float64, as by xarray.
     dim : str
-        Whose coordinate is the variable of the polynomials; dates, of any calendar, count in
-        nanoseconds since 1970, durations in the unit that they have, as in xarray.
+        Whose coordinate is the variable of the polynomials, or the name of another coordinate
+        along one dimension; dates, of any calendar, count in nanoseconds since 1970, durations in
+        the unit that they have, as in xarray.
     deg : int
         The degree of the polynomials.
     skipna : bool, optional
@@ -60,7 +61,7 @@ def polyfit(
         the largest count as zero, as in xarray. Default: none does; powers of dates are told apart
         here, where xarray cannot.
     weights : xarray.DataArray, optional
-        Inverse variances, over dim, or over any dimensions of y: the squares of the ``w`` of
+        Inverse variances, over that dimension, or any dimensions of y: the squares of the ``w`` of
         `xarray.DataArray.polyfit`.
     cov : bool or "unscaled", default False
         Whether the covariances of the coefficients are wanted; "unscaled": those for observations
@@ -103,7 +104,9 @@ def polyfit(
     if unknown:
         refuse_unknown(polyfit, unknown)
     array = xarray().DataArray
-    check_dimensions(y, y, weights, dim)
+    refuse_unlabelled("y", y)
+    along = y[dim].dims[0] if dim in y.coords and y[dim].ndim == 1 else dim
+    check_dimensions(y, y, weights, along)
     if not isinstance(deg, int | np.integer) or isinstance(deg, bool) or deg < 0:
         raise ValueError(f"deg={deg!r} must be a degree: 0, 1, 2, ...")
     check_flags(full=full, skipna=True if skipna is None else skipna)
@@ -113,20 +116,20 @@ def polyfit(
         check_word("cov", cov, ("unscaled",), " (or True, or False)")
     names = ["degree", *(("cov_i", "cov_j") if cov else ())]
     names += [f"polyfit_{part}" for part in ("coefficients", "residuals", "covariance")]
-    refuse_names("y", y, [*names, f"{dim}_matrix_rank", f"{dim}_singular_values"], dim)
+    refuse_names("y", y, [*names, f"{dim}_matrix_rank", f"{dim}_singular_values"], along)
     rcond = checked_rcond(rcond)
     numbers, degrees = _numeric(y[dim]), np.arange(deg + 1)[::-1]
-    given = weights_of(weights, y, dim)
+    given = weights_of(weights, y, along)
     design, back = _design(numbers, degrees, rcond, given)
     values = y.data.astype(np.result_type(y.dtype, np.float64)) if y.dtype.kind in "fc" else y.data
     how: dict[str, Any] = {
-        "axis": y.get_axis_num(dim),
-        "min_count": y.sizes[dim] if skipna is not None and not skipna else deg + 1,
+        "axis": y.get_axis_num(along),
+        "min_count": y.sizes[along] if skipna is not None and not skipna else deg + 1,
         "workers": workers,
     }
     fit = api.regress(values, design, weights=given, covariance=cov is True, **how)
-    others = [name for name in y.dims if name != dim]
-    dims = ["degree" if name == dim else name for name in y.dims]
+    others = [name for name in y.dims if name != along]
+    dims = ["degree" if name == along else name for name in y.dims]
     coef = array(_dot(back, fit.coef, how["axis"]), {"degree": degrees}, dims)
     coef = coef.transpose("degree", *others)
     found = {"polyfit_coefficients": coef}
@@ -143,7 +146,7 @@ def polyfit(
         both = array(_dot(back, _dot(back, both, -2), -1), dims=[*others, "cov_i", "cov_j"])
         both = both.transpose("cov_i", "cov_j", *others)
         found["polyfit_covariance"] = both.where(coef.isel(degree=0, drop=True).notnull())
-    return xarray().Dataset(found, coordinates(y, dim))
+    return xarray().Dataset(found, coordinates(y, along))
 
 
 def _dot(matrix: Floats, values: Any, axis: int) -> Any:
@@ -275,7 +278,7 @@ def _numeric(x: "xr.DataArray") -> NDArray[Any]:
         raise ValueError(
             f"the coordinate {x.name!r} is {values[first]} at {first}"
             + (f" and {counted(flawed.size - 1, 'more places')}" if flawed.size > 1 else "")
-            + f": leave those observations out, by y.isel({x.name}=[...])"
+            + f": leave those observations out, by y.isel({x.dims[0]}=[...])"
         )
     return numbers
 

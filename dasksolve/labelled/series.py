@@ -8,6 +8,7 @@ from dasksolve.batch.options import check_flags, refuse_unknown, refusing
 from dasksolve.labelled.names import (
     aligned,
     coordinates,
+    keeps_attributes,
     kept_names,
     refuse_names,
     refuse_unlabelled,
@@ -32,6 +33,7 @@ def regress(
     on_deficient: str = "nan",
     covariance: bool = False,
     workers: int = 1,
+    keep_attrs: bool | None = None,
     **unknown: Never,
 ) -> "xr.Dataset":
     """Fit the coefficients of one design to many series whose dimensions have names.
@@ -50,6 +52,9 @@ def regress(
         As in `dasksolve.regress`.
     covariance : bool, default False
         Whether the covariances of the coefficients are wanted too.
+    keep_attrs : bool, optional
+        Whether ``coef`` and ``stderr`` get the attributes of y. Default: as `xarray.set_options`
+        says, and else they do, as in xarray, though units of a trend are others.
 
     Returns
     -------
@@ -85,6 +90,7 @@ def regress(
     if unknown:
         refuse_unknown(regress, unknown)
     check_flags(covariance=covariance)
+    kept = keeps_attributes(keep_attrs)
     check_dimensions(y, design, weights, dim)
     (term,) = (name for name in design.dims if name != dim)
     names = (*Regression._fields, *((f"{term}_2",) if covariance else ()))
@@ -104,7 +110,10 @@ def regress(
         covariance=covariance,
         workers=workers,
     )
-    return _fit(found, y, design, dim, term)
+    fit = _fit(found, y, design, dim, term)
+    for name in ("coef", "stderr") if kept else ():
+        fit[name].attrs = dict(y.attrs)
+    return fit
 
 
 def check_dimensions(y: Any, design: Any, weights: Any, dim: Hashable) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Never
 
 from dasksolve import api
-from dasksolve.batch.options import check_flags, refuse_unknown, refusing
+from dasksolve.batch.options import refuse_unknown, refusing
 from dasksolve.labelled.names import (
     aligned,
+    keeps_attributes,
     kept_names,
     refuse_names,
     refuse_unlabelled,
@@ -30,7 +31,7 @@ def solve(
     on_singular: str = "raise",
     rcond: float | None = None,
     workers: int = 1,
-    keep_attrs: bool = False,
+    keep_attrs: bool | None = None,
     **unknown: Never,
 ) -> "xr.DataArray":
     """Solve a batch of dense linear systems whose dimensions have names.
@@ -46,8 +47,9 @@ def solve(
         The names of the equations and of the unknowns in a.
     assume_a, lower, on_singular, rcond, workers
         As in `dasksolve.solve`.
-    keep_attrs : bool, default False
-        Whether x gets the attributes of b.
+    keep_attrs : bool, optional
+        Whether x gets the attributes of b. Default: as `xarray.set_options` says, and else it does,
+        as in xarray, though its units may be others.
 
     Returns
     -------
@@ -105,7 +107,7 @@ def solve_ex(
     refine: bool = False,
     rcond: float | None = None,
     workers: int = 1,
-    keep_attrs: bool = False,
+    keep_attrs: bool | None = None,
     **unknown: Never,
 ) -> "xr.Dataset":
     """Solve a batch whose dimensions have names, and say of every system how far to trust it.
@@ -117,7 +119,7 @@ def solve_ex(
     dims : (str, str), default ("row", "col")
     assume_a, lower, on_singular, refine, rcond, workers
         As in `dasksolve.solve_ex`.
-    keep_attrs : bool, default False
+    keep_attrs : bool, optional
         As in `solve`, whose parameters are the same.
 
     Returns
@@ -163,11 +165,11 @@ def _apply(
     b: "xr.DataArray",
     dims: tuple[Hashable, Hashable],
     numbers: tuple[str, ...],
-    keep_attrs: bool,
+    keep_attrs: bool | None,
     options: dict[str, Any],
 ) -> Any:
     """Return x of `function`, and the arrays over the batch of these names that it returns too."""
-    check_flags(keep_attrs=keep_attrs)
+    kept = keeps_attributes(keep_attrs)
     columns = _columns(a, b, dims)
     row, col = dims
     taken = kept_names(a, row) | kept_names(b, row)
@@ -188,7 +190,7 @@ def _apply(
     x, *others = found if numbers else (found,)
     for array in (x, *others):
         array.attrs, array.name = {}, a.name if a.name == b.name else None
-    x.attrs = dict(b.attrs) if keep_attrs else {}
+    x.attrs = dict(b.attrs) if kept else {}
     order = [col if dim == row else dim for dim in b.dims]
     x = x.transpose(*(dim for dim in x.dims if dim not in order), *order)
     return (x, *others) if numbers else x
