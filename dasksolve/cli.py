@@ -23,7 +23,7 @@ from dasksolve.batch.options import Options
 from dasksolve.command import bench, bench_regress, demo, interrupt
 from dasksolve.command.arguments import parser
 from dasksolve.command.speech import complain, say
-from dasksolve.errors import advised
+from dasksolve.errors import advised, naming
 from dasksolve.job import page, series
 from dasksolve.job.columns import opened
 from dasksolve.job.prepare import JobOptions, Prepared, prepare, rehearse
@@ -286,7 +286,9 @@ def run_report(options: argparse.Namespace) -> int:
         raise IsADirectoryError(f"{file} is a folder; name the file to write")
     found = survey(options.out)
     if file is not None:
-        file.write_text(page.drawn(found), encoding="utf-8", errors="backslashreplace")
+        drawn = page.drawn(found)
+        with naming(file):
+            file.write_text(drawn, encoding="utf-8", errors="backslashreplace")
     written = None if file is None else str(file.resolve())
     if options.json:
         said = say(json.dumps({**found.to_dict(), "page": written}))

@@ -165,6 +165,17 @@ def retold(error: BaseException, text: str) -> OSError:
     return kind(text)
 
 
+@contextmanager
+def naming(place: object) -> Iterator[None]:
+    """Name the place where there is no room: a full disk says no more than that."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(place)) from error
+
+
 def lacks_threads(error: RuntimeError) -> bool:
     """Whether the system starts no more threads."""
     return _NO_THREAD in str(error)

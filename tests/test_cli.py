@@ -285,6 +285,16 @@ def test_a_page_of_an_output_whose_name_is_no_text(batch: Stored, tmp_path: Path
     assert r"\udce9" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_a_page_that_there_is_no_room_for_is_named(
+    batch: Stored, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = small_disk / "page.html"
+    assert main(["solve", batch.a_path, batch.b_path, batch.out, "--quiet"]) == 3
+    (small_disk / "full").write_bytes(bytes(1 << 20))
+    assert main(["report", batch.out, "--html", str(page)]) == 1
+    assert re.search(f"No space left on device: '{page}'$", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("command", [[], ["solve"], ["check"], ["report"], ["demo"], ["bench"]])
 def test_help_fits_80_columns(
     command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

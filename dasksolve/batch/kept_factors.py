@@ -12,6 +12,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from dasksolve.batch.factors import LOST
 from dasksolve.batch.problem import describe_inverses
+from dasksolve.errors import naming
 from dasksolve.status import Status
 from dasksolve.storage import groups, marks, stores
 from dasksolve.storage.stores import OutputLocation
@@ -31,7 +32,7 @@ _MISSING = {
 def write(path: OutputLocation, *arrays: Any) -> None:
     """Write factors, given in the order of `_MISSING`, to a new group, block by block."""
     store, location = stores.open_store(path)
-    with marks.claimed(store, location):
+    with naming(location), marks.claimed(store, location):
         if not groups.is_empty(store):
             raise FileExistsError(f"{location} exists; choose another path, or delete it")
         _write(store, arrays)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dasksolve.errors import naming
+
 if TYPE_CHECKING:
     from dasksolve.command.bench import Row
 
@@ -58,4 +60,5 @@ def draw(rows: list["Row"], path: str, baseline: str, title: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     axes.set_title(title, fontsize=9)
-    figure.savefig(path, dpi=150)
+    with naming(path):
+        figure.savefig(path, dpi=150)

@@ -1,14 +1,14 @@
 """Creates the output of a job, or completes that of an earlier run."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
 from typing import Any
 
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
+from dasksolve.errors import naming
 from dasksolve.job import coordinates, journal, metadata
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.output import Output
@@ -34,19 +34,8 @@ def create(
     wait: until a power cut would spare it; mark: of this job; meanwhile: writes what is new and far
     away, while blocks are read already.
     """
-    with _named(prepared.location):
+    with naming(prepared.location):
         return _created(prepared, compressors, run, wait, mark, meanwhile)
-
-
-@contextmanager
-def _named(location: str) -> Iterator[None]:
-    """Name the place where there is no room: a full disk says no more than that."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, location) from error
 
 
 def _created(
@@ -95,7 +84,7 @@ def _created(
         if old:
             _begin(store, record, old, drafts, beside, wait)
         else:
-            rest = _named(location)(_begun_empty(store, record, drafts, beside))
+            rest = naming(location)(_begun_empty(store, record, drafts, beside))
             if meanwhile is None or not stores.is_far(store):
                 rest()
             else:

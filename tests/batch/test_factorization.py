@@ -304,3 +304,9 @@ def test_nothing_to_factor(tmp_path: Path, shape):
     assert f.slogdet()[0].tolist() == [1.0] * shape[0]
     f.to_zarr(tmp_path / "f")
     assert Factorization.open(tmp_path / "f").lu.shape == shape
+
+
+def test_where_factors_have_no_room_is_named(small_disk):
+    f = dasksolve.factor(np.random.default_rng(0).random((99, 64, 64)))
+    with pytest.raises(OSError, match=f"No space left on device: '{small_disk}/f'$"):
+        f.to_zarr(small_disk / "f")

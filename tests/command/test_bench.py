@@ -101,6 +101,16 @@ def test_json_and_plot(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_that_there_is_no_room_for_is_named(
+    small_disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    picture = small_disk / "ratio.png"
+    (small_disk / "full").write_bytes(bytes(1 << 20))
+    words = ["--n", "3", "--systems", "1", "--dtype", "float64", "--plot", str(picture)]
+    assert main(["bench", *words]) == 1
+    assert re.search(f"No space left on device: '{picture}'$", capfd.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
