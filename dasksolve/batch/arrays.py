@@ -46,7 +46,7 @@ _DOORS = {
     "is taken, one whose blocks are kept there by client.persist",
     "dask": _LAZY.format(
         door="give {name}.compute(), or, where a dask.array.Array is taken, one that is made with "
-        "dask.array.stack or, of a table, {name}.to_dask_array(lengths=True)"
+        "dask.array.from_delayed or stack or, of a table, {name}.to_dask_array(lengths=True)"
     ),
 }
 """By the package that an object comes from: what it is, and what to do. Others are NumPy's."""
@@ -117,7 +117,7 @@ def _refuse(name: str, values: Any) -> None:
     for kind in type(values).__mro__[:-1]:
         door = _DOORS.get(kind.__module__.partition(".")[0])
         if door is not None:
-            if hasattr(values, "data_vars"):
+            if hasattr(type(values), "data_vars"):  # a delayed value has whatever is asked for
                 door = _SEVERAL
             word = f"{type(values).__module__.partition('.')[0]}.{type(values).__name__}"
             article = "an" if word[0] in "aeiou" else "a"

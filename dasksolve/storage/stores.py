@@ -157,9 +157,10 @@ def resolved(name: str, where: str | os.PathLike[Any]) -> str | Path:
 
 def _elsewhere(values: Any) -> str:
     """Who takes what is an array, but not a stored one."""
-    if hasattr(values, "data_vars") or hasattr(values, "coords"):
+    kind = type(values)  # a delayed value has whatever it is asked for
+    if hasattr(kind, "data_vars") or hasattr(kind, "coords"):
         return "; dasksolve.labelled takes DataArrays, as xarray.open_zarr reads them"
-    if hasattr(values, "__array__"):
+    if hasattr(kind, "__array__"):
         return "; dasksolve.solve and regress take NumPy and dask arrays"
     return ""
 
@@ -175,6 +176,8 @@ def _remote(url: str, read_only: bool = False) -> FsspecStore:
     options: dict[str, Any] = {"use_listings_cache": False}
     patient = False
     if url.startswith(("s3://", "s3a://")):
+        if not url.partition("://")[2].strip("/"):
+            raise ValueError("it names no bucket")
         given = fsspec.config.conf.get("s3", {})
         # botocore's ten connections would be the limit, and s3fs would ask for the size of a chunk
         # first, to fetch parts of it at once: it is the chunks that are.

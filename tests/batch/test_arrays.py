@@ -73,7 +73,10 @@ GIVEN = [
     ),
     pytest.param(future, r"a distributed\.Future .*on a cluster.*b\.result\(\)", id="future"),
     pytest.param(
-        lambda: list(da.from_array(B)), r"b\[0\] is a dask\.Array .*array\.stack", id="dask in list"
+        lambda: list(da.from_array(B)), r"b\[0\] is a dask\.Array .*array\.from", id="dask in list"
+    ),
+    pytest.param(
+        lambda: dask.delayed(B), r"a dask\.Delayed.* is lazy.*from_delayed or stack", id="delayed"
     ),
 ]
 FACES: dict[str, Callable[[Any], Any]] = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dasksolve.storage import stores
+from dasksolve.storage import inputs, stores
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,11 @@ from dasksolve.storage import stores
 )
 def test_the_path_of_a_file_url(url: str, windows: bool, path: str) -> None:
     assert stores._path_of(url, windows) == path
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3a:///"])
+def test_a_url_that_names_no_bucket_is_refused(url: str) -> None:
+    with pytest.raises(OSError, match=r"out: cannot open s3.* names no bucket"):
+        stores.open_store(url)
+    with pytest.raises(OSError, match=r"a: cannot open s3.* names no bucket"):
+        inputs.open_input("a", url)
