@@ -1,6 +1,6 @@
 """Creates the output of a job, or completes that of an earlier run."""
 
-import logging
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -18,77 +18,38 @@ from dasksolve.storage import documents, durable, groups, internals, marks, stor
 from dasksolve.storage.documents import Document
 from dasksolve.storage.marks import Mark
 
-logger = logging.getLogger(__name__)
 
-
-def create(
-    prepared: Prepared,
-    compressors: Any,
-    run: str,
-    wait: bool,
-    mark: Mark | None,
-    meanwhile: Executor | None = None,
-) -> Output:
+def create(prepared: Prepared, mark: Mark | None, meanwhile: Executor | None = None) -> Output:
     """Create the output, or complete that of an earlier run.
 
-    wait: until a power cut would spare it; mark: of this job; meanwhile: writes what is new and far
-    away, while blocks are read already.
+    mark: of this job; meanwhile: writes what is new and far away, while blocks are read already.
     """
     with naming(prepared.location):
-        return _created(prepared, compressors, run, wait, mark, meanwhile)
+        return _created(prepared, mark, meanwhile)
 
 
-def _created(
-    prepared: Prepared,
-    compressors: Any,
-    run: str,
-    wait: bool,
-    mark: Mark | None,
-    meanwhile: Executor | None,
-) -> Output:
+def _created(prepared: Prepared, mark: Mark | None, meanwhile: Executor | None) -> Output:
     store, location, found = prepared.store, prepared.location, prepared.found
-    there: Future[None] | None = None
-    empty = found is None and ((mark is not None and mark.alone) or groups.is_empty(store))
-    fields, beside = _fields(prepared, compressors), prepared.work.coordinates
+    fields, beside = _fields(prepared), prepared.work.coordinates
     names = (*fields, *(coordinate.name for coordinate in beside))
-    seen: dict[str, Document] = {}
-    if found is None:
-        changed = not (empty or groups.is_new_group(prepared.out, store))
+    empty = found is None and ((mark is not None and mark.alone) or groups.is_empty(store))
+    seen = _seen_again(prepared, names, empty)
+    there: Future[None] | None = None
+    if prepared.resumed:
+        record, drafts = _completed(prepared, fields, seen)
     else:
-        if prepared.resumed:  # of all that is there, something may have to be mended
-            seen = documents.members(store, ("", *names))
-            stating = [seen.get(name) for name in journal.STATING]
-        else:
-            stating = journal.see(store).result()
-        changed = journal.glance(store, stating) != found
-    if changed:
-        raise BlockingIOError(
-            f"somebody else has written to {location} since this job looked; look at what is "
-            "there, and run the job again"
-        )
-    if found is not None and prepared.resumed:
-        record = journal.continued(found)
-        for name in journal.members(record):
-            groups.refuse_link(store, name, location)
-        beside = tuple(c for c in beside if c.name in journal.members(record))
-        drafts = metadata.drafts_of(fields, record, beside)
-        drafts = metadata.mend(store, record, drafts, seen, beside)
-        if wait:
-            _secure(store, drafts, beside)
-    else:
+        run = uuid.uuid4().hex
         record = journal.record(prepared.identity, prepared.plan.block_shape, run, names)
         drafts = metadata.drafts_of(fields, record, beside)
-        old = [*journal.members(found or {}), *names]
-        if empty and not isinstance(store, LocalStore):  # where there may be links, and is a lock
-            old = []
-        if old:
-            _begin(store, record, old, drafts, beside, wait)
+        if not empty or isinstance(store, LocalStore):  # where there may be links, and is a lock
+            _begin(prepared, record, drafts)
         else:
             rest = naming(location)(_begun_empty(store, record, drafts, beside))
             if meanwhile is None or not stores.is_far(store):
                 rest()
             else:
                 there = meanwhile.submit(rest)
+    wait = prepared.options.durable
     if wait:
         durable.secure_document(store)
     marks.sweep(store, mark and mark.key, journal.members(record))
@@ -104,28 +65,58 @@ def _created(
     return Output(store, location, record, drafts, prepared.work.fields, arrays, wait, there)
 
 
-def _begin(
-    store: Any,
-    record: journal.Record,
-    old: Iterable[str],
-    drafts: dict[str, Document],
-    beside: tuple[Coordinate, ...],
-    wait: bool,
-) -> None:
+def _seen_again(prepared: Prepared, names: Iterable[str], empty: bool) -> dict[str, Document]:
+    """The documents of an output that is gone on with; refuse what changed since the job looked."""
+    store, seen = prepared.store, dict[str, Document]()
+    if prepared.found is None:
+        changed = not (empty or groups.is_new_group(prepared.out, store))
+    else:
+        if prepared.resumed:  # of all that is there, something may have to be mended
+            seen = documents.members(store, ("", *names))
+            stating = [seen.get(name) for name in journal.STATING]
+        else:
+            stating = journal.see(store).result()
+        changed = journal.glance(store, stating) != prepared.found
+    if changed:
+        raise BlockingIOError(
+            f"somebody else has written to {prepared.location} since this job looked; look at what "
+            "is there, and run the job again"
+        )
+    return seen
+
+
+def _completed(
+    prepared: Prepared, fields: dict[str, Any], seen: dict[str, Document]
+) -> tuple[journal.Record, dict[str, Document]]:
+    """Mend the output of an earlier run; return its record, and the metadata of its arrays."""
+    store, beside = prepared.store, prepared.work.coordinates
+    record = journal.continued(prepared.found or {})
+    for name in journal.members(record):
+        groups.refuse_link(store, name, prepared.location)
+    beside = tuple(c for c in beside if c.name in journal.members(record))
+    drafts = metadata.drafts_of(fields, record, beside)
+    drafts = metadata.mend(store, record, drafts, seen, beside)
+    if prepared.options.durable:
+        _secure(store, drafts, beside)
+    return record, drafts
+
+
+def _begin(prepared: Prepared, record: journal.Record, drafts: dict[str, Document]) -> None:
     """Create an output; what is left of an earlier one was the job's own, and goes.
 
     In whatever order files are deleted, and wherever it stops: what says that nothing in it counts
     is there before the first of them goes, and until the last array is there.
     """
-    members = {*old, *record["members"]}
+    store, beside = prepared.store, prepared.work.coordinates
+    members = sorted({*journal.members(prepared.found or {}), *record["members"]})
     documents.write(store, "", metadata.of_group(journal.unfinished(record, members)))
-    if wait:
+    if prepared.options.durable:
         durable.secure_document(store)
-    groups.delete(store, sorted({*old}))
+    groups.delete(store, members)
     copies = coordinates.drafts(beside)
     with coordinates.copied(store, beside, copies):
         documents.write_all(store, {**drafts, **copies})
-    if wait:
+    if prepared.options.durable:
         _secure(store, drafts, beside)
     groups.publish(store, metadata.of_group(record), {**drafts, **copies})
 
@@ -157,10 +148,10 @@ def _secure(store: Any, drafts: Iterable[str], beside: tuple[Coordinate, ...]) -
     durable.secure_members(store, [coordinate.name for coordinate in beside])
 
 
-def _fields(prepared: Prepared, compressors: Any) -> dict[str, dict[str, Any]]:
+def _fields(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """How the arrays of an output are created, by name."""
-    plan = prepared.plan
-    chosen = [Crc32cCodec()] if compressors is None else compressors
+    plan, chosen = prepared.plan, prepared.options.compressors
+    chosen = [Crc32cCodec()] if chosen is None else chosen
     return {
         field.name: {
             "shape": field.shape(plan),

@@ -100,7 +100,7 @@ def opened(out: OutputLocation) -> tuple[Any, str, Record, documents.Document]:
     if groups.is_empty(store):
         raise FileNotFoundError(f"there is no output at {location}; solve or regress writes it")
     seen = see(store).result()
-    found = find(store, location, "give what solve or regress wrote", seen)
+    found = find(store, location, seen, "give what solve or regress wrote")
     if is_unfinished(found):
         raise ValueError(
             f"{location} is the output of a job that was stopped while it created it: nothing is "
@@ -110,16 +110,12 @@ def opened(out: OutputLocation) -> tuple[Any, str, Record, documents.Document]:
 
 
 def find(
-    store: Any,
-    location: str,
-    advice: str = "choose another output",
-    seen: Sequence[Record | None] | None = None,
+    store: Any, location: str, seen: Sequence[Record | None], advice: str = "choose another output"
 ) -> Record:
     """The record of an output, which may not be whole yet; refuse what is not a job's.
 
     seen: as `glance` takes it.
     """
-    seen = seen or see(store).result()
     found = glance(store, seen)
     if found is None:
         foreign = (seen[0] or {}).get("node_type") == "group"

@@ -47,6 +47,7 @@ class Prepared:
     work: Work
     scheduler: Scheduler
     plan: Plan
+    options: JobOptions
     out: OutputLocation
     store: Any
     location: str
@@ -72,30 +73,30 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
         work = open_work()
     scheduler = choose(options.client, options.workers)
     scheduler.refuse_private((*(source.location for source in work.sources), location))
-    place = stores.whereabouts(store, location)
-    _refuse_overlap(place, work, overwrite)
     seen = looking.result()
-    found = None if seen is None else _find(store, location, resume, overwrite, seen)
-    resumed = found is not None and not overwrite and not journal.is_unfinished(found)
-    if not resumed:
-        if found is not None:  # what a stopped job left is deleted, too
-            _refuse_overlap(place, work, True)
-            _refuse_answers(store, location, work, found)
-        groups.refuse_within_array(store, location)
-        _refuse_unwritable(work, store, location)
+    deletes = overwrite
+    if resume and seen:  # what a job left that was stopped at its beginning is deleted, too
+        deletes = journal.is_unfinished(journal.glance(store, seen) or {})
+    _refuse_overlap(stores.whereabouts(store, location), work, deletes)
+    found = _find(store, location, seen, options) if seen else None
     identity = journal.identity(work.identity())
     block_shape = None
-    if found is not None and seen is not None and resumed:
+    if found is None or deletes:
+        groups.refuse_within_array(store, location)
+        _refuse_unwritable(work, store, location)
+        if found is not None:
+            _refuse_answers(store, location, work, found)
+            groups.refuse_others(store, location, journal.members(found))
+    else:
         journal.refuse_changes(found, identity, location)
         journal.refuse_mixture(found, seen[1], location)
         block_shape = journal.block_shape(found, work.batch_shape, location)
-    elif found is not None:
-        groups.refuse_others(store, location, journal.members(found))
     plan = plan_job(work, scheduler, store, options.memory_limit, block_shape)
     work.warn(plan)
     if found is None:
         room.warn_of(work, store, location)
-    return Prepared(work, scheduler, plan, out, store, location, identity, found, resumed)
+    resumed = found is not None and not deletes
+    return Prepared(work, scheduler, plan, options, out, store, location, identity, found, resumed)
 
 
 def rehearse(prepared: Prepared) -> None:
@@ -138,27 +139,28 @@ def _is_done(prepared: Prepared) -> bool:
         return False
 
 
-def _look(out: OutputLocation, store: Any, expected: bool) -> Seen | None:
-    """See what is there; None: nothing is yet.
+def _look(out: OutputLocation, store: Any, expected: bool) -> Seen:
+    """See what is there; an empty list: nothing is yet.
 
     expected: something is, and it is seen while that is made sure of; not in a folder, which zarr
     makes where there is none.
     """
     seeing = journal.see(store) if expected and not isinstance(store, LocalStore) else None
     if groups.is_new_group(out, store) or groups.is_empty(store):
-        return None
+        return []
     return (seeing or journal.see(store)).result()
 
 
-def _find(store: Any, location: str, resume: bool, overwrite: bool, seen: Seen) -> journal.Record:
+def _find(store: Any, location: str, seen: Seen, options: JobOptions) -> journal.Record:
     """Return the record of an earlier job."""
+    expected = options.resume or options.overwrite
     try:
-        found = journal.find(store, location, seen=seen)
+        found = journal.find(store, location, seen)
     except ValueError as error:  # nothing but the output of a job is resumed or replaced
-        if resume or overwrite:
+        if expected:
             raise
         raise FileExistsError(str(error)) from error
-    if not (resume or overwrite):
+    if not expected:
         raise FileExistsError(
             f"{location} exists; resume=True (--resume) goes on with it, "
             "overwrite=True (--overwrite) replaces it"

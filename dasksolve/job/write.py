@@ -1,7 +1,6 @@
 """Writes an output: prepares and creates it, then reads, solves and writes each block."""
 
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -42,11 +41,11 @@ def write_output(
     check_flags(strict=options.strict, durable=options.durable)
     watch = watcher(options.progress, what)
     with advising(), presence.begun() as token, closed(watch):
-        return _write(token, task, prepare(open_work, out, options), watch, options)
+        return _write(token, task, prepare(open_work, out, options), watch)
 
 
 def _write(
-    token: str, task: Task, prepared: Prepared, watch: Progress | None, options: JobOptions
+    token: str, task: Task, prepared: Prepared, watch: Progress | None
 ) -> tuple[Job, Report]:
     scheduler, store, location = prepared.scheduler, prepared.store, prepared.location
     inputs = [source.array for source in prepared.work.sources]
@@ -61,16 +60,15 @@ def _write(
     ):
         mark = own and own.key
         scheduler.everywhere(meet, token, inputs, store, mark, kernels.ARITHMETIC)
-        run, durable = uuid.uuid4().hex, options.durable
         meanwhile = None if isinstance(scheduler, Cluster) else pool
-        created = creation.create(prepared, options.compressors, run, durable, own, meanwhile)
+        created = creation.create(prepared, own, meanwhile)
         job = Job(
             token=token,
             work=prepared.work,
             plan=prepared.plan,
             arrays=created.arrays,
-            strict=options.strict,
-            durable=durable,
+            strict=prepared.options.strict,
+            durable=prepared.options.durable,
             summed=frozenset(
                 name for name, array in created.arrays.items() if not groups.is_checked(array)
             ),
