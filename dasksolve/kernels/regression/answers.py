@@ -2,7 +2,7 @@
 
 import operator
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,39 @@ from dasksolve.kernels.regression.gram import shrink, solved, spread
 from dasksolve.status import Status
 
 OK, PENDING, TOO_FEW = int(Status.OK), int(Status.PENDING), int(Status.TOO_FEW)
+
+
+class Observed(NamedTuple):
+    """What is known of the observations of a tile of series, as they are fitted by some c."""
+
+    rss: Any
+    gradient: Any
+    """Xᵀ W times the residuals."""
+    count: Any
+    largest: Any
+    """A function of the lanes in which it is wanted: max |y|."""
+
+
+class Wanted(NamedTuple):
+    """What is asked for."""
+
+    least: Any
+    """The fewest observations."""
+    threshold: Any
+    """The smallest rcond."""
+    covariance: Any
+    """1: covariances, too."""
+
+
+class Place(NamedTuple):
+    """Where in the arrays the answers of a tile stand."""
+
+    series: Any
+    """How many there are in all."""
+    along: Any
+    """1: coefficients are (M, N), else (N, M)."""
+    first: Any
+    """The first series of the tile."""
 
 
 def transformed(basis, s, c, n):
@@ -68,8 +101,9 @@ def any_of(masks):
     return reduce(operator.or_, masks)
 
 
-def write(values, arrays, series, n, along, first):
-    """Coefficients to arrays (M, N) if `along` is 1, else (N, M)."""
+def write(values, arrays, n, place):
+    """Write n coefficients of each series, or numbers of as many, to some arrays."""
+    series, along, first = place
     starts = [(first + lane) * n for lane in range(values[0][0].count)]
     with first.builder.if_else((along == 1).value) as (yes, no):
         with yes:
@@ -81,16 +115,10 @@ def write(values, arrays, series, n, along, first):
                     array.store(first + series * j, x)
 
 
-def answered(basis, s, factors, c, observed, n, wanted, found, place):
-    """Write what is found of the series of a tile, and to `s` what covariances need.
-
-    wanted: the fewest observations, the smallest rcond, and 1 if covariances are; observed: what
-    `residuals` gives, the count, and a function of the lanes in which it is wanted that gives
-    max |y|.
-    """
-    rss, gradient, count, largest = observed
+def answered(basis, s, factors, c, observed, wanted, found, place):
+    """Write what is found of the series of a tile, and to `s` what covariances need."""
+    n, (rss, gradient, count, largest) = len(c), observed
     zero, nan = count.fill(0), count.fill(np.nan)
-    series, along, first = place
     shrunk = shrink(basis, c, n)
     step = solved(factors, [x - less for x, less in zip(gradient, shrunk, strict=True)], n)
     c = [x + more for x, more in zip(c, step, strict=True)]
@@ -107,26 +135,25 @@ def answered(basis, s, factors, c, observed, n, wanted, found, place):
     check = zero
     for x in (*coef, *variances, rss):
         check = weigh(check, x)
-    least, threshold, covariance = wanted
-    safe = factors.safe & (check == zero) & (rcond >= zero.fill(threshold))
+    safe = factors.safe & (check == zero) & (rcond >= zero.fill(wanted.threshold))
     info = finfo(zero)
     normal = rss > zero.fill(info.tiny / info.eps)
     safe = safe & (normal | (largest(~normal) == zero))  # zero is right where all observations are
     out_of_range = [(v < zero.fill(info.tiny)) | (v == zero.fill(np.inf)) for v in squares]
     safe = safe & ((noise == zero) | ~any_of(out_of_range))
-    few = count < zero.fill(least)
-    with s.builder.if_then((covariance == 1).value):
-        for place, x in factors_x.items():
-            s[place] = x
+    few = count < zero.fill(wanted.least)
+    with s.builder.if_then((wanted.covariance == 1).value):
+        for at, x in factors_x.items():
+            s[at] = x
         for k in range(n):
             s[n, k] = factors.reciprocals[k]
         s[n + 1, 0] = where(few, nan, noise)
     verdict = where(few, zero.fill(TOO_FEW), where(safe, zero.fill(OK), zero.fill(PENDING)))
     kept = [[unsigned_zero(where(few, nan, x)) for x in values] for values in (coef, stderr)]
-    write(kept, found[:2], series, n, along, first)
+    write(kept, found[:2], n, place)
     rss, rcond = where(few, nan, rss), where(few, nan, rcond).widened()
     for array, x in zip(found[2:], (rss, count, rcond, verdict), strict=True):
-        array.store(first, array.numbers(x))
+        array.store(place.first, array.numbers(x))
 
 
 @operation(lambda total, one, other: total)

@@ -11,7 +11,7 @@ from dasksolve.kernels.compiling.jit import jit, named
 from dasksolve.kernels.diagnostics.verdicts import weigh
 from dasksolve.kernels.language.control import align_stack
 from dasksolve.kernels.language.lanes import nothing, operation, square_root, where
-from dasksolve.kernels.regression.answers import answered, put_covariance
+from dasksolve.kernels.regression.answers import Observed, Place, Wanted, answered, put_covariance
 from dasksolve.kernels.regression.gram import Basis, factored, pairs, solved, spread
 from dasksolve.kernels.regression.observations import (
     Observations,
@@ -110,10 +110,8 @@ def answer(basis, s, state, at, series, n, along, wanted, found, first):
     c = [state[(k,)] for k in range(n)]
     gradient = [state["gradient", k] for k in range(n)]
     rss, count, largest = (state[name] for name in ("rss", "count", "largest"))
-    observed = rss, gradient, count, lambda _: largest
-    answered(
-        Basis(basis, n), s, factored(g, n), c, observed, n, wanted, found, (series, along, first)
-    )
+    observed, place = Observed(rss, gradient, count, lambda _: largest), Place(series, along, first)
+    answered(Basis(basis, n), s, factored(g, n), c, observed, Wanted(*wanted), found, place)
 
 
 def adding(n):

@@ -7,7 +7,7 @@ from dasksolve.kernels.compiling.jit import jit, named, part
 from dasksolve.kernels.language.control import Variable, align_stack
 from dasksolve.kernels.language.lanes import any_lane, nothing, operation
 from dasksolve.kernels.language.target import FEW_REGISTERS
-from dasksolve.kernels.regression.answers import answered, put_covariance
+from dasksolve.kernels.regression.answers import Observed, Place, Wanted, answered, put_covariance
 from dasksolve.kernels.regression.gram import Basis, factored, solved
 from dasksolve.kernels.regression.observations import (
     STRIP,
@@ -52,7 +52,7 @@ def fit(design, kept, weights, scratch, at, s, meanwhile, n, sizes, wanted, foun
     g, count = accumulate(design, t, observations, n, asking(ahead, zero.count))
     factors = factored(g, n)
     c = solved(factors, [g[(k,)] for k in range(n)], n)
-    sums = residuals(table, t, observations, c, n, copying(copied, kept, weights))
+    rss, gradient = residuals(table, t, observations, c, n, copying(copied, kept, weights))
 
     def largest(wanted):
         found = Variable(zero)
@@ -60,8 +60,8 @@ def fit(design, kept, weights, scratch, at, s, meanwhile, n, sizes, wanted, foun
             found.set(largest_observation(t, observations, zero))
         return found.get()
 
-    place = series, along, first
-    answered(basis, s, factors, c, (*sums, count, largest), n, wanted, found, place)
+    observed, place = Observed(rss, gradient, count, largest), Place(series, along, first)
+    answered(basis, s, factors, c, observed, Wanted(*wanted), found, place)
 
 
 def fitting(n):
