@@ -1,20 +1,19 @@
 """Works off blocks in one process: in turn, or many at once where requests are waited for."""
 
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
+from dasksolve.job.job import Job, Task
+from dasksolve.job.tally import BlockResult
 from dasksolve.storage import allocator, buffers, internals
 from dasksolve.storage.backlog import Backlog, current
-from dasksolve.storage.buffers import Workspace
-
-Task = Callable[[Any, int, Workspace], Coroutine[Any, Any, Any]]
 
 
 def worked_off(
-    task: Task, job: Any, numbers: Iterable[int], in_hand: int, solvers: int
-) -> Generator[Any, None, None]:
+    task: Task, job: Job, numbers: Iterable[int], in_hand: int, solvers: int
+) -> Generator[BlockResult]:
     """Do ``task(job, number, workspace)`` for each number, and give the results as they come.
 
     in_hand: blocks that wait for a store that is far away, at once; solvers: threads for them.
@@ -36,8 +35,8 @@ def worked_off(
 
 
 def _together(
-    task: Task, job: Any, numbers: Iterable[int], in_hand: int, solvers: int
-) -> Generator[Any, None, None]:
+    task: Task, job: Job, numbers: Iterable[int], in_hand: int, solvers: int
+) -> Generator[BlockResult]:
     """The same, many at once: coroutines wait, on zarr's loop, and threads solve."""
     remaining, stopped = iter(numbers), False
     results: SimpleQueue[Any] = SimpleQueue()

@@ -11,11 +11,12 @@ from dasksolve import kernels
 from dasksolve.errors import advising, counted, warn
 from dasksolve.job import journal, presence, series
 from dasksolve.job.columns import opened
+from dasksolve.job.job import Job
 from dasksolve.job.plan import Plan
 from dasksolve.job.prepare import plan_job
 from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
-from dasksolve.job.run import Job, result, run_job
+from dasksolve.job.run import run_job
 from dasksolve.job.schedulers import choose
 from dasksolve.job.systems import options_of
 from dasksolve.job.tally import BlockResult
@@ -104,6 +105,7 @@ def check_zarr(
             token=token,
             work=work,
             plan=plan,
+            location=location,
             arrays=_arrays(store, work.fields, plan, location),
             strict=False,
             resume=False,
@@ -119,7 +121,7 @@ def check_zarr(
                 f"{kernels.ARITHMETIC}): its answers are compared within bounds, not bit by bit",
             )
         task = check_block if written == kernels.ARITHMETIC else check_block_within_bounds
-        return run_job(task, job, scheduler, location, watch, advice)
+        return run_job(task, job, scheduler, watch, advice)
 
 
 def _if_writable(store: Any) -> str:
@@ -217,8 +219,7 @@ async def _check_block(
                 f"{compared.detail(suspect)}; overwrite=True (--overwrite) solves all anew",
             )
     read, ours = work.read_for(block), sum(array.nbytes for array in stored.values())
-    return result(
-        job,
+    return job.result(
         number,
         stored | compared.diagnostics,
         bytes_read=read.bytes + ours,

@@ -11,8 +11,9 @@ from dask.utils import format_bytes
 
 from dasksolve.errors import counted, retold
 from dasksolve.job import waiting
-from dasksolve.job.blocks import Task
+from dasksolve.job.job import Job, Task
 from dasksolve.job.plan import Plan
+from dasksolve.job.tally import BlockResult
 from dasksolve.job.tasks import WINDOW, OnResult, graph_of, parts
 from dasksolve.storage.marks import Mark, has_one_writer, marked
 from dasksolve.storage.stores import place_of
@@ -91,20 +92,18 @@ class Cluster:
             if isinstance(found, Exception):
                 raise retold(found, f"{worker}: {type(found).__name__}: {found}") from found
 
-    def run(
-        self, task: Task, job: Any, windows: Iterable[range], in_hand: int, on_result: OnResult
-    ) -> None:
+    def run(self, task: Task, job: Job, windows: Iterable[range], on_result: OnResult) -> None:
         """Call ``on_result`` with what comes of each number, whatever becomes of a worker."""
         with _not_in_the_way():
             self._run_all(task, job, windows, on_result)
 
-    def _run_all(self, task: Task, job: Any, windows: Iterable[range], on_result: OnResult) -> None:
+    def _run_all(self, task: Task, job: Job, windows: Iterable[range], on_result: OnResult) -> None:
         self.deaths, self.waiting.seconds = 0, 0.0
         suspects: list[int] = []
-        unmet: list[Any] = []
-        told: set[str] = set()
+        unmet: list[BlockResult] = []
+        told: set[str | None] = set()
 
-        def found(result: Any) -> None:
+        def found(result: BlockResult) -> None:
             if result.met:
                 on_result(result)
                 return
@@ -139,7 +138,7 @@ class Cluster:
     def _run(
         self,
         task: Task,
-        job: Any,
+        job: Job,
         windows: Iterable[range],
         on_result: OnResult,
         on_death: Callable[[int, Exception], None],

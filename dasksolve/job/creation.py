@@ -62,7 +62,7 @@ def _created(prepared: Prepared, mark: Mark | None, meanwhile: Executor | None) 
         )
         for name, wanted in fields.items()
     }
-    return Output(store, location, record, drafts, prepared.work.fields, arrays, wait, there)
+    return Output(store, location, record, drafts, arrays, wait, there)
 
 
 def _seen_again(prepared: Prepared, names: Iterable[str], empty: bool) -> dict[str, Document]:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,9 +15,7 @@ from zarr.storage import LocalStore
 
 from dasksolve.errors import counted
 from dasksolve.job import journal, metadata
-from dasksolve.job.plan import Plan
-from dasksolve.job.run import Job
-from dasksolve.job.work import Field
+from dasksolve.job.job import Job
 from dasksolve.storage import documents, durable, groups, internals, marks
 from dasksolve.storage.documents import Document
 
@@ -51,8 +49,6 @@ class Output:
     record: journal.Record
     documents: dict[str, Document]
     """The metadata of its arrays, by name."""
-    fields: tuple[Field, ...]
-    """What its arrays are."""
     arrays: dict[str, Any]
     """The open arrays themselves, by name."""
     durable: bool
@@ -71,27 +67,26 @@ class Output:
                 "another output"
             )
 
-    def look(self, plan: Plan, done: NDArray[np.bool_]) -> Future[Looked]:
+    def look(self, job: Job, done: NDArray[np.bool_]) -> Future[Looked]:
         """Begin to look at what is there of the output, where that is waited for."""
         numbers = np.flatnonzero(done)
         looks = numbers[[0, -1]] if len(numbers) > 1 else numbers  # each is a request
-        return internals.begin(_looked(self.store, self.fields, self.arrays, plan, looks))
+        return internals.begin(_looked(job, looks))
 
-    def confirm(
-        self, plan: Plan, done: NDArray[np.bool_], look: Future[Looked] | None = None
-    ) -> None:
+    def confirm(self, job: Job, done: NDArray[np.bool_], look: Future[Looked] | None) -> None:
         """Make sure that all is there that was written; write the metadata again if they are not.
 
         done: which blocks are said to be; look: that was begun already.
         """
-        numbers = np.flatnonzero(done)
+        numbers = [int(number) for number in np.flatnonzero(done)]
         if isinstance(self.store, LocalStore):
             names = ("", *self.documents)
             read = internals.run(documents.found(self.store, names))
             found = dict(zip(names, read, strict=True))
-            kept = [self._holds(plan, int(number)) for number in numbers]
+            root = self.store.root
+            kept = [all((root / key).is_file() for key in job.keys(n)) for n in numbers]
         else:
-            found, kept, began = (look or self.look(plan, done)).result()
+            found, kept, began = (look or self.look(job, done)).result()
             self.seen.document, self.seen.at = found[""], began
         try:
             self.refuse_another((found[""], found["status"]))
@@ -105,7 +100,7 @@ class Output:
             # Status, and what an earlier run may not have waited for.
             if self.durable and isinstance(self.store, LocalStore):
                 for number in numbers:
-                    durable.secure_chunks(_chunks(self.fields, self.arrays, plan, int(number)))
+                    durable.secure_chunks(job.chunks(number))
             return
         if not groups.is_empty(self.store):
             there = documents.members(self.store, ("", *self.documents))
@@ -126,51 +121,26 @@ class Output:
         if self.durable:
             durable.secure_document(self.store)
 
-    def _holds(self, plan: Plan, number: int) -> bool:
-        keys = _keys(self.fields, self.arrays, plan, number)
-        return all((self.store.root / key).is_file() for key in keys)
-
 
 async def looked(job: Job) -> Looked | None:
     """The same look, while a task of a cluster writes its last status; None: it found an error."""
-    store, numbers = job.status.store, job.first_done()
     try:
-        found = await _looked(store, job.work.fields, job.arrays, job.plan, numbers)
+        found = await _looked(job, job.first_done())
     except Exception:  # who started the job looks again
         return None
     return found._replace(began=-math.inf)  # by a clock that is this process's
 
 
-async def _looked(
-    store: Any,
-    fields: Iterable[Field],
-    arrays: dict[str, Any],
-    plan: Plan,
-    numbers: Iterable[Any],
-) -> Looked:
+async def _looked(job: Job, numbers: Iterable[Any]) -> Looked:
     """The documents, and whether all of some blocks is there, in the time of one request."""
-    began, names = time.monotonic(), ("", *arrays)
-    keys = [_keys(fields, arrays, plan, int(number)) for number in numbers]
-    places = [(store, key) for block in keys for key in block]
-    found, there = await asyncio.gather(documents.found(store, names), internals.stored(places))
+    began, names = time.monotonic(), ("", *job.arrays)
+    keys = [job.keys(int(number)) for number in numbers]
+    places = [(job.store, key) for block in keys for key in block]
+    reading = documents.found(job.store, names)
+    found, there = await asyncio.gather(reading, internals.stored(places))
     kept = iter(there)
     whole = [all([*islice(kept, len(block))]) for block in keys]
     return Looked(dict(zip(names, found, strict=True)), whole, began)
-
-
-def _chunks(
-    fields: Iterable[Field], arrays: dict[str, Any], plan: Plan, number: int
-) -> Iterator[tuple[Any, tuple[int, ...]]]:
-    """The chunks of a block, each with its array."""
-    for written in fields:
-        if arrays[written.name].size:
-            yield arrays[written.name], written.chunk(plan.place(number))
-
-
-def _keys(fields: Iterable[Field], arrays: dict[str, Any], plan: Plan, number: int) -> list[str]:
-    """Keys of the chunks of a block in its store."""
-    chunks = _chunks(fields, arrays, plan, number)
-    return [internals.key(array, internals.name(array, place)) for array, place in chunks]
 
 
 async def finished(job: Job, number: int) -> dict[str, NDArray[Any]] | None:

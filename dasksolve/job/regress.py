@@ -7,10 +7,10 @@ import zarr
 
 from dasksolve.batch.fit import FitOptions
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
+from dasksolve.job.job import Job
 from dasksolve.job.prepare import JobOptions
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
-from dasksolve.job.run import Job
 from dasksolve.job.series import Series
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.write import write_block, write_output

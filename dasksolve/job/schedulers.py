@@ -11,8 +11,9 @@ import dask
 
 from dasksolve.batch.pieces import thread_count
 from dasksolve.errors import counted
-from dasksolve.job.blocks import Task, worked_off
+from dasksolve.job.blocks import worked_off
 from dasksolve.job.cluster import Cluster
+from dasksolve.job.job import Job, Task
 from dasksolve.job.plan import Plan
 from dasksolve.job.tasks import OnResult, graph_of
 from dasksolve.storage.marks import Mark, end_others, has_one_writer, marked
@@ -56,10 +57,9 @@ class Threads:
     def everywhere(self, _look: Callable[..., None], *_arguments: Any) -> None:
         """Threads see what this process sees."""
 
-    def run(
-        self, task: Task, job: Any, windows: Iterable[range], in_hand: int, on_result: OnResult
-    ) -> None:
+    def run(self, task: Task, job: Job, windows: Iterable[range], on_result: OnResult) -> None:
         """Call ``on_result`` with what comes of `task`, which must not raise, for each number."""
+        in_hand = job.plan.in_hand
         if job.far:
             every = chain.from_iterable(windows)
             with closing(worked_off(task, job, every, in_hand, job.plan.workers)) as results:

@@ -11,10 +11,10 @@ from dasksolve.batch import settling
 from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.errors import SingularSystemError, flat_indices
 from dasksolve.job.columns import opened
+from dasksolve.job.job import Job
 from dasksolve.job.prepare import JobOptions
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
-from dasksolve.job.run import Job
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.write import write_block, write_output
 from dasksolve.status import Status

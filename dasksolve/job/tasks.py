@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasksolve.job import presence
-from dasksolve.job.blocks import Task, worked_off
+from dasksolve.job.blocks import worked_off
+from dasksolve.job.job import Job, Task
+from dasksolve.job.tally import BlockResult
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
 WINDOW = 512
 """Tasks in one graph: enough that the workers are not idle between two, few enough for memory."""
 
-OnResult = Callable[[Any], None]
+OnResult = Callable[[BlockResult], None]
 
 
-def graph_of(task: Task, job: Any, numbers: range, attempt: int = 0) -> "da.Array":
+def graph_of(task: Task, job: Job, numbers: range, attempt: int = 0) -> "da.Array":
     """Tasks of `job.plan.together` blocks: `task(job, number)` of each, as an array of results."""
     import dask.array as da  # takes a second, for which no help and no report waits
 
@@ -33,7 +35,7 @@ def graph_of(task: Task, job: Any, numbers: range, attempt: int = 0) -> "da.Arra
     )
 
 
-def _call(task: Task, job: Any, *, numbers: range, block_id: tuple[int]) -> NDArray[Any]:
+def _call(task: Task, job: Job, *, numbers: range, block_id: tuple[int]) -> NDArray[Any]:
     part = parts(numbers, job.plan.together)[block_id[0]]
     results = np.empty(len(part), object)
     with presence.seat(job.token, job.plan.workers):

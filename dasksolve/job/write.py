@@ -17,10 +17,11 @@ from dasksolve.batch.options import check_flags
 from dasksolve.errors import advising
 from dasksolve.job import creation, history, journal, output, presence, room
 from dasksolve.job.cluster import Cluster
+from dasksolve.job.job import Job, Task, meet
 from dasksolve.job.prepare import JobOptions, Prepared, prepare
 from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
-from dasksolve.job.run import Job, Task, meet, result, run_job
+from dasksolve.job.run import run_job
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Done, Work, whole_name
 from dasksolve.storage import durable as disk
@@ -66,6 +67,7 @@ def _write(
             token=token,
             work=prepared.work,
             plan=prepared.plan,
+            location=location,
             arrays=created.arrays,
             strict=prepared.options.strict,
             durable=prepared.options.durable,
@@ -79,7 +81,7 @@ def _write(
         )
         with history.kept(created, watch) as follow:
             try:
-                report = run_job(task, job, scheduler, location, follow, advice, created)
+                report = run_job(task, job, scheduler, follow, advice, created)
             finally:
                 if isinstance(scheduler, Cluster):  # a killed worker left what it was writing
                     with suppress(Exception):  # another job's is not ours; a lost store is told of
@@ -96,7 +98,7 @@ async def write_block(job: Job, number: int, space: Workspace) -> BlockResult:
         if job.resume:
             found = await output.finished(job, number)
             if found is not None:
-                return result(job, number, found, blocks_resumed=1)
+                return job.result(number, found, blocks_resumed=1)
         if presence.of(job.token).refused:
             return BlockResult(number, begun=False)
         return await _write_solved(job, number, job.plan.block(number), space)
@@ -105,9 +107,9 @@ async def write_block(job: Job, number: int, space: Workspace) -> BlockResult:
 
 
 async def _write_solved(job: Job, number: int, block: Block, space: Workspace) -> BlockResult:
-    work, place = job.work, job.plan.place(number)
+    work = job.work
     if job.resume:  # who resumes may not be who began
-        _refuse_unwritable(job, place)
+        _refuse_unwritable(job, number)
     then = partial(_packed, job, number, block, space)
     with kernels.compiling_apart(job.plan.compiles_apart):
         packed = await work.done(block, job.plan.rows, job.strict, space, then)
@@ -126,7 +128,7 @@ async def _put(job: Job, number: int, packed: "_Packed", space: Workspace) -> Bl
     *others, status = packed.files
     await job.refuse_late()
     puts = [internals.put(*file) for file in others]
-    if isinstance(job.status.store, LocalStore):
+    if isinstance(job.store, LocalStore):
         await space.together(puts)
         if job.durable:
             await space.computed(_secure, job, number)
@@ -142,16 +144,14 @@ async def _put(job: Job, number: int, packed: "_Packed", space: Workspace) -> Bl
     return packed.result
 
 
-def _refuse_unwritable(job: Job, place: tuple[int, ...]) -> None:
+def _refuse_unwritable(job: Job, number: int) -> None:
     """Refuse a block in a folder that may not be written to; most lie in that of the one before."""
     may_write = presence.of(job.token).may_write
-    for field in job.work.fields:
-        array = job.arrays[field.name]
-        key = internals.key(array, internals.name(array, field.chunk(place)))
-        folder = key.rpartition("/")[0]
-        if may_write.get(field.name) != folder:
-            stores.refuse_unwritable(array.store, key)
-            may_write[field.name] = folder
+    for key in job.keys(number):
+        array, folder = key.partition("/")[0], key.rpartition("/")[0]
+        if may_write.get(array) != folder:
+            stores.refuse_unwritable(job.store, key)
+            may_write[array] = folder
 
 
 class _Packed(NamedTuple):
@@ -163,23 +163,22 @@ class _Packed(NamedTuple):
 
 
 async def _packed(job: Job, number: int, block: Block, space: Workspace, done: Done) -> _Packed:
-    work, place = job.work, job.plan.place(number)
-    fields = [field for field in work.fields if done.arrays[field.name].size]
-    arrays = [job.arrays[field.name] for field in fields]
-    chunks = await space.together([_encoded(job, field.name, done, space) for field in fields])
-    names = [internals.name(job.arrays[field.name], field.chunk(place)) for field in fields]
-    files: list[Any] = list(zip(arrays, names, chunks, strict=True))
+    names = [field.name for field in job.work.fields if done.arrays[field.name].size]
+    encoded = await space.together([_encoded(job, name, done, space) for name in names])
+    files: list[Any] = [
+        (array, internals.name(array, place), chunk)
+        for (array, place), chunk in zip(job.chunks(number), encoded, strict=True)
+    ]
     if job.summed:  # of answers whose chunks have no checksum, by which they are known again
-        sums = journal.checksum(done.arrays[f.name] for f in work.fields if f.name in job.summed)
-        files.insert(0, (job.status, journal.checksum_file(place), sums))
-    read = work.read_for(block)
-    counted = result(
-        job,
+        sums = journal.checksum(done.arrays[name] for name in names if name in job.summed)
+        files.insert(0, (job.status, journal.checksum_file(job.plan.place(number)), sums))
+    read = job.work.read_for(block)
+    counted = job.result(
         number,
         done.arrays,
         chunks_missing=done.missing,
         chunks_read=done.reads * read.chunks,
-        chunks_written=len(fields),
+        chunks_written=len(encoded),
         solving=done.seconds,
         bytes_read=done.reads * read.bytes,
         bytes_needed=read.needed,
@@ -213,8 +212,8 @@ async def _all_ok(job: Job, shape: tuple[int, ...]) -> Buffer:
 
 def _secure(job: Job, number: int) -> None:
     """Wait for what the status of a block speaks of."""
-    place = job.plan.place(number)
-    disk.secure_chunks((job.arrays[f.name], f.chunk(place)) for f in job.work.fields[:-1])
+    *answers, _ = job.chunks(number)
+    disk.secure_chunks(answers)
     if job.summed:
-        file = internals.key(job.status, journal.checksum_file(place))
-        disk.secure_files(job.status.store, [file])
+        file = journal.checksum_file(job.plan.place(number))
+        disk.secure_files(job.store, [internals.key(job.status, file)])

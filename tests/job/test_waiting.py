@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster
 from stored import Stored
 
 from dasksolve import Report, solve_zarr
-from dasksolve.job.run import Job
+from dasksolve.job.job import Job
 
 NO_WORKERS = "distributed.scheduler.no-workers-timeout"
 
