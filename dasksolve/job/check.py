@@ -1,5 +1,6 @@
 """`check_zarr`: re-reads a finished job, solves again and compares every bit."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,11 @@ from dasksolve.storage import groups, inputs, internals, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
-from dasksolve.storage.stores import Location, OutputLocation
+from dasksolve.storage.stores import OutputLocation
 
 
 def check_zarr(
-    a: Location | zarr.Array[Any],
+    a: str | Path | zarr.Array[Any],
     b: Any,
     out: OutputLocation,
     *,
@@ -182,11 +183,11 @@ async def _checked(job: Job, number: int, exactly: bool, space: Workspace) -> Bl
 async def _stored(job: Job, field: Field, block: Block, space: Workspace) -> NDArray[Any]:
     """What is stored of a block in one array of the output."""
     array = job.arrays[field.name]
-    location = stores.address(array)
+    location = stores.location_of(array)
     part = field.among(block, [(0, length) for length in field.core])
     try:
-        source = Source(field.name, array, location, inputs.layout(array, location, 0))
-        values, _ = await source.taken(await source.fetched(part, space), False, space)
+        source = Source(field.name, array, inputs.layout(array, location, 0))
+        values, _ = await source.decoded(await source.fetched(part, space), False, space)
         return values
     except Exception as error:
         raise OSError(

@@ -15,8 +15,8 @@ from dasksolve.job.job import Job, Task
 from dasksolve.job.plan import Plan
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.tasks import WINDOW, OnResult, graph_of, parts
-from dasksolve.storage.marks import Mark, has_one_writer, marked
-from dasksolve.storage.stores import place_of
+from dasksolve.storage.marks import Mark, marked
+from dasksolve.storage.stores import has_one_writer, location_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,8 @@ class Cluster:
         """Keep a mark in a store by which the workers know it."""
         if has_one_writer(store):
             raise ValueError(
-                f"{place_of(store)} is written by the process that opened it alone: solve without "
-                "a client, or into a path or URL that all workers see"
+                f"{location_of(store)} is written by the process that opened it alone: solve "
+                "without a client, or into a path or URL that all workers see"
             )
         return marked(store, token)
 

@@ -64,7 +64,7 @@ class Coordinate:
             except Exception as error:  # whatever a store or a codec runs into
                 raise retold(
                     error,
-                    f"cannot read the coordinate {stores.address(self.array)}: "
+                    f"cannot read the coordinate {stores.location_of(self.array)}: "
                     f"{type(error).__name__}: {error}",
                 ) from error
 
@@ -80,7 +80,7 @@ class Coordinate:
 
         They are what the numbers mean: xarray writes the same times under several units.
         """
-        if stores.address(self.array) == stores.address(other):
+        if stores.location_of(self.array) == stores.location_of(other):
             return None
         if self.is_mapping:  # all that it says are attributes
             same = conventions.described(self.array) == conventions.described(other)
@@ -154,9 +154,9 @@ def _of_dimensions(batches: list[_Batch]) -> Iterable[Coordinate]:
             if where is not None:
                 raise ValueError(
                     f"the coordinates {given} that stand beside a and b differ{where}: "
-                    f"{stores.address(first.array)} and {stores.address(array)}. The systems are "
-                    "paired by their places, not by coordinates: align them first, or give arrays "
-                    "without coordinates"
+                    f"{stores.location_of(first.array)} and {stores.location_of(array)}. The "
+                    "systems are paired by their places, not by coordinates: align them first, or "
+                    "give arrays without coordinates"
                 )
     return found.values()
 
@@ -170,7 +170,7 @@ def _others(
         for one in _auxiliary(batch, taken):
             first = found.setdefault(one.name, one)
             if one.name in names or first.difference(one.array) is not None:
-                at = stores.address(one.array)
+                at = stores.location_of(one.array)
                 logger.warning("%s is left out: there is another coordinate %s", at, one.name)
     return found.values()
 
@@ -254,8 +254,8 @@ def _refuse_other_coordinates(y: Source, other: Source, name: str) -> None:
         return
     raise ValueError(
         f"the coordinates {name} that stand beside y and {other.name} differ{where}: "
-        f"{stores.address(ours)} and {stores.address(theirs)}. They are paired by their places: "
-        f"align them first, or give {other.name} without coordinates"
+        f"{stores.location_of(ours)} and {stores.location_of(theirs)}. They are paired by their "
+        f"places: align them first, or give {other.name} without coordinates"
     )
 
 

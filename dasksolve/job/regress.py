@@ -1,6 +1,7 @@
 """`regress_zarr`: a zarr job that fits series."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any, Never
 
 import zarr
@@ -15,12 +16,12 @@ from dasksolve.job.series import Series
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.write import write_block, write_output
 from dasksolve.storage.buffers import Workspace
-from dasksolve.storage.stores import Location, OutputLocation
+from dasksolve.storage.stores import OutputLocation
 
 
 @refusing
 def regress_zarr(
-    y: Location | zarr.Array[Any],
+    y: str | Path | zarr.Array[Any],
     design: Any,
     out: OutputLocation,
     *,

@@ -21,7 +21,7 @@ from dasksolve.job import compare_series, coordinates, journal, series_inputs
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Needs, Plan
 from dasksolve.job.planning import portions
-from dasksolve.job.work import Compared, Done, Field, Work, status_field, whole_name
+from dasksolve.job.work import Compared, Field, Solved, Work, status_field, whole_name
 from dasksolve.solution import Regression
 from dasksolve.status import Status
 from dasksolve.storage import encode
@@ -180,20 +180,20 @@ class Series(Work):
         found = regression.run(y, weights, fit, threads, packing=self.packing)
         return self._by_field(found)
 
-    async def done(
+    async def solved(
         self,
         block: Block,
         rows: int,
         strict: bool,
         space: Workspace,
-        then: Callable[[Done], Coroutine[Any, Any, T]],
+        then: Callable[[Solved], Coroutine[Any, Any, T]],
     ) -> T:
         """Read a block and fit it, as much at a time as there are chunks or observations."""
         if rows:
             return await space.apart(then, await self._accumulated(block, rows, strict, space))
         several = list(portions(self.needs, block))
         if len(several) == 1:
-            return await super().done(block, rows, strict, space, then)
+            return await super().solved(block, rows, strict, space, then)
         lengths = [stop - start for start, stop in block]
         found = {
             f.name: space.array(whole_name(f.name), f.among(lengths, f.core), f.dtype, encode.ROOM)
@@ -202,21 +202,21 @@ class Series(Work):
         missing, seconds = 0, 0.0
         for part in several:
             put = partial(self._put, found, block, part)
-            done = await super().done(part, rows, strict, space, put)
-            missing, seconds = missing + done.missing, seconds + done.seconds
-        return await space.apart(then, Done(found, missing, seconds, lent=True))
+            solved = await super().solved(part, rows, strict, space, put)
+            missing, seconds = missing + solved.missing, seconds + solved.seconds
+        return await space.apart(then, Solved(found, missing, seconds, lent=True))
 
     async def _put(
-        self, whole: dict[str, NDArray[Any]], block: Block, part: Block, done: Done
-    ) -> Done:
+        self, whole: dict[str, NDArray[Any]], block: Block, part: Block, solved: Solved
+    ) -> Solved:
         """Put the answers of a part among those of its block."""
         axes = zip(part, block, strict=True)
         where = tuple((start - first, stop - first) for (start, stop), (first, _) in axes)
         for field in self.fields:
-            whole[field.name][field.region(where)] = done.arrays[field.name]
-        return done
+            whole[field.name][field.region(where)] = solved.arrays[field.name]
+        return solved
 
-    async def _accumulated(self, block: Block, rows: int, strict: bool, space: Workspace) -> Done:
+    async def _accumulated(self, block: Block, rows: int, strict: bool, space: Workspace) -> Solved:
         """Read a block some observations after the others, twice, and fit it."""
         fit, missing, seconds, reads = self.fit, 0, 0.0, 0
         batch = [stop - start for start, stop in block]
@@ -228,7 +228,7 @@ class Series(Work):
             to: Give, start: int, fetched: list[Fetched], sources: tuple[Source, ...]
         ) -> None:
             nonlocal missing, seconds
-            (y, *own), gone = await self.taken(fetched, strict, space, sources)
+            (y, *own), gone = await self.decoded(fetched, strict, space, sources)
             missing += gone
             weights = self.weights
             if isinstance(weights, Source):
@@ -255,7 +255,7 @@ class Series(Work):
         found = await space.computed(series.answers)
         while await space.computed(series.care, found):  # more than were kept on the way
             await give(series.keep)
-        return Done(self._by_field(series.regression(found)), missing, seconds, reads)
+        return Solved(self._by_field(series.regression(found)), missing, seconds, reads)
 
     async def compared(
         self,
@@ -267,10 +267,10 @@ class Series(Work):
     ) -> Compared:
         """Fit a block again, and compare."""
 
-        async def other(anew: Done) -> Compared:
+        async def other(anew: Solved) -> Compared:
             return compare_series.compared(anew.arrays, stored, self.fit, exactly)
 
-        return await self.done(block, rows, False, space, other)
+        return await self.solved(block, rows, False, space, other)
 
     def worst(self, found: dict[str, NDArray[Any]]) -> dict[str, float]:
         """The worst condition of the series that have coefficients."""

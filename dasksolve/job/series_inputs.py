@@ -110,7 +110,7 @@ def files(**inputs: tuple[Any, Any]) -> dict[str, str]:
 
 def _place(name: str, given: Any, opened: Any) -> str | None:
     if isinstance(opened, Source):
-        return opened.location if stores.has_address(opened.array.store) else None
+        return opened.location if stores.has_location(opened.array.store) else None
     return str(numpy_path(name, given)) if isinstance(given, str | os.PathLike) else None
 
 

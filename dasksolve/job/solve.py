@@ -1,6 +1,7 @@
 """`solve_zarr`: a zarr job that solves systems."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any, Never
 
 import numpy as np
@@ -20,13 +21,13 @@ from dasksolve.job.write import write_block, write_output
 from dasksolve.status import Status
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
-from dasksolve.storage.stores import Location, OutputLocation
+from dasksolve.storage.stores import OutputLocation
 
 
 @refusing
 def solve_zarr(
-    a: Location | zarr.Array[Any],
-    b: Location | zarr.Array[Any],
+    a: str | Path | zarr.Array[Any],
+    b: str | Path | zarr.Array[Any],
     out: OutputLocation,
     *,
     assume_a: str = "gen",

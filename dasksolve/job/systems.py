@@ -118,11 +118,11 @@ class Systems(Work):
         """Solve a block again, and compare."""
         fetched = await self.fetched(block, space)
 
-        async def solved() -> Compared:
-            (a, b), _ = await self.taken(fetched, False, space)
+        async def answered() -> Compared:
+            (a, b), _ = await self.decoded(fetched, False, space)
             return self._compared(a, b, stored, exactly)
 
-        return await space.apart(solved)
+        return await space.apart(answered)
 
     def _compared(
         self, a: NDArray[Any], b: NDArray[Any], stored: dict[str, NDArray[Any]], exactly: bool

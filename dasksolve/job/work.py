@@ -76,8 +76,8 @@ def whole_name(name: str) -> str:
     return f"whole {name}"
 
 
-class Done(NamedTuple):
-    """What was made of a block."""
+class Solved(NamedTuple):
+    """What a block was solved to."""
 
     arrays: dict[str, NDArray[Any]]
     """By the names of the fields."""
@@ -88,7 +88,7 @@ class Done(NamedTuple):
     reads: int = 1
     """How often its chunks were read."""
     lent: bool = False
-    """The arrays are lent, under the names of `whole_name`, with room for a checksum behind."""
+    """The workspace lends the arrays by their `whole_name`, with room for a checksum behind."""
 
 
 class Read(NamedTuple):
@@ -179,13 +179,13 @@ class Work(ABC):
     def worst(self, found: dict[str, NDArray[Any]]) -> dict[str, float]:
         """The diagnostics of a block's worst systems, as `BlockResult` has them."""
 
-    async def done(
+    async def solved(
         self,
         block: Block,
         _rows: int,
         strict: bool,
         space: Workspace,
-        then: Callable[[Done], Coroutine[Any, Any, T]],
+        then: Callable[[Solved], Coroutine[Any, Any, T]],
     ) -> T:
         """Read a block, solve it, and return what `then`, in the same thread, makes of it.
 
@@ -193,13 +193,13 @@ class Work(ABC):
         """
         fetched = await self.fetched(block, space)
 
-        async def solved() -> T:
-            read, missing = await self.taken(fetched, strict, space)
+        async def answered() -> T:
+            read, missing = await self.decoded(fetched, strict, space)
             began = time.perf_counter()
             arrays = self.answers(space.threads, *read)
-            return await then(Done(arrays, missing, time.perf_counter() - began))
+            return await then(Solved(arrays, missing, time.perf_counter() - began))
 
-        return await space.apart(solved)
+        return await space.apart(answered)
 
     async def fetched(
         self, block: Block, space: Workspace, sources: tuple[Source, ...] | None = None
@@ -211,7 +211,7 @@ class Work(ABC):
             return await internals.together(*asked)
         return [await source.fetched(block, space) for source in sources]
 
-    async def taken(
+    async def decoded(
         self,
         fetched: list[Fetched],
         strict: bool,
@@ -220,7 +220,7 @@ class Work(ABC):
     ) -> tuple[list[NDArray[Any]], int]:
         """Return the numbers of what was fetched, and how many chunks are not stored."""
         found = zip(sources or self.sources, fetched, strict=True)
-        parts = [await source.taken(one, strict, space) for source, one in found]
+        parts = [await source.decoded(one, strict, space) for source, one in found]
         return [values for values, _ in parts], sum(missing for _, missing in parts)
 
     def read_for(self, block: Block) -> Read:
@@ -243,7 +243,7 @@ def described(source: Source) -> dict[str, Any]:
         "dtype": str(array.dtype),
         "fill_value": str(array.fill_value),
         "packing": str(source.packing) if source.packing else None,
-        "location": source.location if stores.has_address(array.store) else None,
+        "location": source.location if stores.has_location(array.store) else None,
     }
 
 

@@ -1,4 +1,14 @@
-"""Writes an output: prepares and creates it, then reads, solves and writes each block."""
+"""Writes an output: prepares and creates it, then reads, solves and writes each block.
+
+The way of a block, whoever has it done (`schedulers`, `tasks`, `blocks`):
+
+1. `output.finished` believes in what an earlier run wrote of it, or does not.
+2. `Work.fetched` asks for the chunks of the inputs under it, and waits for them.
+3. `Work.decoded` makes numbers of them, `Work.answers` of those what each `Field` is to hold, and
+   `_packed` encodes that: all in one thread, where others wait meanwhile.
+4. `_put` writes the chunks; then, once they are durable, that of status, which is the journal.
+5. `Job.result` is what is left of it, a few numbers, which `run_job` adds up.
+"""
 
 import time
 from collections.abc import Callable
@@ -23,12 +33,15 @@ from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
 from dasksolve.job.run import run_job
 from dasksolve.job.tally import BlockResult
-from dasksolve.job.work import Done, Work, whole_name
+from dasksolve.job.work import Solved, Work, whole_name
 from dasksolve.storage import durable as disk
 from dasksolve.storage import encode, groups, internals, marks, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import OutputLocation
+
+Encoded = NDArray[np.uint8] | Buffer
+"""A chunk as it is stored."""
 
 
 def write_output(
@@ -112,7 +125,7 @@ async def _write_solved(job: Job, number: int, block: Block, space: Workspace) -
         _refuse_unwritable(job, number)
     then = partial(_packed, job, number, block, space)
     with kernels.compiling_apart(job.plan.compiles_apart):
-        packed = await work.done(block, job.plan.rows, job.strict, space, then)
+        packed = await work.solved(block, job.plan.rows, job.strict, space, then)
     await job.created()
     try:
         return await _put(job, number, packed, space)
@@ -157,47 +170,47 @@ def _refuse_unwritable(job: Job, number: int) -> None:
 class _Packed(NamedTuple):
     """A block as it is written."""
 
-    files: list[tuple[Any, str, bytes | NDArray[np.uint8] | Buffer]]
+    files: list[tuple[Any, str, bytes | Encoded]]
     """Each with its array, and its name in that; status, which speaks of the others, is last."""
     result: BlockResult
 
 
-async def _packed(job: Job, number: int, block: Block, space: Workspace, done: Done) -> _Packed:
-    names = [field.name for field in job.work.fields if done.arrays[field.name].size]
-    encoded = await space.together([_encoded(job, name, done, space) for name in names])
-    files: list[Any] = [
+async def _packed(job: Job, number: int, block: Block, space: Workspace, found: Solved) -> _Packed:
+    names = [field.name for field in job.work.fields if found.arrays[field.name].size]
+    encoded = await space.together([_encoded(job, name, found, space) for name in names])
+    files: list[tuple[Any, str, bytes | Encoded]] = [
         (array, internals.name(array, place), chunk)
         for (array, place), chunk in zip(job.chunks(number), encoded, strict=True)
     ]
     if job.summed:  # of answers whose chunks have no checksum, by which they are known again
-        sums = journal.checksum(done.arrays[name] for name in names if name in job.summed)
+        sums = journal.checksum(found.arrays[name] for name in names if name in job.summed)
         files.insert(0, (job.status, journal.checksum_file(job.plan.place(number)), sums))
     read = job.work.read_for(block)
     counted = job.result(
         number,
-        done.arrays,
-        chunks_missing=done.missing,
-        chunks_read=done.reads * read.chunks,
+        found.arrays,
+        chunks_missing=found.missing,
+        chunks_read=found.reads * read.chunks,
         chunks_written=len(encoded),
-        solving=done.seconds,
-        bytes_read=done.reads * read.bytes,
+        solving=found.seconds,
+        bytes_read=found.reads * read.bytes,
         bytes_needed=read.needed,
-        bytes_written=sum(values.nbytes for values in done.arrays.values()),
+        bytes_written=sum(values.nbytes for values in found.arrays.values()),
     )
     return _Packed(files, counted)
 
 
-async def _encoded(job: Job, name: str, done: Done, space: Workspace) -> NDArray[np.uint8] | Buffer:
+async def _encoded(job: Job, name: str, found: Solved, space: Workspace) -> Encoded:
     """The answers of an array as they are stored; in the memory where they are, if that may be."""
-    array, values = job.arrays[name], done.arrays[name]
+    array, values = job.arrays[name], found.arrays[name]
     if name == "status" and not values.any():
         return await _all_ok(job, values.shape)
     if name not in job.plain:
-        if done.lent and not isinstance(array.store, LocalStore):  # which may keep what it is given
+        if found.lent and not isinstance(job.store, LocalStore):  # which may keep what it is given
             values = values.copy()
         return await job.codecs[name].encode(values)
     size = encode.size(array)
-    lent = done.lent and job.reuses
+    lent = found.lent and job.reuses
     memory = space.bytes(whole_name(name), size) if lent else np.empty(size, np.uint8)
     return encode.within(memory, array, values)
 

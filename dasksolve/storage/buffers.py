@@ -144,7 +144,11 @@ class Workspace:
         return await self.apart(called)
 
     def bytes(self, name: str, size: int) -> NDArray[np.uint8]:
-        """Uninitialised bytes, until the same name is asked for again."""
+        """Uninitialised bytes, until the same name is asked for again.
+
+        Names: an input's, of its numbers; "shared", of what is stored of any; "decoded", of a chunk
+        that is no block; and those of `job.work.whole_name`.
+        """
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size < size:
             self._buffers.pop(name, None)
@@ -209,12 +213,12 @@ def lent(threads: int = 1, backlog: Backlog | None = None) -> Iterator[Workspace
 
     backlog: of threads that compute; None: the one that reads does.
     """
-    workspace = _taken(_idle) or Workspace()
-    workspace.threads, workspace.backlog = threads, backlog
+    space = _taken(_idle) or Workspace()
+    space.threads, space.backlog = threads, backlog
     try:
-        yield workspace
+        yield space
     finally:
-        _idle.append(workspace)
+        _idle.append(space)
 
 
 def here(work: Coroutine[Any, Any, T]) -> T:

@@ -27,11 +27,11 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
         root = Path(str(store.path)).resolve()
         store = ZipStore(root, mode="r")
     else:
-        return array, stores.address(array)
+        return array, stores.location_of(array)
     return zarr.open_array(store, path=array.path, mode="r"), str(root / array.path)
 
 
-def _open_array(name: str, where: stores.Location) -> Any:
+def _open_array(name: str, where: str | Path) -> Any:
     target = stores.resolved(name, where)
     shown = secrets.shown(where)
     store, path = None, ""  # of an archive that is not there

@@ -36,7 +36,7 @@ class Layout:
     itemsize: int
     """Bytes of an element, as it is stored."""
     location: str = ""
-    """Where it is, for messages."""
+    """Its URL, or its absolute path: for messages."""
     sharded: bool = False
     """Several chunks share a file."""
     fetched: int = 1

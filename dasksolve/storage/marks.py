@@ -31,11 +31,6 @@ LOOK_EVERY = 1.0
 PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
 
 
-def has_one_writer(store: Any) -> bool:
-    """Whether a store keeps others away by itself, as a session of icechunk does."""
-    return type(store).__module__.partition(".")[0] == "icechunk"
-
-
 @contextmanager
 def claimed(store: Any, location: str) -> Iterator[bool]:
     """Keep others on this machine away from a folder that is written; leave none where none was.
@@ -145,7 +140,7 @@ def marked(store: Any, token: str) -> Iterator[Mark]:
     try:
         internals.put_empty(store, key)
     except Exception as error:  # whatever a store says that may not be written to
-        text = f"cannot write to {stores.place_of(store)}: {type(error).__name__}: {error}"
+        text = f"cannot write to {stores.location_of(store)}: {type(error).__name__}: {error}"
         raise retold(error, secrets.shown(text)) from secrets.cause(error)
     began = time.monotonic()
     others = end_others(store, key)
@@ -180,9 +175,9 @@ def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
 
     Or where the output is seen, and may not be written to: workers may be another user's.
     """
-    wanted = {stores.address(array): (array.store, _document(array)) for array in arrays}
+    wanted = {stores.location_of(array): (array.store, _document(array)) for array in arrays}
     if mark is not None:
-        wanted[stores.place_of(store)] = (store, mark)
+        wanted[stores.location_of(store)] = (store, mark)
     seen = internals.run(internals.stored(wanted.values()))
     blind = [name for name, there in zip(wanted, seen, strict=True) if not there]
     here = f"process {os.getpid()} on {socket.gethostname()}"
@@ -207,7 +202,7 @@ async def refuse_unmarked(store: Any, mark: str) -> None:
     """Refuse to write for a job whose mark is gone."""
     if not await store.exists(mark):
         raise BlockingIOError(
-            f"another job has begun to write to {stores.place_of(store)}, or this one has "
+            f"another job has begun to write to {stores.location_of(store)}, or this one has "
             "ended: what was still in hand is not written"
         )
 

@@ -52,8 +52,6 @@ class Source:
     """What messages call it: a or b."""
     array: Any = field(repr=False)  # which would show the secrets of its URL
     """The open `zarr.Array`."""
-    location: str
-    """Its URL, or its absolute path."""
     layout: Layout
     """How it is stored."""
     packing: Packing | None = None
@@ -74,7 +72,7 @@ class Source:
             raise ValueError(f"{name} ({location}) cannot be decoded: {error}") from None
         itemsize = packing.dtype.itemsize if packing else 0
         layout = replace(inputs.layout(array, location, core), unpacked=itemsize)
-        return cls(name, array, location, layout, packing)
+        return cls(name, array, layout, packing)
 
     def with_core(self, core: int) -> "Source":
         """The same array, whose last `core` axes are within a system."""
@@ -95,6 +93,11 @@ class Source:
         return replace(self, rows=(start, stop))
 
     @property
+    def location(self) -> str:
+        """Its URL, or its absolute path."""
+        return self.layout.location
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Of the numbers that are read."""
         return np.dtype(self.array.dtype) if self.packing is None else self.packing.dtype
@@ -104,14 +107,14 @@ class Source:
         """What its dimensions are called, if each has a name."""
         return inputs.dimension_names(self.array)
 
-    def read(self, block: Block, strict: bool, workspace: Workspace) -> tuple[NDArray[Any], int]:
+    def read(self, block: Block, strict: bool, space: Workspace) -> tuple[NDArray[Any], int]:
         """Return the part that `block` needs, and how many of its chunks are not stored.
 
         The part is lent by the workspace, until it reads this array again.
         """
 
         async def found() -> tuple[NDArray[Any], int]:
-            return await self.taken(await self.fetched(block, workspace), strict, workspace)
+            return await self.decoded(await self.fetched(block, space), strict, space)
 
         return buffers.run(self.array.store, found())
 
@@ -120,20 +123,20 @@ class Source:
         with buffers.lent() as space:
             return self.read((), strict, space)[0].copy()
 
-    async def fetched(self, block: Block, workspace: Workspace) -> Fetched:
+    async def fetched(self, block: Block, space: Workspace) -> Fetched:
         """Ask for what `block` needs, and wait for it."""
         read = self._read_shards if self.layout.sharded else self._read_chunks
-        return await read(self.layout.part(block), workspace)
+        return await read(self.layout.part(block), space)
 
-    async def taken(
-        self, found: Fetched, strict: bool, workspace: Workspace
+    async def decoded(
+        self, found: Fetched, strict: bool, space: Workspace
     ) -> tuple[NDArray[Any], int]:
         """What `read` returns, of what was fetched."""
         values, missing, chunk = found
         if chunk is not None:
             values = await self._decode_part(values, chunk)
         if self.layout.sharded:
-            values = self._unpacked(values, workspace)
+            values = self._unpacked(values, space)
         if missing and strict:
             raise MissingChunkError(
                 f"{missing[0]} of {self.name} ({self.location}) is not stored"
@@ -153,13 +156,13 @@ class Source:
     def _key(self, place: tuple[int, ...]) -> str:
         return internals.name(self.array, place)
 
-    async def _read_chunks(self, part: Block, workspace: Workspace) -> Fetched:
+    async def _read_chunks(self, part: Block, space: Workspace) -> Fetched:
         chunks = list(self._chunks(part, self._grid))
         local = isinstance(self.array.store, LocalStore)
         if len(chunks) == 1 and self.packing is None:  # a view of the chunk spares a copy of it
             [chunk] = chunks
             if local:
-                values = await workspace.apart(self._load_part, chunk, workspace, None, True)
+                values = await space.apart(self._load_part, chunk, space, None, True)
                 if values is not None:
                     return Fetched(values, [])
             else:
@@ -167,7 +170,7 @@ class Source:
                 if stored is not None:
                     return Fetched(stored, [], chunk)
         shape = tuple(stop - start for start, stop in self._whole(part))
-        block = self._memory(shape, workspace)
+        block = self._memory(shape, space)
         nothing = np.asarray(self.fill_value, self.array.dtype)
         missing: list[Chunk] = []
 
@@ -179,15 +182,15 @@ class Source:
             if not _is_same(values, place):  # it was decoded there
                 self._put(values, place)
 
-        async def load(chunk: Chunk, space: Workspace = workspace) -> None:
+        async def load(chunk: Chunk, space: Workspace = space) -> None:
             place = block[chunk.where]
             whole = place.shape == self._grid and place.flags.c_contiguous
             ready = place if whole and self.packing is None else None
             put(await self._load_part(chunk, space, ready), chunk)
 
         async def load_all() -> None:
-            if workspace.threads > 1 and len(chunks) > 1:
-                workspace.each(lambda chunk, space: buffers.here(load(chunk, space)), chunks)
+            if space.threads > 1 and len(chunks) > 1:
+                space.each(lambda chunk, space: buffers.here(load(chunk, space)), chunks)
             else:
                 for chunk in chunks:
                     await load(chunk)
@@ -196,17 +199,17 @@ class Source:
             put(None if stored is None else await self._decode_part(stored, chunk), chunk)
 
         async def fetch(chunk: Chunk) -> None:
-            await workspace.apart(decode, await self._stored(chunk), chunk)
+            await space.apart(decode, await self._stored(chunk), chunk)
 
         if local:
-            await workspace.apart(load_all)
+            await space.apart(load_all)
         else:
             await internals.each(fetch, chunks, self.layout.fetched)
         return Fetched(block, [f"chunk {self._key(chunk.place)}" for chunk in sorted(missing)])
 
-    def _memory(self, shape: tuple[int, ...], workspace: Workspace) -> NDArray[Any]:
+    def _memory(self, shape: tuple[int, ...], space: Workspace) -> NDArray[Any]:
         """Memory for the numbers of a block."""
-        return workspace.array(self.name, shape, self.dtype)
+        return space.array(self.name, shape, self.dtype)
 
     def _put(self, stored: NDArray[Any], place: NDArray[Any]) -> None:
         """Put the numbers of a chunk into their place in a block."""
@@ -215,10 +218,10 @@ class Source:
         else:
             self.packing.unpack(np.broadcast_to(stored, place.shape), place)
 
-    def _unpacked(self, stored: NDArray[Any], workspace: Workspace) -> NDArray[Any]:
+    def _unpacked(self, stored: NDArray[Any], space: Workspace) -> NDArray[Any]:
         if self.packing is None:
             return stored
-        block = self._memory(stored.shape, workspace)
+        block = self._memory(stored.shape, space)
         self._put(stored, block)
         return block
 
@@ -244,7 +247,7 @@ class Source:
     async def _load_part(
         self,
         chunk: Chunk,
-        workspace: Workspace,
+        space: Workspace,
         ready: NDArray[Any] | None,
         alone: bool = False,
     ) -> NDArray[Any] | None:
@@ -253,11 +256,11 @@ class Source:
         ready: memory of a whole chunk, where it may be decoded; None: the workspace lends some.
         """
         with self._reading(chunk):
-            values = await self._load(self._key(chunk.place), workspace, ready, alone)
+            values = await self._load(self._key(chunk.place), space, ready, alone)
             return None if values is None else values[chunk.inside]
 
     async def _load(
-        self, key: str, workspace: Workspace, ready: NDArray[Any] | None, alone: bool
+        self, key: str, space: Workspace, ready: NDArray[Any] | None, alone: bool
     ) -> NDArray[Any] | None:
         layout, path = self.layout, self.array.store.root / self.array.path / key
         shared = layout.in_place or not alone
@@ -266,13 +269,13 @@ class Source:
             (layout.stored_bytes, layout.largest_stored),
         )
         place = None if ready is None else ready.reshape(-1).view(np.uint8)
-        stored = workspace.load(name, path, *sizes, place if self._is_raw else None)
+        stored = space.load(name, path, *sizes, place if self._is_raw else None)
         if stored is None:
             return None
         if layout.in_place:
             memory = place
             if memory is None:
-                memory = workspace.bytes(self.name if alone else "decoded", layout.chunk_bytes)
+                memory = space.bytes(self.name if alone else "decoded", layout.chunk_bytes)
             values = decode.into(memory, self.array, stored)
             if values is not None:
                 return values

@@ -1,4 +1,15 @@
-"""Zarr stores by path or URL: opened safely, for reading or writing, and what they are called."""
+"""Zarr stores by path or URL: opened safely, for reading or writing, and what they are called.
+
+A *location* is what messages and the journal call a place: an absolute path, or a URL without its
+secrets. Where something is to be done otherwise than elsewhere, it goes by one of these:
+
+``LocalStore``    A folder: read and written in the thread that works on a block, and made durable.
+`is_far`          Requests are waited for, many at once: URLs, and other people's stores.
+`has_location`    What is called the same in every process: folders, archives, URLs.
+`has_one_writer`  It keeps others away itself. Others may not: while a job writes, its folder is
+                  *locked* (`marks.claimed`), or there is a *mark* that all who write look for
+                  (`marks.marked`): where no folder can be locked, and always on a cluster.
+"""
 
 import errno
 import os
@@ -23,8 +34,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-Location = str | Path
-OutputLocation = Location | zarr.Group | Store
+OutputLocation = str | Path | zarr.Group | Store
 """Where the group of a job's output, or of factors, is."""
 RETRIES = 7
 """How often a request to S3 is repeated, after up to 1, 2, 4, … s: it may be busy for so long."""
@@ -65,7 +75,7 @@ def open_store(where: OutputLocation, read_only: bool = False) -> tuple[Any, str
     """Return the store of a group that is to be written, or only read, and what it is called."""
     if isinstance(where, zarr.Group | Store):
         store = _given_store(where, read_only)
-        return store, str(store.root) if isinstance(store, LocalStore) else place_of(store)
+        return store, str(store.root) if isinstance(store, LocalStore) else location_of(store)
     target = resolved("out", where)
     if isinstance(target, Path):
         is_archive = target.suffix == ".zip" and not target.is_dir()
@@ -99,10 +109,12 @@ def _given_store(where: Any, read_only: bool) -> Any:
     """The store whose top is the group that is given."""
     store, path = (where.store, where.path) if isinstance(where, zarr.Group) else (where, "")
     if store.read_only and not read_only:
-        raise ValueError(f"out: {place_of(store)} is open for reading alone; open it for writing")
+        raise ValueError(
+            f"out: {location_of(store)} is open for reading alone; open it for writing"
+        )
     if not (store.supports_deletes or read_only):
         raise ValueError(
-            f"out: {place_of(store)} cannot replace what it holds, as a job does; write to a "
+            f"out: {location_of(store)} cannot replace what it holds, as a job does; write to a "
             "folder, and pack that afterwards"
         )
     if isinstance(store, ZipStore) and not path:
@@ -113,7 +125,7 @@ def _given_store(where: Any, read_only: bool) -> Any:
         return FsspecStore(store.fs, path=f"{store.path}/{path}")
     if path:
         raise ValueError(
-            f"out: the group {path} lies within {place_of(store)}, where it cannot be told from "
+            f"out: the group {path} lies within {location_of(store)}, where it cannot be told from "
             "what stands beside it; give the store of a group of its own"
         )
     return store
@@ -261,16 +273,13 @@ def above(store: Any) -> tuple[Any, str] | None:
     return None
 
 
-def address(array: Any) -> str:
-    """Where an array lies, for messages."""
-    return f"{place_of(array.store)}/{array.path}".rstrip("/")
-
-
-def place_of(store: Any) -> str:
-    """What a store is called in messages, and in the journal: without the secrets of its URL."""
-    if isinstance(store, FsspecStore):
-        return secrets.shown(store.fs.unstrip_protocol(store.path))
-    return secrets.shown(str(store).partition("\n")[0])
+def location_of(what: Any) -> str:
+    """The location of a store, or of an array."""
+    if isinstance(what, zarr.Array):
+        return f"{location_of(what.store)}/{what.path}".rstrip("/")
+    if isinstance(what, FsspecStore):
+        return secrets.shown(what.fs.unstrip_protocol(what.path))
+    return secrets.shown(str(what).partition("\n")[0])
 
 
 def whereabouts(store: Any, location: str, path: str = "") -> str:
@@ -305,7 +314,7 @@ def _naming(store: Any) -> str | None:
     return "memory" if isinstance(store, MemoryStore) else None
 
 
-def has_address(store: Any) -> bool:
+def has_location(store: Any) -> bool:
     """Whether a store is called the same in every process; others are by where in memory it is."""
     return isinstance(store, LocalStore | ZipStore | FsspecStore)
 
@@ -313,3 +322,8 @@ def has_address(store: Any) -> bool:
 def is_far(store: Any) -> bool:
     """Whether a request to a store is waited for, with nothing to do meanwhile."""
     return not isinstance(store, LocalStore | MemoryStore | ZipStore)
+
+
+def has_one_writer(store: Any) -> bool:
+    """Whether a store keeps others away by itself, as a session of icechunk does."""
+    return type(store).__module__.partition(".")[0] == "icechunk"

@@ -73,7 +73,7 @@ def test_a_block_that_is_one_plain_chunk_is_never_copied(space: Workspace, tmp_p
     array = zarr.create_array(
         tmp_path / "a", data=values, chunks=(30, 4, 4), compressors=Crc32cCodec()
     )
-    source = Source("a", array, "a", layout(array, "a", 2))
+    source = Source("a", array, layout(array, "a", 2))
     first, _ = source.read(((0, 30),), True, space)
     assert np.array_equal(first, values[:30])
     second, _ = source.read(((30, 60),), True, space)
@@ -176,7 +176,7 @@ def test_what_is_done_together_is_done_by_all_threads_of_a_block() -> None:
 def test_raw_chunks_are_read_where_they_are_to_be(tmp_path: Path, dtype: str, threads: int) -> None:
     values = np.random.default_rng(0).standard_normal((8, 3, 5)).astype(dtype)
     array = zarr.create_array(tmp_path / "a", data=values, chunks=(2, 3, 5), compressors=None)
-    source = Source("a", array, "a", layout(array, "a", 2))
+    source = Source("a", array, layout(array, "a", 2))
     buffers.free_all()
     with buffers.lent(threads) as space:
         found, missing = source.read(((2, 8),), True, space)

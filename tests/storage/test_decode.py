@@ -134,7 +134,7 @@ def test_what_codecs_make_that_do_not_say_how_much(
 ) -> None:
     values = np.random.default_rng(0).integers(0, 50, (20, 6))
     array = zarr.create_array(tmp_path / "a", data=values, chunks=(10, 6), **options)
-    source = Source("a", array, "a", layout(array, "a", 1))
+    source = Source("a", array, layout(array, "a", 1))
     with buffers.lent() as space:
         read, _ = source.read(((3, 17),), True, space)
         assert np.array_equal(read, values[3:17])
