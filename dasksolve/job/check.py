@@ -1,5 +1,6 @@
 """`check_zarr`: re-reads a finished job, solves again and compares every bit."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from zarr.storage import ZipStore
 
 from dasksolve import kernels
 from dasksolve.errors import advising, counted, warn
-from dasksolve.job import journal, presence, series
+from dasksolve.job import journal, presence, series, systems
 from dasksolve.job.columns import opened
 from dasksolve.job.job import Job
 from dasksolve.job.plan import Plan
@@ -19,7 +20,6 @@ from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
 from dasksolve.job.run import run_job
 from dasksolve.job.schedulers import choose
-from dasksolve.job.systems import options_of
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Field, Work
 from dasksolve.storage import groups, inputs, internals, stores
@@ -89,7 +89,7 @@ def check_zarr(
     watch = watcher(progress, "checking")
     with advising(), presence.begun() as token, closed(watch):
         store, location, old, _ = journal.opened(out)
-        work = _work(a, b, weights, old, location, mask_and_scale)
+        work = _work((a, b, weights), old, location, mask_and_scale)
         new = journal.identity(work.identity())
         for source in work.sources:  # data that was moved is the same data
             was = old.get(source.name)
@@ -102,8 +102,11 @@ def check_zarr(
         scheduler = choose(client, workers)
         block_shape = journal.block_shape(old, work.batch_shape, location)
         plan = plan_job(work, scheduler, store, memory_limit, block_shape)
+        written = old.get("arithmetic")
+        exactly = written == kernels.ARITHMETIC
         job = Job(
             token=token,
+            task="check_block" if exactly else "check_block_within_bounds",
             work=work,
             plan=plan,
             location=location,
@@ -115,14 +118,12 @@ def check_zarr(
             f"nothing was changed: overwrite=True (--overwrite) solves anew what is not right, "
             f"resume=True (--resume) what is not solved yet{_if_writable(store)}"
         )
-        written = old.get("arithmetic")
-        if written != kernels.ARITHMETIC:
+        if not exactly:
             warn(
                 f"{location} was written with another arithmetic ({written or 'unknown'}; this is "
                 f"{kernels.ARITHMETIC}): its answers are compared within bounds, not bit by bit",
             )
-        task = check_block if written == kernels.ARITHMETIC else check_block_within_bounds
-        return run_job(task, job, scheduler, watch, advice)
+        return run_job(partial(_checked, exactly), job, scheduler, watch, advice)
 
 
 def _if_writable(store: Any) -> str:
@@ -152,28 +153,19 @@ def _arrays(store: Any, fields: tuple[Field, ...], plan: Plan, location: str) ->
     }
 
 
-def _work(
-    a: Any, b: Any, weights: Any, record: journal.Record, location: str, mask_and_scale: bool
-) -> Work:
+def _work(inputs: Any, record: journal.Record, location: str, mask_and_scale: bool) -> Work:
     """What the job did that left a record."""
+    a, b, weights = inputs
     if journal.is_regression(record):
-        return series.reopened(a, b, weights, record, location, mask_and_scale)
+        fit, how = series.options_of(record, location), {"mask_and_scale": mask_and_scale}
+        return series.Series.open(a, b, weights, fit, strict=False, **how)
     if weights is not None:
         raise ValueError(f"{location} holds solutions of systems, which have no weights")
-    return opened(a, b, options_of(record, location), mask_and_scale)
+    return opened(a, b, systems.options_of(record, location), mask_and_scale)
 
 
-async def check_block(job: Job, number: int, space: Workspace) -> BlockResult:
-    """Read one block with its solution, solve it again, and compare every bit."""
-    return await _checked(job, number, True, space)
-
-
-async def check_block_within_bounds(job: Job, number: int, space: Workspace) -> BlockResult:
-    """Read one block with its solution, solve it again, and compare within bounds."""
-    return await _checked(job, number, False, space)
-
-
-async def _checked(job: Job, number: int, exactly: bool, space: Workspace) -> BlockResult:
+async def _checked(exactly: bool, job: Job, number: int, space: Workspace) -> BlockResult:
+    """Read one block with its solution, solve it again, and compare bits, or within bounds."""
     try:
         return await _check_block(job, number, job.plan.block(number), exactly, space)
     except Exception as error:  # the other blocks go on

@@ -109,13 +109,13 @@ def _begin(prepared: Prepared, record: journal.Record, drafts: dict[str, Documen
     """
     store, beside = prepared.store, prepared.work.coordinates
     members = sorted({*journal.members(prepared.found or {}), *record["members"]})
-    documents.write(store, "", metadata.of_group(journal.unfinished(record, members)))
+    documents.write(store, {"": metadata.of_group(journal.unfinished(record, members))})
     if prepared.options.durable:
         durable.secure_document(store)
     groups.delete(store, members)
     copies = coordinates.drafts(beside)
     with coordinates.copied(store, beside, copies):
-        documents.write_all(store, {**drafts, **copies})
+        documents.write(store, {**drafts, **copies})
     if prepared.options.durable:
         _secure(store, drafts, beside)
     groups.publish(store, metadata.of_group(record), {**drafts, **copies})
@@ -138,7 +138,7 @@ def _begun_empty(
     def end() -> None:
         with coordinates.copied(store, beside, copies, ready=writing):
             writing.result()
-            documents.write_all(store, copies)
+            documents.write(store, copies)
 
     return end
 

@@ -77,7 +77,7 @@ def kept(output: Output, progress: Progress | None) -> Iterator[Progress]:
                 earlier = [old for old in _parsed(attributes) if _odd(old) is None]
                 runs = [*earlier, run.record()][-_RUNS:]
                 attributes[ATTRIBUTE] = json.dumps(runs)
-                documents.write(output.store, "", group)
+                documents.write(output.store, {"": group})
                 output.secure()
 
 

@@ -25,6 +25,8 @@ class Job:
     """What every task of one run carries with it."""
 
     token: str
+    task: str
+    """What dask calls what is done to a block."""
     work: Work
     plan: Plan
     location: str

@@ -43,7 +43,7 @@ def mend(
     copies = coordinates.drafts(lost)
     groups.delete(store, [name for name in copies if there.get(name) not in (None, copies[name])])
     with coordinates.copied(store, lost, copies):
-        documents.write_all(store, {**changed, **copies})
+        documents.write(store, {**changed, **copies})
     members = {name: found for name, found in {**there, **complete, **copies}.items() if name}
     wanted = _stating(record, {**group, "zarr_format": 3, "node_type": "group"})
     groups.publish(store, wanted, members, was=group)

@@ -8,14 +8,11 @@ import zarr
 
 from dasksolve.batch.fit import FitOptions
 from dasksolve.batch.options import check_flags, refuse_unknown, refusing
-from dasksolve.job.job import Job
 from dasksolve.job.prepare import JobOptions
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.series import Series
-from dasksolve.job.tally import BlockResult
-from dasksolve.job.write import write_block, write_output
-from dasksolve.storage.buffers import Workspace
+from dasksolve.job.write import write_output
 from dasksolve.storage.stores import OutputLocation
 
 
@@ -113,10 +110,5 @@ def regress_zarr(
     options = FitOptions(axis, ridge, rcond, min_count, on_deficient, covariance)
     read = {"mask_and_scale": mask_and_scale, "strict": strict}
     work = partial(Series.open, y, design, weights, options, **read)
-    _, report = write_output(regress_block, work, out, "fitting", how)
+    _, report = write_output(work, out, "fitting", how)
     return report
-
-
-async def regress_block(job: Job, number: int, space: Workspace) -> BlockResult:
-    """Do one block, under a name that tells a person at dask's dashboard what it is."""
-    return await write_block(job, number, space)

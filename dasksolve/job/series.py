@@ -58,7 +58,7 @@ class Series(Work):
     """The design and the weights, where they are stored."""
     coordinates: tuple[Coordinate, ...] = ()
 
-    unit = "series"
+    unit, task = "series", "regress_block"
 
     @classmethod
     def open(
@@ -283,14 +283,11 @@ class Series(Work):
         return {field.name: getattr(found, field.name) for field in self.fields}
 
 
-def reopened(
-    y: Any, design: Any, weights: Any, record: journal.Record, location: str, mask_and_scale: bool
-) -> Series:
-    """The series of a job that was carried out, with the options that its record states."""
+def options_of(record: journal.Record, location: str) -> FitOptions:
+    """Return the options that a record states."""
     stated = journal.fields(record, "options", location)
     if {*stated} != {*OPTIONS}:
         raise journal.damaged(location, f"its options are {stated}")
     if isinstance(stated["ridge"], list) and len({*map(repr, stated["ridge"])}) == 1:
         stated = {**stated, "ridge": stated["ridge"][0]}  # which any other design can have, too
-    how = {"mask_and_scale": mask_and_scale, "strict": False}
-    return Series.open(y, design, weights, FitOptions(**stated), **how)
+    return FitOptions(**stated)

@@ -16,10 +16,8 @@ from dasksolve.job.job import Job
 from dasksolve.job.prepare import JobOptions
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
-from dasksolve.job.tally import BlockResult
-from dasksolve.job.write import write_block, write_output
+from dasksolve.job.write import write_output
 from dasksolve.status import Status
-from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import OutputLocation
 
@@ -162,15 +160,10 @@ def solve_zarr(
         memory_limit, workers, client, resume, overwrite, strict, durable, compressors, progress
     )
     work = partial(opened, a, b, options, mask_and_scale)
-    job, report = write_output(solve_block, work, out, "solving", how)
+    job, report = write_output(work, out, "solving", how)
     if options.on_singular == "raise":
         _raise_singular(job, report, options.rcond)
     return report
-
-
-async def solve_block(job: Job, number: int, space: Workspace) -> BlockResult:
-    """Do one block, under a name that tells a person at dask's dashboard what it is."""
-    return await write_block(job, number, space)
 
 
 def _is_lost(job: Job, block: Block) -> NDArray[np.bool_]:

@@ -36,7 +36,7 @@ class Systems(Work):
     """Dimension names of x."""
     coordinates: tuple[Coordinate, ...] = ()
 
-    unit = "systems"
+    unit, task = "systems", "solve_block"
 
     @classmethod
     def open(cls, a: Any, b: Any, options: Options, mask_and_scale: bool = True) -> "Systems":

@@ -28,7 +28,7 @@ def graph_of(task: Task, job: Job, numbers: range, attempt: int = 0) -> "da.Arra
     return da.map_blocks(
         partial(_call, task, job),  # which dask, unlike a dataclass, does not look for arrays in
         numbers=numbers,
-        name=f"{task.__name__}-{job.token}-{numbers.start}-{attempt}",  # no two share a result
+        name=f"{job.task}-{job.token}-{numbers.start}-{attempt}",  # no two share a result
         chunks=(tuple(map(len, parts(numbers, job.plan.together))),),
         dtype=object,
         meta=np.empty(0, object),

@@ -123,6 +123,8 @@ class Work(ABC):
 
     unit: ClassVar[str]
     """What the batch consists of."""
+    task: ClassVar[str]
+    """What a person at dask's dashboard sees of a block."""
 
     @property
     @abstractmethod

@@ -27,7 +27,7 @@ from dasksolve.batch.options import check_flags
 from dasksolve.errors import advising
 from dasksolve.job import creation, history, journal, output, presence, room
 from dasksolve.job.cluster import Cluster
-from dasksolve.job.job import Job, Task, meet
+from dasksolve.job.job import Job, meet
 from dasksolve.job.prepare import JobOptions, Prepared, prepare
 from dasksolve.job.progress import Progress, closed, watcher
 from dasksolve.job.report import Report
@@ -45,22 +45,19 @@ Encoded = NDArray[np.uint8] | Buffer
 
 
 def write_output(
-    task: Task, open_work: Callable[[], Work], out: OutputLocation, what: str, options: JobOptions
+    open_work: Callable[[], Work], out: OutputLocation, what: str, options: JobOptions
 ) -> tuple[Job, Report]:
     """Prepare a job, create its output and do every block.
 
-    task: `write_block` under the name that dask shows; open_work: as `prepare` takes it; what: the
-    word beside the progress bar.
+    open_work: as `prepare` takes it; what: the word beside the progress bar.
     """
     check_flags(strict=options.strict, durable=options.durable)
     watch = watcher(options.progress, what)
     with advising(), presence.begun() as token, closed(watch):
-        return _write(token, task, prepare(open_work, out, options), watch)
+        return _write(token, prepare(open_work, out, options), watch)
 
 
-def _write(
-    token: str, task: Task, prepared: Prepared, watch: Progress | None
-) -> tuple[Job, Report]:
+def _write(token: str, prepared: Prepared, watch: Progress | None) -> tuple[Job, Report]:
     scheduler, store, location = prepared.scheduler, prepared.store, prepared.location
     inputs = [source.array for source in prepared.work.sources]
     advice = (
@@ -78,6 +75,7 @@ def _write(
         created = creation.create(prepared, own, meanwhile)
         job = Job(
             token=token,
+            task=prepared.work.task,
             work=prepared.work,
             plan=prepared.plan,
             location=location,
@@ -94,7 +92,7 @@ def _write(
         )
         with history.kept(created, watch) as follow:
             try:
-                report = run_job(task, job, scheduler, follow, advice, created)
+                report = run_job(write_block, job, scheduler, follow, advice, created)
             finally:
                 if isinstance(scheduler, Cluster):  # a killed worker left what it was writing
                     with suppress(Exception):  # another job's is not ours; a lost store is told of

@@ -24,20 +24,19 @@ async def found(store: Any, members: Iterable[str]) -> list[Document | None]:
     return await internals.together(*(_read(store, member) for member in members))
 
 
-def write(store: Any, member: str, document: Document) -> None:
-    """Put a document in the place of what was there: at once, where the store can."""
-    internals.run(_write(store, member, document))
+def write(store: Any, documents: dict[str, Document]) -> None:
+    """Put documents of members in the place of what was there, in any order.
 
-
-def write_all(store: Any, documents: dict[str, Document]) -> None:
-    """The same of several members, in any order."""
+    Each at once, where the store can.
+    """
     internals.run(written(store, documents))
 
 
 async def written(store: Any, documents: dict[str, Document]) -> None:
     """The same, on the loop that runs."""
-    writes = (_write(store, member, document) for member, document in documents.items())
-    await internals.together(*writes)
+    texts = {_key(name): json.dumps(d, indent=2).encode() for name, d in documents.items()}
+    buffer = default_buffer_prototype().buffer
+    await internals.together(*(store.set(key, buffer.from_bytes(texts[key])) for key in texts))
 
 
 def members(store: Any, expected: Iterable[str] = ()) -> dict[str, Document]:
@@ -86,11 +85,6 @@ def _consolidation(inside: dict[str, Document], group: Document) -> Document:
 
 def _key(member: str) -> str:
     return f"{member}/{NAME}" if member else NAME
-
-
-async def _write(store: Any, member: str, document: Document) -> None:
-    text = json.dumps(document, indent=2).encode()
-    await store.set(_key(member), default_buffer_prototype().buffer.from_bytes(text))
 
 
 async def _read(store: Any, member: str) -> Document | None:

@@ -110,18 +110,18 @@ class Layout:
 
     def touched(self, block: Block) -> int:
         """How many chunks are read for a block."""
-        ranges = (*self.part(block), *((0, n) for n in self.core_shape))
-        return math.prod(
-            -(-stop // c) - start // c for (start, stop), c in zip(ranges, self.chunks, strict=True)
-        )
+        axes = zip(self._ranges(block), self.chunks, strict=True)
+        return math.prod(-(-stop // c) - start // c for (start, stop), c in axes)
 
     def read_bytes(self, block: Block) -> int:
         """Bytes of the chunks read for a block, decoded, without what is beyond the edge."""
-        ranges = (*self.part(block), *((0, n) for n in self.core_shape))
+        axes = zip(self._ranges(block), self.chunks, self.shape, strict=True)
         return self.itemsize * math.prod(
-            min(-(-stop // c) * c, n) - start // c * c
-            for (start, stop), c, n in zip(ranges, self.chunks, self.shape, strict=True)
+            min(-(-stop // c) * c, n) - start // c * c for (start, stop), c, n in axes
         )
+
+    def _ranges(self, block: Block) -> Block:
+        return (*self.part(block), *((0, n) for n in self.core_shape))
 
     def needed_bytes(self, block: Block) -> int:
         """Bytes of what a block needs of them, decoded."""

@@ -227,7 +227,7 @@ def test_a_worker_with_more_threads_than_planned_has_no_more_blocks_in_hand(
 
     plan = SimpleNamespace(workers=2, in_hand=2, together=1, threads=1)
     with presence.begun() as token, ThreadPoolExecutor(6) as pool:
-        job = SimpleNamespace(token=token, plan=plan, far=False, begin=lambda: None)
+        job = SimpleNamespace(token=token, task="meet", plan=plan, far=False, begin=lambda: None)
         met = graph_of(meet, job, range(6)).compute(scheduler="threads", pool=pool)
     assert met.tolist() == [do] * 6
 

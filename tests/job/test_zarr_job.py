@@ -479,7 +479,7 @@ def test_resuming_what_was_stopped_before_it_began_never_deletes_an_input(batch:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
     store, _, record, _ = journal.opened(batch.out)  # to be replaced by a job that ends here:
     stopped = journal.unfinished(record, journal.members(record))
-    documents.write(stores.Files(store.root), "", metadata.of_group(stopped))
+    documents.write(stores.Files(store.root), {"": metadata.of_group(stopped)})
     with pytest.raises(ValueError, match="would delete b"):
         solve_zarr(batch.a_path, batch.out + "/x", batch.out, resume=True)
     assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
@@ -545,7 +545,7 @@ def test_whatever_store_reads_an_answer_overwriting_never_deletes_it(
     if stopped:
         store, _, record, _ = journal.opened(batch.out)
         another = journal.unfinished({**record, "run": "0"}, journal.members(record))
-        documents.write(stores.Files(store.root), "", metadata.of_group(another))
+        documents.write(stores.Files(store.root), {"": metadata.of_group(another)})
     how = {"resume": stopped, "overwrite": not stopped}
     with pytest.raises(ValueError, match="would delete b"):
         solve_zarr(batch.a_path, opened(batch.out), batch.out, **how)
