@@ -58,6 +58,11 @@ class Job:
         """That of the output."""
         return self.status.store
 
+    @property
+    def here(self) -> Presence:
+        """What this process knows of it."""
+        return presence.of(self.token)
+
     @cached_property
     def codecs(self) -> dict[str, internals.Codecs]:
         """How zarr encodes the chunks of the arrays."""
@@ -114,21 +119,20 @@ class Job:
         if not stores.is_far(self.store):
             await self._look()
             return
-        here = presence.of(self.token)
-        look = here.look
+        look = self.here.look
         if look is None:
-            look = here.look = asyncio.ensure_future(self._look())
-            look.add_done_callback(partial(_ended, here))
+            look = self.here.look = asyncio.ensure_future(self._look())
+            look.add_done_callback(partial(_ended, self.here))
         if self._age() >= marks.patience(self.store):
             await look
 
     def _age(self) -> float:
         """Seconds since this process last saw the mark."""
-        return time.monotonic() - presence.of(self.token).saw_mark
+        return time.monotonic() - self.here.saw_mark
 
     async def _look(self) -> None:
         assert self.mark is not None
-        here, began = presence.of(self.token), time.monotonic()
+        here, began = self.here, time.monotonic()
         await marks.refuse_unmarked(self.store, self.mark)
         here.saw_mark = began
 
@@ -136,17 +140,6 @@ class Job:
         """Whether the output is looked at while the status of this block is written."""
         last = (number + 1) % self.plan.together == 0 or number + 1 == self.plan.blocks
         return last and self.looks_from is not None and number >= self.looks_from
-
-    def first_done(self) -> list[int]:
-        """The first block that this process has done."""
-        first = presence.of(self.token).first_done
-        return [] if first is None else [first]
-
-    def did(self, number: int) -> None:
-        """Remember it."""
-        here = presence.of(self.token)
-        if here.first_done is None:
-            here.first_done = number
 
     def result(
         self, number: int, found: dict[str, Any], *, solving: float = 0.0, **sums: int
@@ -157,14 +150,14 @@ class Job:
         """
         origin = tuple(start for start, _ in self.plan.block(number))
         counts, flagged = count(found["status"], origin, self.plan.batch_shape)
-        done, memory = Sums(blocks_done=1, **sums), presence.of(self.token).gauge.lately()
+        done, memory = Sums(blocks_done=1, **sums), self.here.gauge.lately()
         worst: dict[str, Any] = self.work.worst(found)
         return BlockResult(number, counts, flagged, done, solving, memory, **worst)
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
         kind = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
-        memory = presence.of(self.token).gauge.lately()
+        memory = self.here.gauge.lately()
         return BlockResult(number, failure=f"{kind}{secrets.shown(error)}", memory=memory)
 
 

@@ -124,8 +124,9 @@ class Output:
 
 async def looked(job: Job) -> Looked | None:
     """The same look, while a task of a cluster writes its last status; None: it found an error."""
+    first = job.here.first_done
     try:
-        found = await _looked(job, job.first_done())
+        found = await _looked(job, [] if first is None else [first])
     except Exception:  # who started the job looks again
         return None
     return found._replace(began=-math.inf)  # by a clock that is this process's

@@ -40,7 +40,7 @@ def run_job(
     refusal: int | None = None
     look: Future[Any] | None = None
     ends: list[Any] = []
-    here = presence.of(job.token)
+    here = job.here
     here.met = True  # this process has opened all that it works on, and put the mark there
     here.saw_mark = time.monotonic()
     tally = Tally(here.gauge, location, plan, plan.workers * scheduler.processes)

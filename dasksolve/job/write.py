@@ -110,7 +110,7 @@ async def write_block(job: Job, number: int, space: Workspace) -> BlockResult:
             found = await output.finished(job, number)
             if found is not None:
                 return job.result(number, found, blocks_resumed=1)
-        if presence.of(job.token).refused:
+        if job.here.refused:
             return BlockResult(number, begun=False)
         return await _write_solved(job, number, job.plan.block(number), space)
     except Exception as error:  # the other blocks go on
@@ -130,7 +130,7 @@ async def _write_solved(job: Job, number: int, block: Block, space: Workspace) -
     except OSError as error:
         if not room.is_lasting(error):
             raise
-        presence.of(job.token).refused = True
+        job.here.refused = True
         return job.failed(number, error)._replace(refusal=error.errno)
 
 
@@ -151,13 +151,14 @@ async def _put(job: Job, number: int, packed: "_Packed", space: Workspace) -> Bl
         _, looked = await internals.together(written, output.looked(job))
         return packed.result._replace(looked=looked)
     await written
-    job.did(number)
+    if job.here.first_done is None:
+        job.here.first_done = number
     return packed.result
 
 
 def _refuse_unwritable(job: Job, number: int) -> None:
     """Refuse a block in a folder that may not be written to; most lie in that of the one before."""
-    may_write = presence.of(job.token).may_write
+    may_write = job.here.may_write
     for key in job.keys(number):
         array, folder = key.partition("/")[0], key.rpartition("/")[0]
         if may_write.get(array) != folder:
@@ -215,7 +216,7 @@ async def _encoded(job: Job, name: str, found: Solved, space: Workspace) -> Enco
 
 async def _all_ok(job: Job, shape: tuple[int, ...]) -> Buffer:
     """Status of a block without a flaw, compressed once: a quarter of the time of packing it."""
-    kept = presence.of(job.token).all_ok
+    kept = job.here.all_ok
     if shape not in kept:
         kept[shape] = await job.codecs["status"].encode(np.zeros(shape, np.int8))
     return kept[shape]
