@@ -16,7 +16,7 @@ from dasksolve.job.plan import Plan
 from dasksolve.job.presence import Presence
 from dasksolve.job.tally import BlockResult, Sums, count
 from dasksolve.job.work import Work
-from dasksolve.storage import encode, internals, marks, secrets, stores
+from dasksolve.storage import encode, groups, internals, marks, secrets, stores
 from dasksolve.storage.buffers import Workspace
 
 
@@ -37,8 +37,6 @@ class Job:
     resume: bool
     durable: bool = False
     """What status speaks of is waited for before it is written."""
-    summed: frozenset[str] = frozenset()
-    """Arrays whose chunks have no checksum: that of their numbers stands beside status."""
     mark: str | None = None
     """Key in the output while this job is the one to write it; None: it is locked instead."""
     looks_from: int | None = None
@@ -72,6 +70,11 @@ class Job:
     def plain(self) -> frozenset[str]:
         """Arrays whose chunks are their numbers as they are in memory, and their checksum."""
         return frozenset(n for n, array in self.arrays.items() if encode.is_known(array))
+
+    @cached_property
+    def summed(self) -> frozenset[str]:
+        """Arrays whose chunks have no checksum: that of their numbers stands beside status."""
+        return frozenset(n for n, array in self.arrays.items() if not groups.is_checked(array))
 
     @cached_property
     def reuses(self) -> bool:

@@ -35,7 +35,7 @@ from dasksolve.job.run import run_job
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Solved, Work, whole_name
 from dasksolve.storage import durable as disk
-from dasksolve.storage import encode, groups, internals, marks, stores
+from dasksolve.storage import encode, internals, marks, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import OutputLocation
@@ -82,9 +82,6 @@ def _write(token: str, prepared: Prepared, watch: Progress | None) -> tuple[Job,
             arrays=created.arrays,
             strict=prepared.options.strict,
             durable=prepared.options.durable,
-            summed=frozenset(
-                name for name, array in created.arrays.items() if not groups.is_checked(array)
-            ),
             resume=prepared.resumed,
             mark=mark,
             looks_from=scheduler.last_tasks(prepared.plan) if stores.is_far(store) else None,

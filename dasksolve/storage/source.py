@@ -263,11 +263,9 @@ class Source:
         self, key: str, space: Workspace, ready: NDArray[Any] | None, alone: bool
     ) -> NDArray[Any] | None:
         layout, path = self.layout, self.array.store.root / self.array.path / key
-        shared = layout.in_place or not alone
-        name, sizes = (
-            "shared" if shared else self.name,
-            (layout.stored_bytes, layout.largest_stored),
-        )
+        name, sizes = self.name, (layout.stored_bytes, layout.largest_stored)
+        if layout.in_place or not alone:
+            name = "shared"
         place = None if ready is None else ready.reshape(-1).view(np.uint8)
         stored = space.load(name, path, *sizes, place if self._is_raw else None)
         if stored is None:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -51,6 +51,17 @@ class Gate:
             assert self.open.wait(240)
 
 
+def losing(cluster: LocalCluster, client: Client, gate: Gate) -> Callable[[Report], None]:
+    """A `progress` that does so after the first block, and lets the other tasks go on."""
+
+    def disturb(report: Report) -> None:
+        if report.blocks_done == 1:
+            lose(cluster, client)
+            gate.open.set()
+
+    return disturb
+
+
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch, many_blocks: None) -> Iterator[Gate]:
     """Through it go the tasks of a job of ten."""
@@ -75,16 +86,9 @@ def test_workers_that_are_lost_in_the_midst_of_a_job_are_started_again(
 ) -> None:
     monkeypatch.setattr("dasksolve.job.waiting.PATIENCE", 0.2)
     with Client(cluster, set_as_default=False) as client:
-
-        def disturb(report: Report) -> None:
-            if report.blocks_done == 1:
-                lose(cluster, client)
-                gate.open.set()
-
+        how = {"client": client, "progress": losing(cluster, client, gate)}
         with pytest.warns(UserWarning, match="no workers; waiting for some, up to 60 s: an interr"):
-            report = solve_zarr(
-                batch.a_path, batch.b_path, batch.out, client=client, progress=disturb
-            )
+            report = solve_zarr(batch.a_path, batch.b_path, batch.out, **how)
     assert report.blocks_done == 10
 
 
@@ -100,12 +104,7 @@ def test_a_job_that_stays_without_workers_stops_and_may_be_resumed(
         ) as cluster,
         Client(cluster.scheduler_address, set_as_default=False) as client,
     ):
-
-        def disturb(report: Report) -> None:
-            if report.blocks_done == 1:
-                lose(cluster, client)
-                gate.open.set()
-
+        how = {"client": client, "progress": losing(cluster, client, gate)}
         told: AbstractContextManager[object] = nullcontext()
         if whose == "client":
             monkeypatch.setattr("dasksolve.job.waiting.PATIENCE", 0.2)
@@ -115,7 +114,7 @@ def test_a_job_that_stays_without_workers_stops_and_may_be_resumed(
             told,
             pytest.raises(RuntimeError, match=r"got no worker within 0.5 s; .*is kept: resume=Tr"),
         ):
-            solve_zarr(batch.a_path, batch.b_path, batch.out, client=client, progress=disturb)
+            solve_zarr(batch.a_path, batch.b_path, batch.out, **how)
     assert 1 <= solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed < 10
 
 
