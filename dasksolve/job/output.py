@@ -146,17 +146,14 @@ async def _looked(job: Job, numbers: Iterable[Any]) -> Looked:
 
 async def finished(job: Job, number: int) -> dict[str, NDArray[Any]] | None:
     """What an earlier run wrote of a block, if it finished it; None: solve it (again)."""
-    block, place, fields = job.plan.block(number), job.plan.place(number), job.work.fields
+    block, fields = job.plan.block(number), job.work.fields
     status, *others = reversed(fields)
     try:  # after a power cut, a file may be there and empty
         found = {"status": await internals.read(job.status, status.region(block))}
         if journal.unsolved(found["status"]):
             return None
-        arrays = [job.arrays[field.name] for field in others]
-        places = zip(arrays, (field.chunk(place) for field in others), strict=True)
-        keys = [(a.store, internals.key(a, internals.name(a, at))) for a, at in places]
-        regions = zip(arrays, (field.region(block) for field in others), strict=True)
-        reads: Any = (internals.read(array, region) for array, region in regions)
+        keys = [(job.store, key) for key in job.keys(number)[:-1]]
+        reads: list[Any] = [internals.read(job.arrays[f.name], f.region(block)) for f in others]
         there, *read = await internals.together(internals.stored(keys), *reads)
     except Exception:  # a damaged chunk of our own is written anew
         return None
@@ -164,7 +161,7 @@ async def finished(job: Job, number: int) -> dict[str, NDArray[Any]] | None:
         return None
     found |= {field.name: values for field, values in zip(others, read, strict=True)}
     if job.summed:  # or a file of zeros, in the place of what did not reach the disk, is believed
-        kept = await internals.fetch(job.status, journal.checksum_file(place))
+        kept = await internals.fetch(job.status, journal.checksum_file(job.plan.place(number)))
         sums = journal.checksum(found[f.name] for f in fields if f.name in job.summed)
         if kept is None or kept.tobytes() != sums:
             return None

@@ -586,6 +586,12 @@ def test_resume_solves_only_what_is_not_done(batch: Stored) -> None:
     assert files(batch.out) == expected
 
 
+def test_what_has_no_right_hand_sides_is_solved_once(store: Callable[..., Stored]) -> None:
+    stored = store(np.ones((6, 2, 2)), np.ones((6, 2, 0)))
+    solved = [solve_zarr(*stored[2:], strict=False, resume=again) for again in (False, True)]
+    assert [report.blocks_resumed for report in solved] == [0, 1]
+
+
 def test_resume_of_nothing_starts(batch: Stored) -> None:
     assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed == 0
 
