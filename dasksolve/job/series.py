@@ -173,12 +173,17 @@ class Series(Work):
     def answers(self, threads: int, *read: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Fit a block of y."""
         y, *own = read
-        weights = self.weights
-        if isinstance(weights, Source):
-            weights = np.broadcast_to(own[0], y.shape)
-        fit = replace(self.fit, shape=y.shape)
+        weights, fit = self._weights(y, own), replace(self.fit, shape=y.shape)
         found = regression.run(y, weights, fit, threads, packing=self.packing)
         return self._by_field(found)
+
+    def _weights(
+        self, y: NDArray[Any], own: list[NDArray[Any]], rows: slice = slice(None)
+    ) -> NDArray[Any]:
+        """Those that belong to some observations, of which this was read."""
+        if isinstance(self.weights, Source):
+            return np.broadcast_to(own[0], y.shape)
+        return self.weights[rows]
 
     async def solved(
         self,
@@ -224,17 +229,11 @@ class Series(Work):
         most = max(LANES, _KEPT // (16 * len(fit.design)))
         series = Accumulation(fit, shape, rows, self.packing, most, space.threads)
 
-        async def add(
-            to: Give, start: int, fetched: list[Fetched], sources: tuple[Source, ...]
-        ) -> None:
+        async def add(to: Give, start: int, fetched: list[tuple[Source, Fetched]]) -> None:
             nonlocal missing, seconds
-            (y, *own), gone = await self.decoded(fetched, strict, space, sources)
+            (y, *own), gone = await self.decoded(fetched, strict, space)
             missing += gone
-            weights = self.weights
-            if isinstance(weights, Source):
-                weights = np.broadcast_to(own[0], y.shape)
-            else:
-                weights = weights[start : start + rows]
+            weights = self._weights(y, own, slice(start, start + rows))
             began = time.perf_counter()
             to(y, weights, start)
             seconds += time.perf_counter() - began
@@ -245,9 +244,8 @@ class Series(Work):
             missing = 0
             for start in range(0, len(fit.design), rows):
                 stop = min(start + rows, len(fit.design))
-                sources = tuple(source.part(start, stop) for source in self.sources)
-                fetched = await self.fetched(block, space, sources)
-                await space.apart(add, to, start, fetched, sources)
+                fetched = await self.fetched(block, space, (start, stop))
+                await space.apart(add, to, start, fetched)
 
         await give(series.add)
         await space.computed(series.turn)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from dasksolve.batch import eager
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
+from dasksolve.batch.settling import has_solution
 from dasksolve.errors import PerformanceWarning, warn
 from dasksolve.job import coordinates, journal
 from dasksolve.job.compare import DIAGNOSTICS, compared
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Needs, Plan
-from dasksolve.job.tally import worst
 from dasksolve.job.work import Compared, Field, Work, described, status_field
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block, Layout
@@ -130,11 +130,18 @@ class Systems(Work):
         return compared(a, b, self.options, stored, exactly)
 
     def worst(self, found: dict[str, NDArray[Any]]) -> dict[str, float]:
-        """The worst condition and backward error, if they were looked for."""
+        """The worst condition and backward error of those with a solution, if they are known."""
         if "rcond" not in found:
             return {}
-        errors, least = found["backward_error"], self.options.rcond
-        return worst(found["status"], found["rcond"], errors, least)
+        solved, rcond = has_solution(found["status"]), found["rcond"]
+        if self.options.rcond is not None:  # below it, a system counts as singular
+            solved &= rcond >= self.options.rcond
+        if not solved.any():
+            return {}
+        return {
+            "worst_rcond": float(rcond[solved].min()),
+            "worst_backward_error": float(found["backward_error"][solved].max()),
+        }
 
 
 def needs(problem: Problem, a: Layout, b: Layout) -> Needs:

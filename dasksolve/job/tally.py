@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dasksolve.batch.settling import has_solution
 from dasksolve.errors import BlockFailure, flat_indices
 from dasksolve.job.memory import Gauge
 from dasksolve.job.plan import Plan
@@ -79,27 +78,6 @@ def count(
     return tuple(found.tolist()), tuple(
         flat_indices(flagged, status.shape, origin, batch_shape).tolist()
     )
-
-
-def worst(
-    status: NDArray[np.int8],
-    rcond: NDArray[np.float64],
-    backward_error: NDArray[np.float64],
-    least: float | None = None,
-) -> dict[str, float]:
-    """The diagnostics of a block's worst systems, of those that have a solution.
-
-    least: the rcond below which a system counts as singular, if one was given.
-    """
-    solved = has_solution(status)
-    if least is not None:
-        solved &= rcond >= least
-    if not solved.any():
-        return {}
-    return {
-        "worst_rcond": float(rcond[solved].min()),
-        "worst_backward_error": float(backward_error[solved].max()),
-    }
 
 
 @dataclass

@@ -204,25 +204,21 @@ class Work(ABC):
         return await space.apart(answered)
 
     async def fetched(
-        self, block: Block, space: Workspace, sources: tuple[Source, ...] | None = None
-    ) -> list[Fetched]:
-        """Ask for what a block needs of each, and wait for it."""
-        sources = sources or self.sources
+        self, block: Block, space: Workspace, rows: tuple[int, int] | None = None
+    ) -> list[tuple[Source, Fetched]]:
+        """Ask for what a block needs of each, or of some observations of it, and wait for that."""
+        sources = self.sources if rows is None else [s.part(*rows) for s in self.sources]
         if all(stores.is_far(source.array.store) for source in sources):  # one wait for all
-            asked = (source.fetched(block, space) for source in sources)
-            return await internals.together(*asked)
-        return [await source.fetched(block, space) for source in sources]
+            found = await internals.together(*(source.fetched(block, space) for source in sources))
+        else:
+            found = [await source.fetched(block, space) for source in sources]
+        return list(zip(sources, found, strict=True))
 
     async def decoded(
-        self,
-        fetched: list[Fetched],
-        strict: bool,
-        space: Workspace,
-        sources: tuple[Source, ...] | None = None,
+        self, fetched: list[tuple[Source, Fetched]], strict: bool, space: Workspace
     ) -> tuple[list[NDArray[Any]], int]:
         """Return the numbers of what was fetched, and how many chunks are not stored."""
-        found = zip(sources or self.sources, fetched, strict=True)
-        parts = [await source.decoded(one, strict, space) for source, one in found]
+        parts = [await source.decoded(one, strict, space) for source, one in fetched]
         return [values for values, _ in parts], sum(missing for _, missing in parts)
 
     def read_for(self, block: Block) -> Read:
