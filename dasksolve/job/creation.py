@@ -118,7 +118,7 @@ def _begin(prepared: Prepared, record: journal.Record, drafts: dict[str, Documen
         documents.write(store, {**drafts, **copies})
     if prepared.options.durable:
         _secure(store, drafts, beside)
-    groups.publish(store, metadata.of_group(record), {**drafts, **copies})
+    internals.run(groups.published(store, metadata.of_group(record), {**drafts, **copies}))
 
 
 def _begun_empty(

@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future
 from itertools import filterfalse
 from typing import Any
@@ -16,6 +16,7 @@ from zarr.storage import ZipStore
 from dasksolve import kernels
 from dasksolve.status import Status
 from dasksolve.storage import documents, groups, internals, marks, stores
+from dasksolve.storage.documents import Document
 from dasksolve.storage.stores import OutputLocation
 
 ATTRIBUTE = "dasksolve"
@@ -30,6 +31,8 @@ _OF_THE_FIRST_RUN = (
 _IF_MOVED = "If it is the same data, moved, make a link to it where it was, or move it back"
 
 Record = dict[str, Any]
+Stating = list[Document | None]
+"""Their documents, in this order; None: it is not there."""
 
 
 def identity(work: Record) -> Record:
@@ -94,7 +97,7 @@ def members(record: Record) -> list[str]:
     ]
 
 
-def opened(out: OutputLocation) -> tuple[Any, str, Record, documents.Document]:
+def opened(out: OutputLocation) -> tuple[Any, str, Record, Document]:
     """The store of an output that is read, what it is called, its record and its document."""
     store, location = stores.open_store(out, read_only=True)
     if groups.is_empty(store):
@@ -109,13 +112,8 @@ def opened(out: OutputLocation) -> tuple[Any, str, Record, documents.Document]:
     return store, location, found, seen[0] or {}
 
 
-def find(
-    store: Any, location: str, seen: Sequence[Record | None], advice: str = "choose another output"
-) -> Record:
-    """The record of an output, which may not be whole yet; refuse what is not a job's.
-
-    seen: as `glance` takes it.
-    """
+def find(store: Any, location: str, seen: Stating, advice: str = "choose another output") -> Record:
+    """The record of an output, which may not be whole yet; refuse what is not a job's."""
     found = glance(store, seen)
     if found is None:
         foreign = (seen[0] or {}).get("node_type") == "group"
@@ -136,12 +134,12 @@ def find(
     return found
 
 
-def see(store: Any) -> Future[list[Record | None]]:
+def see(store: Any) -> Future[Stating]:
     """Begin to read the documents of an output that state a record: of the group and of status."""
     return internals.begin(documents.found(store, STATING))
 
 
-def glance(store: Any, seen: Sequence[Record | None]) -> Record | None:
+def glance(store: Any, seen: Stating) -> Record | None:
     """The record of an output of which these documents were seen, if there is one.
 
     Its status has one, too: who appends to a group may wipe the attributes of that.
@@ -163,12 +161,12 @@ def _begun(store: Any) -> Record | None:
     return record
 
 
-def first_stated(found: Iterable[Record | None]) -> Record | None:
+def first_stated(found: Iterable[Document | None]) -> Record | None:
     """The first record that any of these documents states."""
     return next(filter(None, map(_parsed, found)), None)
 
 
-def _parsed(document: Record | None) -> Record | None:
+def _parsed(document: Document | None) -> Record | None:
     try:
         found = json.loads((document or {})["attributes"][ATTRIBUTE])
         return {"version": found["version"], **found}
@@ -187,7 +185,7 @@ def runs(store: Any, record: Record) -> set[Any]:
     return {record.get("run"), *((_parsed(each) or {}).get("run") for each in found)} - {None}
 
 
-def refuse_mixture(record: Record, status: Record | None, location: str) -> None:
+def refuse_mixture(record: Record, status: Document | None, location: str) -> None:
     """Refuse an output whose status, of this document, is another run's: somebody put it there."""
     other = _parsed(status)
     if other is not None and other.get("run") != record.get("run"):

@@ -9,7 +9,7 @@ from zarr.storage import MemoryStore
 from dasksolve.job import coordinates, journal
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.status import Status
-from dasksolve.storage import documents, groups
+from dasksolve.storage import documents, groups, internals
 from dasksolve.storage.documents import Document
 
 FLAGS = {
@@ -46,7 +46,7 @@ def mend(
         documents.write(store, {**changed, **copies})
     members = {name: found for name, found in {**there, **complete, **copies}.items() if name}
     wanted = _stating(record, {**group, "zarr_format": 3, "node_type": "group"})
-    groups.publish(store, wanted, members, was=group)
+    internals.run(groups.published(store, wanted, members, was=group))
     return complete
 
 

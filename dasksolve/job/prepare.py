@@ -21,9 +21,6 @@ from dasksolve.job.work import Work
 from dasksolve.storage import groups, marks, stores
 from dasksolve.storage.stores import OutputLocation
 
-Seen = list[journal.Record | None]
-"""The documents of an output that state a record, as `journal.see` has them."""
-
 
 @dataclass(frozen=True)
 class JobOptions:
@@ -139,7 +136,7 @@ def _is_done(prepared: Prepared) -> bool:
         return False
 
 
-def _look(out: OutputLocation, store: Any, expected: bool) -> Seen:
+def _look(out: OutputLocation, store: Any, expected: bool) -> journal.Stating:
     """See what is there; an empty list: nothing is yet.
 
     expected: something is, and it is seen while that is made sure of; not in a folder, which zarr
@@ -151,7 +148,7 @@ def _look(out: OutputLocation, store: Any, expected: bool) -> Seen:
     return (seeing or journal.see(store)).result()
 
 
-def _find(store: Any, location: str, seen: Seen, options: JobOptions) -> journal.Record:
+def _find(store: Any, location: str, seen: journal.Stating, options: JobOptions) -> journal.Record:
     """Return the record of an earlier job."""
     expected = options.resume or options.overwrite
     try:

@@ -205,34 +205,22 @@ def _is_single(document: documents.Document | None) -> bool:
     return document is not None and document.get("shape") == []
 
 
-def publish(
+async def published(
     store: Any,
     group: documents.Document,
     members: dict[str, documents.Document],
+    unwritten: Iterable[str] = (),
     was: documents.Document | None = None,
 ) -> None:
     """Write the document of a group with consolidated metadata, as xarray wants to find them.
 
     Groups above that have them are told of this one, which is not seen there otherwise.
 
-    members: the documents of all that is in it; was: the document that is there.
+    members: the documents of all that is in it; unwritten: those that are not there yet, and may
+    come in any order; was: the document that is there.
 
     zarr's own function warns; to silence that for a moment would silence all threads, and two that
     do it at once leave the filter behind.
-    """
-    internals.run(published(store, group, members, (), was))
-
-
-async def published(
-    store: Any,
-    group: documents.Document,
-    members: dict[str, documents.Document],
-    unwritten: Iterable[str],
-    was: documents.Document | None = None,
-) -> None:
-    """The same, on the loop that runs.
-
-    unwritten: members that are not there yet, and may come in any order.
     """
     new = {name: members[name] for name in unwritten}
     document = documents.consolidated(group, members)
