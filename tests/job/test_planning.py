@@ -4,13 +4,15 @@ import itertools
 import math
 import time
 import tracemalloc
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dasksolve.batch.problem import Problem, describe
-from dasksolve.job.plan import COMPILING, LOADING, OVERHEAD, Plan
-from dasksolve.job.planning import make_plan
+from dasksolve.job.plan import COMPILING, LOADING, OVERHEAD, Needs, Plan
+from dasksolve.job.planning import block_memory, make_plan
 from dasksolve.job.systems import needs
 from dasksolve.storage.layout import Held, Layout
 
@@ -189,3 +191,47 @@ def test_planning_a_trillion_systems_takes_no_time_and_no_memory() -> None:
     assert made.blocks == 10**7
     assert seconds < 1
     assert peak < MIB
+
+
+# Series
+
+IMAGES = Layout((2000, 1000, 1000), (2000, 1000, 1), 1, 4, axis=0)
+SERIES = Needs((2000, 1000), (IMAGES,), ("y",), 24, 25, state_bytes=60, unit="series")
+
+
+def test_the_plan_says_how_often_chunks_are_read() -> None:
+    limits = 250, 700, 9000
+    made = {limit: make_plan(SERIES, memory_limit=limit << 20, workers=2) for limit in limits}
+    assert (made[700].amplification, made[700].workers) == (2, 1)
+    assert "every byte of y is read 2 times" in str(made[700])
+    assert made[250].amplification > 2
+    assert (made[9000].amplification, made[9000].rows) == (1, 0)
+    assert all(plan.memory <= plan.memory_limit for plan in made.values())
+
+
+def test_a_chunk_column_that_fits_in_memory_is_read_once() -> None:
+    [column] = {make_plan(SERIES, memory_limit=n << 30, workers=4).amplification for n in (9, 10)}
+    assert column == 1
+    assert make_plan(SERIES, memory_limit=9 << 30, workers=4).workers == 1
+
+
+def test_several_threads_work_on_few_blocks() -> None:
+    y = Layout((6000, 1000, 100), (1000, 1000, 1), 1, 4, axis=0)
+    needs = Needs((6000, 1000), (y,), ("y",), 24, 25, working=1 << 20, divisible=True)
+
+    def made(workers: int, limit: int = 64 << 30, **how: Any) -> Plan:
+        return make_plan(needs, memory_limit=limit, workers=workers, **how)
+
+    assert [made(n).threads for n in (1, 2, 8)] == [1, 2, 3]
+    assert [made(n).workers for n in (1, 2, 8)] == [1, 1, 6]  # all threads on one after the other
+    single = replace(needs, layouts=(replace(y, chunks=(1000, 1000, 100)),))
+    assert make_plan(single, memory_limit=64 << 30, workers=2).workers == 2  # a thread reads each
+    assert ", 3 threads to each" in str(made(8))
+    assert made(2, 2000 << 20).threads == 2
+    tight = OVERHEAD + LOADING + 6 * block_memory(needs, (1000, 1000), threads=2)
+    assert (made(8, tight).threads, made(8, tight).workers) == (2, 6)
+    wide = replace(y, shape=(6000, 9000, 100))
+    many = replace(needs, batch_shape=(6000, 9000), layouts=(wide,))
+    assert make_plan(many, memory_limit=64 << 30, workers=2).threads == 1
+    systems = replace(needs, divisible=False)
+    assert make_plan(systems, memory_limit=64 << 30, workers=8).threads == 1

@@ -24,10 +24,8 @@ import dasksolve
 from dasksolve import BlockErrors, Regression, Report, Status, check_zarr
 from dasksolve.batch.fit import FitOptions
 from dasksolve.job.page import page
-from dasksolve.job.plan import LOADING, OVERHEAD, Needs, Plan
-from dasksolve.job.planning import block_memory, make_plan, portions
+from dasksolve.job.planning import block_memory, portions
 from dasksolve.job.series import Series
-from dasksolve.storage.layout import Layout
 
 P, N = 40, 3
 SHAPE = (P, 12, 20)
@@ -616,48 +614,6 @@ def test_observations_that_do_not_fit_are_read_twice_and_give_the_same_bits(
         np.testing.assert_allclose(found.covariance, wanted.covariance, rtol=1e-6)
     assert_same(found._replace(covariance=None), wanted._replace(covariance=None))
     check_zarr(stored.path, design, stored.out, **given)
-
-
-def test_the_plan_says_how_often_chunks_are_read() -> None:
-    y = Layout((2000, 1000, 1000), (2000, 1000, 1), 1, 4, axis=0)
-    needs = Needs((2000, 1000), (y,), ("y",), 24, 25, state_bytes=60, unit="series")
-    limits = 250, 700, 9000
-    made = {limit: make_plan(needs, memory_limit=limit << 20, workers=2) for limit in limits}
-    assert (made[700].amplification, made[700].workers) == (2, 1)
-    assert "every byte of y is read 2 times" in str(made[700])
-    assert made[250].amplification > 2
-    assert (made[9000].amplification, made[9000].rows) == (1, 0)
-    assert all(plan.memory <= plan.memory_limit for plan in made.values())
-
-
-def test_a_chunk_column_that_fits_in_memory_is_read_once() -> None:
-    y = Layout((2000, 1000, 1000), (2000, 1000, 1), 1, 4, axis=0)
-    needs = Needs((2000, 1000), (y,), ("y",), 24, 25, state_bytes=60, unit="series")
-    [column] = {make_plan(needs, memory_limit=n << 30, workers=4).amplification for n in (9, 10)}
-    assert column == 1
-    assert make_plan(needs, memory_limit=9 << 30, workers=4).workers == 1
-
-
-def test_several_threads_work_on_few_blocks() -> None:
-    y = Layout((6000, 1000, 100), (1000, 1000, 1), 1, 4, axis=0)
-    needs = Needs((6000, 1000), (y,), ("y",), 24, 25, working=1 << 20, divisible=True)
-
-    def made(workers: int, limit: int = 64 << 30, **how: Any) -> Plan:
-        return make_plan(needs, memory_limit=limit, workers=workers, **how)
-
-    assert [made(n).threads for n in (1, 2, 8)] == [1, 2, 3]
-    assert [made(n).workers for n in (1, 2, 8)] == [1, 1, 6]  # all threads on one after the other
-    single = replace(needs, layouts=(replace(y, chunks=(1000, 1000, 100)),))
-    assert make_plan(single, memory_limit=64 << 30, workers=2).workers == 2  # a thread reads each
-    assert ", 3 threads to each" in str(made(8))
-    assert made(2, 2000 << 20).threads == 2
-    tight = OVERHEAD + LOADING + 6 * block_memory(needs, (1000, 1000), threads=2)
-    assert (made(8, tight).threads, made(8, tight).workers) == (2, 6)
-    wide = replace(y, shape=(6000, 9000, 100))
-    many = replace(needs, batch_shape=(6000, 9000), layouts=(wide,))
-    assert make_plan(many, memory_limit=64 << 30, workers=2).threads == 1
-    systems = replace(needs, divisible=False)
-    assert make_plan(systems, memory_limit=64 << 30, workers=8).threads == 1
 
 
 @pytest.mark.parametrize("how", [{"chunks": (P, 6, 10)}, {"chunks": (7, 6, 10)}], ids=str)
