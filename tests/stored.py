@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import MemoryStore
 
 from dasksolve.job import history
 
@@ -29,6 +30,15 @@ class Stored(NamedTuple):
     def status(self) -> NDArray[Any]:
         """What a job wrote as status."""
         return zarr.open_array(self.out + "/status", mode="r")[...]
+
+
+class Session(MemoryStore):
+    """A store that is called as those of all sessions of icechunk are."""
+
+    __module__ = "icechunk.store"
+
+    def __str__(self) -> str:
+        return "<icechunk.IcechunkStore>\nbranch: main"
 
 
 def files(path: str | Path) -> dict[str, bytes]:

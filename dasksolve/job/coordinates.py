@@ -80,7 +80,8 @@ class Coordinate:
 
         They are what the numbers mean: xarray writes the same times under several units.
         """
-        if stores.location_of(self.array) == stores.location_of(other):
+        has_its_name = stores.location_of(self.array) == stores.location_of(other)
+        if has_its_name and not stores.is_namesake(self.array.store, other.store):
             return None
         if self.is_mapping:  # all that it says are attributes
             same = conventions.described(self.array) == conventions.described(other)

@@ -74,7 +74,7 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
     deletes = overwrite
     if resume and seen:  # what a job left that was stopped at its beginning is deleted, too
         deletes = journal.is_unfinished(journal.glance(store, seen) or {})
-    _refuse_overlap(stores.whereabouts(store, location), work, deletes)
+    _refuse_overlap(store, stores.whereabouts(store, location), work, deletes)
     found = _find(store, location, seen, options) if seen else None
     identity = journal.identity(work.identity())
     block_shape = None
@@ -165,9 +165,11 @@ def _find(store: Any, location: str, seen: journal.Stating, options: JobOptions)
     return found
 
 
-def _refuse_overlap(location: str, work: Work, deletes: bool) -> None:
+def _refuse_overlap(store: Any, location: str, work: Work, deletes: bool) -> None:
     """Refuse to write among the chunks of an array, or to delete what is to be read."""
     for source in (*work.sources, *work.beside):
+        if stores.is_namesake(source.array.store, store):
+            continue
         place = stores.whereabouts(source.array.store, source.location, source.array.path)
         within = _lies_in(location, place)
         if within or (deletes and _lies_in(place, location)):

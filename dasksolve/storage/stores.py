@@ -324,6 +324,11 @@ def is_far(store: Any) -> bool:
     return not isinstance(store, LocalStore | MemoryStore | ZipStore)
 
 
+def is_namesake(store: Any, other: Any) -> bool:
+    """Whether a store is not the other, though it may have its name: sessions have one name."""
+    return has_one_writer(store) and store != other
+
+
 def has_one_writer(store: Any) -> bool:
     """Whether a store keeps others away by itself, as a session of icechunk does."""
     return type(store).__module__.partition(".")[0] == "icechunk"

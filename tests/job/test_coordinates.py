@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from stored import Session
 from zarr.storage import LocalStore, WrapperStore
 from zarr.testing.store import LatencyStore
 
@@ -78,6 +79,16 @@ def test_coordinates_beside_both_have_to_be_the_same(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"coordinates site that stand beside a and b differ"):
         solve_zarr(tmp_path / "in/a", tmp_path / "other/b", tmp_path / "out2")
     assert not (tmp_path / "out2").exists()
+
+
+def test_coordinates_in_two_sessions_of_icechunk_are_compared() -> None:
+    inputs = []
+    for name, site in (("a", [1, 2, 3]), ("b", [3, 2, 1])):
+        session = Session()
+        dataset(site=site).to_zarr(session, consolidated=False)
+        inputs.append(zarr.open_array(session, path=name, mode="r"))
+    with pytest.raises(ValueError, match=r"coordinates site that stand beside a and b differ"):
+        solve_zarr(*inputs, Session())
 
 
 DAYS = {"units": "days since 2020-01-01", "calendar": "proleptic_gregorian"}

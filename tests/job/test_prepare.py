@@ -15,7 +15,7 @@ import zarr
 from families import same_bits
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from fsspec.implementations.dirfs import DirFileSystem
-from stored import Stored, files
+from stored import Session, Stored, files
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore
 
 import dasksolve
@@ -292,3 +292,13 @@ def test_an_input_is_opened_for_reading_only(batch: Stored) -> None:
     before = files(Path(batch.a_path).parent)
     solve_zarr(zarr.open_array(batch.a_path, mode="r+"), batch.b_path, batch.out)
     assert files(Path(batch.a_path).parent) == before
+
+
+def test_an_output_of_another_session_may_be_replaced(batch: Stored) -> None:
+    data, out = zarr.create_group(Session()), Session()
+    a, b = (data.create_array(name, data=getattr(batch, name)) for name in "ab")
+    for overwrite in (False, True):
+        report = solve_zarr(a, b, out, overwrite=overwrite)
+    assert report.flagged == (123, 456, 789)
+    with pytest.raises(ValueError, match="would delete b"):
+        solve_zarr(a, zarr.open_array(out, path="x"), out, overwrite=True)
