@@ -1,53 +1,17 @@
 """Regressions of many series on one design: against statsmodels, 60 digits, and themselves."""
 
-import tracemalloc
-
-import dask.array as da
 import mpmath
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from seasons import DESIGN, MONTHS, P, assert_same, harmonics, series
 
 import dasksolve
-from dasksolve import PerformanceWarning, Status, kernels
+from dasksolve import Status
 from dasksolve.batch import basis, fit, regression
 from dasksolve.storage.conventions import Packing
 
-P = 120
-MONTHS = np.arange(P) / 12
-
-
-def harmonics(years, *columns):
-    waves = [f(2 * np.pi * k * MONTHS) for k in (1, 2) for f in (np.cos, np.sin)]
-    return np.stack([np.ones(P), years, *waves, *columns], axis=1)
-
-
-DESIGN = harmonics(MONTHS)
-
-
-def series(gap=0.3, count=60, dtype=np.float64, seed=0):
-    """(P, count) with gaps, and with all the special cases that a series can be."""
-    rng = np.random.default_rng(seed)
-    y = 10 + 0.3 * MONTHS[:, None] + np.sin(2 * np.pi * MONTHS)[:, None]
-    y = (y + 0.2 * rng.standard_normal((P, count))).astype(dtype)
-    y[rng.random(y.shape) < gap] = np.nan
-    n = DESIGN.shape[1]
-    for column, known in ((1, 0), (2, n), (3, n - 1), (4, n + 1)):
-        y[:, column] = np.nan
-        y[5 : 5 + known, column] = 1 + rng.random(known)
-    y[7, 5], y[9, 6] = np.inf, -np.inf
-    y[:, 7], y[:, 8] = 0, 3
-    y[:, 9] *= np.sqrt(np.finfo(dtype).max) / 1e3
-    y[:, 10] *= np.sqrt(np.finfo(dtype).tiny)
-    return y
-
-
 EXPECTED = {1: 6, 3: 6, 5: 3, 6: 3}
-
-
-def assert_same(found, wanted):
-    for name, one, other in zip(found._fields, found, wanted, strict=True):
-        np.testing.assert_array_equal(one, other, err_msg=name)
 
 
 def along(found):
@@ -207,23 +171,6 @@ def test_runs_cover_all_series_once_and_are_short_where_threads_end(above, serie
         assert sizes[0] == min(most, series)
 
 
-@pytest.mark.parametrize("observations", [5, 53, P])  # in blocks of four, each the whole one's bits
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_weights_in_common_and_of_each_series_give_the_same_bits(dtype, observations):
-    """What series have in common is looked up; with weights of their own it is summed."""
-    rng = np.random.default_rng(observations)
-    y, design = rng.standard_normal((observations, 75)).astype(dtype), DESIGN[:observations, :3]
-    y[rng.random(y.shape) < 0.3] = np.nan
-    weights = rng.random(observations)
-    weights[2] = 0
-    for given in (np.ones(observations), weights):
-        wanted = dasksolve.regress(y, design, weights=given, ridge=0.5)
-        own = np.broadcast_to(given[:, None], y.shape)
-        assert_same(dasksolve.regress(y, design, weights=own, ridge=0.5), wanted)
-        few = dasksolve.regress(y[:, :9], design, weights=given, ridge=0.5)
-        assert_same(few, [values if values is None else values[..., :9] for values in wanted])
-
-
 def test_more_observations_than_shares_are_kept_of():
     rng = np.random.default_rng(0)
     y, design = rng.standard_normal((40_001, 20)), rng.standard_normal((40_001, 3))
@@ -320,18 +267,6 @@ def test_errors_that_are_in_range_are_right_though_what_makes_them_is_not(
         covariance = np.ldexp(found.covariance.astype(float), 2 * back)
         tolerance *= wanted.covariance.max()
         np.testing.assert_allclose(covariance, wanted.covariance, rtol=0, atol=tolerance)
-
-
-@pytest.mark.parametrize("weights", [(1e160, 1e-160), (1e299, 1e-299), (1.0, 1e-300)])
-def test_heavy_and_light_observations_that_have_no_coefficient_in_common(weights):
-    design, y = np.repeat(np.eye(2), 4, axis=0), np.zeros((8, 3))  # else rounding is all of rss
-    y[4:] = np.random.default_rng(0).standard_normal((4, 3))
-    found = dasksolve.regress(y, design, weights=np.repeat(weights, 4), covariance=True)
-    variances = ((y[4:] - y[4:].mean(axis=0)) ** 2).sum(axis=0) / 6 / 4
-    assert set(found.status) == {Status.OK}
-    np.testing.assert_allclose(found.coef[1], y[4:].mean(axis=0), rtol=1e-13)
-    np.testing.assert_allclose(found.stderr[1], np.sqrt(variances), rtol=1e-13)
-    np.testing.assert_allclose(found.covariance[:, 1, 1], variances, rtol=1e-13)
 
 
 def test_covariances_in_units_beyond_single_precision():
@@ -576,122 +511,6 @@ def test_what_cannot_be_fitted_is_refused(change, error, text):
         dasksolve.regress(given.pop("y"), given.pop("design"), **given)
 
 
-# dask
-
-
-@pytest.fixture
-def kernel_calls(monkeypatch):
-    """The list that grows with every kernel that is asked for."""
-    calls = []
-    regressing = kernels.regressing
-    monkeypatch.setattr(
-        kernels, "regressing", lambda *key: (calls.append(key), regressing(*key))[1]
-    )
-    return calls
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_chunks_change_no_bit(axis):
-    y = np.moveaxis(series().reshape(P, 5, 12), 0, axis)
-    chunks = [3, 4]
-    chunks.insert(axis, P)
-    wanted = dasksolve.regress(y, DESIGN, axis=axis, covariance=True)
-    lazy = dasksolve.regress(da.from_array(y, chunks=chunks), DESIGN, axis=axis, covariance=True)
-    for name, one, other in zip(lazy._fields, lazy, wanted, strict=True):
-        assert (one.shape, one.dtype) == (other.shape, other.dtype), name
-        np.testing.assert_array_equal(one.compute(scheduler="sync"), other, err_msg=name)
-
-
-def test_one_task_a_block_and_nothing_before(scheduler, kernel_calls):
-    y = da.from_array(series(), chunks=(P, 20))
-    fit = dasksolve.regress(y, DESIGN)
-    assert (scheduler.runs, kernel_calls) == (0, [])
-    fit.coef.persist()
-    assert (scheduler.runs, scheduler.tasks, len(kernel_calls)) == (1, 3, 3)
-
-
-WEIGHTS = {
-    "of observations": lambda w: w[:, 0],
-    "of observations, lazy": lambda w: da.from_array(w[:, 0], chunks=7),
-    "of all": lambda w: w,
-    "of all, lazy": lambda w: da.from_array(w, chunks=(10, 7)),
-    "broadcast": lambda w: w[:, :1],
-}
-
-
-@pytest.mark.parametrize("given", WEIGHTS.values(), ids=WEIGHTS)
-@pytest.mark.parametrize("lazy_y", [True, False])
-def test_weights_in_blocks(given, lazy_y):
-    y, w = series(), np.random.default_rng(0).random((P, 60))
-    lazy = dasksolve.regress(
-        da.from_array(y, chunks=(P, 20)) if lazy_y else y, DESIGN, weights=given(w)
-    )
-    wanted = dasksolve.regress(y, DESIGN, weights=np.asarray(given(w)))
-    np.testing.assert_array_equal(lazy.coef, wanted.coef)
-    np.testing.assert_array_equal(lazy.stderr, wanted.stderr)
-
-
-FULL = np.random.default_rng(5).uniform(0.5, 2, (P, 60))
-BROADCAST = {
-    "one for each series": FULL[0],
-    "one for all": np.array([2.0]),
-    "a number": np.array(3.0),
-    "a row": FULL[:1],
-    "a column": FULL[:, :1],
-    "masked, of observations": np.ma.MaskedArray(FULL[:, 0], FULL[:, 0] < 1),
-    "masked, a row": np.ma.MaskedArray(FULL[:1], FULL[:1] < 1),
-    "masked, a column": np.ma.MaskedArray(FULL[:, :1], FULL[:, :1] < 1),
-    "masked, of all": np.ma.MaskedArray(FULL, FULL < 1),
-    "masked integers": np.ma.MaskedArray((4 * FULL).astype(int), FULL < 1),
-}
-
-
-@pytest.mark.parametrize("weights", BROADCAST.values(), ids=BROADCAST)
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("lazy", [False, True])
-def test_weights_broadcast_and_those_that_are_masked_are_zero(weights, order, lazy):
-    y = np.asarray(series(), order=order)
-    column = weights.shape == (P,)
-    whole = np.ma.filled(weights, 0)
-    whole = np.array(np.broadcast_to(whole[:, None] if column else whole, y.shape), float)
-    wanted = dasksolve.regress(y, DESIGN, weights=whole)
-    found = dasksolve.regress(y, DESIGN, weights=da.from_array(weights) if lazy else weights)
-    assert_same(found, wanted)
-
-
-@pytest.mark.parametrize("weights", [[2.0], 2.0, np.float32(2), da.full(1, 2.0), da.full((), 2.0)])
-def test_a_weight_for_a_single_series_is_one_for_each_observation(weights):
-    y = series()[:, 20]
-    wanted = dasksolve.regress(y, DESIGN, weights=np.full(P, 2))
-    assert_same(dasksolve.regress(y, DESIGN, weights=weights), wanted)
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("full", [False, True], ids=["observations", "all"])
-@pytest.mark.parametrize("small", [1e-50, 1e-42, 1e40])
-def test_weights_beyond_single_precision_count(small, full, axis):
-    y = np.moveaxis(series(dtype=np.float32)[:, 11:], 0, axis)
-    y = np.ascontiguousarray(y)
-    w = np.random.default_rng(3).uniform(0.5, 2, P)
-    w[20:40] *= small
-    w[50] = 0
-    if full:
-        w = np.broadcast_to(w[:, None] if axis == 0 else w, y.shape).copy()
-    found = dasksolve.regress(y, DESIGN, weights=w, axis=axis)
-    wanted = dasksolve.regress(y.astype(float), DESIGN, weights=w, axis=axis)
-    np.testing.assert_array_equal(found.count, wanted.count)
-    np.testing.assert_array_equal(found.status, wanted.status)
-    size = abs(wanted.coef).max()
-    np.testing.assert_allclose(found.coef, wanted.coef, atol=1e-5 * size)
-    np.testing.assert_allclose(found.stderr, wanted.stderr, rtol=1e-4)
-
-
-def test_weights_of_half_precision_are_numbers_like_others():
-    w = np.random.default_rng(3).uniform(0.5, 2, P).astype(np.float16)
-    wanted = dasksolve.regress(series(), DESIGN, weights=w.astype(float))
-    assert_same(dasksolve.regress(series(), DESIGN, weights=w), wanted)
-
-
 PACKINGS = {
     "as images are": Packing(np.dtype("i2"), np.dtype("f8"), (-32768,), 1e-4, None),
     "all at once": Packing(np.dtype("u1"), np.dtype("f4"), (255,), 0.3, -7.0),
@@ -716,85 +535,6 @@ def test_what_the_kernel_unpacks_has_the_bits_of_what_was_unpacked_before(packin
     found = regression.run(y, np.ones(P), described, packing=packing)
     assert_same(found, dasksolve.regress(meant, DESIGN, axis=axis, covariance=True))
     assert found.count.min() < P or not packing.missing or packing.missing == (0.5,)
-
-
-@pytest.mark.parametrize("options", [{}, {"rcond": 0.99}], ids=str)
-def test_a_weight_of_what_is_missing_may_be_negative(options):
-    y = series(0)[:, 11:]
-    y[3] = np.nan
-    weights = np.ones_like(y)
-    weights[3] = -1  # as a mark of what is missing
-    found = dasksolve.regress(y, DESIGN, weights=weights, **options)
-    wanted = dasksolve.regress(y, DESIGN, weights=np.ones(P), **options)
-    for one, other in zip(found[:-1], wanted[:-1], strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_lazy_weights_that_are_negative_are_not_finite():
-    w = np.ones((P, 60))
-    w[:, 30] = -1
-    found = dasksolve.regress(series(), DESIGN, weights=da.from_array(w, chunks=(P, 20)))
-    assert found.status.compute()[30] == Status.NONFINITE
-    for weight in (-1.0, np.inf):
-        found = dasksolve.regress(np.ones((P, 60)), DESIGN, weights=da.full(P, weight))
-        assert (found.status.compute() == Status.NONFINITE).all()
-
-
-def test_lazy_weights_of_observations_are_not_computed_at_once(scheduler):
-    dasksolve.regress(da.ones((P, 60)), DESIGN, weights=da.ones(P, chunks=7))
-    assert scheduler.runs == 0
-
-
-def test_weights_that_broadcast_take_no_memory_beside_lazy_series():
-    y = da.zeros((P, 1 << 12, 1 << 12), chunks=(P, 1 << 12, 1 << 8))  # 16 GB
-    tracemalloc.start()
-    try:
-        dasksolve.regress(y, DESIGN, weights=np.ones((1, 1 << 12, 1)))
-        assert tracemalloc.get_traced_memory()[1] < 32 << 20
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize("chunks", [(0, 1), (1, 0), (0, 1, 0)])
-def test_one_series_beside_chunks_of_none_is_one(chunks):
-    """Which dask itself takes for two, or three."""
-    y, w = series()[:, :1], np.full((1, 1), 2.0)
-    lazy_y, lazy_w = (da.from_array(values).rechunk((-1, chunks)) for values in (y, w))
-    for weights, given in ((None, (lazy_y, None)), (w, (lazy_y, w)), (w, (y, lazy_w))):
-        wanted = dasksolve.regress(y, DESIGN, weights=weights)
-        found = dasksolve.regress(given[0], DESIGN, weights=given[1])
-        for x, of_wanted in zip(found[:-1], wanted[:-1], strict=True):
-            np.testing.assert_array_equal(x.compute(), of_wanted)
-
-
-def test_chunked_observations_are_merged():
-    y = series()
-    lazy = dasksolve.regress(da.from_array(y, chunks=(10, 20)), DESIGN)
-    assert lazy.coef.chunks == ((6,), (20, 20, 20))
-    np.testing.assert_array_equal(lazy.coef, dasksolve.regress(y, DESIGN).coef)
-    large = da.zeros((P, 1 << 20), chunks=(1, 1 << 20))
-    with pytest.warns(PerformanceWarning, match="chunks of \\(1, 1048576\\)") as caught:
-        dasksolve.regress(large, DESIGN)
-    assert [warning.filename for warning in caught] == [__file__]
-
-
-def test_masked_blocks_are_missing_where_they_are_masked():
-    y = series()
-    missing = np.isnan(y)
-    masked = np.ma.MaskedArray(np.where(missing, 7, y), missing)
-    lazy = dasksolve.regress(da.from_array(masked, chunks=(P, 20)), DESIGN)
-    wanted = dasksolve.regress(y, DESIGN)
-    np.testing.assert_array_equal(lazy.coef.compute(), wanted.coef)
-    np.testing.assert_array_equal(lazy.status.compute(), wanted.status)
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_same_bits(two_processes):
-    y = series()
-    wanted = dasksolve.regress(y, DESIGN)
-    lazy = dasksolve.regress(da.from_array(y, chunks=(P, 7)), DESIGN)
-    for one, other in zip(two_processes.compute(lazy[:6], sync=True), wanted, strict=False):
-        np.testing.assert_array_equal(one, other)
 
 
 def test_residuals_that_nearly_underflow_do_not_depend_on_a_neighbour_of_zeros():
