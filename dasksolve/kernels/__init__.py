@@ -73,7 +73,7 @@ __all__ = [
     "unpacking",
 ]
 
-ARITHMETIC = "4" if FMA else "4 without fma"
+ARITHMETIC = "5" if FMA else "5 without fma"
 """Counted up when any answer changes by a bit: `check_zarr` then compares within bounds."""
 forking.register()
 

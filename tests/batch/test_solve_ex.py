@@ -84,6 +84,21 @@ def test_diagnostics_at_the_ends_of_the_range(exponent, n, dtype):
     assert np.array_equal(far.status, s.status)
 
 
+@pytest.mark.parametrize("exponent", [-0.6, 0.6])
+@pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (12, 40))])
+@pytest.mark.parametrize("char", [*"dF", *(pytest.param(c, marks=pytest.mark.slow) for c in "fD")])
+def test_the_backward_error_where_the_matrix_alone_is_out_of_range(char, n, exponent):
+    dtype = np.dtype(char)
+    a, b = systems(n, 5, dtype=dtype, k=2)
+    a[:, 1] = a[:, 0] + a[:, 1] / 1000  # then ‖A‖ ‖x‖, of which A has a part, is most of all
+    scale = dtype.type(2.0 ** int(exponent * np.finfo(dtype).maxexp))
+    s, far = dasksolve.solve_ex(a, b), dasksolve.solve_ex(a * scale, b)
+    np.testing.assert_array_equal(far.x * scale, s.x)
+    np.testing.assert_allclose(
+        far.backward_error, s.backward_error, rtol=1e-3, atol=4 * np.finfo(dtype).eps
+    )
+
+
 def troubled(n=5):
     """Trouble of every kind at known places."""
     a, b = systems(n, 120)

@@ -68,8 +68,7 @@ class Diagnosis:
         self.worst.set(larger(self.worst.get(), error))
 
     def found(self, inverse):
-        """1 / (‖A‖₁ ‖A⁻¹‖₁), or NaN where that is out of range, and the largest backward error."""
+        """1 / (‖A‖₁ ‖A⁻¹‖₁) and the largest backward error; NaN where ‖A‖ is out of range."""
         one, infinity = self.norms
-        reciprocal = one.fill(1) / one / inverse
-        rcond = where(within(infinity, *self.range), reciprocal, one.fill(np.nan))
-        return rcond, self.worst.get()
+        reciprocal, known = one.fill(1) / one / inverse, within(infinity, *self.range)
+        return (where(known, x, one.fill(np.nan)) for x in (reciprocal, self.worst.get()))
