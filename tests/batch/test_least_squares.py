@@ -192,6 +192,27 @@ def test_extreme_numbers_are_a_matter_of_their_own_system(
         np.testing.assert_allclose(found.x[1], x, rtol=1e-13)
 
 
+@pytest.mark.parametrize(("of_a", "of_b"), [(-0.4, -0.9), (0.2, -0.95), (-0.9, -0.9)])
+@pytest.mark.parametrize("char", "fdFD")
+def test_products_of_a_and_b_that_underflow_count(char, of_a, of_b):
+    a, b = problems(9, 3, count=40, k=2)
+    a, b = (v.astype(char) for v in (a, b))
+    b[5], b[6, :, 1] = 0, 0
+    scale_a, scale_b = (2.0 ** int(e * np.finfo(char).maxexp) for e in (of_a, of_b))
+    far = b * np.array([scale_b, 1]).astype(char)  # each column has a scale of its own
+    found, plain = dasksolve.lstsq_ex(a * a.dtype.type(scale_a), far), dasksolve.lstsq_ex(a, b)
+    assert not found.status.any()
+    ratio = np.array([scale_b / scale_a, 1 / scale_a])
+    np.testing.assert_array_equal(found.x, (plain.x * ratio).astype(char))
+
+
+def test_b_that_no_column_of_a_has_a_part_of_is_no_smaller_for_that():
+    a = np.array([[[1.0], [-1.0]]] * 3) * [[[1]], [[2.0**-300]], [[2.0**-600]]]
+    found = dasksolve.lstsq_ex(a, np.full((3, 2), 2.0**-830))
+    assert found.status.tolist() == [Status.OK] * 3
+    assert not found.x.any()
+
+
 def test_nothing_times_a_power_that_overflows_is_nothing():
     found = dasksolve.lstsq_ex(np.diag([1e-310, 1]), [0, 1e308])
     np.testing.assert_array_equal(found.x, [0, 1e308])

@@ -18,6 +18,7 @@ from dasksolve.kernels.compiling.jit import jit, part
 from dasksolve.kernels.diagnostics.verdicts import finfo, undefined, weigh
 from dasksolve.kernels.language.control import Variable, align_stack, loop, never_inline
 from dasksolve.kernels.language.lanes import (
+    any_lane,
     conjugate,
     fma,
     fnma,
@@ -32,6 +33,7 @@ from dasksolve.kernels.language.lanes import (
 )
 from dasksolve.kernels.language.tiles import lane_count, put_numbers, systems_of_lanes, tile
 from dasksolve.kernels.language.transposition import collect, deal
+from dasksolve.kernels.language.values import Pair
 from dasksolve.kernels.regimes.columns import read
 from dasksolve.status import Status
 
@@ -211,13 +213,66 @@ def squares(t, observations, c):
     return total
 
 
+@operation(lambda x: x)
+def smallest(x):
+    """The least product of which no digits are lost, beside others."""
+    info = finfo(x)
+    return x.fill(info.tiny / info.eps)
+
+
 @operation(lambda flaw, pivot: flaw)
 def in_range(flaw, pivot):
     """`flaw`, or 1 where the square of a length has under- or overflowed."""
     info = finfo(pivot)
-    low, high = info.tiny / info.eps, info.max * info.eps
-    fits = (pivot >= pivot.fill(low)) & (pivot <= pivot.fill(high))
+    fits = (pivot >= smallest(pivot)) & (pivot <= pivot.fill(info.max * info.eps))
     return where(fits, flaw, flaw.fill(1))
+
+
+@operation(lambda x, y: x)
+def larger(x, y):
+    """The larger one; y if x is NaN."""
+    return where(x > y, x, y)
+
+
+@operation(lambda x, y: x)
+def smaller(x, y):
+    return where(x < y, x, y)
+
+
+@operation(lambda x, like: like)
+def as_number(x, like):
+    """A real number as one of the type of `like`."""
+    return Pair(x, x.fill(0)) if isinstance(like, Pair) else x
+
+
+@part
+def measure(t, s, n):
+    """Put the lengths of the columns of a in row n of `s`; return the least of them and 1."""
+    least = magnitude(splat(1, t))
+    for j in range(n):
+        length = square_root(magnitude(s[j, j]))
+        s[n, j], least = as_number(length, s[j, j]), smaller(length, least)
+    return least
+
+
+@part
+def heed(t, s, z, b, first, last, c, n, least, flaw):
+    """`flaw`, or 1 where products of the columns of a with column c have underflowed.
+
+    Its size is that of its parts along them, or of what is left of it. b of zeros has none.
+    """
+    size = magnitude(splat(0, t))
+    low, largest = smallest(size), size
+    for j in range(n):
+        size = larger(magnitude(s[j, c]) * magnitude(s[n, j]), size)
+    if any_lane(size * least < low):
+        _, observations, columns = b.shape
+        for i in range(observations):
+            size = larger(magnitude(t[i, c]), size)
+            read(b, i * columns + c - n, observations * columns, first, last, z, n, n, 1, False)
+            largest = larger(magnitude(z[n, n]), largest)  # not NaN
+    lost = (size * least < low) & (largest > splat(0, size))
+    return where(lost, splat(1, flaw), flaw)
 
 
 @operation(nothing)
@@ -254,7 +309,9 @@ def solve_tile(a, b, roots, own, threshold, found, first, last, t, s, z):
         write_number(variances, j, n, first, last, magnitude(z[j, n]))
         check = weigh(check, z[j, n])
     trust = splat(1, mean) / square_root(mean / splat(float(n), mean))
+    least = measure(t, s, n)
     for c in range(n, columns):
+        flaw = heed(t, s, z, b, first, last, c, n, least, flaw)
         for j in range(n - 1, -1, -1):
             for i in range(j + 1, n):
                 s[j, c] = fnma(s[j, i], s[i, c], s[j, c])
@@ -318,7 +375,7 @@ def shifted(x, power):
 def scale(a, b, roots, one_a, one_b, one_roots, powers):
     """Copy a system, the columns of its weighed rows each times a power of two; their exponents.
 
-    Those of b are scaled alike. What is missing is left out: it has no say in the powers.
+    What is missing is left out: it has no say in the powers.
     """
     observations, n = a.shape
     powers[:] = OF_ZERO
@@ -330,8 +387,8 @@ def scale(a, b, roots, one_a, one_b, one_roots, powers):
             for j in range(n):
                 powers[j] = max(powers[j], exponent(a[i, j]) + power)
             for c in range(b.shape[1]):
-                powers[n] = max(powers[n], exponent(b[i, c]) + power)
-    for j in range(n + 1):
+                powers[n + c] = max(powers[n + c], exponent(b[i, c]) + power)
+    for j in range(len(powers)):
         if powers[j] < OF_ZERO // 2:
             powers[j] = 0
     for i in range(observations):
@@ -340,7 +397,7 @@ def scale(a, b, roots, one_a, one_b, one_roots, powers):
             continue
         power = math.frexp(roots[i].real)[1]
         for c in range(b.shape[1]):
-            one_b[0, i, c] = shifted(b[i, c], power - powers[n])
+            one_b[0, i, c] = shifted(b[i, c], power - powers[n + c])
         for j in range(n):
             one_a[0, i, j] = shifted(a[i, j], power - powers[j])
 
@@ -357,13 +414,13 @@ def unscale(one, powers, found, m):
     rcond[m] = one[3][0] if one[3][0] == one[3][0] else 0.0
     for j in range(n):
         for c in range(columns):
-            x[m, j, c] = shifted(one[0][0, j, c], powers[n] - powers[j])
+            x[m, j, c] = shifted(one[0][0, j, c], powers[n + c] - powers[j])
             fits = abs(x[m, j, c].real) < np.inf and abs(x[m, j, c].imag) < np.inf
             if status[m] == OK and not fits:
                 status[m], rcond[m] = NONFINITE, np.nan
         variances[m, j] = shifted(one[2][0, j], -2 * powers[j])
     for c in range(columns):
-        rss[m, c] = shifted(one[1][0, c], 2 * powers[n])
+        rss[m, c] = shifted(one[1][0, c], 2 * powers[n + c])
 
 
 def kernel(_):
@@ -382,7 +439,7 @@ def kernel(_):
         one_a, one_b, one_roots = np.empty_like(a[:1]), np.empty_like(b[:1]), roots[:1].copy()
         one = (x[:1].copy(), rss[:1].copy(), variances[:1].copy(), rcond[:1].copy(),
                count[:1].copy(), status[:1].copy())  # fmt: skip
-        powers = np.zeros(n + 1, np.int64)
+        powers = np.zeros(columns, np.int64)
         tiles = -(-systems // lanes)
         for place in range(tiles + systems):  # all tiles, then what is pending, system by system
             m = place - tiles
