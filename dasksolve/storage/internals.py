@@ -166,9 +166,9 @@ async def put(array: Any, file: str, content: bytes | NDArray[np.uint8] | Buffer
     await array.store.set(key(array, file), content)
 
 
-def put_empty(store: Any, key: str) -> None:
+async def put_empty(store: Any, key: str) -> None:
     """Write a file of no bytes."""
-    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"")))
+    await store.set(key, default_buffer_prototype().buffer.from_bytes(b""))
 
 
 async def delete(store: Any, key: str) -> None:

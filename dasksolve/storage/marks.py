@@ -88,9 +88,14 @@ def _lock(folder: int, location: str) -> bool:
 
 @asynccontextmanager
 async def alone(store: Any, key: str) -> AsyncIterator[None]:
-    """Keep others who do so from a file, while it is read and replaced; wait for them a second."""
+    """Keep others who do so from a file, while it is read and replaced; wait for them a while."""
     if flock is None or not isinstance(store, LocalStore):
-        yield
+        own = f"{key}.{uuid.uuid4().hex}.partial"
+        try:
+            await _come_first(store, key, own)
+            yield
+        finally:
+            await internals.delete(store, own)
         return
     path, began = Path(store.root, key), time.monotonic()
     while True:
@@ -99,6 +104,33 @@ async def alone(store: Any, key: str) -> AsyncIterator[None]:
                 yield
                 return
         await asyncio.sleep(0.01)
+
+
+async def _come_first(store: Any, key: str, own: str) -> None:
+    """Put a mark of one's own beside a file, and wait until there is no other.
+
+    Of two who put one, who lists later sees the other's: the first by name stays, and all others
+    take theirs back, and come again when there is none.
+    """
+    others, since, there = set[str](), time.monotonic(), False
+    while True:
+        if not (there or others):
+            await internals.put_empty(store, own)
+            there = True
+        seen, names = others, [name async for name in store.list_dir("")]
+        others = {name for name in names if name.startswith(f"{key}.") and PARTIAL.search(name)}
+        others -= {own}
+        if others != seen:
+            since = time.monotonic()
+        if there and not others:
+            return
+        if there and min(others) < own:
+            await internals.delete(store, own)
+            there = False
+        elif time.monotonic() - since > patience(store):  # who put them was killed
+            await internals.together(*(internals.delete(store, other) for other in others))
+        else:
+            await asyncio.sleep(0.05)
 
 
 def _is_locked(file: BinaryIO, path: Path) -> bool:
@@ -138,7 +170,7 @@ def marked(store: Any, token: str) -> Iterator[Mark]:
     """Keep a file in a store by which another process knows that it sees this very one."""
     key = f"{token}.{uuid.uuid4().hex}.partial"  # what a killed job leaves of it is swept
     try:
-        internals.put_empty(store, key)
+        internals.run(internals.put_empty(store, key))
     except Exception as error:  # whatever a store says that may not be written to
         text = f"cannot write to {stores.location_of(store)}: {type(error).__name__}: {error}"
         raise retold(error, secrets.shown(text)) from secrets.cause(error)

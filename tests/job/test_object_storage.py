@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fsspec
@@ -207,6 +208,24 @@ def test_a_job_through_obstore(bucket: Stored) -> None:
         solve_zarr(a, f"{bucket.out}/x", opened("out.zarr"), overwrite=True)
     solve_zarr(a, b, opened("out.zarr"), overwrite=True)
     assert check_zarr(a, b, opened("out.zarr")).worst_backward_error < 1e-13
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_outputs_that_are_written_at_once_are_all_seen_in_the_group_around_them(
+    bucket: Stored,
+) -> None:
+    around = f"{BUCKET}/all.zarr"
+    zarr.create_group(around)
+    zarr.consolidate_metadata(around)
+    killed = f"{around}/zarr.json.{'0' * 32}.partial"  # left by who was
+    s3fs.S3FileSystem().pipe(killed, b"")
+    outs = [f"out{i}" for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        inputs = bucket.a_path, bucket.b_path
+        [*pool.map(lambda out: solve_zarr(*inputs, f"{around}/{out}", workers=1), outs)]
+    assert {*zarr.open_group(around, mode="r", use_consolidated=True)} == {*outs}
+    left = s3fs.S3FileSystem(use_listings_cache=False).ls(around)
+    assert {name.rpartition("/")[2] for name in left} == {"zarr.json", *outs}
 
 
 @pytest.mark.slow
