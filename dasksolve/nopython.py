@@ -355,7 +355,7 @@ def _lstsq_stack_into(a, b, x, status):
         some = stop - start
         _least_squares(
             ready_a, ready_b, ones, 0, threshold, own_x[start:stop], rss[:some], variances[:some],
-            rcond[:some], count[:some], own_status[start:stop],
+            rcond[:some], count[:some], own_status[start:stop], own_a[:0],
         )  # fmt: skip
     _give_back(own_x, x_columns)
     _give_back(own_status, status)

@@ -48,8 +48,10 @@ def cases() -> Iterator[Case]:
             yield Case("gen", dtype, n, n not in (3, 17) or rare)
         for n in (3, 17, 33, 150):
             yield Case("factor", dtype, n, n != 17 or rare)
-        for n in (3, 6) if dtype.startswith("float") else ():
+        for n in (3, 6, 17) if dtype.startswith("float") else ():
             yield Case("regress", dtype, n, n != 3)
+        for n in (2, 5) if dtype == "float64" else ():
+            yield Case("polyfit", dtype, n, n != 5)
         for n in (3, 17, 150):
             yield Case("inv", dtype, n, n != 17 or dtype != "float64")
         for n in (3, 6):
@@ -100,16 +102,29 @@ def answers(case: Case) -> Iterator[tuple[str, Any]]:
         return
     if case.what == "regress":
         y, weights = numbers(case, 40, SYSTEMS), abs(numbers(case, 1, 40, SYSTEMS)[0])
+        ridge = abs(numbers(case, n))
         y[10:20, 5], y[::7, 6:9], y[:, 11] = np.nan, np.nan, np.nan
         design = numbers(case, 40, n)
-        for name, given in (("", None), ("weighted ", weights)):
-            r = dasksolve.regress(y, design, weights=given, covariance=True)
+        for name, how in (
+            ("", {}),
+            ("weighted ", {"weights": weights}),
+            ("ridge ", {"ridge": ridge}),
+        ):
+            r = dasksolve.regress(y, design, covariance=True, **how)
             yield from ((name + field, values) for field, values in r._asdict().items())
+        return
+    if case.what == "polyfit":
+        import xarray
+
+        y = xarray.DataArray(numbers(case, 40, SYSTEMS), dims=("t", "x"), coords={"t": range(40)})
+        y[3::7, 5] = np.nan
+        fit = dasksolve.labelled.polyfit(y, "t", n, full=True, cov=True)
+        yield from ((str(name), fit[name]) for name in fit if name != "t_singular_values")
         return
     if case.what == "lstsq":
         a, b = numbers(case, SYSTEMS, 40, n), numbers(case, SYSTEMS, 40, 2)
         a[2], a[5, :, -1], a[7, ::3], b[8:12, 3], b[13] = 0, a[5, :, 0], np.nan, np.nan, np.nan
-        weights = abs(numbers(case, 1, SYSTEMS, 40)[0])
+        weights = abs(numbers(case, 1, SYSTEMS, 40)[0].real)
         for name, given in (("", None), ("weighted ", weights)):
             s = dasksolve.lstsq_ex(a, b, weights=given)
             yield from ((name + field, values) for field, values in s._asdict().items())

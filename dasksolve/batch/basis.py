@@ -48,7 +48,9 @@ def _orthogonalized(numbers: bytes, shape: tuple[int, int], of_ridge: bytes) -> 
     lengths, variances = (r**2).sum(axis=0), (inverse**2).sum(axis=1)
     rcond = 1 / np.sqrt((lengths * variances).mean())
     below = q[len(design) :]
-    shrinkage = below.T @ below if ridge.any() else np.zeros_like(r)
+    shrinkage = np.zeros_like(r)
+    for row in below:  # not as a product: BLAS has other bits on other processors
+        shrinkage += row[:, None] * row
     units, reciprocals = np.ldexp(1.0, -exponents), 1 / np.diag(r)
     return Basis(
         np.ascontiguousarray(q[: len(design)]),

@@ -99,7 +99,8 @@ def _solved(scaled: Scaled, fit: Fit) -> Answer:
     x, rss, variances = np.empty((series, n, 1)), np.empty((series, 1)), np.empty((series, n))
     rcond, counted = np.empty((2, series))
     status = np.empty(series, np.int8)
-    found = x, rss, variances, rcond, counted, status
+    covariance = np.empty((series if fit.covariance else 0, n, n))
+    found = x, rss, variances, rcond, counted, status, covariance
     kernels.least_squares(np.dtype(float))(design, y[..., None], roots, True, fit.threshold, *found)
     rcond = np.nan_to_num(rcond, nan=0.0)
     rows = count + np.count_nonzero(fit.basis.ridge)
@@ -122,7 +123,6 @@ def _solved(scaled: Scaled, fit: Fit) -> Answer:
     coef = np.ldexp(coef, exponents) + 0.0
     stderr = np.ldexp(np.sqrt(variances * noise[:, None]), exponents)
     residual = np.ldexp(residual, 2 * (scaled.size + scaled.weight)[:, 0])
-    covariance = _covariance(design, roots, noise, exponents) if fit.covariance else None
     overflown = (status == Status.OK) & ~np.isfinite(coef.astype(fit.dtype)).all(axis=1)
     status[overflown] = Status.NONFINITE
     lost = (status != Status.OK) & ~(deficient & (fit.on_deficient == "lstsq"))
@@ -130,24 +130,12 @@ def _solved(scaled: Scaled, fit: Fit) -> Answer:
     unsure = status != Status.OK
     stderr[unsure] = np.nan
     rcond[(status == Status.NONFINITE) | (status == Status.TOO_FEW)] = np.nan
-    if covariance is not None:
-        covariance[unsure] = np.nan
+    if not fit.covariance:
+        return Answer(coef, stderr, residual, count, rcond, status, None)
+    covariance *= noise[:, None, None]
+    covariance = np.ldexp(covariance, exponents[:, :, None] + exponents[:, None, :])
+    covariance[unsure] = np.nan
     return Answer(coef, stderr, residual, count, rcond, status, covariance)
-
-
-def _covariance(
-    design: Floats, roots: Floats, noise: Floats, exponents: NDArray[np.intp]
-) -> Floats:
-    n = design.shape[2]
-    if design.shape[1] < n:
-        return np.full((len(design), n, n), np.nan)
-    r = np.linalg.qr(roots[..., None] * design, mode="r")
-    r = np.where(np.isfinite(r).all(axis=(1, 2), keepdims=True), r, np.eye(n))
-    singular = (np.diagonal(r, axis1=1, axis2=2) == 0).any(axis=1)
-    r[singular] = np.eye(n)
-    inverse = np.linalg.inv(r)
-    products = inverse @ inverse.swapaxes(1, 2) * noise[:, None, None]
-    return np.ldexp(products, exponents[:, :, None] + exponents[:, None, :])
 
 
 def _minimum_norm(scaled: Scaled, fit: Fit, m: int) -> tuple[Floats, float]:

@@ -215,7 +215,7 @@ def slogdet_block(
     flat = lu.reshape(status.size, n, n), order.reshape(status.size, n)
     sign, logabsdet = (values.reshape(status.shape) for values in determinant.slogdet(*flat))
     if scaled:
-        logabsdet -= np.log(2) * scales.sum(axis=(-2, -1))
+        logabsdet -= math.log(2) * scales.sum(axis=(-2, -1))
     singular = status == Status.SINGULAR
     sign[singular], logabsdet[singular] = 0, -np.inf
     return sign, logabsdet.astype(lu.real.dtype)

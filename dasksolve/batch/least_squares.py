@@ -132,13 +132,14 @@ def run(
     kernel = kernels.least_squares(dtype) if status.size else None
     found = (x, rss, variances, rcond, count, status)
     given = [Given(a, 2, dtype), Given(columns, 2, dtype)]
+    no_covariance = np.empty((0, n, n), dtype)
     own = roots.ndim > 1
     if own:
         given.append(Given(roots, 1, dtype))
 
     def solve(a: NDArray[Any], b: NDArray[Any], *arrays: NDArray[Any]) -> None:
         of_rows, *into = arrays if own else (roots[None], *arrays)
-        kernel(a, b, of_rows, own, threshold, *into)  # type: ignore[misc]
+        kernel(a, b, of_rows, own, threshold, *into, no_covariance)  # type: ignore[misc]
 
     if status.size:
         size = PIECE // (problem.rows * (n + width) * dtype.itemsize)

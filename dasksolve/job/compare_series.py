@@ -26,7 +26,7 @@ def compared(
     for name in [name for name in anew if name not in ("status", "count")]:
         one, another = (_batch_first(values[name], name, fit) for values in (stored, anew))
         suspect = other_bits(one, another, status.shape) & ours
-        if suspect.any() and (name == "covariance" or not exactly):
+        if suspect.any() and not exactly:
             suspect[suspect] = ~_alike(one[suspect], another[suspect])
         suspects[not_as_computed(name)] = suspect
     return Compared(suspects, {})

@@ -78,17 +78,18 @@ def adding(n: int, dtype: np.dtype[Any]) -> Adding:
 
 @cache
 def least_squares(dtype: np.dtype[Any]) -> Kernel:
-    """The kernel ``kernel(a, b, roots, own, threshold, x, rss, variances, rcond, count, status)``.
+    """The kernel ``kernel(a, b, roots, own, threshold, x, rss, variances, …, covariance)``.
 
     a (M, P, N) and b (M, P, K) are read, and `roots` of the weights, (M, P) if `own`, else (1, P);
     x (M, N, K), rss (M, K), variances (M, N), the diagonal of (aᴴ a)⁻¹, rcond and count (M,) of
-    float64 are written. The status is PENDING where rcond is below the threshold, or out of range.
+    float64 are written, and all of (aᴴ a)⁻¹ to `covariance` (M, N, N), or none to (0, N, N). The
+    status is PENDING where rcond is below the threshold, or out of range.
     """
     read, write = making.arrays(dtype)
     real = from_dtype(np.zeros((), dtype).real.dtype)
     roots, numbers = types.Array(read.dtype, 2, "C", readonly=True), types.Array(real, 2, "C")
     doubles = types.Array(types.float64, 1, "C")
-    found = (write, numbers, numbers, doubles, doubles, making.STATUS)
+    found = (write, numbers, numbers, doubles, doubles, making.STATUS, write)
     dispatcher = separate.kernel(0)
     signature = (read, read, roots, types.intp, types.float64, *found)
     return making.ready(dispatcher, signature, least_squares, dtype)

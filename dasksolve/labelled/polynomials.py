@@ -203,7 +203,7 @@ def _design(
 ) -> tuple[Floats, Floats]:
     """A design whose columns span the polynomials, and what makes coefficients in x of its own."""
     if rcond is not None and x.size:
-        powers, lengths = _scaled(x[:, None] ** degrees, weights)
+        powers, lengths = _scaled(_powers(x, degrees), weights)
         _, sizes, directions = np.linalg.svd(powers, full_matrices=False)
         kept = sizes > rcond * sizes.max()
         kept[0] = True
@@ -214,14 +214,14 @@ def _design(
                 np.exceptions.RankWarning,
             )
             back = directions[kept].T / sizes[kept] / lengths[:, None]
-            return x[:, None] ** degrees @ back, back
+            return _powers(x, degrees) @ back, back
     return _centred(x, degrees)
 
 
 @np.errstate(all="ignore")
 def _singular_values(x: Floats, degrees: NDArray[np.int_], weights: Any) -> tuple[Floats, int]:
     """Those of a design, NaN beside the highest degrees where rows are few, and its rank."""
-    powers, _ = _scaled(x[:, None] ** degrees, weights)
+    powers, _ = _scaled(_powers(x, degrees), weights)
     sizes = np.linalg.svd(powers, compute_uv=False)
     least = sizes.max(initial=0) * max(powers.shape) * np.finfo(float).eps  # as matrix_rank has it
     beyond = len(degrees) - sizes.size
@@ -245,11 +245,15 @@ def _centred(x: NDArray[Any], degrees: NDArray[np.int_]) -> tuple[NDArray[Any], 
     """
     middle = (x.min(initial=np.inf) + x.max(initial=-np.inf)) / 2 if x.size else 0.0
     length = np.abs(x - middle).max(initial=0) or 1.0
-    back = np.array(
-        [[math.comb(k, j) * (-middle / length) ** max(k - j, 0) for k in degrees] for j in degrees]
-    )
-    scales = length ** -degrees.astype(float)
-    return ((x - middle) / length)[:, None] ** degrees, back * scales[:, None]
+    shifts = _powers(np.array([-middle / length]), degrees)[0, ::-1]
+    back = np.array([[math.comb(k, j) * shifts[max(k - j, 0)] for k in degrees] for j in degrees])
+    scales = _powers(np.array([1 / length]), degrees)[0]
+    return _powers((x - middle) / length, degrees), back * scales[:, None]
+
+
+def _powers(x: Floats, degrees: NDArray[np.int_]) -> Floats:
+    """x to degrees that fall to 0; by products, since `**` has other last bits with AVX-512."""
+    return np.vander(x, len(degrees))
 
 
 def _numeric(x: "xr.DataArray") -> NDArray[Any]:

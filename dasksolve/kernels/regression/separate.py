@@ -205,6 +205,18 @@ def invert(s, z, n):
 
 
 @part
+def write_covariance(covariance, first, last, s, z, n):
+    """The inverse of aᴴ a, from what `invert` made."""
+    for i in range(n):
+        for j in range(i, n):
+            total = splat(0, s)
+            for k in range(j, n):
+                total = fma(z[i, k] * conjugate(z[j, k]), reciprocal(s[k, k]), total)
+            write_number(covariance, i * n + j, n * n, first, last, total)
+            write_number(covariance, j * n + i, n * n, first, last, conjugate(total))
+
+
+@part
 def squares(t, observations, c):
     """The sum of the squares of a column."""
     total = splat(0, t)
@@ -291,7 +303,7 @@ def put_real(array, first, last, x):
 @part
 def solve_tile(a, b, roots, own, threshold, found, first, last, t, s, z):
     """Solve the systems of the tile that begins with `first`."""
-    x, rss, variances, rcond, count, status = found
+    x, rss, variances, rcond, count, status, covariance = found
     _, observations, n = a.shape
     k = b.shape[2]
     columns = n + k
@@ -308,6 +320,8 @@ def solve_tile(a, b, roots, own, threshold, found, first, last, t, s, z):
         mean = fma(magnitude(z[j, n]), magnitude(z[n, j]), mean)
         write_number(variances, j, n, first, last, magnitude(z[j, n]))
         check = weigh(check, z[j, n])
+    if len(covariance) > 0:
+        write_covariance(covariance, first, last, s, z, n)
     trust = splat(1, mean) / square_root(mean / splat(float(n), mean))
     least = measure(t, s, n)
     for c in range(n, columns):
@@ -408,7 +422,7 @@ def unscale(one, powers, found, m):
 
     It is RANK_DEFICIENT where it is pending still.
     """
-    x, rss, variances, rcond, _, status = found
+    x, rss, variances, rcond, _, status, covariance = found
     n, columns = x.shape[1:]
     status[m] = OK if one[5][0] == OK else RANK_DEFICIENT
     rcond[m] = one[3][0] if one[3][0] == one[3][0] else 0.0
@@ -419,6 +433,8 @@ def unscale(one, powers, found, m):
             if status[m] == OK and not fits:
                 status[m], rcond[m] = NONFINITE, np.nan
         variances[m, j] = shifted(one[2][0, j], -2 * powers[j])
+        for i in range(n if len(covariance) > 0 else 0):
+            covariance[m, i, j] = shifted(one[6][0, i, j], -powers[i] - powers[j])
     for c in range(columns):
         rss[m, c] = shifted(one[1][0, c], 2 * powers[n + c])
 
@@ -427,7 +443,8 @@ def kernel(_):
     """The kernel for any number of columns."""
 
     @jit
-    def regress(a, b, roots, own, threshold, x, rss, variances, rcond, count, status):
+    def regress(a, b, roots, own, threshold, x, rss, variances, rcond, count, status,
+                covariance):  # fmt: skip
         systems, observations, n = a.shape
         k, lanes = b.shape[2], lane_count(a)
         columns = n + k
@@ -435,10 +452,10 @@ def kernel(_):
         t = tile(observations, span, a.dtype, a)
         s = tile(n + 1, columns, a.dtype, a)
         z = tile(n + 1, n + 1, a.dtype, a)
-        found = (x, rss, variances, rcond, count, status)
+        found = (x, rss, variances, rcond, count, status, covariance)
         one_a, one_b, one_roots = np.empty_like(a[:1]), np.empty_like(b[:1]), roots[:1].copy()
         one = (x[:1].copy(), rss[:1].copy(), variances[:1].copy(), rcond[:1].copy(),
-               count[:1].copy(), status[:1].copy())  # fmt: skip
+               count[:1].copy(), status[:1].copy(), covariance[:1].copy())  # fmt: skip
         powers = np.zeros(columns, np.int64)
         tiles = -(-systems // lanes)
         for place in range(tiles + systems):  # all tiles, then what is pending, system by system
