@@ -16,6 +16,7 @@ from dasksolve.job.job import Job
 from dasksolve.job.prepare import JobOptions
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
+from dasksolve.job.survey import read_ahead
 from dasksolve.job.write import write_output
 from dasksolve.status import Status
 from dasksolve.storage.layout import Block
@@ -182,9 +183,11 @@ def _raise_singular(job: Job, report: Report, rcond: float | None) -> None:
     if not any(report.counts[status] for status in suspects):
         return
     found = []
-    for block in map(job.plan.block, range(job.plan.blocks)):
-        place = tuple(slice(*r) for r in block)
-        status = np.asarray(job.status[place])
+    blocks = [job.plan.block(number) for number in range(job.plan.blocks)]
+    regions = [tuple(slice(*r) for r in block) for block in blocks]
+    reading = read_ahead({"status": job.status}, regions)
+    for block, (region, read) in zip(blocks, reading, strict=True):
+        status = np.asarray(job.status[region]) if read is None else read["status"]
         failed = settling.is_singular(status)
         poor = status == Status.ILL_CONDITIONED
         if rcond is not None and poor.any():  # below rcond, and not eps alone

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -159,7 +159,7 @@ def survey(out: OutputLocation) -> Survey:
     histograms = {name: Histogram.empty() for name in arrays if name != "status"}
     counts, unread = np.zeros(len(Status), np.int64), 0
     flagged: list[tuple[int, ...]] = []
-    for block, read in _read(arrays, _blocks(status.shape, status.chunks)):
+    for block, read in read_ahead(arrays, _blocks(status.shape, status.chunks)):
         if read is None:
             unread += 1
             continue
@@ -217,8 +217,8 @@ def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[Region]
         yield tuple(map(slice, starts, stops))
 
 
-def _read(
-    arrays: dict[str, Any], blocks: Iterator[Region]
+def read_ahead(
+    arrays: dict[str, Any], blocks: Iterable[Region]
 ) -> Iterator[tuple[Region, dict[str, NDArray[Any]] | None]]:
     """Each block, and what is stored of it: None, where that is damaged.
 
