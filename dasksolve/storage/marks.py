@@ -92,10 +92,16 @@ async def alone(store: Any, key: str) -> AsyncIterator[None]:
     if flock is None or not isinstance(store, LocalStore):
         own = f"{key}.{uuid.uuid4().hex}.partial"
         try:
-            await _come_first(store, key, own)
+            try:
+                await _come_first(store, key, own)
+            except Exception as error:  # the file may be ours to replace, and nothing beside it
+                logger.debug(
+                    "others are not kept from %s in %s: %s", key, store, secrets.shown(error)
+                )
             yield
         finally:
-            await internals.delete(store, own)
+            with suppress(Exception):
+                await internals.delete(store, own)
         return
     path, began = Path(store.root, key), time.monotonic()
     while True:
@@ -112,14 +118,14 @@ async def _come_first(store: Any, key: str, own: str) -> None:
     Of two who put one, who lists later sees the other's: the first by name stays, and all others
     take theirs back, and come again when there is none.
     """
-    others, since, there = set[str](), time.monotonic(), False
+    others, dead, since, there = set[str](), set[str](), time.monotonic(), False
     while True:
         if not (there or others):
             await internals.put_empty(store, own)
             there = True
         seen, names = others, [name async for name in store.list_dir("")]
         others = {name for name in names if name.startswith(f"{key}.") and PARTIAL.search(name)}
-        others -= {own}
+        others -= {own, *dead}
         if others != seen:
             since = time.monotonic()
         if there and not others:
@@ -128,6 +134,7 @@ async def _come_first(store: Any, key: str, own: str) -> None:
             await internals.delete(store, own)
             there = False
         elif time.monotonic() - since > patience(store):  # who put them was killed
+            dead |= others  # a listing may have them for some time yet
             await internals.together(*(internals.delete(store, other) for other in others))
         else:
             await asyncio.sleep(0.05)

@@ -1,8 +1,9 @@
 """A folder that is locked by who writes to it, whatever others do in between two of its calls."""
 
+import asyncio
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 import zarr
 from stored import Stored, files
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 import dasksolve
 from dasksolve import Factorization, solve_zarr
-from dasksolve.storage import groups, marks
+from dasksolve.storage import groups, internals, marks
 
 pytest.importorskip("fcntl")
 
@@ -141,3 +142,54 @@ def test_of_two_who_write_factors_one_does(tmp_path: Path, meanwhile: Meanwhile)
     first.to_zarr(other)
     assert refused
     assert np.array_equal(Factorization.open(other).lu.compute(), first.lu)
+
+
+class Bucket(WrapperStore):
+    """A store where one kind of request is refused for marks, and listings are late."""
+
+    def __init__(self, refused: str = "") -> None:
+        super().__init__(MemoryStore())
+        self.refused, self.listed = refused, dict[str, None]()
+
+    def _refuse(self, request: str, key: str) -> None:
+        if request == self.refused and not key.endswith("zarr.json"):
+            raise PermissionError(f"{request} {key}")
+
+    async def set(self, key: str, *arguments: Any, **options: Any) -> None:
+        self._refuse("set", key)
+        self.listed[key] = None
+        await super().set(key, *arguments, **options)
+
+    async def delete(self, key: str) -> None:
+        self._refuse("delete", key)
+        await super().delete(key)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        self._refuse("list", prefix)
+        await asyncio.sleep(0)  # as every request does: who waits for ever is stopped
+        for name in self.listed:
+            yield name
+
+
+async def _replace(store: Bucket) -> None:
+    async with marks.alone(store, "zarr.json"):
+        await internals.put_empty(store, "zarr.json")
+
+
+@pytest.mark.parametrize("refused", ["set", "list", "delete"])
+def test_a_file_beside_which_nothing_may_be_done_is_replaced(refused: str) -> None:
+    store = Bucket(refused)
+    internals.run(_replace(store))
+    assert internals.run(store.exists("zarr.json"))
+
+
+@pytest.mark.parametrize("other", ["0", "f"])
+def test_a_mark_that_is_listed_after_it_was_deleted_is_waited_for_once(
+    other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks, "LOOK_EVERY", 0.01)
+    store, killed = Bucket(), f"zarr.json.{other * 32}.partial"
+    internals.run(internals.put_empty(store, killed))
+    internals.run(asyncio.wait_for(_replace(store), 20))
+    assert internals.run(store.exists("zarr.json"))
+    assert not internals.run(store.exists(killed))
