@@ -22,7 +22,7 @@ from dasksolve.job.run import run_job
 from dasksolve.job.schedulers import choose
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Field, Work
-from dasksolve.storage import groups, inputs, internals, stores
+from dasksolve.storage import groups, inputs, internals, locations
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
 from dasksolve.storage.source import Source
@@ -175,7 +175,7 @@ async def _checked(exactly: bool, job: Job, number: int, space: Workspace) -> Bl
 async def _stored(job: Job, field: Field, block: Block, space: Workspace) -> NDArray[Any]:
     """What is stored of a block in one array of the output."""
     array = job.arrays[field.name]
-    location = stores.location_of(array)
+    location = locations.of(array)
     part = field.among(block, [(0, length) for length in field.core])
     try:
         source = Source(field.name, array, inputs.layout(array, location, 0))

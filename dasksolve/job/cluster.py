@@ -15,8 +15,8 @@ from dasksolve.job.job import Job, Task
 from dasksolve.job.plan import Plan
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.tasks import WINDOW, OnResult, graph_of, parts
+from dasksolve.storage import locations
 from dasksolve.storage.marks import Mark, marked
-from dasksolve.storage.stores import has_one_writer, location_of
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,9 @@ class Cluster:
 
     def marking(self, store: Any, token: str, _locked: bool) -> AbstractContextManager[Mark | None]:
         """Keep a mark in a store by which the workers know it."""
-        if has_one_writer(store):
+        if locations.has_one_writer(store):
             raise ValueError(
-                f"{location_of(store)} is written by the process that opened it alone: solve "
+                f"{locations.of(store)} is written by the process that opened it alone: solve "
                 "without a client, or into a path or URL that all workers see"
             )
         return marked(store, token)

@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore
 
 from dasksolve.errors import retold
 from dasksolve.job.meaning import Meaning, equal
-from dasksolve.storage import conventions, documents, inputs, internals, stores
+from dasksolve.storage import conventions, documents, inputs, internals, locations
 from dasksolve.storage.documents import Document
 from dasksolve.storage.source import Source
 
@@ -64,7 +64,7 @@ class Coordinate:
             except Exception as error:  # whatever a store or a codec runs into
                 raise retold(
                     error,
-                    f"cannot read the coordinate {stores.location_of(self.array)}: "
+                    f"cannot read the coordinate {locations.of(self.array)}: "
                     f"{type(error).__name__}: {error}",
                 ) from error
 
@@ -80,8 +80,8 @@ class Coordinate:
 
         They are what the numbers mean: xarray writes the same times under several units.
         """
-        has_its_name = stores.location_of(self.array) == stores.location_of(other)
-        if has_its_name and not stores.is_namesake(self.array.store, other.store):
+        has_its_name = locations.of(self.array) == locations.of(other)
+        if has_its_name and not locations.is_namesake(self.array.store, other.store):
             return None
         if self.is_mapping:  # all that it says are attributes
             same = conventions.described(self.array) == conventions.described(other)
@@ -155,7 +155,7 @@ def _of_dimensions(batches: list[_Batch]) -> Iterable[Coordinate]:
             if where is not None:
                 raise ValueError(
                     f"the coordinates {given} that stand beside a and b differ{where}: "
-                    f"{stores.location_of(first.array)} and {stores.location_of(array)}. The "
+                    f"{locations.of(first.array)} and {locations.of(array)}. The "
                     "systems are paired by their places, not by coordinates: align them first, or "
                     "give arrays without coordinates"
                 )
@@ -171,7 +171,7 @@ def _others(
         for one in _auxiliary(batch, taken):
             first = found.setdefault(one.name, one)
             if one.name in names or first.difference(one.array) is not None:
-                at = stores.location_of(one.array)
+                at = locations.of(one.array)
                 logger.warning("%s is left out: there is another coordinate %s", at, one.name)
     return found.values()
 
@@ -255,7 +255,7 @@ def _refuse_other_coordinates(y: Source, other: Source, name: str) -> None:
         return
     raise ValueError(
         f"the coordinates {name} that stand beside y and {other.name} differ{where}: "
-        f"{stores.location_of(ours)} and {stores.location_of(theirs)}. They are paired by their "
+        f"{locations.of(ours)} and {locations.of(theirs)}. They are paired by their "
         f"places: align them first, or give {other.name} without coordinates"
     )
 

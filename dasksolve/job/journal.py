@@ -15,7 +15,7 @@ from zarr.storage import ZipStore
 
 from dasksolve import kernels
 from dasksolve.status import Status
-from dasksolve.storage import documents, groups, internals, marks, stores
+from dasksolve.storage import documents, groups, internals, locations, marks, stores
 from dasksolve.storage.documents import Document
 from dasksolve.storage.stores import OutputLocation
 
@@ -236,23 +236,19 @@ def refuse_changes(
         if part == "weights" and ("digest" in was) != ("digest" in now):
             changes[part, ""] = f"weights were {_whose(was)}, are now {_whose(now)}"
             continue
+        before, place = was.get("location"), now.get("location")  # None: it does not matter
+        moved = place not in (None, before) and not locations.are_one(before, place)
         changes |= {
             (part, name): f"the numbers of {part} are not those that it had{_from(old, part)}"
             if name == "digest" and name in was and name in now
             else f"{part}.{name} was {was.get(name)!r}, is now {now.get(name)!r}"
             for name in {**was, **now}
-            if now.get(name) != was.get(name)
-            and not (name == "location" and _are_one(was.get(name), now.get(name)))
+            if (moved if name == "location" else now.get(name) != was.get(name))
         }
     if changes:
         if all(name == "location" for _, name in changes):
             advice = f"{_IF_MOVED}. {advice}"
         raise ValueError(f"{location} is of another job: {'; '.join(changes.values())}. {advice}")
-
-
-def _are_one(was: Any, now: str | None) -> bool:
-    """Whether an input is where it was, or a link or mount leads there, or it does not matter."""
-    return now is None or (isinstance(was, str) and stores.are_one(was, now))
 
 
 def _are_for_other_rows(was: Record, weights: Record) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from dasksolve.job.planning import make_plan
 from dasksolve.job.progress import Progress
 from dasksolve.job.schedulers import Scheduler, choose
 from dasksolve.job.work import Work
-from dasksolve.storage import groups, marks, stores
+from dasksolve.storage import groups, locations, marks, stores
 from dasksolve.storage.stores import OutputLocation
 
 
@@ -74,7 +73,7 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
     deletes = overwrite
     if resume and seen:  # what a job left that was stopped at its beginning is deleted, too
         deletes = journal.is_unfinished(journal.glance(store, seen) or {})
-    _refuse_overlap(store, stores.whereabouts(store, location), work, deletes)
+    _refuse_overlap(store, locations.whereabouts(store, location), work, deletes)
     found = _find(store, location, seen, options) if seen else None
     identity = journal.identity(work.identity())
     block_shape = None
@@ -168,11 +167,11 @@ def _find(store: Any, location: str, seen: journal.Stating, options: JobOptions)
 def _refuse_overlap(store: Any, location: str, work: Work, deletes: bool) -> None:
     """Refuse to write among the chunks of an array, or to delete what is to be read."""
     for source in (*work.sources, *work.beside):
-        if stores.is_namesake(source.array.store, store):
+        if locations.is_namesake(source.array.store, store):
             continue
-        place = stores.whereabouts(source.array.store, source.location, source.array.path)
-        within = _lies_in(location, place)
-        if within or (deletes and _lies_in(place, location)):
+        place = locations.whereabouts(source.array.store, source.location, source.array.path)
+        within = locations.lies_in(location, place)
+        if within or (deletes and locations.lies_in(place, location)):
             harm = f"{location} lies in" if within else f"overwriting {location} would delete"
             raise ValueError(
                 f"{harm} {source.name}, which is {source.location}; choose another output"
@@ -181,10 +180,11 @@ def _refuse_overlap(store: Any, location: str, work: Work, deletes: bool) -> Non
 
 def _refuse_answers(store: Any, location: str, work: Work, found: journal.Record) -> None:
     """Refuse to delete answers that are to be read from a store which calls them otherwise."""
+    naming = locations.naming(store)
     answers = [
         (source, run)
         for source in (*work.sources, *work.beside)
-        if not stores.have_one_naming(store, source.array.store)
+        if (naming is None or naming != locations.naming(source.array.store))
         and (run := journal.run_of(source.array.attrs))
     ]
     deleted = journal.runs(store, found) if answers else ()
@@ -194,15 +194,6 @@ def _refuse_answers(store: Any, location: str, work: Work, found: journal.Record
                 f"overwriting {location} would delete {source.name}, if {source.location} is no "
                 "copy of it; choose another output, or open a copy as the output is opened"
             )
-
-
-def _lies_in(place: str, folder: str) -> bool:
-    """Whether a place is a folder, or in it, under this name or another: a mount's, other case."""
-    place, folder = (name.removeprefix("file://") for name in (place, folder))  # read by fsspec
-    if f"{place}/".startswith(f"{folder}/"):
-        return True
-    path = Path(place)  # of a URL it would be relative
-    return path.is_absolute() and any(stores.are_one(one, folder) for one in (path, *path.parents))
 
 
 def plan_job(

@@ -16,8 +16,8 @@ from dasksolve.job.cluster import Cluster
 from dasksolve.job.job import Job, Task
 from dasksolve.job.plan import Plan
 from dasksolve.job.tasks import OnResult, graph_of
+from dasksolve.storage.locations import has_one_writer
 from dasksolve.storage.marks import Mark, end_others, marked
-from dasksolve.storage.stores import has_one_writer
 
 
 class Threads:

@@ -14,7 +14,7 @@ from dasksolve.batch.fit import Fit
 from dasksolve.batch.weights import checked_weights
 from dasksolve.job.work import described
 from dasksolve.solution import Regression
-from dasksolve.storage import secrets, stores
+from dasksolve.storage import locations, secrets, stores
 from dasksolve.storage.source import Source
 
 _LARGE = 1 << 28  # bytes: more is no design
@@ -110,7 +110,7 @@ def files(**inputs: tuple[Any, Any]) -> dict[str, str]:
 
 def _place(name: str, given: Any, opened: Any) -> str | None:
     if isinstance(opened, Source):
-        return opened.location if stores.has_location(opened.array.store) else None
+        return opened.location if locations.has_location(opened.array.store) else None
     return str(numpy_path(name, given)) if isinstance(given, str | os.PathLike) else None
 
 

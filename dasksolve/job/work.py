@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Needs, Plan
 from dasksolve.status import Status
-from dasksolve.storage import internals, stores
+from dasksolve.storage import internals, locations, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.internals import Region
 from dasksolve.storage.layout import Block
@@ -241,7 +241,7 @@ def described(source: Source) -> dict[str, Any]:
         "dtype": str(array.dtype),
         "fill_value": str(array.fill_value),
         "packing": str(source.packing) if source.packing else None,
-        "location": source.location if stores.has_location(array.store) else None,
+        "location": source.location if locations.has_location(array.store) else None,
     }
 
 

@@ -12,7 +12,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
 from dasksolve.errors import listed, retold
-from dasksolve.storage import documents, internals, marks, secrets, stores
+from dasksolve.storage import documents, internals, locations, marks, secrets, stores
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def is_empty(store: Any) -> bool:
         try:
             return all(map(marks.PARTIAL.search, internals.names(store)))
         except Exception as error:
-            text = f"cannot look into {stores.location_of(store)}: {type(error).__name__}: {error}"
+            text = f"cannot look into {locations.of(store)}: {type(error).__name__}: {error}"
             raise retold(error, secrets.shown(text)) from secrets.cause(error)
     root = Path(store.root)
     # Path.rglob passes over folders that may not be read, as if there were nothing in them.

@@ -10,7 +10,7 @@ from zarr.errors import BaseZarrError, ContainsGroupError, NodeTypeValidationErr
 from zarr.storage import LocalStore, ZipStore
 
 from dasksolve.errors import listed, retold
-from dasksolve.storage import decode, internals, secrets, stores
+from dasksolve.storage import decode, internals, locations, secrets, stores
 from dasksolve.storage.conventions import DIMENSIONS
 from dasksolve.storage.layout import Layout
 
@@ -27,7 +27,7 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
         root = Path(str(store.path)).resolve()
         store = ZipStore(root, mode="r")
     else:
-        return array, stores.location_of(array)
+        return array, locations.of(array)
     return zarr.open_array(store, path=array.path, mode="r"), str(root / array.path)
 
 

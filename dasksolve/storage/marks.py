@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 from zarr.storage import LocalStore
 
 from dasksolve.errors import retold
-from dasksolve.storage import documents, internals, secrets, stores
+from dasksolve.storage import documents, internals, locations, secrets, stores
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
@@ -179,7 +179,7 @@ def marked(store: Any, token: str) -> Iterator[Mark]:
     try:
         internals.run(internals.put_empty(store, key))
     except Exception as error:  # whatever a store says that may not be written to
-        text = f"cannot write to {stores.location_of(store)}: {type(error).__name__}: {error}"
+        text = f"cannot write to {locations.of(store)}: {type(error).__name__}: {error}"
         raise retold(error, secrets.shown(text)) from secrets.cause(error)
     began = time.monotonic()
     others = end_others(store, key)
@@ -214,9 +214,9 @@ def look(arrays: Iterable[Any], store: Any, mark: str | None) -> None:
 
     Or where the output is seen, and may not be written to: workers may be another user's.
     """
-    wanted = {stores.location_of(array): (array.store, _document(array)) for array in arrays}
+    wanted = {locations.of(array): (array.store, _document(array)) for array in arrays}
     if mark is not None:
-        wanted[stores.location_of(store)] = (store, mark)
+        wanted[locations.of(store)] = (store, mark)
     seen = internals.run(internals.stored(wanted.values()))
     blind = [name for name, there in zip(wanted, seen, strict=True) if not there]
     here = f"process {os.getpid()} on {socket.gethostname()}"
@@ -241,7 +241,7 @@ async def refuse_unmarked(store: Any, mark: str) -> None:
     """Refuse to write for a job whose mark is gone."""
     if not await store.exists(mark):
         raise BlockingIOError(
-            f"another job has begun to write to {stores.location_of(store)}, or this one has "
+            f"another job has begun to write to {locations.of(store)}, or this one has "
             "ended: what was still in hand is not written"
         )
 

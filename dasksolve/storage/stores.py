@@ -1,11 +1,9 @@
-"""Zarr stores by path or URL: opened safely, for reading or writing, and what they are called.
+"""Zarr stores by path or URL, opened safely, for reading or writing.
 
-A *location* is what messages and the journal call a place: an absolute path, or a URL without its
-secrets. Where something is to be done otherwise than elsewhere, it goes by one of these:
+Where something is to be done otherwise than elsewhere, it goes by these, here or in `locations`:
 
 ``LocalStore``    A folder: read and written in the thread that works on a block, and made durable.
 `is_far`          Requests are waited for, many at once: URLs, and other people's stores.
-`has_location`    What is called the same in every process: folders, archives, URLs.
 `has_one_writer`  It keeps others away itself. Others may not: while a job writes, its folder is
                   *locked* (`marks.claimed`), or there is a *mark* that all who write look for
                   (`marks.marked`): where no folder can be locked, and always on a cluster.
@@ -21,13 +19,11 @@ from zipfile import BadZipFile
 import fsspec
 import fsspec.config
 import zarr
-from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from fsspec.implementations.cached import CachingFileSystem
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 from dasksolve.errors import retold
-from dasksolve.storage import internals, secrets
+from dasksolve.storage import internals, locations, secrets
 
 try:
     import resource
@@ -75,7 +71,7 @@ def open_store(where: OutputLocation, read_only: bool = False) -> tuple[Any, str
     """Return the store of a group that is to be written, or only read, and what it is called."""
     if isinstance(where, zarr.Group | Store):
         store = _given_store(where, read_only)
-        return store, str(store.root) if isinstance(store, LocalStore) else location_of(store)
+        return store, str(store.root) if isinstance(store, LocalStore) else locations.of(store)
     target = resolved("out", where)
     if isinstance(target, Path):
         is_archive = target.suffix == ".zip" and not target.is_dir()
@@ -110,11 +106,11 @@ def _given_store(where: Any, read_only: bool) -> Any:
     store, path = (where.store, where.path) if isinstance(where, zarr.Group) else (where, "")
     if store.read_only and not read_only:
         raise ValueError(
-            f"out: {location_of(store)} is open for reading alone; open it for writing"
+            f"out: {locations.of(store)} is open for reading alone; open it for writing"
         )
     if not (store.supports_deletes or read_only):
         raise ValueError(
-            f"out: {location_of(store)} cannot replace what it holds, as a job does; write to a "
+            f"out: {locations.of(store)} cannot replace what it holds, as a job does; write to a "
             "folder, and pack that afterwards"
         )
     if isinstance(store, ZipStore) and not path:
@@ -125,8 +121,8 @@ def _given_store(where: Any, read_only: bool) -> Any:
         return FsspecStore(store.fs, path=f"{store.path}/{path}")
     if path:
         raise ValueError(
-            f"out: the group {path} lies within {location_of(store)}, where it cannot be told from "
-            "what stands beside it; give the store of a group of its own"
+            f"out: the group {path} lies within {locations.of(store)}, where it cannot be told "
+            "from what stands beside it; give the store of a group of its own"
         )
     return store
 
@@ -238,14 +234,6 @@ def _connections() -> int:
     return min(512, files // 2) if files > 0 else 512  # -1: any number
 
 
-def are_one(path: str | Path, other: str | Path) -> bool:
-    """Whether two paths lead to one folder: by a link, a mount, or in another case."""
-    try:
-        return os.path.samefile(path, other)
-    except (OSError, ValueError):  # one of them is not there, or can be nowhere
-        return False
-
-
 def refuse_unwritable(store: Any, key: str) -> None:
     """Refuse a file in a folder that this process may not write to, before it is worked out."""
     if not isinstance(store, LocalStore):
@@ -273,62 +261,6 @@ def above(store: Any) -> tuple[Any, str] | None:
     return None
 
 
-def location_of(what: Any) -> str:
-    """The location of a store, or of an array."""
-    if isinstance(what, zarr.Array):
-        return f"{location_of(what.store)}/{what.path}".rstrip("/")
-    if isinstance(what, FsspecStore):
-        return secrets.shown(what.fs.unstrip_protocol(what.path))
-    return secrets.shown(str(what).partition("\n")[0])
-
-
-def whereabouts(store: Any, location: str, path: str = "") -> str:
-    """Where a store is, or a path in it, however it is spelled: with s3a://, or through a cache.
-
-    location: what it is called.
-    """
-    if not isinstance(store, FsspecStore):
-        return location
-    files = store.fs
-    while True:
-        if isinstance(files, AsyncFileSystemWrapper):
-            files = files.sync_fs
-        elif isinstance(files, CachingFileSystem):
-            files = files.fs
-        else:
-            return secrets.shown(f"{files.unstrip_protocol(store.path)}/{path}".rstrip("/"))
-
-
-def have_one_naming(store: Any, other: Any) -> bool:
-    """Whether what is called differently in two stores is not the same: else it may be."""
-    namings = {_naming(store), _naming(other)}
-    return len(namings) == 1 and None not in namings
-
-
-def _naming(store: Any) -> str | None:
-    if isinstance(store, LocalStore | ZipStore):
-        return "file"
-    if isinstance(store, FsspecStore):
-        scheme = whereabouts(store, "").partition("://")[0]
-        return {"local": "file", "dir": None}.get(scheme, scheme)
-    return "memory" if isinstance(store, MemoryStore) else None
-
-
-def has_location(store: Any) -> bool:
-    """Whether a store is called the same in every process; others are by where in memory it is."""
-    return isinstance(store, LocalStore | ZipStore | FsspecStore)
-
-
 def is_far(store: Any) -> bool:
     """Whether a request to a store is waited for, with nothing to do meanwhile."""
     return not isinstance(store, LocalStore | MemoryStore | ZipStore)
-
-
-def is_namesake(store: Any, other: Any) -> bool:
-    """Whether a store is not the other, though it may have its name: sessions have one name."""
-    return has_one_writer(store) and store != other
-
-
-def has_one_writer(store: Any) -> bool:
-    """Whether a store keeps others away by itself, as a session of icechunk does."""
-    return type(store).__module__.partition(".")[0] == "icechunk"
