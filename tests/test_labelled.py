@@ -515,6 +515,11 @@ def test_a_coordinate_that_is_no_dimension_is_a_variable_too(dim):
     xr.testing.assert_allclose(found.polyfit_coefficients.drop_vars("area"), theirs)
 
 
+def test_a_list_is_the_name_of_no_variable():
+    with pytest.raises(ValueError, match=r"y has no dimension \['time'\]: its dimensions are"):
+        labelled.polyfit(images(), ["time"], 1)
+
+
 def test_the_keyword_of_xarray_for_weights_is_refused():
     with pytest.raises(TypeError, match=r"polyfit\(\) has no keyword 'w'; .*weights=w\*\*2"):
         labelled.polyfit(images(), "time", 1, w=np.ones(60))

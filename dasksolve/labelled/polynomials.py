@@ -105,7 +105,8 @@ def polyfit(
         refuse_unknown(polyfit, unknown)
     array = xarray().DataArray
     refuse_unlabelled("y", y)
-    along = y[dim].dims[0] if dim in y.coords and y[dim].ndim == 1 else dim
+    named = isinstance(dim, Hashable) and dim in y.coords
+    along = y[dim].dims[0] if named and y[dim].ndim == 1 else dim
     check_dimensions(y, y, weights, along)
     if not isinstance(deg, int | np.integer) or isinstance(deg, bool) or deg < 0:
         raise ValueError(f"deg={deg!r} must be a degree: 0, 1, 2, ...")
