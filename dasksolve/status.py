@@ -2,6 +2,9 @@
 
 from enum import IntEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class Status(IntEnum):
     """What became of one system of a batch; the values are stored as int8.
@@ -38,3 +41,13 @@ class Status(IntEnum):
     NOT_POSITIVE_DEFINITE = 4
     RANK_DEFICIENT = 5
     TOO_FEW = 6
+
+
+def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Where a pivot was zero, or not positive though it had to be."""
+    return (status == Status.SINGULAR) | (status == Status.NOT_POSITIVE_DEFINITE)
+
+
+def is_solved(status: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Where all of x solves its system, however badly that is conditioned."""
+    return (status == Status.OK) | (status == Status.ILL_CONDITIONED)

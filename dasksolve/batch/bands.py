@@ -10,8 +10,8 @@ from dasksolve.batch import pieces, settling
 from dasksolve.batch.arrays import as_array
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe_bands
-from dasksolve.errors import SingularSystemError
 from dasksolve.kernels.scaling import solve_lost
+from dasksolve.status import is_singular
 
 
 def solve(
@@ -25,11 +25,10 @@ def solve(
     problem = describe_bands(*((v.shape, v.dtype) for v in (*bands, b)))
     columns = b[..., None] if problem.vectors else b
     x, status = _solve(bands, columns, problem, threads)
-    failed = np.flatnonzero(settling.is_singular(status))
-    if failed.size and options.on_singular == "raise":
-        raise SingularSystemError(failed, problem.batch_shape, status.reshape(-1)[failed])
-    if failed.size and options.on_singular == "lstsq":
-        _least_squares(bands, columns, x[..., : problem.k], failed)
+    if options.on_singular == "raise":
+        settling.raise_singular(status, is_singular(status))
+    elif options.on_singular == "lstsq":
+        _least_squares(bands, columns, x[..., : problem.k], is_singular(status))
     return x[..., 0] if problem.vectors else x[..., : problem.k]
 
 
@@ -58,13 +57,11 @@ def _solve(
 
 
 def _least_squares(
-    bands: list[NDArray[Any]], b: NDArray[Any], x: NDArray[Any], failed: NDArray[np.int64]
+    bands: list[NDArray[Any]], b: NDArray[Any], x: NDArray[Any], where: NDArray[np.bool_]
 ) -> None:
-    batch_shape = x.shape[:-2]
     bands = [np.broadcast_to(band, x.shape[:-1]) for band in bands]
-    b = np.broadcast_to(b, (*batch_shape, *b.shape[-2:]))
-    for place in failed:
-        index = np.unravel_index(place, batch_shape)
+    b = np.broadcast_to(b, (*where.shape, *b.shape[-2:]))
+    for index in map(tuple, np.argwhere(where)):
         low, middle, high = (band[index].astype(x.dtype) for band in bands)
         a = np.diag(low[1:], -1) + np.diag(middle) + np.diag(high[:-1], 1)
         x[index] = settling.least_squares(a, b[index], x.dtype)

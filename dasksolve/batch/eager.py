@@ -15,10 +15,9 @@ from dasksolve.batch.pieces import PIECE, Given, call, is_plain, piece_size, thr
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.batch.running import kernel_for, run
 from dasksolve.batch.settling import (
-    are_solved,
+    counts_as_singular,
     diagnose_rest,
-    is_failed,
-    is_singular,
+    is_solved_in_part,
     least_squares_where,
     raise_singular,
     refine,
@@ -27,7 +26,7 @@ from dasksolve.batch.settling import (
 )
 from dasksolve.batch.structure import meant
 from dasksolve.solution import Solution
-from dasksolve.status import Status
+from dasksolve.status import Status, is_singular
 
 Answers = tuple[NDArray[Any], NDArray[np.int8], bool]
 """x, status, and whether any status is not OK, which takes 0.3 µs to find out."""
@@ -57,7 +56,7 @@ def solve(a: Any, b: Any, options: Options, workers: int = 1) -> Any:
         return x
     solution = solve_and_diagnose(a, b, problem, options, threads)
     if options.on_singular == "raise":
-        raise_singular(solution.status, is_failed(solution, options))
+        raise_singular(solution.status, counts_as_singular(solution, options))
     return solution if options.diagnostics else solution.x
 
 
@@ -131,7 +130,7 @@ def solve_and_diagnose(
     solution = Solution(x, status, rcond, error)
     worst = rcond.max() + error.max() if rcond.size else 0  # half the time of sums
     if worst != worst:  # NaN, in a tenth of the time of np.isnan
-        unknown = are_solved(x, status, problem) & (np.isnan(rcond) | np.isnan(error))
+        unknown = is_solved_in_part(x, status, problem) & (np.isnan(rcond) | np.isnan(error))
         if unknown.any():
             diagnose_rest(a, b, problem, options, unknown, solution)
     if flawed or options.rcond is not None:
@@ -191,7 +190,7 @@ def _diagnose_structure(
     rcond, error = (values.reshape(-1) for values in diagnostics)
     flat_status = status.reshape(-1)
     rcond[is_singular(flat_status)] = 0
-    lost = (status == Status.NONFINITE) & ~are_solved(x, status, problem)
+    lost = (status == Status.NONFINITE) & ~is_solved_in_part(x, status, problem)
     rcond[lost.reshape(-1)] = np.nan
     error[flat_status == Status.NONFINITE] = np.nan
     poor = (flat_status == Status.OK) & (rcond < np.finfo(dtype).eps)

@@ -15,7 +15,7 @@ from dasksolve.batch.structure import meant
 from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
 from dasksolve.kernels.lu.reuse import DAMAGED, SPOILT
 from dasksolve.kernels.scaling import Attempt, equilibrated, solve_again
-from dasksolve.status import Status
+from dasksolve.status import Status, is_singular
 
 LOST = int(np.iinfo(np.int16).min)
 """An exponent that no factors have: of a chunk that was lost."""
@@ -57,9 +57,9 @@ def factor_block(
         verdict = eager.solve_with_status(given, b, problem, options)[1]
         if options.assume_a == "pos":
             flat[2][flat[2] == Status.SINGULAR] = Status.NOT_POSITIVE_DEFINITE
-        np.copyto(flat[2], verdict, where=settling.is_singular(verdict))
-        flat[0][settling.is_singular(flat[2])] = undefined(dtype)
-        flat[3][settling.is_singular(flat[2])] = 0
+        np.copyto(flat[2], verdict, where=is_singular(verdict))
+        flat[0][is_singular(flat[2])] = undefined(dtype)
+        flat[3][is_singular(flat[2])] = 0
     return lu, order, status, rcond, scales
 
 

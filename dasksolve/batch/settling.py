@@ -16,7 +16,7 @@ from dasksolve.batch.structure import meant
 from dasksolve.errors import SingularSystemError
 from dasksolve.kernels.scaling import exponents, largest, shifted
 from dasksolve.solution import Solution
-from dasksolve.status import Status
+from dasksolve.status import Status, is_singular, is_solved
 
 
 def settle_singular(
@@ -34,11 +34,11 @@ def settle_singular(
         least_squares_where(a, b, x, is_singular(status), problem, options)
 
 
-def raise_singular(status: NDArray[np.int8], where: NDArray[np.bool_]) -> None:
-    """Raise if there is any system that is singular, or counts as that."""
-    failed = np.flatnonzero(where)
-    if failed.size:
-        raise SingularSystemError(failed, status.shape, status.reshape(-1)[failed])
+def raise_singular(status: NDArray[np.int8], failed: NDArray[np.bool_]) -> None:
+    """Raise if any system failed."""
+    indices = np.flatnonzero(failed)
+    if indices.size:
+        raise SingularSystemError(indices, status.shape, status.reshape(-1)[indices])
 
 
 def settle_failed(
@@ -46,7 +46,7 @@ def settle_failed(
 ) -> None:
     """Give the systems that count as singular the x that the options want."""
     x, status, _, error = solution
-    failed = is_failed(solution, options)
+    failed = counts_as_singular(solution, options)
     if not failed.any():
         return
     solution.rcond[is_singular(status)] = 0  # also where the kernel's was out of range
@@ -64,7 +64,7 @@ def refine(
 ) -> None:
     """Refine the answers that are not exact enough, and keep what is better."""
     x, _, _, error = solution
-    solved = ~is_failed(solution, options)
+    solved = ~counts_as_singular(solution, options)
     doubtful = np.flatnonzero(solved & (error > ENOUGH * np.finfo(problem.dtype).eps))
     size = max(1, piece_size(problem.n, problem.k, x.itemsize)) if doubtful.size else 1
     for first in range(0, doubtful.size, size):
@@ -208,28 +208,17 @@ def _gathered(
     return a, broadcast(b, where.shape)[where], x[where]
 
 
-def are_solved(x: NDArray[Any], status: NDArray[np.int8], problem: Problem) -> NDArray[np.bool_]:
+def counts_as_singular(solution: Solution, options: Options) -> NDArray[np.bool_]:
+    """Where `on_singular` applies: what is singular, and what is conditioned worse than `rcond`."""
+    return is_singular(solution.status) | (solution.rcond < (options.rcond or 0))  # not NaN
+
+
+def is_solved_in_part(
+    x: NDArray[Any], status: NDArray[np.int8], problem: Problem
+) -> NDArray[np.bool_]:
     """Where x, or a column of it, is a solution."""
-    solved = np.asarray(has_solution(status))
+    solved = np.asarray(is_solved(status))
     if problem.k > 1 and not problem.vectors:
         partly = status == Status.NONFINITE
         solved[partly] = np.isfinite(x[partly]).all(axis=-2).any(axis=-1)
     return solved
-
-
-def is_singular(status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Where a pivot was zero, or not positive though it had to be."""
-    return (status == Status.SINGULAR) | (status == Status.NOT_POSITIVE_DEFINITE)
-
-
-def has_solution(status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Where all of x solves its system, however badly that is conditioned."""
-    return (status == Status.OK) | (status == Status.ILL_CONDITIONED)
-
-
-def is_failed(solution: Solution, options: Options) -> NDArray[np.bool_]:
-    """Where `on_singular` applies: what is singular, and what counts as that."""
-    singular = is_singular(solution.status)
-    if options.rcond is None:
-        return singular
-    return singular | (solution.rcond < options.rcond)  # not NaN

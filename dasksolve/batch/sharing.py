@@ -11,8 +11,8 @@ from dasksolve.batch.options import Options
 from dasksolve.batch.pieces import LANES, PIECE, broadcast, in_threads, piece_size, pieces, plain
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.batch.running import kernel_for, run
-from dasksolve.batch.settling import is_singular
 from dasksolve.kernels.language.lanes import PANEL
+from dasksolve.status import is_singular
 
 # Vectors of a small matrix from which on a kernel of their own is faster.
 ENOUGH = 32

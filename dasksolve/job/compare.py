@@ -11,7 +11,7 @@ from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
 from dasksolve.job.work import Compared
 from dasksolve.solution import Solution
-from dasksolve.status import Status
+from dasksolve.status import Status, is_solved
 
 DIAGNOSTICS = ("rcond", "backward_error")
 _WRONG = "x does not solve {} whose status is OK"
@@ -39,8 +39,8 @@ def compared(
     if changed.any() or np.isnan(errors).all():  # those of another x, or none that were found
         columns = (b[..., None], x[..., None]) if problem.vectors else (b, x)
         errors = measure(a, *columns, options)
-    failed = settling.is_failed(anew, options)
-    solved = settling.has_solution(status) & ~failed
+    failed = settling.counts_as_singular(anew, options)
+    solved = is_solved(status) & ~failed
     suspects = {_WRONG: solved & ~(errors <= np.sqrt(np.finfo(x.dtype).eps))}
     if exactly:
         ours = ~failed if options.on_singular == "lstsq" else np.ones_like(failed)  # not LAPACK's

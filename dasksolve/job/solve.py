@@ -8,7 +8,6 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from dasksolve.batch import settling
 from dasksolve.batch.options import Options, check_flags, refuse_unknown, refusing
 from dasksolve.errors import SingularSystemError, flat_indices
 from dasksolve.job.columns import opened
@@ -18,7 +17,7 @@ from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
 from dasksolve.job.survey import read_ahead
 from dasksolve.job.write import write_output
-from dasksolve.status import Status
+from dasksolve.status import Status, is_singular
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import OutputLocation
 
@@ -188,7 +187,7 @@ def _raise_singular(job: Job, report: Report, rcond: float | None) -> None:
     reading = read_ahead({"status": job.status}, regions)
     for block, (region, read) in zip(blocks, reading, strict=True):
         status = np.asarray(job.status[region]) if read is None else read["status"]
-        failed = settling.is_singular(status)
+        failed = is_singular(status)
         poor = status == Status.ILL_CONDITIONED
         if rcond is not None and poor.any():  # below rcond, and not eps alone
             failed |= poor & _is_lost(job, block)

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from dasksolve.batch import eager
 from dasksolve.batch.options import Options
 from dasksolve.batch.problem import Problem, describe
-from dasksolve.batch.settling import has_solution
 from dasksolve.errors import PerformanceWarning, warn
 from dasksolve.job import coordinates, journal
 from dasksolve.job.compare import DIAGNOSTICS, compared
 from dasksolve.job.coordinates import Coordinate
 from dasksolve.job.plan import Needs, Plan
 from dasksolve.job.work import Compared, Field, Work, described, status_field
+from dasksolve.status import is_solved
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block, Layout
 from dasksolve.storage.source import Source
@@ -133,7 +133,7 @@ class Systems(Work):
         """The worst condition and backward error of those with a solution, if they are known."""
         if "rcond" not in found:
             return {}
-        solved, rcond = has_solution(found["status"]), found["rcond"]
+        solved, rcond = is_solved(found["status"]), found["rcond"]
         if self.options.rcond is not None:  # below it, a system counts as singular
             solved &= rcond >= self.options.rcond
         if not solved.any():
