@@ -10,11 +10,10 @@ What takes time is to move a tile through the first level of the cache, which is
 observation is weighed, and its first products are taken, while it is there from being read.
 """
 
-import math
-
 import numpy as np
 
 from dasksolve.kernels.compiling.jit import jit, part
+from dasksolve.kernels.diagnostics.condition import larger
 from dasksolve.kernels.diagnostics.verdicts import finfo, undefined, weigh
 from dasksolve.kernels.language.control import Variable, align_stack, loop, never_inline
 from dasksolve.kernels.language.lanes import (
@@ -35,16 +34,12 @@ from dasksolve.kernels.language.tiles import lane_count, put_numbers, systems_of
 from dasksolve.kernels.language.transposition import collect, deal
 from dasksolve.kernels.language.values import Pair
 from dasksolve.kernels.regimes.columns import read
+from dasksolve.kernels.regression.scaling import finite, scale, unscale
 from dasksolve.status import Status
 
-SMALL = 2.0**-64
-"""A row of numbers, each times it, has no sum that overflows, nor Inf - Inf among their sizes."""
 ROWS = 16
 """Observations that are read and weighed together: whole vectors of numbers, whatever N is."""
-OF_ZERO = -(1 << 20)
-"""The exponent of zero: below any other, whatever is added."""
-OK, PENDING = int(Status.OK), int(Status.PENDING)
-NONFINITE, RANK_DEFICIENT = int(Status.NONFINITE), int(Status.RANK_DEFICIENT)
+OK, PENDING, NONFINITE = int(Status.OK), int(Status.PENDING), int(Status.NONFINITE)
 
 
 @operation(nothing)
@@ -240,17 +235,6 @@ def in_range(flaw, pivot):
     return where(fits, flaw, flaw.fill(1))
 
 
-@operation(lambda x, y: x)
-def larger(x, y):
-    """The larger one; y if x is NaN."""
-    return where(x > y, x, y)
-
-
-@operation(lambda x, y: x)
-def smaller(x, y):
-    return where(x < y, x, y)
-
-
 @operation(lambda x, like: like)
 def as_number(x, like):
     """A real number as one of the type of `like`."""
@@ -263,7 +247,8 @@ def measure(t, s, n):
     least = magnitude(splat(1, t))
     for j in range(n):
         length = square_root(magnitude(s[j, j]))
-        s[n, j], least = as_number(length, s[j, j]), smaller(length, least)
+        s[n, j] = as_number(length, s[j, j])
+        least = where(length < least, length, least)
     return least
 
 
@@ -273,18 +258,17 @@ def heed(t, s, z, b, first, last, c, n, least, flaw):
 
     Its size is that of its parts along them, or of what is left of it. b of zeros has none.
     """
-    size = magnitude(splat(0, t))
-    low, largest = smallest(size), size
+    zero, one = magnitude(splat(0, t)), splat(1, flaw)
+    size, given, low = zero, zero, smallest(zero)
     for j in range(n):
-        size = larger(magnitude(s[j, c]) * magnitude(s[n, j]), size)
+        size = larger(size, magnitude(s[j, c]) * magnitude(s[n, j]))
     if any_lane(size * least < low):
         _, observations, columns = b.shape
         for i in range(observations):
-            size = larger(magnitude(t[i, c]), size)
+            size = larger(size, magnitude(t[i, c]))
             read(b, i * columns + c - n, observations * columns, first, last, z, n, n, 1, False)
-            largest = larger(magnitude(z[n, n]), largest)  # not NaN
-    lost = (size * least < low) & (largest > splat(0, size))
-    return where(lost, splat(1, flaw), flaw)
+            given = where(magnitude(z[n, n]) > zero, one, given)  # NaN is missing
+    return where((size * least < low) & (given > zero), one, flaw)
 
 
 @operation(nothing)
@@ -337,106 +321,6 @@ def solve_tile(a, b, roots, own, threshold, found, first, last, t, s, z):
     put_real(rcond, first, last, trust)
     put_real(count, first, last, known)
     record(status, first, last, flaw, check, trust, threshold)
-
-
-@part
-def size_of(x):
-    """The larger part of a number, which may be complex."""
-    return max(abs(x.real), abs(x.imag))
-
-
-@part
-def finite(a, b, roots):
-    """Whether the rows of a system that are not missing are."""
-    for i in range(len(a)):
-        total = SMALL * abs(roots[i].real)
-        for x in a[i]:
-            total += SMALL * abs(x.real) + SMALL * abs(x.imag)
-        for x in b[i]:
-            total += SMALL * abs(x.real) + SMALL * abs(x.imag)
-        if total == np.inf and roots[i] != 0:
-            return False
-    return True
-
-
-@part
-def exponent(x):
-    """e with 2ᵉ⁻¹ ≤ |x| < 2ᵉ, of the larger part of a complex number; that of 0 is `OF_ZERO`."""
-    return math.frexp(size_of(x))[1] if x != 0 else OF_ZERO
-
-
-@part
-def is_missing(a, b, root):
-    """Whether a row is, as `read_roots` says it."""
-    missing = root == 0 or root != root
-    for x in a:
-        missing |= x != x
-    for x in b:
-        missing |= x != x
-    return missing
-
-
-@part
-def shifted(x, power):
-    """x times a power of two, which need not be a number itself."""
-    if x == 0:  # a power that overflows would make NaN of it
-        return x
-    half = power // 2
-    return x * math.ldexp(1.0, half) * math.ldexp(1.0, power - half)
-
-
-@part
-def scale(a, b, roots, one_a, one_b, one_roots, powers):
-    """Copy a system, the columns of its weighed rows each times a power of two; their exponents.
-
-    What is missing is left out: it has no say in the powers.
-    """
-    observations, n = a.shape
-    powers[:] = OF_ZERO
-    for i in range(observations):
-        one_roots[0, i] = 0
-        if not is_missing(a[i], b[i], roots[i]):
-            root, power = math.frexp(roots[i].real)
-            one_roots[0, i] = root
-            for j in range(n):
-                powers[j] = max(powers[j], exponent(a[i, j]) + power)
-            for c in range(b.shape[1]):
-                powers[n + c] = max(powers[n + c], exponent(b[i, c]) + power)
-    for j in range(len(powers)):
-        if powers[j] < OF_ZERO // 2:
-            powers[j] = 0
-    for i in range(observations):
-        if one_roots[0, i] == 0:
-            one_a[0, i], one_b[0, i] = 0, 0
-            continue
-        power = math.frexp(roots[i].real)[1]
-        for c in range(b.shape[1]):
-            one_b[0, i, c] = shifted(b[i, c], power - powers[n + c])
-        for j in range(n):
-            one_a[0, i, j] = shifted(a[i, j], power - powers[j])
-
-
-@part
-def unscale(one, powers, found, m):
-    """Write what was found of a scaled system: NONFINITE where x overflows.
-
-    It is RANK_DEFICIENT where it is pending still.
-    """
-    x, rss, variances, rcond, _, status, covariance = found
-    n, columns = x.shape[1:]
-    status[m] = OK if one[5][0] == OK else RANK_DEFICIENT
-    rcond[m] = one[3][0] if one[3][0] == one[3][0] else 0.0
-    for j in range(n):
-        for c in range(columns):
-            x[m, j, c] = shifted(one[0][0, j, c], powers[n + c] - powers[j])
-            fits = abs(x[m, j, c].real) < np.inf and abs(x[m, j, c].imag) < np.inf
-            if status[m] == OK and not fits:
-                status[m], rcond[m] = NONFINITE, np.nan
-        variances[m, j] = shifted(one[2][0, j], -2 * powers[j])
-        for i in range(n if len(covariance) > 0 else 0):
-            covariance[m, i, j] = shifted(one[6][0, i, j], -powers[i] - powers[j])
-    for c in range(columns):
-        rss[m, c] = shifted(one[1][0, c], 2 * powers[n + c])
 
 
 def kernel(_):
