@@ -1,4 +1,4 @@
-"""Waits for workers where a cluster has none: says so, has lost ones started again, gives up."""
+"""Waits where no worker of a cluster works: says so, has lost ones started again, gives up."""
 
 import logging
 import time
@@ -16,6 +16,13 @@ PATIENCE = 10.0
 _FIRST, _NEXT, _LOCAL = 300.0, 3600.0, 60.0
 """Seconds that a worker is waited for where distributed's own setting does not say: before a job,
 in the midst of it, and where this process is to start it."""
+_NONE, _PAUSED, _UNFIT = "", " but paused ones", " for its tasks"
+_REMEDIES = {
+    _NONE: "start some (dask worker, cluster.scale)",
+    _PAUSED: "release what they hold in memory, or start others",
+    _UNFIT: "start some that have what dask.annotate asks for, or ask for less",
+}
+"""What to do where a cluster has no workers, or none but such."""
 _KEPT = ". What is done is kept: resume=True (--resume) goes on with it"
 
 
@@ -25,8 +32,10 @@ class Waiting:
     def __init__(self, client: Any) -> None:
         self.client = client
         self.at = f"the scheduler at {client.scheduler.address}"
+        self.lack = _NONE
+        """Which workers there were none of when last seen."""
         self.seconds = 0.0
-        """Since there were workers."""
+        """Since somebody worked."""
 
     def for_first(self) -> dict[str, int]:
         """Wait until there are workers; return the threads of each."""
@@ -49,20 +58,36 @@ class Waiting:
         return threads
 
     def for_next(self) -> None:
-        """After a while without a result: say that there are no workers, or stop the job."""
-        if self.client.status != "running" or self.client.nthreads():
+        """After a while without a result: say that nobody works, or stop the job."""
+        lack = self._lack()
+        if lack is None:
             self.seconds = 0.0
             return
+        if lack != self.lack:
+            self.lack, self.seconds = lack, 0.0
         limit = self._limit(_NEXT)
         if self.seconds > limit:
             raise RuntimeError(self.stopped(limit))
-        text = f"{self.at} has no workers; waiting for some"
-        if self.seconds:
+        text = f"{self.at} has no workers{lack}; waiting for some"
+        # That those who are there do nothing may be so for a moment: what they did is on its way.
+        first = PATIENCE if lack else 0.0
+        if self.seconds > first:
             logger.warning(text)
-        else:
+        elif self.seconds == first:
             warn(f"{text}, up to {limit:g} s{self._advice()}")
         self.seconds += PATIENCE
         self._restore()
+
+    def _lack(self) -> str | None:
+        """Which workers there are none of; None: some work, or may, or there is nobody to ask."""
+        if self.client.status != "running":
+            return None
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        running = [address for address, worker in workers.items() if worker["status"] == "running"]
+        if not running:
+            return _PAUSED if workers else _NONE
+        processed = self.client.processing()
+        return None if any(processed.get(address) for address in running) else _UNFIT
 
     def stopped(self, limit: float) -> str:
         """Why a job that had begun does not go on."""
@@ -70,7 +95,7 @@ class Waiting:
 
     def _in_vain(self, limit: float) -> str:
         return (
-            f"{self.at} got no worker within {limit:g} s; start some (dask worker, cluster.scale), "
+            f"{self.at} got no worker{self.lack} within {limit:g} s; {_REMEDIES[self.lack]}, "
             "or wait longer (DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT, such as 2h)"
         )
 
@@ -78,7 +103,7 @@ class Waiting:
         setting = dask.config.get("distributed.scheduler.no-workers-timeout", None)
         if setting:
             return float(parse_timedelta(setting))
-        return _LOCAL if self._local else usual
+        return _LOCAL if self._local and not self.lack else usual
 
     @property
     def _local(self) -> Any:
@@ -88,6 +113,8 @@ class Waiting:
         return self.client.cluster if isinstance(self.client.cluster, LocalCluster) else None
 
     def _advice(self) -> str:
+        if self.lack:
+            return f" ({_REMEDIES[self.lack]})"
         if self._local is None:
             return f" (dask worker {self.client.scheduler.address} starts one)"
         if not self._local.plan:
@@ -102,7 +129,7 @@ class Waiting:
         nanny starts another (dask/distributed#1925). The cluster forgets them after 15 s, and then
         starts others once it is asked for as many as before.
         """
-        if self._local and self._local.plan:
+        if self._local and self._local.plan and not self.lack:
             self._local.scale(len(self._local.plan))
 
 

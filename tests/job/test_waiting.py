@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Status, Worker
 from stored import Stored
 
 from dasksolve import Report, solve_zarr
@@ -21,9 +21,13 @@ NO_WORKERS = "distributed.scheduler.no-workers-timeout"
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
-    """A cluster of one thread, which soon forgets a worker that it has lost."""
+    """A cluster of one thread, which soon forgets a worker that it has lost, and pauses none."""
+    settings = {
+        "distributed.deploy.lost-worker-timeout": "0.1s",
+        "distributed.worker.memory.pause": False,
+    }
     with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "0.1s"}),
+        dask.config.set(settings),
         LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
         ) as cluster,
@@ -116,6 +120,39 @@ def test_a_job_that_stays_without_workers_stops_and_may_be_resumed(
         ):
             solve_zarr(batch.a_path, batch.b_path, batch.out, **how)
     assert 1 <= solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed < 10
+
+
+@pytest.mark.parametrize(
+    ("paused", "told", "given_up"),
+    [
+        (True, "workers but paused ones; .*release", "worker but paused ones within .*release"),
+        (False, "workers for its tasks; .*start", "worker for its tasks within .*start"),
+    ],
+    ids=["short of memory", "without the resource"],
+)
+def test_workers_none_of_whom_takes_a_task_are_not_waited_for_in_silence(
+    batch: Stored,
+    cluster: LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    paused: bool,
+    told: str,
+    given_up: str,
+) -> None:
+    monkeypatch.setattr("dasksolve.job.waiting.PATIENCE", 0.2)
+
+    def pause(dask_worker: Worker) -> None:
+        dask_worker.status = Status.paused
+
+    with Client(cluster, set_as_default=False) as client:
+        if paused:
+            client.run(pause)
+        with (
+            dask.config.set({NO_WORKERS: "0.5s"}),
+            dask.annotate(resources={} if paused else {"GPU": 1}),
+            pytest.warns(UserWarning, match=f"has no {told}"),
+            pytest.raises(RuntimeError, match=f"got no {given_up}.*is kept"),
+        ):
+            solve_zarr(batch.a_path, batch.b_path, batch.out, client=client)
 
 
 def test_a_cluster_does_no_more_for_a_job_that_is_interrupted(
