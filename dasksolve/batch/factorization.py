@@ -171,6 +171,8 @@ class Factorization:
         ------
         FileExistsError
             There is something.
+        OSError
+            It could not be written, or workers of a cluster wrote it to a place of their own.
 
         Examples
         --------

@@ -1,12 +1,13 @@
 """The factors of a batch in a zarr group: written, and found again as lazy dask arrays."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import zarr
+from dask import threaded
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
@@ -14,7 +15,7 @@ from dasksolve.batch.factors import LOST
 from dasksolve.batch.problem import describe_inverses
 from dasksolve.errors import naming
 from dasksolve.status import Status
-from dasksolve.storage import groups, marks, stores
+from dasksolve.storage import groups, locations, marks, stores
 from dasksolve.storage.stores import OutputLocation
 
 _ATTRIBUTE = "dasksolve_factorization"
@@ -35,10 +36,12 @@ def write(path: OutputLocation, *arrays: Any) -> None:
     with naming(location), marks.claimed(store, location):
         if not groups.is_empty(store):
             raise FileExistsError(f"{location} exists; choose another path, or delete it")
-        _write(store, arrays)
+        if locations.is_private(store):  # workers would write to copies of their own
+            arrays = da.compute(*arrays)
+        _write(store, location, arrays)
 
 
-def _write(store: Any, arrays: Iterable[Any]) -> None:
+def _write(store: Any, location: str, arrays: Sequence[Any]) -> None:
     group = zarr.create_group(store, zarr_format=3)
     written = []
     for (name, missing), values in zip(_MISSING.items(), arrays, strict=True):
@@ -54,7 +57,11 @@ def _write(store: Any, arrays: Iterable[Any]) -> None:
         )
         if source.size:
             written.append(_written(source.rechunk(chunks), array))
-    da.compute(*written)
+    if any(isinstance(values, da.Array) for values in arrays):
+        da.compute(*written)
+        _refuse_elsewhere(group["status"], location)
+    else:  # a cluster need neither be sent them nor see the place
+        da.compute(*written, scheduler=threaded.get)
     group.attrs[_ATTRIBUTE] = json.dumps({"version": _VERSION})  # last: it is whole
 
 
@@ -105,6 +112,16 @@ def _group(store: Any, location: str) -> Any:
     raise ValueError(
         f"{location} exists and does not hold factors; give what Factorization.to_zarr wrote"
     ) from cause
+
+
+def _refuse_elsewhere(status: Any, location: str) -> None:
+    """Refuse what workers say that they have written, and is not there."""
+    pending = da.from_array(status, chunks=status.chunks, inline_array=True) == Status.PENDING
+    if pending.any().compute(scheduler=threaded.get):
+        raise OSError(
+            f"the workers wrote factors that are not at {location}, which they see as another "
+            "place: give a path or URL that all see as one"
+        )
 
 
 def _written(values: da.Array, array: Any) -> da.Array:

@@ -58,6 +58,11 @@ def naming(store: Any) -> str | None:
     return "memory" if isinstance(store, MemoryStore) else None
 
 
+def is_private(store: Any) -> bool:
+    """Whether this process alone has what is in a store, or may write to it."""
+    return naming(store) == "memory" or has_one_writer(store)
+
+
 def has_location(store: Any) -> bool:
     """Whether a store is called the same in every process; others are by where in memory it is."""
     return isinstance(store, LocalStore | ZipStore | FsspecStore)

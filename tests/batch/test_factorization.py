@@ -1,6 +1,7 @@
 """`factor`: the factors of a batch, in memory, on dask and in zarr."""
 
 import shutil
+import uuid
 from pathlib import Path
 
 import dask
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import zarr
 from dask.callbacks import Callback
+from distributed import Client
 from families import SOME_DTYPES, grid, same_bits, systems
+from zarr.storage import LocalStore, MemoryStore
 
 import dasksolve
 from dasksolve import Factorization, Status
+from dasksolve.storage import stores
 
 GRID = grid(3, 12, 150, slow=(1, 8, 13, 40), complex_up_to=12)
 
@@ -176,6 +180,37 @@ def test_factors_are_kept_in_zarr(tmp_path: Path):
     assert np.array_equal(f.status.compute(), status)
     with pytest.raises(FileExistsError, match="choose another path"):
         dasksolve.factor(a).to_zarr(path)
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["in memory", "lazy"])
+@pytest.mark.parametrize("store", [MemoryStore, lambda: f"memory://{uuid.uuid4()}"])
+def test_factors_kept_in_memory_stay_in_this_process(two_processes: Client, store, lazy):
+    a, b, _ = troubled(5, np.dtype(float))
+    f, place = dasksolve.factor(da.from_array(a, chunks=(10, -1, -1)) if lazy else a), store()
+    with two_processes.as_current():
+        f.to_zarr(place)
+    x = Factorization.open(place).solve(b).compute(scheduler="sync")
+    assert same_bits(x, dasksolve.factor(a).solve(b))
+
+
+def test_factors_that_workers_wrote_elsewhere_are_missed(
+    two_processes: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def is_another_for_others(self):
+        return LocalStore, (f"{self.root} of theirs",)
+
+    monkeypatch.setattr(stores.Files, "__reduce__", is_another_for_others, raising=False)
+    a = np.eye(3) + np.ones((40, 3, 3))
+    with two_processes.as_current():
+        lazy = dasksolve.factor(da.from_array(a, chunks=(10, -1, -1)))
+        with pytest.raises(OSError, match=r"wrote factors that are not at .*/lazy, which they see"):
+            lazy.to_zarr(tmp_path / "lazy")
+        dasksolve.factor(a).to_zarr(tmp_path / "ours")
+    assert (
+        Factorization.open(tmp_path / "ours").status.compute(scheduler="sync").tolist() == [0] * 40
+    )
+    with pytest.raises(ValueError, match="does not hold the whole"):
+        Factorization.open(tmp_path / "lazy")
 
 
 @pytest.mark.parametrize(
