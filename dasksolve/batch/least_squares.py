@@ -128,7 +128,7 @@ def run(
     variances, status = np.empty((*batch, n), real), np.zeros(batch, np.int8)
     rcond, count = np.empty(batch), np.empty(batch)
     weights = np.ones(problem.rows) if weights is None else weights
-    roots, powers, uneven = _roots(weights, dtype)
+    roots, beyond, uneven = _roots(weights, dtype)
     kernel = kernels.least_squares(dtype) if status.size else None
     found = (x, rss, variances, rcond, count, status)
     given = [Given(a, 2, dtype), Given(columns, 2, dtype)]
@@ -157,15 +157,14 @@ def run(
             if not np.isfinite(left[0]).all():
                 x[index], rss[index], rcond[index], rank[index] = nan, np.nan, np.nan, 0
                 status[index] = Status.NONFINITE
-    if powers.any():
-        rss = np.ldexp(rss, 2 * powers[..., None])
     answers = LeastSquares(x, status, rcond, rss, rank, count.astype(np.int32))
-    if uneven.any():
-        where = np.broadcast_to(uneven, batch)
+    if beyond.any():
+        where, apart = np.broadcast_to(beyond, batch), np.broadcast_to(uneven, batch)
         some = [_of_batch(v, c, batch)[where] for v, c in ((a, 2), (columns, 2), (weights, 1))]
         anew = _in_double(some, replace(problem, k=width), replace(options, rcond=threshold))
+        rss[where] = np.where(np.isnan(rss[where]), np.nan, anew.rss)  # lost beside such roots
         for values, better in zip(answers, anew, strict=True):
-            values[where] = better
+            values[apart] = better[apart[where]]
     if k == 0:
         x, rss = x[..., :0], rss[..., :0]
     if problem.vectors:
@@ -194,23 +193,22 @@ def _of_batch(values: NDArray[Any], core: int, batch: tuple[int, ...]) -> NDArra
 
 def _roots(
     weights: NDArray[Any], dtype: np.dtype[Any]
-) -> tuple[NDArray[Any], NDArray[np.intc], NDArray[np.bool_]]:
-    """Roots of the weights, and the powers of two taken out where they are out of dtype's range.
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Roots of the weights, those of systems where some are beyond dtype's range times a power.
 
-    They are infinite for weights that are negative, which is not finite either. Last: which systems
-    have some that stay out of range.
+    They are infinite for weights that are negative, which is not finite either. Then: which systems
+    these are, and which of them have some that stay out of range.
     """
     info = np.finfo(dtype)
     roots = np.where(weights < 0, np.inf, np.sqrt(weights, dtype=np.float64))
     known = np.isfinite(roots) & (roots != 0)
     beyond = (known & ((roots < info.tiny) | (roots > info.max))).any(axis=-1)
-    powers = np.zeros(beyond.shape, np.intc)
     if beyond.any():
         size = np.where(known, roots, 0).max(axis=-1)
         powers = np.where(beyond, np.frexp(size)[1], 0).astype(np.intc)
         roots = np.ldexp(roots, -powers[..., None])
     uneven = beyond & (known & (roots < info.tiny)).any(axis=-1)
-    return roots.astype(dtype), powers, uneven
+    return roots.astype(dtype), beyond, uneven
 
 
 def _minimum_norm(

@@ -239,6 +239,43 @@ def test_weights_beyond_single_precision_count(power, lazy):
     assert set(shared.count) == {11}
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.parametrize("on_deficient", ["nan", "lstsq"])
+@pytest.mark.parametrize("power", [-300, 300])
+def test_squares_are_in_range_where_weights_alone_are_not(dtype, on_deficient, power):
+    a, b = problems(12, 3, dtype)
+    a[3, :, 2] = 0
+    b = b * dtype(2.0 ** (-power // 3))
+    weights = np.ones((21, 12))
+    weights[3:7] = 2.0**power
+    found = dasksolve.lstsq_ex(a, b, weights=weights, on_deficient=on_deficient)
+    double = dasksolve.lstsq_ex(
+        *(v.astype(np.result_type(v, float)) for v in (a, b)),
+        weights=weights,
+        on_deficient=on_deficient,
+    )
+    np.testing.assert_array_equal(found.status, double.status)
+    assert np.isfinite(found.rss[4:7]).all()
+    assert found.rss[4:7].all()
+    np.testing.assert_allclose(found.rss[3:7], double.rss[3:7], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("char", "powers"), [("f", (0, 45, -40)), ("F", (0, 45, -40)), ("d", (0, 300, -300))]
+)
+def test_the_condition_does_not_depend_on_units(char, powers):
+    a, b = problems(12, 3, char)
+    a[..., 2] = a[..., 1] + a.dtype.type(0.01) * a[..., 2]
+    rcond = float(np.median(dasksolve.lstsq_ex(a, b).rcond))
+    wanted = dasksolve.lstsq_ex(a, b, rcond=rcond)
+    assert {*wanted.status} == {Status.OK, Status.RANK_DEFICIENT}
+    units = np.ldexp(1.0, powers).astype(char)
+    found = dasksolve.lstsq_ex(a * units, b, rcond=rcond)
+    np.testing.assert_array_equal(found.rcond, wanted.rcond)
+    np.testing.assert_array_equal(found.status, wanted.status)
+    np.testing.assert_array_equal(found.x * units, wanted.x)
+
+
 @pytest.mark.parametrize("power", [-110, -180, -270])
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
 def test_weights_too_far_apart_for_single_precision_count(power, dtype):

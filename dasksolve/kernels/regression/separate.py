@@ -235,6 +235,12 @@ def in_range(flaw, pivot):
     return where(fits, flaw, flaw.fill(1))
 
 
+@operation(lambda flaw, pivot, longest: flaw)
+def comparable(flaw, pivot, longest):
+    """`flaw`, or 1 where squares of shares of a longer column underflow, as rcond has them."""
+    return where(pivot >= longest * smallest(pivot), flaw, flaw.fill(1))
+
+
 @operation(lambda x, like: like)
 def as_number(x, like):
     """A real number as one of the type of `like`."""
@@ -293,9 +299,11 @@ def solve_tile(a, b, roots, own, threshold, found, first, last, t, s, z):
     columns = n + k
     known = read_tile(a, b, roots, own, first, last, t, s)
     flaw = magnitude(splat(0, t))
-    check = flaw
+    check, longest = flaw, flaw
     for c in range(n):
-        flaw = in_range(flaw, magnitude(s[c, c]))
+        pivot = magnitude(s[c, c])
+        flaw = comparable(in_range(flaw, pivot), pivot, longest)
+        longest = larger(longest, pivot)
         divide(s, c, columns)
         TAKE_OUT(t, s, (0, observations), c, c + 1, columns)
     invert(s, z, n)
