@@ -58,7 +58,7 @@ PRIVATE = {
         *("_index_path", "_load_overload", "_open_for_write", "_source_stamp", "_version"),
     },
     "storage.buffers": {"_set_running_loop"},
-    "storage.internals": {"_decode_single", "_encode_single", "_rm_file"},
+    "storage.internals": {"_decode_single", "_encode_single", "_rm_file", "_store"},
 }
 """What modules use that a library keeps to itself, each of which a test of theirs looks for."""
 INSIDE = {"batch.internals": r"dask\.(array\.core|layers)", "storage.internals": r"zarr\.core"}

@@ -36,7 +36,8 @@ def write(path: OutputLocation, *arrays: Any) -> None:
     with naming(location), marks.claimed(store, location):
         if not groups.is_empty(store):
             raise FileExistsError(f"{location} exists; choose another path, or delete it")
-        if locations.is_private(store):  # workers would write to copies of their own
+        # Workers would write to copies of their own, and to none of what has one writer.
+        if locations.is_in_memory(store) or locations.has_one_writer(store):
             arrays = da.compute(*arrays)
         _write(store, location, arrays)
 

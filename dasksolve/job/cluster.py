@@ -68,10 +68,10 @@ class Cluster:
                     "(dask worker --memory-limit)"
                 )
 
-    def refuse_private(self, locations: Iterable[str]) -> None:
-        """Refuse what lives in this process alone."""
-        for location in locations:
-            if location.startswith("memory://"):
+    def refuse_private(self, found: Iterable[tuple[str, Any]]) -> None:
+        """Refuse what lives in this process alone; found: stores, and what lies in each."""
+        for location, store in found:
+            if locations.is_in_memory(store):
                 raise ValueError(
                     f"{location} is in the memory of this process, where the workers of "
                     f"{self.address} cannot see it; put it on a disk they share"

@@ -68,7 +68,8 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
         looking = pool.submit(_look, out, store, resume or overwrite)
         work = open_work()
     scheduler = choose(options.client, options.workers)
-    scheduler.refuse_private((*(source.location for source in work.sources), location))
+    read = [(source.location, source.array.store) for source in work.sources]
+    scheduler.refuse_private([*read, (location, store)])
     seen = looking.result()
     deletes = overwrite
     if resume and seen:  # what a job left that was stopped at its beginning is deleted, too

@@ -44,7 +44,7 @@ class Threads:
     def refuse_memory(self, needed: int) -> None:
         """The machine's memory is what the default limit is made from."""
 
-    def refuse_private(self, locations: Iterable[str]) -> None:
+    def refuse_private(self, found: Iterable[tuple[str, Any]]) -> None:
         """Threads see what this process sees."""
 
     def marking(self, store: Any, token: str, locked: bool) -> AbstractContextManager[Mark | None]:

@@ -18,6 +18,7 @@ whether a chunk is stored. What that takes, and what would make it needless:
 `zarr.Array(zarr.AsyncArray)`   `nchunks_initialized` for one chunk.
 `FsspecStore.fs._rm_file`       To delete what has exactly this name: `FsspecStore.delete`, which
                                 takes [, * and ? of a key for a pattern.
+`WrapperStore._store`           What a store is that is wrapped in others: named in its docstring.
 ==============================  ===================================================================
 """
 
@@ -40,7 +41,7 @@ from zarr.abc.codec import BaseCodec
 from zarr.buffer import default_buffer_prototype
 from zarr.core.array_spec import ArraySpec
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, StorePath
+from zarr.storage import FsspecStore, StorePath, WrapperStore
 
 from dasksolve.storage.backlog import PATIENT
 
@@ -61,6 +62,13 @@ USED = (
     "with_config",
 )
 """What is used of an open array besides what zarr documents for users."""
+
+
+def innermost(store: Any) -> Any:
+    """The store that others are wrapped around."""
+    while isinstance(store, WrapperStore):
+        store = store._store
+    return store
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -9,7 +9,7 @@ from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from fsspec.implementations.cached import CachingFileSystem
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
-from dasksolve.storage import secrets
+from dasksolve.storage import internals, secrets
 
 
 def of(what: Any) -> str:
@@ -58,9 +58,11 @@ def naming(store: Any) -> str | None:
     return "memory" if isinstance(store, MemoryStore) else None
 
 
-def is_private(store: Any) -> bool:
-    """Whether this process alone has what is in a store, or may write to it."""
-    return naming(store) == "memory" or has_one_writer(store)
+def is_in_memory(store: Any) -> bool:
+    """Whether what is in a store is in the memory of this process, where no other sees it."""
+    store = internals.innermost(store)
+    within = getattr(store, "store", None)  # that of obstore, in zarr's ObjectStore
+    return naming(store) == "memory" or type(within).__name__ == "MemoryStore"
 
 
 def has_location(store: Any) -> bool:

@@ -12,7 +12,7 @@ import zarr
 from dask.callbacks import Callback
 from distributed import Client
 from families import SOME_DTYPES, grid, same_bits, systems
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 import dasksolve
 from dasksolve import Factorization, Status
@@ -183,7 +183,11 @@ def test_factors_are_kept_in_zarr(tmp_path: Path):
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["in memory", "lazy"])
-@pytest.mark.parametrize("store", [MemoryStore, lambda: f"memory://{uuid.uuid4()}"])
+@pytest.mark.parametrize(
+    "store",
+    [MemoryStore, lambda: WrapperStore(MemoryStore()), lambda: f"memory://{uuid.uuid4()}"],
+    ids=["zarr", "wrapped", "fsspec"],
+)
 def test_factors_kept_in_memory_stay_in_this_process(two_processes: Client, store, lazy):
     a, b, _ = troubled(5, np.dtype(float))
     f, place = dasksolve.factor(da.from_array(a, chunks=(10, -1, -1)) if lazy else a), store()

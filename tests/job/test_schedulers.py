@@ -18,12 +18,14 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
+import obstore.store
 import pytest
 import zarr
 from dask.callbacks import Callback
 from distributed import Client, LocalCluster, as_completed, get_client
 from families import same_bits
 from stored import Stored, files
+from zarr.storage import LoggingStore, MemoryStore, ObjectStore, WrapperStore
 
 import dasksolve
 from dasksolve import BlockErrors, Report, check_zarr, solve_zarr
@@ -232,11 +234,24 @@ def test_a_worker_with_more_threads_than_planned_has_no_more_blocks_in_hand(
     assert met.tolist() == [do] * 6
 
 
-def test_memory_that_workers_cannot_see_is_refused(two_processes: Client, tmp_path: Path) -> None:
-    a = zarr.create_array(zarr.storage.MemoryStore(), data=np.eye(3) + np.zeros((9, 3, 3)))
+@pytest.mark.parametrize(
+    "store",
+    [
+        MemoryStore,
+        lambda: WrapperStore(LoggingStore(MemoryStore())),
+        lambda: ObjectStore(obstore.store.MemoryStore()),
+    ],
+    ids=["zarr", "wrapped", "obstore"],
+)
+def test_memory_that_workers_cannot_see_is_refused(
+    two_processes: Client, batch: Stored, tmp_path: Path, store: Callable[[], Any]
+) -> None:
+    a = zarr.create_array(store(), data=np.eye(3) + np.zeros((9, 3, 3)))
     with pytest.raises(ValueError, match="in the memory of this process"):
         solve_zarr(a, a, tmp_path / "out", client=two_processes)
     assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="in the memory of this process"):
+        solve_zarr(batch.a_path, batch.b_path, store(), client=two_processes)
 
 
 def test_workers_that_would_find_other_bits_than_the_journal_says_are_refused(

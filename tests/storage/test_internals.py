@@ -12,14 +12,14 @@ import zarr
 from fsspec.asyn import AsyncFileSystem
 from zarr.abc.codec import BaseCodec
 from zarr.core.array_spec import ArraySpec
-from zarr.storage import MemoryStore
+from zarr.storage import LoggingStore, MemoryStore, WrapperStore
 
 import dasksolve
 from dasksolve.storage import internals
 
 PRIVATE = re.compile(
     r"zarr\.core|async_array|codec_pipeline|encode_chunk_key|ArraySpec|concurrent_map|store_path"
-    r"|with_config|metadata\.data_type|code_single|_rm_file"
+    r"|with_config|metadata\.data_type|code_single|_rm_file|WrapperStore"
 )
 
 
@@ -51,6 +51,11 @@ def test_fsspec_deletes_a_file_of_one_name() -> None:
     found = getattr(AsyncFileSystem, "_rm_file", None)
     assert found is not None, f"fsspec {fsspec.__version__}: mend delete in storage/internals.py"
     assert [*inspect.signature(found).parameters][:2] == ["self", "path"]
+
+
+def test_a_wrapper_of_zarr_says_what_it_is_around() -> None:
+    store = MemoryStore()
+    assert internals.innermost(WrapperStore(LoggingStore(store))) is store
 
 
 def test_what_zarr_wants_to_know_of_a_chunk() -> None:
