@@ -620,6 +620,12 @@ def test_polyfit_of_coordinates_far_from_zero_fits_as_well_as_near_it(dtype, coo
     assert (np.diagonal(fit["polyfit_covariance"]) > 0).all()
 
 
+def test_polyfit_along_a_dimension_whose_name_is_a_number():
+    y = xr.DataArray(np.random.default_rng(0).standard_normal((5, 5)), dims=(0, 1))
+    found, wanted = labelled.polyfit(y, 0, 1), y.polyfit(0, 1)
+    xr.testing.assert_allclose(found.polyfit_coefficients, wanted.polyfit_coefficients)
+
+
 def test_polyfit_refuses_what_is_no_degree():
     y = xr.DataArray(np.ones(5), {"t": np.arange(5)}, ("t",))
     with pytest.raises(ValueError, match="deg=-1 must be a degree"):

@@ -106,7 +106,7 @@ def polyfit(
     array = xarray().DataArray
     refuse_unlabelled("y", y)
     named = isinstance(dim, Hashable) and dim in y.coords
-    along = y[dim].dims[0] if named and y[dim].ndim == 1 else dim
+    along = y.coords[dim].dims[0] if named and y.coords[dim].ndim == 1 else dim
     check_dimensions(y, y, weights, along)
     if not isinstance(deg, int | np.integer) or isinstance(deg, bool) or deg < 0:
         raise ValueError(f"deg={deg!r} must be a degree: 0, 1, 2, ...")
@@ -119,7 +119,8 @@ def polyfit(
     names += [f"polyfit_{part}" for part in ("coefficients", "residuals", "covariance")]
     refuse_names("y", y, [*names, f"{dim}_matrix_rank", f"{dim}_singular_values"], along)
     rcond = checked_rcond(rcond)
-    numbers, degrees = _numeric(y[dim]), np.arange(deg + 1)[::-1]
+    x = y.coords[dim] if named else array(np.arange(y.sizes[dim]), dims=[dim])  # y[0] is a row
+    numbers, degrees = _numeric(x), np.arange(deg + 1)[::-1]
     given = weights_of(weights, y, along)
     design, back = _design(numbers, degrees, rcond, given)
     values = y.data.astype(np.result_type(y.dtype, np.float64)) if y.dtype.kind in "fc" else y.data
