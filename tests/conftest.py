@@ -160,6 +160,9 @@ def two_processes() -> Iterator[Client]:
         client = Client(cluster, set_as_default=False)
     with cluster, client:
         yield client
+        # A cluster gives them four seconds, and the oldest fails where they take longer under load.
+        for nanny in [*cluster.workers.values()]:
+            cluster.sync(nanny.close, timeout=240)
 
 
 class CountingScheduler:

@@ -1,10 +1,12 @@
 """A dask cluster of separate programs, as people start them: a scheduler, and workers over TCP."""
 
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +24,7 @@ class Programs:
         self.workers: list[Program] = []
         self.log = (folder / "log").open("wb")
         self.scheduler, self.address = self._scheduler()
-        self.client = Client(self.address, set_as_default=False)
+        self.client = Client(self.address, timeout="240s", set_as_default=False)
 
     def __enter__(self) -> "Programs":
         return self
@@ -58,8 +60,11 @@ class Programs:
         found = self.folder / "scheduler.json"
         words = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show"]
         process = self._dask("scheduler", *words, "--scheduler-file", str(found))
-        with Client(scheduler_file=str(found), timeout="240s", set_as_default=False) as client:
-            return process, client.scheduler.address
+        while True:
+            assert process.poll() is None, "the scheduler ended"
+            with suppress(FileNotFoundError, ValueError):  # not there, or not all of it
+                return process, json.loads(found.read_text())["address"]
+            time.sleep(0.01)
 
     def worker(self, *words: str, **elsewhere: Path) -> Program:
         """Start a worker of one thread, and wait until the scheduler knows it."""

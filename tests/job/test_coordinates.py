@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 import zarr
 from stored import Session
+from turnstile import Turnstile
 from zarr.storage import LocalStore, WrapperStore
 from zarr.testing.store import LatencyStore
 
@@ -311,17 +312,20 @@ def test_a_resume_mends_coordinates(tmp_path: Path, wrong: str) -> None:
 
 
 class Overlapping(WrapperStore):
-    """A store that counts how many coordinates are written at once."""
+    """A store that counts how many coordinates are written at once, and waits for so many."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, at_once: int) -> None:
         super().__init__(LocalStore(path))
         self.now = self.most = 0
+        self.turnstile = Turnstile(at_once)
 
     async def set(self, key: str, *arguments: Any, **options: Any) -> None:
         writes = key.startswith(("t/c/", "site/c/"))
         self.now += writes
         self.most = max(self.most, self.now)
-        await asyncio.sleep(0.2 * writes)
+        if writes:
+            await self.turnstile.passed()
+            await asyncio.sleep(0.2)  # more would come
         await super().set(key, *arguments, **options)
         self.now -= writes
 
@@ -333,7 +337,7 @@ def test_no_more_of_coordinates_is_in_memory_than_of_the_largest(
     monkeypatch.setattr("dasksolve.job.coordinates._LARGEST", largest)
     given = dataset(t=np.arange(6.0), site=[3, 1, 2])  # 48 bytes of the one, 24 of the other
     given.to_zarr(tmp_path / "in", consolidated=False)
-    out = Overlapping(tmp_path / "out")
+    out = Overlapping(tmp_path / "out", at_once)
     solve_zarr(tmp_path / "in/a", tmp_path / "in/b", out)
     assert out.most == at_once
 
@@ -366,8 +370,10 @@ def test_an_output_is_seen_in_the_consolidated_group_around_it(tmp_path: Path, p
 
 
 def test_outputs_that_are_written_at_once_are_all_seen_in_the_group_around_them(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Who holds the document of the group is alive, however slow: it is waited for.
+    monkeypatch.setattr("dasksolve.storage.marks.LOOK_EVERY", 60.0)
     given = dataset(site=[1, 2, 3])
     given.to_zarr(tmp_path / "data", consolidated=False)
     with pytest.warns(UserWarning, match="Consolidated metadata"):

@@ -47,6 +47,7 @@ class Server:
         self.answer, self.left, self.failed = 503, 0, 0
         self.requests: Counter[str] = Counter()
         self.gate: threading.Barrier | None = None
+        self.lock = threading.Lock()
         self.http = make_server("127.0.0.1", 0, self, threaded=True)
         self.thread = threading.Thread(target=self.http.serve_forever)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
@@ -57,12 +58,14 @@ class Server:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
-        self.requests[environ["REQUEST_METHOD"]] += 1
         if self.gate is not None and "/a/c/" in request:
             self.gate.wait(60)
-        if self.left and request.startswith(self.failing):
-            self.left -= 1
-            self.failed += 1
+        with self.lock:  # each request has a thread
+            self.requests[environ["REQUEST_METHOD"]] += 1
+            fails = self.left > 0 and request.startswith(self.failing)
+            self.left -= fails
+            self.failed += fails
+        if fails:
             Request(environ).get_data()
             code = "SlowDown" if self.answer == 503 else "InternalError"
             body = f"<Error><Code>{code}</Code><Message>Please try again.</Message></Error>"
@@ -507,15 +510,16 @@ def test_a_place_that_cannot_be_looked_into_is_named(
 def test_a_server_that_was_never_there_is_told_of_soon(
     batch: Stored, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        nobody = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": nobody})
-    began = time.monotonic()
-    with pytest.raises(OSError, match=rf"a: cannot open {BUCKET}/a: .*connect.*{nobody}"):
-        solve_zarr(f"{BUCKET}/a", batch.b_path, batch.out)
-    with pytest.raises(OSError, match=rf"cannot look into {BUCKET}/out: .*connect.*{nobody}"):
-        solve_zarr(batch.a_path, batch.b_path, f"{BUCKET}/out")
-    assert time.monotonic() - began < 60  # and not after some 130 of retries
+    with socket.socket() as deaf:  # nobody else has its port meanwhile, and it does not listen
+        deaf.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": nobody})
+        began = time.monotonic()
+        with pytest.raises(OSError, match=rf"a: cannot open {BUCKET}/a: .*connect.*{nobody}"):
+            solve_zarr(f"{BUCKET}/a", batch.b_path, batch.out)
+        with pytest.raises(OSError, match=rf"cannot look into {BUCKET}/out: .*connect.*{nobody}"):
+            solve_zarr(batch.a_path, batch.b_path, f"{BUCKET}/out")
+        assert time.monotonic() - began < 60  # and not after some 130 of retries
 
 
 @pytest.mark.slow

@@ -289,7 +289,8 @@ def test_an_adaptive_cluster_begins_without_workers(batch: Stored) -> None:
         cluster.adapt(minimum=0, maximum=1, interval="10ms")
         with pytest.warns(UserWarning, match="no workers yet; waiting for the first") as caught:
             report = solve_zarr(batch.a_path, batch.b_path, batch.out, client=client)
-    assert [warning.filename for warning in caught] == [__file__]
+    own = [warning for warning in caught if "no workers yet" in str(warning.message)]
+    assert [warning.filename for warning in own] == [__file__]
     assert report.blocks_done == report.blocks
     assert report.flagged == (123, 456, 789)
 

@@ -125,11 +125,13 @@ def test_where_no_thread_at_all_can_be_started_nothing_is_left_to_wait_for(
 
 def test_who_waits_is_not_woken_in_vain() -> None:
     looks: list[bool] = []
+    looked = Event()
 
     class Watched(Backlog):
         @property
         def full(self) -> bool:
             looks.append(super().full)
+            looked.set()
             return looks[-1]
 
     with ThreadPoolExecutor(1) as solvers, ThreadPoolExecutor(1) as readers:
@@ -141,6 +143,7 @@ def test_who_waits_is_not_woken_in_vain() -> None:
             works = [asyncio.ensure_future(backlog.solved(gate.wait)) for gate in gates]
             await asyncio.sleep(0)  # all are submitted
             reading.append(readers.submit(backlog.wait))
+            await asyncio.to_thread(looked.wait, 60)
             for gate, work in zip(gates, works, strict=True):
                 await asyncio.sleep(0.02)  # the reader would look, were it woken
                 gate.set()

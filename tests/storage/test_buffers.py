@@ -1,13 +1,11 @@
 """What a thread reads and writes blocks with."""
 
 import asyncio
-import gc
-import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -190,26 +188,32 @@ def test_raw_chunks_are_read_where_they_are_to_be(tmp_path: Path, dtype: str, th
             source.read(((2, 8),), True, space)
 
 
+FEW_FILES = """
+import asyncio, os, resource, sys
+from contextlib import suppress
+from dasksolve.storage import buffers
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+taken = []
+with suppress(OSError):
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+for _ in range(int(sys.argv[1])):
+    os.close(taken.pop())
+try:
+    buffers.here(asyncio.sleep(0))
+except OSError as error:
+    print(error)
+"""
+
+
 @pytest.mark.parametrize("room", [0, 1, 2])
 def test_a_thread_that_may_open_no_more_files_says_what_to_do(room: int) -> None:
-    resource = pytest.importorskip("resource")
-    buffers.free_all()
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
-    taken = []
-    try:
-        with suppress(OSError):
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
-        for _ in range(room):
-            os.close(taken.pop())
-        with pytest.raises(OSError, match="takes three; use fewer workers"):
-            buffers.here(asyncio.sleep(0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for file in taken:
-            os.close(file)
-    gc.collect()  # what is left half made is told of when it goes, which fails this test
+    pytest.importorskip("resource")
+    words = [sys.executable, "-W", "error", "-c", FEW_FILES, str(room)]  # nobody else opens any
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "takes three; use fewer workers" in ended.stdout
+    assert ended.stderr == ""  # what is left half made would be told of there
 
 
 def test_bytes_are_the_same_until_more_are_asked_for(space: Workspace) -> None:

@@ -3,7 +3,8 @@
 import os
 import threading
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
@@ -55,25 +56,41 @@ def test_each_item_is_done_once_and_by_threads_that_know_the_context(own: bool) 
     assert sorted(done) == [(i, "somebody") for i in range(1000)]
 
 
+class Item:
+    """One of a queue, which is empty once nobody has the last."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 @pytest.mark.parametrize("where", ["here", "there"])
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_an_error_ends_all_and_is_raised_once_they_have_ended(
     where: str, error: type[BaseException]
 ) -> None:
-    caller, begun = threading.get_ident(), threading.Barrier(2)
+    caller, begun, emptied = threading.get_ident(), threading.Barrier(2), threading.Event()
     done: list[int] = []
 
-    def work(item: int) -> None:
-        if item < 2:
+    def items() -> Iterator[Item]:
+        for number in range(1000):
+            item = Item(number)
+            if number == 999:
+                weakref.finalize(item, emptied.set)
+            yield item
+
+    def work(item: Item) -> None:
+        if item.number < 2:
             begun.wait(60)
             if (threading.get_ident() == caller) == (where == "here"):
                 raise error
-        done.append(item)
+        else:
+            assert emptied.wait(60)
+        done.append(item.number)
 
     kept = len(threads._idle)
     with pytest.raises(error):
-        threads.share(range(10**6), [work, work], own=True)
-    assert len(done) < 10**6 - 1
+        threads.share(items(), [work, work], own=True)
+    assert len(done) <= 2  # what was begun before the error
     assert len(threads._idle) == max(kept, 1)
     threads.share(range(2), [lambda _: None] * 2, own=True)
 
