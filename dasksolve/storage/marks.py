@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0
 """Seconds after which who writes looks again whether it still may."""
+_HELD = 60.0
+"""Seconds for which a lock is waited for: one of a process that is killed ends with it."""
 PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")  # what zarr calls a file until it is whole
 
 
@@ -106,7 +108,7 @@ async def alone(store: Any, key: str) -> AsyncIterator[None]:
     path, began = Path(store.root, key), time.monotonic()
     while True:
         with path.open("rb") as file:
-            if _is_locked(file, path) or time.monotonic() - began > LOOK_EVERY:
+            if _is_locked(file, path) or time.monotonic() - began > _HELD:
                 yield
                 return
         await asyncio.sleep(0.01)

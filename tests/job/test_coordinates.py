@@ -370,10 +370,8 @@ def test_an_output_is_seen_in_the_consolidated_group_around_it(tmp_path: Path, p
 
 
 def test_outputs_that_are_written_at_once_are_all_seen_in_the_group_around_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    # Who holds the document of the group is alive, however slow: it is waited for.
-    monkeypatch.setattr("dasksolve.storage.marks.LOOK_EVERY", 60.0)
     given = dataset(site=[1, 2, 3])
     given.to_zarr(tmp_path / "data", consolidated=False)
     with pytest.warns(UserWarning, match="Consolidated metadata"):

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import zarr
 from stored import Stored, files
+from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 import dasksolve
 from dasksolve import Factorization, solve_zarr
 from dasksolve.storage import groups, internals, marks
 
-pytest.importorskip("fcntl")
+fcntl = pytest.importorskip("fcntl")
 
 Meanwhile = Callable[[str, Path, Callable[[], object]], None]
 _pending: list[tuple[str, str, Callable[[], object]]] = []
@@ -171,7 +172,7 @@ class Bucket(WrapperStore):
             yield name
 
 
-async def _replace(store: Bucket) -> None:
+async def _replace(store: Store) -> None:
     async with marks.alone(store, "zarr.json"):
         await internals.put_empty(store, "zarr.json")
 
@@ -181,6 +182,16 @@ def test_a_file_beside_which_nothing_may_be_done_is_replaced(refused: str) -> No
     store = Bucket(refused)
     internals.run(_replace(store))
     assert internals.run(store.exists("zarr.json"))
+
+
+def test_who_holds_a_file_is_waited_for_however_slow(tmp_path: Path) -> None:
+    file = tmp_path / "zarr.json"
+    file.touch()
+    with file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TimeoutError):
+            internals.run(asyncio.wait_for(_replace(LocalStore(tmp_path)), 1.5))
+    internals.run(asyncio.wait_for(_replace(LocalStore(tmp_path)), 20))
 
 
 @pytest.mark.parametrize("other", ["0", "f"])
