@@ -145,8 +145,6 @@ def run(
         size = PIECE // (problem.rows * (n + width) * dtype.itemsize)
         call(solve, batch, size // LANES * LANES or LANES, given, found, threads)
     nan = undefined(dtype)
-    short = (status == Status.OK) & (count < n)  # whose rcond is of rounding errors alone
-    x[short], rss[short], status[short] = nan, np.nan, Status.RANK_DEFICIENT
     rank = np.where(status == Status.OK, n, 0).astype(np.int32)
     for index in map(tuple, np.argwhere(status == Status.RANK_DEFICIENT)):
         own_b, own_w = _of_batch(columns, 2, batch)[index], _of_batch(roots, 1, batch)[index]

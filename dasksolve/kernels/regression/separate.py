@@ -298,8 +298,8 @@ def solve_tile(a, b, roots, own, threshold, found, first, last, t, s, z):
     k = b.shape[2]
     columns = n + k
     known = read_tile(a, b, roots, own, first, last, t, s)
-    flaw = magnitude(splat(0, t))
-    check, longest = flaw, flaw
+    check = longest = magnitude(splat(0, t))
+    flaw = where(known < splat(float(n), known), splat(1, known), check)  # rcond is of rounding
     for c in range(n):
         pivot = magnitude(s[c, c])
         flaw = comparable(in_range(flaw, pivot), pivot, longest)
