@@ -47,18 +47,15 @@ class Cluster:
         up_to = "up to " if self.processes > 1 else ""
         return f"{processes} of {up_to}{threads} at {self.address}"
 
-    def _workers(self) -> dict[str, Any]:
-        return self.client.scheduler_info(n_workers=-1)["workers"]
-
     def memory_limit(self) -> int | None:
         """Half of what the smallest worker may have; None where there is no limit."""
-        workers = self._workers().values()
+        workers = waiting.workers_of(self.client).values()
         limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
         return min(limits) // 2 if limits else None
 
     def refuse_memory(self, needed: int) -> None:
         """Refuse a job for which a nanny would kill its worker."""
-        for address, worker in self._workers().items():
+        for address, worker in waiting.workers_of(self.client).items():
             most, held = worker["memory_limit"], worker["metrics"].get("memory", 0)
             if most and held + needed > most:
                 raise ValueError(
@@ -98,7 +95,8 @@ class Cluster:
             self._run_all(task, job, windows, on_result)
 
     def _run_all(self, task: Task, job: Job, windows: Iterable[range], on_result: OnResult) -> None:
-        self.deaths, self.waiting.seconds = 0, 0.0
+        self.deaths = 0
+        self.waiting.over()
         suspects: list[int] = []
         unmet: list[BlockResult] = []
         told: set[str | None] = set()
@@ -187,7 +185,8 @@ class Cluster:
                     for number in numbers:
                         on_result(job.failed(number, error))
                 else:
-                    self.deaths, self.waiting.seconds = 0, 0.0
+                    self.deaths = 0
+                    self.waiting.over()
                     for result in results:
                         on_result(result)
                 future.release()

@@ -61,7 +61,7 @@ class Waiting:
         """After a while without a result: say that nobody works, or stop the job."""
         lack = self._lack()
         if lack is None:
-            self.seconds = 0.0
+            self.over()
             return
         if lack != self.lack:
             self.lack, self.seconds = lack, 0.0
@@ -82,15 +82,23 @@ class Waiting:
         """Which workers there are none of; None: some work, or may, or there is nobody to ask."""
         if self.client.status != "running":
             return None
-        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        workers = workers_of(self.client)
+        # Who is paused, or to be closed, still ends the tasks that it has begun.
+        if any(worker["status"] == "init" or _has_begun(worker) for worker in workers.values()):
+            return None
         running = [address for address, worker in workers.items() if worker["status"] == "running"]
         if not running:
             return _PAUSED if workers else _NONE
         processed = self.client.processing()
         return None if any(processed.get(address) for address in running) else _UNFIT
 
+    def over(self) -> None:
+        """Somebody works."""
+        self.lack, self.seconds = _NONE, 0.0
+
     def stopped(self, limit: float) -> str:
         """Why a job that had begun does not go on."""
+        self.lack = self._lack() or _NONE
         return self._in_vain(limit) + _KEPT
 
     def _in_vain(self, limit: float) -> str:
@@ -131,6 +139,21 @@ class Waiting:
         """
         if self._local and self._local.plan and not self.lack:
             self._local.scale(len(self._local.plan))
+
+
+def workers_of(client: Any) -> dict[str, Any]:
+    """What the scheduler knows of each worker, by its address.
+
+    `Client.scheduler_info` has none of them where the client asks for itself at the same time.
+    """
+    found: dict[str, Any] = client.sync(client.scheduler.identity)["workers"]
+    return found
+
+
+def _has_begun(worker: dict[str, Any]) -> bool:
+    """Whether a worker said of a task that it runs, when last heard of."""
+    counts = worker["metrics"].get("task_counts", {})
+    return bool(counts.get("executing") or counts.get("long-running"))
 
 
 def _nothing() -> None:

@@ -109,7 +109,11 @@ async def alone(store: Any, key: str) -> AsyncIterator[None]:
     while True:
         with path.open("rb") as file:
             if _is_locked(file, path) or time.monotonic() - began > _HELD:
-                yield
+                try:
+                    yield
+                finally:
+                    with suppress(OSError):
+                        flock(file, LOCK_UN)  # as that of a folder, above
                 return
         await asyncio.sleep(0.01)
 

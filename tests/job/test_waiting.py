@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dask
 import pytest
-from distributed import Client, LocalCluster, Status, Worker
+from distributed import Client, LocalCluster, Status, Worker, get_worker
 from stored import Stored
 
 from dasksolve import Report, solve_zarr
@@ -153,6 +153,28 @@ def test_workers_none_of_whom_takes_a_task_are_not_waited_for_in_silence(
             pytest.raises(RuntimeError, match=f"got no {given_up}.*is kept"),
         ):
             solve_zarr(batch.a_path, batch.b_path, batch.out, client=client)
+
+
+@pytest.mark.parametrize("idle", [0, 1])
+def test_a_worker_that_ends_a_block_once_paused_is_waited_for(
+    batch: Stored, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, idle: int
+) -> None:
+    monkeypatch.setattr("dasksolve.job.waiting.PATIENCE", 0.2)
+
+    def pause(job: Job) -> None:
+        worker = get_worker()
+        known = cluster.scheduler.workers[worker.address]
+        while not known.metrics["task_counts"].get("executing"):
+            time.sleep(0.01)
+        worker.status = Status.paused
+        time.sleep(2)  # ten looks, of which four would end the job
+        worker.status = Status.running
+
+    monkeypatch.setattr(Job, "begin", pause)
+    cluster.scale(1 + idle)
+    with Client(cluster, set_as_default=False) as client, dask.config.set({NO_WORKERS: "0.5s"}):
+        client.wait_for_workers(1 + idle)
+        assert solve_zarr(batch.a_path, batch.b_path, batch.out, client=client).blocks_done == 1
 
 
 def test_a_cluster_does_no_more_for_a_job_that_is_interrupted(

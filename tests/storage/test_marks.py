@@ -83,27 +83,47 @@ def test_a_folder_that_is_removed_while_it_is_looked_into_is_empty(
 
 
 FORKED = """
-import os, sys
+import asyncio, os, sys
 from zarr.storage import LocalStore
 from dasksolve.storage import marks
 
 store = LocalStore(sys.argv[1])
 read, write = os.pipe()
-with marks.claimed(store, "out"):
+
+def fork():
     child = os.fork()
     if child == 0:
         os.close(write)
         os.read(read, 1)  # until the other end is closed
         os._exit(0)
-with marks.claimed(store, "out"):
-    print("free")
+
+async def alone(meanwhile):
+    async with marks.alone(store, "zarr.json"):
+        meanwhile()
+
+{hold}
+print("free")
 os.close(write)
-os.waitpid(child, 0)
+os.wait()
 """
 
 
-def test_a_child_that_was_forked_meanwhile_keeps_no_lock(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", FORKED, str(tmp_path)]  # which is there, and so stays
+HELD_FOLDER = """
+with marks.claimed(store, "out"):
+    fork()
+with marks.claimed(store, "out"):
+    pass
+"""
+HELD_FILE = """
+asyncio.run(alone(fork))
+asyncio.run(asyncio.wait_for(alone(int), 20))
+"""
+
+
+@pytest.mark.parametrize("hold", [HELD_FOLDER, HELD_FILE], ids=["folder", "file"])
+def test_a_child_that_was_forked_meanwhile_keeps_no_lock(tmp_path: Path, hold: str) -> None:
+    (tmp_path / "zarr.json").touch()
+    words = [sys.executable, "-c", FORKED.replace("{hold}", hold), str(tmp_path)]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert ended.stdout == "free\n", ended.stderr
 
