@@ -128,7 +128,7 @@ def run(
     variances, status = np.empty((*batch, n), real), np.zeros(batch, np.int8)
     rcond, count = np.empty(batch), np.empty(batch)
     weights = np.ones(problem.rows) if weights is None else weights
-    roots, beyond, uneven = _roots(weights, dtype)
+    roots, shifted, uneven = _roots(weights, dtype)
     kernel = kernels.least_squares(dtype) if status.size else None
     found = (x, rss, variances, rcond, count, status)
     given = [Given(a, 2, dtype), Given(columns, 2, dtype)]
@@ -155,14 +155,17 @@ def run(
             if not np.isfinite(left[0]).all():
                 x[index], rss[index], rcond[index], rank[index] = nan, np.nan, np.nan, 0
                 status[index] = Status.NONFINITE
+    if status.size and shifted.any():  # squares beside such roots are lost
+        wide, flag = np.dtype(np.float64), np.dtype(np.bool_)
+        given = [*given[:2], Given(weights, 1, wide), Given(shifted, 0, flag)]
+        call(_sum_squares, batch, size, given, (x, rss))
     answers = LeastSquares(x, status, rcond, rss, rank, count.astype(np.int32))
-    if beyond.any():
-        where, apart = np.broadcast_to(beyond, batch), np.broadcast_to(uneven, batch)
+    if uneven.any():
+        where = np.broadcast_to(uneven, batch)
         some = [_of_batch(v, c, batch)[where] for v, c in ((a, 2), (columns, 2), (weights, 1))]
         anew = _in_double(some, replace(problem, k=width), replace(options, rcond=threshold))
-        rss[where] = np.where(np.isnan(rss[where]), np.nan, anew.rss)  # lost beside such roots
         for values, better in zip(answers, anew, strict=True):
-            values[apart] = better[apart[where]]
+            values[where] = better
     if k == 0:
         x, rss = x[..., :0], rss[..., :0]
     if problem.vectors:
@@ -185,6 +188,29 @@ def _in_double(
     return found._replace(x=x)
 
 
+def _sum_squares(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    weights: NDArray[Any],
+    where: NDArray[np.bool_],
+    x: NDArray[Any],
+    rss: NDArray[Any],
+) -> None:
+    """Write the weighed squares of the residuals of x, of some systems of single precision.
+
+    The same bits everywhere: products are exact in double precision, sums go row by row.
+    """
+    wide = np.result_type(a, np.float64)
+    a, left, x = a[where].astype(wide), b[where].astype(wide), x[where]
+    weights = weights[where]
+    missing = np.isnan(a).any(axis=2) | np.isnan(left).any(axis=2) | ~(weights > 0)
+    for j in range(a.shape[2]):
+        left -= a[:, :, j, None] * x[:, j, None]
+    squares = weights[..., None] * (np.square(left.real) + np.square(left.imag))
+    squares[missing] = 0
+    rss[where] = np.where(np.isnan(x).any(axis=1), np.nan, squares.cumsum(axis=1)[:, -1])
+
+
 def _of_batch(values: NDArray[Any], core: int, batch: tuple[int, ...]) -> NDArray[Any]:
     return np.broadcast_to(values, (*batch, *values.shape[values.ndim - core :]))
 
@@ -195,7 +221,7 @@ def _roots(
     """Roots of the weights, those of systems where some are beyond dtype's range times a power.
 
     They are infinite for weights that are negative, which is not finite either. Then: which systems
-    these are, and which of them have some that stay out of range.
+    that brings into range, and which have some that stay out of it.
     """
     info = np.finfo(dtype)
     roots = np.where(weights < 0, np.inf, np.sqrt(weights, dtype=np.float64))
@@ -206,7 +232,7 @@ def _roots(
         powers = np.where(beyond, np.frexp(size)[1], 0).astype(np.intc)
         roots = np.ldexp(roots, -powers[..., None])
     uneven = beyond & (known & (roots < info.tiny)).any(axis=-1)
-    return roots.astype(dtype), beyond, uneven
+    return roots.astype(dtype), beyond & ~uneven, uneven
 
 
 def _minimum_norm(

@@ -260,6 +260,34 @@ def test_squares_are_in_range_where_weights_alone_are_not(dtype, on_deficient, p
     np.testing.assert_allclose(found.rss[3:7], double.rss[3:7], rtol=1e-5)
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.parametrize("on_deficient", ["nan", "lstsq"])
+@pytest.mark.parametrize("power", [-300, 300])
+def test_squares_are_those_of_the_x_beside_them(dtype, on_deficient, power, lazy):
+    a, b = problems(12, 3, dtype, count=1000, k=2)
+    shares = np.random.default_rng(0).uniform(0.3, 3, (1000, 1)) * 12 * np.finfo(dtype).eps
+    a[..., 2] = a[..., 1] + (a[..., 2] * shares).astype(dtype)  # nearly or just deficient
+    b *= dtype(2.0 ** (-power * 0.35))
+    weights = 2.0**power * np.random.default_rng(1).uniform(0.5, 2, 12)
+    a[::3, 1, 2], b[::5, 2, 1], weights[3] = np.nan, np.nan, 0
+    given = da.from_array(a, chunks=(300, 12, 3)) if lazy else a
+    found = dasksolve.lstsq_ex(given, b, weights=weights, on_deficient=on_deficient)
+    status, x, rss = (np.asarray(v) for v in (found.status, found.x, found.rss))
+    assert set(status) == {Status.OK, Status.RANK_DEFICIENT}
+    solved = (status == Status.OK) | (on_deficient == "lstsq")
+    for answer in (x.reshape(1000, -1), rss):
+        np.testing.assert_array_equal(np.isfinite(answer).T, [solved] * answer.shape[1])
+    missing = np.isnan(a).any(axis=2) | np.isnan(b).any(axis=2)
+    wide = np.result_type(dtype, float)
+    squares = weights[:, None] * abs(b - a.astype(wide) @ x.astype(wide)) ** 2
+    squares[missing] = 0
+    np.testing.assert_allclose(rss[solved], squares.sum(axis=1)[solved], rtol=1e-6)
+    one = int(np.argmax(solved))
+    alone = dasksolve.lstsq_ex(a[one], b[one], weights=weights, on_deficient=on_deficient)
+    np.testing.assert_array_equal(alone.rss, rss[one])
+
+
 @pytest.mark.parametrize(
     ("char", "powers"), [("f", (0, 45, -40)), ("F", (0, 45, -40)), ("d", (0, 300, -300))]
 )
