@@ -1,13 +1,16 @@
 """The factors of a batch in a zarr group: written, and found again as lazy dask arrays."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice, zip_longest
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import zarr
-from dask import threaded
+from dask import local, threaded
+from dask.base import get_scheduler
+from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
@@ -36,15 +39,12 @@ def write(path: OutputLocation, *arrays: Any) -> None:
     with naming(location), marks.claimed(store, location):
         if not groups.is_empty(store):
             raise FileExistsError(f"{location} exists; choose another path, or delete it")
-        # Workers would write to copies of their own, and to none of what has one writer.
-        if locations.is_in_memory(store) or locations.has_one_writer(store):
-            arrays = da.compute(*arrays)
         _write(store, location, arrays)
 
 
 def _write(store: Any, location: str, arrays: Sequence[Any]) -> None:
     group = zarr.create_group(store, zarr_format=3)
-    written = []
+    sources = []
     for (name, missing), values in zip(_MISSING.items(), arrays, strict=True):
         source = da.asarray(values)
         chunks = tuple(max(1, *c) if c else 1 for c in source.chunks)
@@ -55,14 +55,21 @@ def _write(store: Any, location: str, arrays: Sequence[Any]) -> None:
             dtype=source.dtype,
             fill_value=missing,
             compressors=[ZstdCodec(), Crc32cCodec()],
+            config={"write_empty_chunks": name == "status"},  # then those that lack are elsewhere
         )
         if source.size:
-            written.append(_written(source.rechunk(chunks), array))
-    if any(isinstance(values, da.Array) for values in arrays):
+            sources.append((source.rechunk(chunks), array))
+    written = [_written(*source) for source in sources]
+    if not any(isinstance(values, da.Array) for values in arrays):
+        da.compute(*written, scheduler=threaded.get)  # a cluster need not see the place
+    elif get_scheduler(collections=written) in (threaded.get, local.get_sync):
+        da.compute(*written)
+    elif locations.is_in_memory(store) or locations.has_one_writer(store):
+        # Workers would write to copies of their own, and to none of what has one writer.
+        _write_here(sources)
+    else:
         da.compute(*written)
         _refuse_elsewhere(group["status"], location)
-    else:  # a cluster need neither be sent them nor see the place
-        da.compute(*written, scheduler=threaded.get)
     group.attrs[_ATTRIBUTE] = json.dumps({"version": _VERSION})  # last: it is whole
 
 
@@ -117,12 +124,27 @@ def _group(store: Any, location: str) -> Any:
 
 def _refuse_elsewhere(status: Any, location: str) -> None:
     """Refuse what workers say that they have written, and is not there."""
-    pending = da.from_array(status, chunks=status.chunks, inline_array=True) == Status.PENDING
-    if pending.any().compute(scheduler=threaded.get):
+    if status.nchunks_initialized < status.nchunks:
         raise OSError(
             f"the workers wrote factors that are not at {location}, which they see as another "
             "place: give a path or URL that all see as one"
         )
+
+
+def _write_here(sources: list[tuple[da.Array, Any]]) -> None:
+    """Write what workers compute, a few blocks of every array at once."""
+    rows = zip_longest(*(_blocks(*source) for source in sources))
+    while few := [block for row in islice(rows, CPU_COUNT) for block in row if block]:
+        computed = da.compute(*(values for values, _, _ in few))
+        for values, (_, array, place) in zip(computed, few, strict=True):
+            array[place] = values
+
+
+def _blocks(values: da.Array, array: Any) -> Iterator[tuple[da.Array, Any, tuple[slice, ...]]]:
+    """The blocks of values, and the place of each in an array."""
+    for block_id in np.ndindex(values.numblocks):
+        place = _place(array, block_id)
+        yield values[place], array, place  # the arrays of array.query-planning have no `blocks`
 
 
 def _written(values: da.Array, array: Any) -> da.Array:
@@ -137,6 +159,10 @@ def _written(values: da.Array, array: Any) -> da.Array:
 def _write_block(
     values: NDArray[Any], array: Any, *, block_id: tuple[int, ...]
 ) -> NDArray[np.bool_]:
-    corner = [i * chunk for i, chunk in zip(block_id, array.chunks, strict=True)]
-    array[tuple(slice(c, c + n) for c, n in zip(corner, values.shape, strict=True))] = values
+    array[_place(array, block_id)] = values
     return np.ones((1,) * values.ndim, bool)
+
+
+def _place(array: Any, block_id: tuple[int, ...]) -> tuple[slice, ...]:
+    """Where a chunk lies in a zarr array."""
+    return tuple(slice(i * n, (i + 1) * n) for i, n in zip(block_id, array.chunks, strict=True))

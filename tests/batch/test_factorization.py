@@ -2,6 +2,7 @@
 
 import shutil
 import uuid
+from contextlib import nullcontext
 from pathlib import Path
 
 import dask
@@ -16,6 +17,7 @@ from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 import dasksolve
 from dasksolve import Factorization, Status
+from dasksolve.batch import kept_factors
 from dasksolve.storage import stores
 
 GRID = grid(3, 12, 150, slow=(1, 8, 13, 40), complex_up_to=12)
@@ -197,6 +199,60 @@ def test_factors_kept_in_memory_stay_in_this_process(two_processes: Client, stor
     assert same_bits(x, dasksolve.factor(a).solve(b))
 
 
+class Watched(WrapperStore):
+    """Counts the blocks that were made, and are not written, whenever one is."""
+
+    made: Path
+    in_hand: list[int]
+
+    async def set(self, key, value):
+        self._count(key)
+        await super().set(key, value)
+
+    def set_sync(self, key, value):
+        self._count(key)
+        super().set_sync(key, value)
+
+    def _count(self, key):
+        if key.startswith("lu/c/"):
+            self.in_hand.append(len([*self.made.iterdir()]) - len(self.in_hand))
+
+
+class OneWriter(Watched):
+    """Keeps others away, as what is of this module does."""
+
+    __module__ = "icechunk.session"
+
+
+@pytest.mark.parametrize("where", ["threads", "workers", "persisted"])
+@pytest.mark.parametrize("one_writer", [False, True], ids=["memory", "one writer"])
+def test_few_blocks_are_in_hand_where_this_process_alone_may_write(
+    two_processes: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where, one_writer
+):
+    made, kept = tmp_path / "made", tmp_path / "kept"
+    made.mkdir()
+
+    def noted(block, folder=made):
+        (folder / uuid.uuid4().hex).touch()
+        return block
+
+    store = OneWriter(LocalStore(kept)) if one_writer else Watched(MemoryStore())
+    store.made, store.in_hand = made, []
+    monkeypatch.setattr(kept_factors, "CPU_COUNT", 2)
+    a = da.from_array(2 * np.eye(3) + np.zeros((155, 2, 3, 3)), chunks=(4, 2, -1, -1))
+    current = nullcontext() if where == "threads" else two_processes.as_current()
+    with current, dask.config.set(num_workers=2):
+        a = two_processes.persist(a) if where == "persisted" else a
+        f = dasksolve.factor(a.map_blocks(noted, dtype=float, meta=np.empty((0,) * 4)))
+        f.to_zarr(store)
+    found = Factorization.open(store)
+    assert found.lu.chunks == f.lu.chunks
+    assert found.status.chunks == f.status.chunks
+    assert (found.solve(np.ones(3)).compute(scheduler="sync") == 0.5).all()
+    assert len([*made.iterdir()]) == len(store.in_hand) == 39
+    assert max(store.in_hand) < 10
+
+
 def test_factors_that_workers_wrote_elsewhere_are_missed(
     two_processes: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -280,6 +336,17 @@ def test_a_chunk_that_was_lost_is_not_taken_for_factors(tmp_path: Path, name):
         return
     found = {"lu": f.solve(b), "status": f.status, "rcond": f.rcond()}[name].compute()[10:20]
     assert (found == Status.PENDING).all() if name == "status" else np.isnan(found).all()
+
+
+@pytest.mark.parametrize("where", ["threads", "workers"])
+def test_what_says_that_a_chunk_was_lost_is_copied(two_processes: Client, tmp_path: Path, where):
+    path, copy = tmp_path / "factors.zarr", tmp_path / "copy.zarr"
+    dasksolve.factor(da.from_array(np.ones((37, 1, 1)), chunks=(10, -1, -1))).to_zarr(path)
+    (path / "status" / "c" / "1").unlink()
+    with nullcontext() if where == "threads" else two_processes.as_current():
+        Factorization.open(path).to_zarr(copy)
+    found = Factorization.open(copy).status.compute(scheduler="sync")
+    assert found.tolist() == [0] * 10 + [Status.PENDING] * 10 + [0] * 17
 
 
 def test_a_flipped_bit_is_found(tmp_path: Path):
