@@ -168,6 +168,7 @@ def test_a_worker_that_ends_a_block_once_paused_is_waited_for(
             time.sleep(0.01)
         worker.status = Status.paused
         time.sleep(2)  # ten looks, of which four would end the job
+        monkeypatch.setattr("dasksolve.job.waiting.PATIENCE", 240.0)  # what is done is on its way
         worker.status = Status.running
 
     monkeypatch.setattr(Job, "begin", pause)
