@@ -1,4 +1,4 @@
-"""What several test files start from: batches in zarr, and a cluster."""
+"""What several test files start from: batches and series in zarr, and a cluster."""
 
 import os
 import re
@@ -18,7 +18,7 @@ import zarr
 from dask._task_spec import Task
 from distributed import Client, LocalCluster
 from numpy.typing import NDArray
-from stored import Stored
+from stored import P, Stack, Stored, observations
 
 _LEFT_OUT = re.compile(r"\b(float32|complex64|complex128)\b")
 _WITH_COMPLEX = "test_structures.py", re.compile(r"\b(float32|complex128)\b")
@@ -92,6 +92,19 @@ def long(store: Callable[..., Stored]) -> Stored:
     a, b = rng.standard_normal((64 * 40, 64, 64)), rng.standard_normal((64 * 40, 64))
     a[77] = 0
     return store(a, b, (40, 64, 64), (40, 64))
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Callable[..., Stack]:
+    """Store series as zarr."""
+
+    def stored(y: NDArray[Any] | None = None, **how: Any) -> Stack:
+        y = observations() if y is None else y
+        how = {"chunks": (P, 6, 10), **how}
+        zarr.create_array(tmp_path / "y", data=y, config={"write_empty_chunks": True}, **how)
+        return Stack(y, tmp_path / "y", tmp_path / "out")
+
+    return stored
 
 
 @pytest.fixture

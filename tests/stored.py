@@ -1,15 +1,22 @@
-"""A batch in memory and in zarr, and what its solution looks like."""
+"""Systems and series in memory and in zarr, and what came of them."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
+from dasksolve import Regression
 from dasksolve.job import history
+
+P, N = 40, 3
+SHAPE = (P, 12, 20)
+TIME = np.linspace(-1, 1, P)
+DESIGN = np.stack([np.ones(P), TIME, np.sin(9 * TIME)], axis=1)
 
 
 class Stored(NamedTuple):
@@ -30,6 +37,33 @@ class Stored(NamedTuple):
     def status(self) -> NDArray[Any]:
         """What a job wrote as status."""
         return zarr.open_array(self.out + "/status", mode="r")[...]
+
+
+class Stack(NamedTuple):
+    """Series, in memory and in zarr."""
+
+    y: NDArray[Any]
+    path: Path
+    out: Path
+
+    @property
+    def found(self) -> Regression:
+        """What a job wrote."""
+        group = zarr.open_group(self.out, mode="r")
+        values = [group[name][...] if name in group else None for name in Regression._fields]
+        return Regression._make(values)
+
+
+def observations() -> NDArray[Any]:
+    """Series with gaps, and of every status."""
+    rng = np.random.default_rng(0)
+    y = 5 + 2 * TIME[:, None, None] + rng.standard_normal(SHAPE)
+    y[rng.random(SHAPE) < 0.3] = np.nan
+    y[:, 0, 0], y[3, 1, 1] = np.nan, np.inf
+    y[:, 2, 2] = np.nan
+    y[:2, 2, 2] = 1  # too few
+    y[:, 11, 19] = 0
+    return y
 
 
 class Session(MemoryStore):

@@ -4,13 +4,11 @@ import asyncio
 import gc
 import json
 import os
-import pty
 import re
 import shlex
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import warnings
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from commands import arguments, on_a_terminal
 from distributed import Client
 from stored import Stored
 
@@ -28,10 +27,6 @@ import dasksolve
 from dasksolve import Report, solve_zarr
 from dasksolve.cli import _client, _how_to_resume, main
 from dasksolve.command.arguments import parser
-
-
-def arguments(batch: Stored, *more: str) -> list[str]:
-    return [batch.a_path, batch.b_path, batch.out, *more]
 
 
 def test_solve_then_check(batch: Stored, capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,28 +330,6 @@ def test_what_fails_in_the_loop_of_a_client_is_not_shown(
         assert failed.wait(60)
         client.sync(asyncio.sleep, 0)  # in the same loop, after that
     assert not caplog.records
-
-
-def on_a_terminal(words: list[str], stdout: bool = False) -> str:
-    """Run the command line on a terminal of 80 columns; return what it shows there."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    environment = {**os.environ, "TERM": "xterm"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "dasksolve.cli", *words],
-        stdout=theirs if stdout else subprocess.DEVNULL,
-        stderr=theirs,
-        env=environment,
-    ):
-        os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(ours, 1 << 16)
-            except OSError:  # the other end is closed
-                break
-    os.close(ours)
-    return shown.decode()
 
 
 def test_a_terminal_sees_a_progress_bar(batch: Stored) -> None:

@@ -95,8 +95,7 @@ class Cluster:
             self._run_all(task, job, windows, on_result)
 
     def _run_all(self, task: Task, job: Job, windows: Iterable[range], on_result: OnResult) -> None:
-        self.deaths = 0
-        self.waiting.over()
+        self._alive()
         suspects: list[int] = []
         unmet: list[BlockResult] = []
         told: set[str | None] = set()
@@ -185,8 +184,7 @@ class Cluster:
                     for number in numbers:
                         on_result(job.failed(number, error))
                 else:
-                    self.deaths = 0
-                    self.waiting.over()
+                    self._alive()
                     for result in results:
                         on_result(result)
                 future.release()
@@ -194,6 +192,11 @@ class Cluster:
         finally:  # of a job that is stopped, the cluster is to do no more
             for future, _ in pending.values():
                 future.release()
+
+    def _alive(self) -> None:
+        """Forget the deaths, and the wait, before this moment."""
+        self.deaths = 0
+        self.waiting.over()
 
     def _refuse_massacre(self, error: Exception, pending: dict[Any, tuple[Any, range]]) -> None:
         """Stop where one task after the other kills its workers."""

@@ -12,91 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from commands import command, hear_ctrl_c, stopped, stopped_beside
 from stored import Stored, files
 
 from dasksolve import Status, solve_zarr
 
 BLOCKS = 64
 SCRIPT = Path(sys.executable).with_name("dasksolve")
-
-
-def command(stored: Stored, *options: str) -> list[str]:
-    paths = [stored.a_path, stored.b_path, stored.out]
-    # Eight threads plan for blocks of one chunk: the more blocks, the more moments to die in.
-    return [sys.executable, "-m", "dasksolve.cli", "solve", *paths, "--workers", "8", *options]
-
-
-def hear_ctrl_c() -> None:
-    """In a background job of a shell it is ignored, by all that the job starts."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-STOPPED = """
-import os, runpy, signal, sys
-
-left = int(sys.argv.pop(1))
-
-def hook(event, arguments):
-    global left
-    if event == "os.rename" and "/status/c/" in str(arguments[1]):
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-sys.addaudithook(hook)
-runpy.run_module("dasksolve.cli", run_name="__main__", alter_sys=True)
-"""
-"""The command line, which stops, as by Ctrl-Z, where one more block is about to be done."""
-
-
-STOPPED_BESIDE = """
-import os, runpy, signal, sys
-import dasksolve
-from dasksolve.job import cluster, planning, run
-
-planning._SMALL, planning._BLOCKS_A_WORKER, planning._together = 0, 1 << 30, lambda *_: 1
-run.WINDOW = cluster.WINDOW = 2
-left, solve = int(sys.argv.pop(1)), dasksolve.solve_zarr
-
-def stopped(*paths, progress, **options):
-    def follow(report):
-        progress(report)
-        if report.blocks_done == left:
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    return solve(*paths, progress=follow, **options)
-
-dasksolve.solve_zarr = stopped
-runpy.run_module("dasksolve.cli", run_name="__main__", alter_sys=True)
-"""
-"""The same beside a cluster, whose workers have no more than four blocks in hand meanwhile."""
-
-
-def stopped(stored: Stored, blocks: int) -> subprocess.Popen[str]:
-    """Start a job and return once it has stopped with some blocks done."""
-    # Eight threads write blocks: the last eight before that moment may not be done either.
-    return _stopped(STOPPED, blocks + 8, *command(stored)[3:])
-
-
-def stopped_beside(address: str, stored: Stored, blocks: int) -> subprocess.Popen[str]:
-    """The same on a cluster."""
-    return _stopped(STOPPED_BESIDE, blocks, *command(stored, "--scheduler", address)[3:])
-
-
-def _stopped(program: str, left: int, *words: str) -> subprocess.Popen[str]:
-    process = begun([sys.executable, "-c", program, str(left), *words])
-    os.waitpid(process.pid, os.WUNTRACED)
-    return process
-
-
-def begun(words: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_ctrl_c,
-    )
 
 
 def done(chunks: Path) -> int:

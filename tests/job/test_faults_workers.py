@@ -14,10 +14,10 @@ from pathlib import Path
 import google_crc32c
 import pytest
 import zarr
+from commands import stopped_beside
 from distributed.scheduler import KilledWorker
 from programs import Programs, kill
 from stored import Stored, files
-from test_faults import stopped_beside
 from zarr.codecs import GzipCodec
 
 from dasksolve import BlockErrors, Report, solve_zarr

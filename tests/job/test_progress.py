@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import arguments, on_a_terminal
 from dask.utils import key_split
 from distributed import Client
 from stored import Stored
-from test_cli import arguments, on_a_terminal
 
 from dasksolve import BlockErrors, Status, check_zarr, solve_zarr
 from dasksolve.cli import main
