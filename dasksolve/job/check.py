@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import ZipStore
+from zarr.storage import LocalStore, ZipStore
 
 from dasksolve import kernels
 from dasksolve.errors import advising, counted, warn
@@ -192,7 +192,11 @@ async def _check_block(
     job: Job, number: int, block: Block, exactly: bool, space: Workspace
 ) -> BlockResult:
     work = job.work
-    found = await internals.together(*(_stored(job, field, block, space) for field in work.fields))
+    reading = partial(_stored, job, block=block, space=space)
+    if isinstance(job.store, LocalStore):  # in turn: what is stored of each is in one buffer
+        found = [await reading(field) for field in work.fields]
+    else:
+        found = await internals.together(*map(reading, work.fields))
     stored = {field.name: values for field, values in zip(work.fields, found, strict=True)}
     pending = journal.unsolved(stored["status"])
     if pending:

@@ -11,7 +11,9 @@ import pytest
 import zarr
 from families import backward_error
 from stored import Stored, files
+from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore, ZipStore
+from zarr.testing.store import LatencyStore
 
 from dasksolve import (
     BlockErrors,
@@ -256,6 +258,15 @@ def test_an_output_that_two_arithmetics_wrote_says_so(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
     with pytest.warns(UserWarning, match="another arithmetic .several"):
         check_zarr(batch.a_path, batch.b_path, batch.out)
+
+
+def test_compressed_answers_are_read_beside_inputs_that_are_far_away(tmp_path: Path) -> None:
+    y = np.random.default_rng(0).standard_normal((6, 200_000))
+    zarr.create_array(tmp_path / "y", data=y, chunks=(6, 50_000))
+    far = zarr.open_array(LatencyStore(LocalStore(tmp_path / "y")), mode="r")
+    design = np.stack([np.ones(6), np.arange(6)], axis=1)
+    regress_zarr(far, design, tmp_path / "out", compressors=[ZstdCodec()])
+    assert check_zarr(far, design, tmp_path / "out", workers=2).blocks_done == 4
 
 
 def test_other_inputs_are_refused(batch: Stored) -> None:
