@@ -4,10 +4,13 @@ import argparse
 import io
 import json
 import logging
+import os
 import shlex
+import shutil
 import signal
 import sys
 import traceback
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,7 +26,7 @@ from dasksolve.batch.options import Options
 from dasksolve.command import bench, bench_regress, demo, interrupt
 from dasksolve.command.arguments import parser
 from dasksolve.command.speech import complain, say
-from dasksolve.errors import advised, naming
+from dasksolve.errors import advised
 from dasksolve.job import page, series
 from dasksolve.job.columns import opened
 from dasksolve.job.prepare import JobOptions, Prepared, prepare, rehearse
@@ -286,9 +289,7 @@ def run_report(options: argparse.Namespace) -> int:
         raise IsADirectoryError(f"{file} is a folder; name the file to write")
     found = survey(options.out)
     if file is not None:
-        drawn = page.drawn(found)
-        with naming(file):
-            file.write_text(drawn, encoding="utf-8", errors="backslashreplace")
+        _replace(file, page.drawn(found))
     written = None if file is None else str(file.resolve())
     if options.json:
         said = say(json.dumps({**found.to_dict(), "page": written}))
@@ -297,6 +298,25 @@ def run_report(options: argparse.Namespace) -> int:
     if not said:
         return FAILED
     return 0 if found.all_ok else FLAGGED
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file whole, or leave what was there; to what is no file, as a pipe, as it comes."""
+    target = file.resolve()
+    whole = (file.is_file() or not file.exists()) and os.access(target.parent, os.W_OK)
+    written = target.with_name(f".{uuid.uuid4().hex}.partial") if whole else file
+    try:
+        written.write_text(text, encoding="utf-8", errors="backslashreplace")
+        if whole:
+            if file.exists():
+                shutil.copymode(file, written)
+            written.replace(target)
+    except BaseException as error:
+        if whole:
+            written.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
 
 
 def run_demo(options: argparse.Namespace) -> int:

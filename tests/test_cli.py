@@ -283,11 +283,29 @@ def test_a_page_of_an_output_whose_name_is_no_text(batch: Stored, tmp_path: Path
 def test_a_page_that_there_is_no_room_for_is_named(
     batch: Stored, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = small_disk / "page.html"
+    page, new = small_disk / "page.html", small_disk / "new.html"
     assert main(["solve", batch.a_path, batch.b_path, batch.out, "--quiet"]) == 3
-    (small_disk / "full").write_bytes(bytes(1 << 20))
-    assert main(["report", batch.out, "--html", str(page)]) == 1
-    assert re.search(f"No space left on device: '{page}'$", capsys.readouterr().err)
+    page.write_text("an older one")
+    (small_disk / "full").write_bytes(bytes((1 << 20) - 4096))
+    for file in (page, new):
+        assert main(["report", batch.out, "--html", str(file)]) == 1
+        assert re.search(f"No space left on device: '{file}'$", capsys.readouterr().err)
+    assert page.read_text() == "an older one"
+    assert sorted(path.name for path in small_disk.iterdir()) == ["full", "page.html"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and modes of Unix")
+def test_a_page_is_replaced_where_it_is(batch: Stored, tmp_path: Path) -> None:
+    page, link = tmp_path / "page.html", tmp_path / "link.html"
+    assert main(["solve", batch.a_path, batch.b_path, batch.out, "--quiet"]) == 3
+    page.write_text("an older one")
+    page.chmod(0o640)
+    link.symlink_to(page)
+    assert main(["report", batch.out, "--html", str(link)]) == 3
+    assert link.is_symlink()
+    assert page.stat().st_mode & 0o777 == 0o640
+    assert page.read_text(encoding="utf-8").startswith("<!")
+    assert not [*tmp_path.glob(".*.partial")]
 
 
 @pytest.mark.parametrize("command", [[], ["solve"], ["check"], ["report"], ["demo"], ["bench"]])

@@ -31,6 +31,13 @@ def whereabouts(store: Any, location: str, path: str = "") -> str:
     return secrets.shown(f"{files.unstrip_protocol(store.path)}/{path}".rstrip("/"))
 
 
+def is_cached(store: Any) -> bool:
+    """Whether a store is seen through copies that one of fsspec's caches keeps of it."""
+    files = getattr(store, "fs", None)
+    files = files.sync_fs if isinstance(files, AsyncFileSystemWrapper) else files
+    return isinstance(files, CachingFileSystem)
+
+
 def lies_in(place: str, folder: str) -> bool:
     """Whether a place is a folder, or in it, under this name or another: a mount's, other case."""
     place, folder = (name.removeprefix("file://") for name in (place, folder))  # read by fsspec

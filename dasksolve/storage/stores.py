@@ -84,11 +84,14 @@ def open_store(where: OutputLocation, read_only: bool = False) -> tuple[Any, str
             )
         return Files(target), str(target)
     try:
-        return _remote(target, read_only), secrets.shown(target)
+        store = _remote(target, read_only)
     except Exception as error:
         shown = secrets.shown(target), secrets.shown(error)
         text = f"out: cannot open {shown[0]}: {type(error).__name__}: {shown[1]}"
         raise retold(error, text) from secrets.cause(error)
+    if not read_only:
+        _refuse_cache(store, secrets.shown(target))
+    return store, secrets.shown(target)
 
 
 def _archive(path: Path) -> ZipStore:
@@ -99,6 +102,14 @@ def _archive(path: Path) -> ZipStore:
         raise ValueError(
             f"out: {path} is no zip archive ({error}), nor the folder of an output"
         ) from error
+
+
+def _refuse_cache(store: Any, location: str) -> None:
+    if locations.is_cached(store):
+        raise ValueError(
+            f"out: {location} is a cache, which goes on showing what others have changed beneath "
+            f"it; give the place that it keeps copies of: {locations.whereabouts(store, location)}"
+        )
 
 
 def _given_store(where: Any, read_only: bool) -> Any:
@@ -113,6 +124,8 @@ def _given_store(where: Any, read_only: bool) -> Any:
             f"out: {locations.of(store)} cannot replace what it holds, as a job does; write to a "
             "folder, and pack that afterwards"
         )
+    if not read_only:
+        _refuse_cache(store, locations.of(store))
     if isinstance(store, ZipStore) and not path:
         return _archive(Path(str(store.path)))
     if isinstance(store, LocalStore):  # a relative path would be another's elsewhere

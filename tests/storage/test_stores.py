@@ -1,6 +1,7 @@
 """Where paths and URLs lead."""
 
 import pytest
+from zarr.storage import FsspecStore
 
 from dasksolve.storage import inputs, stores
 
@@ -27,3 +28,11 @@ def test_a_url_that_names_no_bucket_is_refused(url: str) -> None:
         stores.open_store(url)
     with pytest.raises(OSError, match=r"a: cannot open s3.* names no bucket"):
         inputs.open_input("a", url)
+
+
+def test_an_output_that_is_seen_through_a_cache_is_refused() -> None:
+    url = "simplecache::memory://out"
+    store, _ = stores.open_store(url, read_only=True)
+    for out in (url, FsspecStore(store.fs, path=store.path)):
+        with pytest.raises(ValueError, match="is a cache, .* keeps copies of: memory:///?out"):
+            stores.open_store(out)
