@@ -46,8 +46,8 @@ def check_zarr(
     Answers have the same bits on every processor, so that one bit that was changed since is found,
     with checksums or without. An output that was written with another arithmetic, by an older
     version or without fused multiply-add, is compared within bounds, and a warning says so; so are
-    the systems that ``on_singular="lstsq"`` left to LAPACK. What ``on_deficient="lstsq"`` left to
-    it is not compared.
+    the systems that ``on_singular="lstsq"`` left to LAPACK. Of what ``on_deficient="lstsq"`` left
+    to it, no more is found than what is lost.
 
     Parameters
     ----------

@@ -25,7 +25,9 @@ def compared(
     }
     for name in [name for name in anew if name not in ("status", "count")]:
         one, another = (_batch_first(values[name], name, fit) for values in (stored, anew))
-        suspect = other_bits(one, another, status.shape) & ours
+        suspect = other_bits(one, another, status.shape)
+        theirs = suspect & ~ours
+        suspect[theirs] = _has_lost(one[theirs], another[theirs])
         if suspect.any() and not exactly:
             suspect[suspect] = ~_alike(one[suspect], another[suspect])
         suspects[not_as_computed(name)] = suspect
@@ -35,6 +37,12 @@ def compared(
 def _batch_first(values: NDArray[Any], name: str, fit: Fit) -> NDArray[Any]:
     """The numbers of a field, those of one series together."""
     return np.moveaxis(values, fit.axis, -1) if name in ("coef", "stderr") else values
+
+
+def _has_lost(one: NDArray[Any], another: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether there are numbers of a series where there were none, or the other way round."""
+    differ = np.isnan(one) != np.isnan(another)
+    return np.asarray(differ.any(axis=tuple(range(1, differ.ndim))))
 
 
 def _alike(one: NDArray[Any], another: NDArray[Any]) -> NDArray[np.bool_]:

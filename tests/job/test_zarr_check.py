@@ -224,6 +224,30 @@ def test_what_was_solved_is_solved_to_the_same_bits(
     assert check_zarr(*paths).counts[Status.PENDING] == 0
 
 
+@pytest.mark.parametrize("assume_a", ["gen", "pos"])
+def test_damage_to_what_is_left_to_lapack_is_found(
+    store: Callable[..., Stored], assume_a: str
+) -> None:
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((10, 4, 2))
+    batch = store(a @ a.swapaxes(-1, -2), rng.standard_normal((10, 4, 3)), (10, 4, 4))
+    paths, how = (batch.a_path, batch.b_path, batch.out), {"rcond": 1e-9, "on_singular": "lstsq"}
+    solve_zarr(*paths, assume_a=assume_a, diagnostics=True, compressors=(), **how)
+    x = zarr.open_array(batch.out + "/x")
+    whole = x[...]
+    x[...] = np.nextafter(whole, 9)  # another LAPACK may find it so
+    check_zarr(*paths)
+    for wrong in (-whole, np.where(whole == whole[3, 1, 2], np.nan, whole)):
+        x[...] = wrong
+        with pytest.raises(BlockErrors, match=r"x of 10? systems? is not what it is computed"):
+            check_zarr(*paths)
+    x[...] = whole
+    for name in ("backward_error", "rcond"):
+        shutil.rmtree(Path(batch.out, name, "c"))
+        with pytest.raises(BlockErrors, match=f"{name} of .* is not what it is computed"):
+            check_zarr(*paths)
+
+
 def test_an_output_of_another_arithmetic_is_compared_within_bounds(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
     x = zarr.open_array(batch.out + "/x")

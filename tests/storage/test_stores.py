@@ -34,5 +34,5 @@ def test_an_output_that_is_seen_through_a_cache_is_refused() -> None:
     url = "simplecache::memory://out"
     store, _ = stores.open_store(url, read_only=True)
     for out in (url, FsspecStore(store.fs, path=store.path)):
-        with pytest.raises(ValueError, match="is a cache, .* keeps copies of: memory:///?out"):
+        with pytest.raises(ValueError, match=r"is a cache, .* keeps copies of: memory:///?out"):
             stores.open_store(out)
