@@ -332,8 +332,9 @@ class Source:
         array = self.array
         other = array.dtype.type(0 if array.fill_value else 1)
         twin = internals.filled_otherwise(array, other)
-        corner = (i * c for i, c in zip(chunk.place, self._grid, strict=True))
-        found = await internals.read(twin, tuple(slice(i, i + 1) for i in corner))
+        axes = zip(chunk.place, self._grid, chunk.inside, strict=True)
+        first = (i * c + inside.start for i, c, inside in axes)  # which is like the fill value
+        found = await internals.read(twin, tuple(slice(i, i + 1) for i in first))
         return bool((found != other).all())
 
     @property

@@ -333,6 +333,16 @@ def test_a_chunk_that_is_not_stored_is_missed_in_every_storage(
     assert (batch.x[300:400] == 0).all()
 
 
+@pytest.mark.usefixtures("many_blocks")
+def test_a_chunk_of_a_shard_is_not_missed_where_a_block_begins_within_it(
+    batch: Stored, tmp_path: Path
+) -> None:
+    b = np.zeros((1000, 5))
+    b[::200] = 1  # what is asked for has to be what is like the fill value
+    zarr.create_array(tmp_path / "b", data=b, chunks=(200, 5), shards=(1000, 5))
+    assert solve_zarr(batch.a_path, tmp_path / "b", batch.out).chunks_missing == 0
+
+
 @pytest.mark.parametrize("fault", ["deleted", "truncated", "flipped"])
 @pytest.mark.usefixtures("many_blocks")
 def test_a_bad_chunk_stops_its_own_block_only(batch: Stored, tmp_path: Path, fault: str) -> None:
