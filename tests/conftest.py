@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import zarr
 from dask._task_spec import Task
-from distributed import Client, LocalCluster
+from distributed import Client
 from numpy.typing import NDArray
+from programs import two_workers
 from stored import P, Stack, Stored, observations
 
 _LEFT_OUT = re.compile(r"\b(float32|complex64|complex128)\b")
@@ -166,16 +167,10 @@ _QUIET = {
 @pytest.fixture(scope="session")
 def two_processes() -> Iterator[Client]:
     """A client of two worker processes on this machine."""
-    with dask.config.set(_QUIET):  # for this cluster alone
-        cluster = LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-        )
-        client = Client(cluster, set_as_default=False)
-    with cluster, client:
+    with ExitStack() as begun:
+        with dask.config.set(_QUIET):  # for this cluster alone
+            client = begun.enter_context(two_workers())
         yield client
-        # A cluster gives them four seconds, and the oldest fails where they take longer under load.
-        for nanny in [*cluster.workers.values()]:
-            cluster.sync(nanny.close, timeout=240)
 
 
 class CountingScheduler:

@@ -1,4 +1,4 @@
-"""A dask cluster of separate programs, as people start them: a scheduler, and workers over TCP."""
+"""Dask clusters of processes: programs over TCP, as people start them, and two of this machine."""
 
 import json
 import os
@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from distributed import Client
+from distributed import Client, LocalCluster
 
 Program = subprocess.Popen[bytes]
 
@@ -82,6 +83,19 @@ class Programs:
         self.workers.remove(process)
         while len(self.client.nthreads()) >= before:
             os.sched_yield()
+
+
+@contextmanager
+def two_workers() -> Iterator[Client]:
+    """A client of two processes of this machine, which are given the time that they take to end."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+        # A cluster kills them after four seconds, and the oldest fails where that takes another.
+        for nanny in [*cluster.workers.values()]:
+            cluster.sync(nanny.close, timeout=240)
 
 
 def kill(process: Program) -> None:

@@ -289,7 +289,7 @@ def test_a_page_that_there_is_no_room_for_is_named(
     (small_disk / "full").write_bytes(bytes((1 << 20) - 4096))
     for file in (page, new):
         assert main(["report", batch.out, "--html", str(file)]) == 1
-        assert re.search(f"No space left on device: '{file}'$", capsys.readouterr().err)
+        assert capsys.readouterr().err.endswith(f"No space left on device: {str(file)!r}\n")
     assert page.read_text() == "an older one"
     assert sorted(path.name for path in small_disk.iterdir()) == ["full", "page.html"]
 

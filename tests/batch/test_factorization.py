@@ -1,5 +1,6 @@
 """`factor`: the factors of a batch, in memory, on dask and in zarr."""
 
+import re
 import shutil
 import uuid
 from contextlib import nullcontext
@@ -414,5 +415,6 @@ def test_nothing_to_factor(tmp_path: Path, shape):
 
 def test_where_factors_have_no_room_is_named(small_disk):
     f = dasksolve.factor(np.random.default_rng(0).random((99, 64, 64)))
-    with pytest.raises(OSError, match=f"No space left on device: '{small_disk}/f'$"):
+    place = re.escape(repr(f"{small_disk}/f"))
+    with pytest.raises(OSError, match=f"No space left on device: {place}$"):
         f.to_zarr(small_disk / "f")

@@ -49,6 +49,8 @@ def main(folder, out, limit, processes):
         before = client.run(resident)
         report = job(*paths, memory_limit=limit, client=client)
         after = client.run(peak)
+        for nanny in [*cluster.workers.values()]:  # as `programs.two_workers` does
+            cluster.sync(nanny.close, timeout=240)
         return report.to_dict(), max(after[name] - before[name] for name in after)
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 import s3fs
 import zarr
-from distributed import Client, LocalCluster
 from families import same_bits
 from moto.server import DomainDispatcherApplication, create_backend_app
 from obstore.store import S3Store
+from programs import two_workers
 from proxy import Proxy
 from stored import Stored
 from werkzeug.serving import make_server
@@ -431,10 +431,7 @@ def test_the_later_of_two_jobs_on_one_output_wins_and_the_first_stops(
 @pytest.mark.usefixtures("many_blocks")
 def test_workers_write_to_the_same_bucket(bucket: Stored) -> None:
     # Workers of their own, which inherit the environment that names the server.
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with two_workers() as client:
         solve_zarr(bucket.a_path, bucket.b_path, bucket.out, client=client)
     assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
 
@@ -443,10 +440,7 @@ def test_workers_write_to_the_same_bucket(bucket: Stored) -> None:
 def test_a_worker_process_asks_for_little_besides_its_blocks(many: Stored, s3: Server) -> None:
     solve_zarr(many.a_path, many.b_path, many.out)
     counts = []
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as distant,
-    ):
+    with two_workers() as distant:
         for client in (None, distant):
             s3.requests.clear()
             how = {"client": client, "overwrite": True}

@@ -203,7 +203,7 @@ def test_the_command_prints_the_summary_and_writes_the_page(solved, tmp_path, ca
     assert main(["report", solved.out, "--html", str(path)]) == 3  # some are flagged
     printed = capsys.readouterr().out
     assert re.search(r"^singular +4$", printed, re.M)
-    assert re.search(rf"^page +{path}$", printed, re.M)
+    assert re.search(rf"^page +{re.escape(str(path))}$", printed, re.M)
     assert path.read_text(encoding="utf-8") == page(solved.out)
     assert main(["report", solved.out, "--html", str(tmp_path / "no" / "page.html")]) == 1
     assert "there is no folder" in capsys.readouterr().err

@@ -24,6 +24,7 @@ import zarr
 from dask.callbacks import Callback
 from distributed import Client, LocalCluster, as_completed, get_client
 from families import same_bits
+from programs import two_workers
 from stored import Stored, files
 from zarr.storage import LoggingStore, MemoryStore, ObjectStore, WrapperStore
 
@@ -367,10 +368,7 @@ def test_a_worker_that_is_killed_loses_nothing(
 ) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
     undisturbed = files(batch.out)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with two_workers() as client:
         victim = next(iter(client.run(os.getpid).values()))
         killed = []
 

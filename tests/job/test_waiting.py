@@ -220,6 +220,8 @@ if __name__ == "__main__":
                 pass
         report = dasksolve.solve_zarr(*sys.argv[1:], resume=True)
         print(report.blocks_done == report.blocks, report.blocks_resumed >= 3)
+        for nanny in [*cluster.workers.values()]:  # as `programs.two_workers` does
+            cluster.sync(nanny.close, timeout=240)
 """
 
 
