@@ -1,5 +1,6 @@
 """Threads that are kept from one piece of work to the next."""
 
+import errno
 import os
 import threading
 import warnings
@@ -7,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,3 +137,75 @@ def test_the_child_of_a_fork_has_threads_of_its_own() -> None:
     assert os.waitpid(child, 0)[1] == 0
     with open(end, "rb") as told:
         assert told.read() == bytes([0, 2])
+
+
+def processors() -> set[int]:
+    """Those that this thread may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+can_be_told = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="the system's threads cannot be told where to run"
+)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[int], set[int]]]:
+    """Of each helper that begins: where it was allowed to, and where it is from then on."""
+    found: list[tuple[set[int], set[int]]] = []
+    set_affinity = os.sched_setaffinity
+
+    def telling(thread: int, processors: set[int]) -> None:
+        before = os.sched_getaffinity(0)
+        set_affinity(thread, processors)
+        if thread == 0:
+            found.append((before, os.sched_getaffinity(0)))
+
+    monkeypatch.setattr(os, "sched_setaffinity", telling)
+    return found
+
+
+@can_be_told
+@pytest.mark.skipif(len(processors()) < 2, reason="there is one processor")
+@pytest.mark.parametrize("own", [True, False])
+def test_a_helper_begins_on_another_processor_than_the_thread_that_works_beside_it(
+    own: bool, told: list[tuple[set[int], set[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = min(processors())
+    elsewhere = processors() - {here}
+    monkeypatch.setattr(threads, "_libc", lambda: SimpleNamespace(sched_getcpu=lambda: here))
+    those_that_work(own)
+    began = [elsewhere] if own else [{here}, elsewhere]
+    assert sorted(told, key=str) == sorted([(one, processors()) for one in began], key=str)
+
+
+@can_be_told
+def test_a_helper_may_use_the_processors_of_the_thread_that_calls() -> None:
+    every, found = processors(), set[frozenset[int]]()
+    those_that_work(own=True)
+
+    def call(allowed: set[int]) -> None:
+        os.sched_setaffinity(0, allowed)
+        together = threading.Barrier(2)
+
+        def work(_: int) -> None:
+            together.wait(60)
+            found.add(frozenset(processors()))
+
+        threads.share(range(2), [work, work], own=True)
+
+    for allowed in ({max(every)}, every):
+        found.clear()
+        caller = threading.Thread(target=call, args=(allowed,))
+        caller.start()
+        caller.join()
+        assert found == {frozenset(allowed)}
+
+
+@can_be_told
+def test_where_no_thread_may_be_told_all_is_done_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refused)
+    assert len(those_that_work(own=True)) == 2
