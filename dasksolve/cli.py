@@ -303,7 +303,8 @@ def run_report(options: argparse.Namespace) -> int:
 def _replace(file: Path, text: str) -> None:
     """Write a file whole, or leave what was there; to what is no file, as a pipe, as it comes."""
     target = file.resolve()
-    whole = (file.is_file() or not file.exists()) and os.access(target.parent, os.W_OK)
+    ours = file.is_file() and os.access(file, os.W_OK)
+    whole = (ours or not file.exists()) and os.access(target.parent, os.W_OK)
     written = target.with_name(f".{uuid.uuid4().hex}.partial") if whole else file
     try:
         written.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import cache
 from threading import get_native_id
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 
@@ -88,15 +88,20 @@ def _taken() -> _Helper:
 
 def _processors() -> tuple[set[int], set[int]]:
     """Those that the thread that calls may use, and the one where it is; none: not to be told."""
-    if not hasattr(os, "sched_setaffinity"):
+    where = _where()
+    if where is None or not hasattr(os, "sched_setaffinity"):
         return set(), set()
     processors = os.sched_getaffinity(0)
-    return processors, {_libc().sched_getcpu()} & processors
+    return processors, {where()} & processors
 
 
 @cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
+def _where() -> Any:
+    """What of the C library says where the thread that calls it is."""
+    try:
+        return ctypes.CDLL(None).sched_getcpu
+    except (AttributeError, OSError, TypeError):  # TypeError: on Windows
+        return None
 
 
 def _allow(thread: int, processors: set[int]) -> None:

@@ -163,6 +163,21 @@ def _without_the_rights_of_root() -> None:
         prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
+def report_without_the_rights_of_root(folder: Path, *options: str) -> Any:
+    """What the command ends with in a folder, of the output there."""
+    words = ["report", "out", *options]
+    script = f"import sys; from dasksolve.cli import main; sys.exit(main({words}))"
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        preexec_fn=_without_the_rights_of_root,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="rights of Linux")
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["", "x"])
@@ -173,19 +188,23 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("mine")
     folder.chmod(0o300)
-    script = "import sys; from dasksolve.cli import main; sys.exit(main(['report', 'out']))"
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        preexec_fn=_without_the_rights_of_root,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = report_without_the_rights_of_root(tmp_path)
     folder.chmod(0o700)
     assert ended.returncode == 1
     assert f"Permission denied: '{folder}'" in ended.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="rights of Linux")
+@pytest.mark.slow
+def test_a_page_that_may_not_be_written_to_is_not_replaced(batch: Stored, tmp_path: Path) -> None:
+    solve_zarr(batch.a_path, batch.b_path, tmp_path / "out")
+    page = tmp_path / "page.html"
+    page.write_text("an older one")
+    page.chmod(0o400)
+    ended = report_without_the_rights_of_root(tmp_path, "--html", "page.html")
+    assert ended.returncode == 1
+    assert "Permission denied: 'page.html'" in ended.stderr
+    assert page.read_text() == "an older one"
 
 
 def test_two_colons_in_a_path_are_part_of_a_name(batch: Stored, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from types import SimpleNamespace
 
 import pytest
 
@@ -173,7 +172,7 @@ def test_a_helper_begins_on_another_processor_than_the_thread_that_works_beside_
 ) -> None:
     here = min(processors())
     elsewhere = processors() - {here}
-    monkeypatch.setattr(threads, "_libc", lambda: SimpleNamespace(sched_getcpu=lambda: here))
+    monkeypatch.setattr(threads, "_where", lambda: lambda: here)
     those_that_work(own)
     began = [elsewhere] if own else [{here}, elsewhere]
     assert sorted(told, key=str) == sorted([(one, processors()) for one in began], key=str)
