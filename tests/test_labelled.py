@@ -189,6 +189,22 @@ REFUSED = {
         ValueError,
         r"of a and b along 'pixel' differ, first at 0: 0 and 1; .* b\.assign_coords\({'pixel': a\[",
     ),
+    "dates of other calendars": (
+        lambda a, b: (
+            a.assign_coords(pixel=xr.date_range("2000", periods=6, calendar="noleap")),
+            b.assign_coords(pixel=xr.date_range("2000", periods=6)),
+        ),
+        ValueError,
+        "differ, first at 0: 2000-01-01 00:00:00 and 2000-01-01 00:00:00; where they mean the same",
+    ),
+    "a pixel after one without a label": (
+        lambda a, b: (
+            a.assign_coords(pixel=[np.nan, 1, 2, 3, 4, 5]),
+            b.assign_coords(pixel=[np.nan, 1, 3, 2, 4, 5]),
+        ),
+        ValueError,
+        r"differ, first at 2: 2\.0 and 3\.0",
+    ),
     "other pixels": (lambda a, b: (a.assign_coords(pixel=range(6)), b), ValueError, "pixel"),
     "a chunked": (
         lambda a, b: (a.chunk(row=2), b),

@@ -44,13 +44,22 @@ def _difference(
         labels = others.indexes[dim], values.indexes[dim]
         if labels[0].equals(labels[1]):
             continue
-        where = next((i for i, (x, y) in enumerate(zip(*labels, strict=True)) if x != y), 0)
+        pairs = enumerate(zip(*labels, strict=True))
+        where = next((i for i, pair in pairs if not _are_one(*pair)), 0)
         return (
             f"the coordinates of {other} and {name} along {dim!r} differ, first at {where}: "
             f"{labels[0][where]} and {labels[1][where]}; where they mean the same, "
             f"{name}.assign_coords({{{dim!r}: {other}[{dim!r}]}}), else {common}"
         )
     return None
+
+
+def _are_one(label: Any, other: Any) -> bool:
+    """Whether two labels are the same, as an index has it: NaN is NaN."""
+    try:
+        return bool(label == other) or bool(label != label and other != other)
+    except TypeError:  # dates of different calendars
+        return False
 
 
 def refuse_names(name: str, values: Any, taken: Iterable[Hashable], dim: Hashable) -> None:
