@@ -181,11 +181,16 @@ def lstsq_into(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> Non
 
 
 def _begin(a: Any, b: Any, x: NDArray[Any], status: NDArray[np.int8]) -> None:
-    """Outside of compiled code: refuse outputs of other dtypes, as there, and call all pending."""
+    """Outside of compiled code: refuse what is refused there, and call all pending."""
+    for name, array in (("a", a), ("b", b), ("x", x), ("status", status)):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} is a {type(array).__name__}, which is no array")
     wanted = solution_dtype(a=a.dtype, b=b.dtype), np.dtype(np.int8)
     for name, array, dtype in zip(("x", "status"), (x, status), wanted, strict=True):
         if array.dtype.newbyteorder("=") != dtype:
             raise TypeError(f"{name} has dtype {array.dtype}; an array of {dtype} is needed")
+        if not array.flags.writeable:
+            raise TypeError(f"{name} is read-only; a writable array is needed")
     x[...], status[...] = np.nan, Status.PENDING
 
 

@@ -222,6 +222,22 @@ def test_outputs_of_other_dtypes_are_refused_in_python_too(
         function(a, b, x.astype(x_type), status.astype(status_type))
 
 
+@pytest.mark.parametrize("function", [nopython.solve_into, nopython.lstsq_into])
+@pytest.mark.parametrize("place", range(4))
+def test_what_is_no_array_that_can_be_used_is_named_in_python_too(function, place):
+    given = [np.ones((3, 2, 2)), np.ones((3, 2)), np.ones((3, 2)), np.ones(3, "i1")]
+    name = ("a", "b", "x", "status")[place]
+    one = given[place]
+    given[place] = one.tolist()
+    with pytest.raises(TypeError, match=f"^{name} is a list, which is no array$"):
+        function(*given)
+    one.flags.writeable = False
+    given[place] = one
+    if name in ("x", "status"):
+        with pytest.raises(TypeError, match=f"^{name} is read-only; a writable array is needed$"):
+            function(*given)
+
+
 def test_what_is_no_array_is_called_so():
     one = numba.njit(lambda a: nopython.solve(a, 1.0))
     with pytest.raises(TypingError, match="b is float64, which is no array"):
