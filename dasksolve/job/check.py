@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
-from zarr.storage import LocalStore, ZipStore
+from zarr.storage import ZipStore
 
 from dasksolve import kernels
 from dasksolve.errors import advising, counted, warn
@@ -22,10 +21,9 @@ from dasksolve.job.run import run_job
 from dasksolve.job.schedulers import choose
 from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Field, Work
-from dasksolve.storage import groups, inputs, internals, locations
+from dasksolve.storage import groups
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.layout import Block
-from dasksolve.storage.source import Source
 from dasksolve.storage.stores import OutputLocation
 
 
@@ -172,32 +170,11 @@ async def _checked(exactly: bool, job: Job, number: int, space: Workspace) -> Bl
         return job.failed(number, error)
 
 
-async def _stored(job: Job, field: Field, block: Block, space: Workspace) -> NDArray[Any]:
-    """What is stored of a block in one array of the output."""
-    array = job.arrays[field.name]
-    location = locations.of(array)
-    part = field.among(block, [(0, length) for length in field.core])
-    try:
-        source = Source(field.name, array, inputs.layout(array, location, 0))
-        values, _ = await source.decoded(await source.fetched(part, space), False, space)
-        return values
-    except Exception as error:
-        raise OSError(
-            f"cannot read {field.name} of the output: {type(error).__name__}: {error}; "
-            "resume=True (--resume) writes the block again"
-        ) from error
-
-
 async def _check_block(
     job: Job, number: int, block: Block, exactly: bool, space: Workspace
 ) -> BlockResult:
     work = job.work
-    reading = partial(_stored, job, block=block, space=space)
-    if isinstance(job.store, LocalStore):  # in turn: what is stored of each is in one buffer
-        found = [await reading(field) for field in work.fields]
-    else:
-        found = await internals.together(*map(reading, work.fields))
-    stored = {field.name: values for field, values in zip(work.fields, found, strict=True)}
+    stored = await job.stored([field.name for field in work.fields], number, space)
     pending = journal.unsolved(stored["status"])
     if pending:
         are = f"{counted(pending, work.unit)} {'is' if pending == 1 else 'are'}"

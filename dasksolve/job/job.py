@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from dasksolve import kernels
@@ -18,6 +19,7 @@ from dasksolve.job.tally import BlockResult, Sums, count
 from dasksolve.job.work import Work
 from dasksolve.storage import encode, groups, internals, marks, secrets, stores
 from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.source import Source
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Job:
         return presence.of(self.token)
 
     @cached_property
+    def written(self) -> dict[str, Source]:
+        """The arrays of the output as they are read again."""
+        return {name: Source.of(name, array) for name, array in self.arrays.items()}
+
+    @cached_property
     def codecs(self) -> dict[str, internals.Codecs]:
         """How zarr encodes the chunks of the arrays."""
         return {name: internals.Codecs(array) for name, array in self.arrays.items()}
@@ -86,6 +93,30 @@ class Job:
         """Whether requests are waited for, with nothing to do meanwhile but other blocks."""
         arrays = [*(source.array for source in self.work.sources), *self.arrays.values()]
         return any(stores.is_far(array.store) for array in arrays)
+
+    async def stored(
+        self, names: Sequence[str], number: int, space: Workspace
+    ) -> dict[str, NDArray[Any]]:
+        """What is stored of a block in these arrays, lent by the workspace."""
+        reading = partial(self._stored, number=number, space=space)
+        if isinstance(self.store, LocalStore):  # in turn: what is stored of each is in one buffer
+            found = [await reading(name) for name in names]
+        else:
+            found = await internals.together(*map(reading, names))
+        return dict(zip(names, found, strict=True))
+
+    async def _stored(self, name: str, number: int, space: Workspace) -> NDArray[Any]:
+        field = next(field for field in self.work.fields if field.name == name)
+        part = field.among(self.plan.block(number), [(0, length) for length in field.core])
+        try:
+            source = self.written[name]
+            values, _ = await source.decoded(await source.fetched(part, space), False, space)
+            return values
+        except Exception as error:
+            raise OSError(
+                f"cannot read {name} of the output: {type(error).__name__}: {error}; "
+                "resume=True (--resume) writes the block again"
+            ) from error
 
     def chunks(self, number: int) -> Iterator[tuple[Any, tuple[int, ...]]]:
         """The chunks of a block in the output, each an array and a place in its grid."""

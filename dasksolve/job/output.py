@@ -17,6 +17,7 @@ from dasksolve.errors import counted
 from dasksolve.job import journal, metadata
 from dasksolve.job.job import Job
 from dasksolve.storage import documents, durable, groups, internals, marks
+from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.documents import Document
 
 
@@ -144,25 +145,41 @@ async def _looked(job: Job, numbers: Iterable[Any]) -> Looked:
     return Looked(dict(zip(names, found, strict=True)), whole, began)
 
 
-async def finished(job: Job, number: int) -> dict[str, NDArray[Any]] | None:
-    """What an earlier run wrote of a block, if it finished it; None: solve it (again)."""
-    block, fields = job.plan.block(number), job.work.fields
-    status, *others = reversed(fields)
+async def finished(job: Job, number: int, space: Workspace) -> dict[str, NDArray[Any]] | None:
+    """What an earlier run wrote of a block, if it finished it; None: solve it (again).
+
+    It is lent by the workspace, which is to be closed after that: to solve takes the room.
+    """
     try:  # after a power cut, a file may be there and empty
-        found = {"status": await internals.read(job.status, status.region(block))}
-        if journal.unsolved(found["status"]):
-            return None
-        keys = [(job.store, key) for key in job.keys(number)[:-1]]
-        reads: list[Any] = [internals.read(job.arrays[f.name], f.region(block)) for f in others]
-        there, *read = await internals.together(internals.stored(keys), *reads)
+        status = await job.stored(["status"], number, space)
+    except Exception:
+        return None
+    if journal.unsolved(status["status"]):
+        return None
+    found = await _kept(job, number, status, space)
+    if found is None:
+        space.close()
+    return found
+
+
+async def _kept(
+    job: Job, number: int, status: dict[str, NDArray[Any]], space: Workspace
+) -> dict[str, NDArray[Any]] | None:
+    """A block's status, and what that speaks of, if all of it is there and whole."""
+    names = [field.name for field in job.work.fields if field.name != "status"]
+    looking = internals.stored([(job.store, key) for key in job.keys(number)[:-1]])
+    there: Any
+    found: Any
+    try:
+        there, found = await internals.together(looking, job.stored(names, number, space))
     except Exception:  # a damaged chunk of our own is written anew
         return None
     if not all(there):
         return None
-    found |= {field.name: values for field, values in zip(others, read, strict=True)}
+    found |= status
     if job.summed:  # or a file of zeros, in the place of what did not reach the disk, is believed
         kept = await internals.fetch(job.status, journal.checksum_file(job.plan.place(number)))
-        sums = journal.checksum(found[f.name] for f in fields if f.name in job.summed)
+        sums = journal.checksum(found[f.name] for f in job.work.fields if f.name in job.summed)
         if kept is None or kept.tobytes() != sums:
             return None
-    return found
+    return dict(found)

@@ -104,9 +104,11 @@ async def write_block(job: Job, number: int, space: Workspace) -> BlockResult:
     """Read, solve and write one block; its status last, since that says that it is done."""
     try:
         if job.resume:
-            found = await output.finished(job, number)
+            found = await output.finished(job, number, space)
             if found is not None:
-                return job.result(number, found, blocks_resumed=1)
+                done = job.result(number, found, blocks_resumed=1)
+                space.close()
+                return done
         if job.here.refused:
             return BlockResult(number, begun=False)
         return await _write_solved(job, number, job.plan.block(number), space)

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from dasksolve.storage import buffers, conventions, decode, inputs, internals, secrets
+from dasksolve.storage import (
+    buffers,
+    conventions,
+    decode,
+    inputs,
+    internals,
+    locations,
+    secrets,
+)
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.conventions import Packing
 from dasksolve.storage.internals import Region
@@ -73,6 +81,11 @@ class Source:
         itemsize = packing.dtype.itemsize if packing else 0
         layout = replace(inputs.layout(array, location, core), unpacked=itemsize)
         return cls(name, array, layout, packing)
+
+    @classmethod
+    def of(cls, name: str, array: Any) -> "Source":
+        """An open array as it is stored, each number of which is a system."""
+        return cls(name, array, inputs.layout(array, locations.of(array), 0))
 
     def with_core(self, core: int) -> "Source":
         """The same array, whose last `core` axes are within a system."""

@@ -29,6 +29,21 @@ def test_resume_solves_only_what_is_not_done(batch: Stored) -> None:
     assert files(batch.out) == expected
 
 
+@pytest.mark.usefixtures("many_blocks")
+def test_what_is_done_is_read_past_the_pipeline_of_zarr(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a millisecond for each chunk: minutes, of the blocks of a large job."""
+    solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True)
+
+    def read(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(zarr.AsyncArray, "getitem", read)
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, diagnostics=True, resume=True)
+    assert report.blocks_resumed == 10
+
+
 def test_what_has_no_right_hand_sides_is_solved_once(store: Callable[..., Stored]) -> None:
     stored = store(np.ones((6, 2, 2)), np.ones((6, 2, 0)))
     solved = [solve_zarr(*stored[2:], strict=False, resume=again) for again in (False, True)]
