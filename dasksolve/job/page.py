@@ -301,6 +301,8 @@ def _shares(shades: list[list[tuple[str, float]]]) -> str:
 def _throughput(found: Survey) -> str:
     """Systems a second over time, of the last run that solved some, and how long it waited."""
     for run in reversed(found.runs):
+        if run.get("blocks_resumed") and not run.get("bytes_written"):
+            continue  # it went past what was done
         samples = np.array([(0, 0), *run["samples"]], float)
         seconds, done = samples[:, 0], samples[:, 1]
         if len(samples) > 1 and run.get("blocks_resumed"):

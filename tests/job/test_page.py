@@ -46,6 +46,26 @@ def test_the_summary(solved):
     assert "At (7, 5), (7, 6), (7, 7), (7, 8), (20, 29)" in html
 
 
+def test_a_run_that_found_all_done_has_no_throughput(solved):
+    drawing = re.search(r"<h2>Throughput.*?</section>", page(solved.out), re.S)[0]
+    dasksolve.solve_zarr(solved.a_path, solved.b_path, solved.out, diagnostics=True, resume=True)
+    after = page(solved.out)
+    assert ">run 2</th>" in after
+    assert drawing in after
+
+
+def test_a_page_reads_past_the_pipeline_of_zarr(solved, monkeypatch):
+    """It takes a millisecond for each chunk: minutes, of the blocks of a large job."""
+    expected = page(solved.out)
+
+    def read(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", read)
+    assert survey(solved.out).unread == 0
+    assert page(solved.out) == expected
+
+
 def test_every_drawing_is_one_that_says_what_it_is(solved):
     drawings = re.findall(r"<svg.*?</svg>", page(solved.out), re.S)
     labels = [ElementTree.fromstring(drawing).get("aria-label") for drawing in drawings]
