@@ -19,11 +19,11 @@ _COUNTS = ("bytes_read", "bytes_written", "blocks_resumed", "peak_memory")
 
 
 class Run:
-    """One run of a job: how many systems were done after how many seconds, and the waiting."""
+    """One run of a job: how many systems were done after how many seconds, and so on."""
 
     def __init__(self) -> None:
         self.started = datetime.now(UTC)
-        self.samples: list[tuple[float, int, float]] = []
+        self.samples: list[tuple[float, int, float, int]] = []
         self.seen, self.every = 0, 1
         self.last: Report | None = None
 
@@ -46,14 +46,15 @@ class Run:
             "seconds": round(self.last.seconds, 3),
             "samples": [sample[:2] for sample in samples],
             "waited": [sample[2] for sample in samples],
+            "resumed": [sample[3] for sample in samples],
             **{name: getattr(self.last, name) for name in _COUNTS},
         }
 
 
-def _sample(report: Report) -> tuple[float, int, float]:
-    """Seconds, systems that are solved, and seconds that a thread had nothing to solve."""
+def _sample(report: Report) -> tuple[float, int, float, int]:
+    """Seconds, systems that are solved, seconds without any to solve, and those solved before."""
     waited = report.seconds_waiting / report.threads
-    return round(report.seconds, 3), report.solved, round(waited, 3)
+    return round(report.seconds, 3), report.solved, round(waited, 3), report.systems_resumed
 
 
 @contextmanager
@@ -114,10 +115,11 @@ def _odd(run: Any) -> str | None:
         isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in samples
     ):
         return "samples"
-    waited = run.get("waited", [0] * len(samples))  # which older versions did not keep
-    whole = isinstance(waited, list) and len(waited) == len(samples)
-    if not whole or not all(map(_is_number, waited)):
-        return "waited"
+    for name in ("waited", "resumed"):
+        values = run.get(name, [0] * len(samples))  # which older versions did not keep
+        whole = isinstance(values, list) and len(values) == len(samples)
+        if not whole or not all(map(_is_number, values)):
+            return name
     counts = ("seconds", *(name for name in _COUNTS if name in run))
     return next((name for name in counts if not _is_number(run.get(name))), None)
 

@@ -301,12 +301,12 @@ def _shares(shades: list[list[tuple[str, float]]]) -> str:
 def _throughput(found: Survey) -> str:
     """Systems a second over time, of the last run that solved some, and how long it waited."""
     for run in reversed(found.runs):
-        if run.get("blocks_resumed") and not run.get("bytes_written"):
-            continue  # it went past what was done
         samples = np.array([(0, 0), *run["samples"]], float)
         seconds, done = samples[:, 0], samples[:, 1]
-        if len(samples) > 1 and run.get("blocks_resumed"):
-            done[0] = done[1]  # what was done before is not this run's work
+        if "resumed" in run:
+            done = done - [0, *run["resumed"]]
+        elif len(samples) > 1 and run.get("blocks_resumed"):  # by an older version
+            done[0] = done[1]
         if len(samples) > 2 and done[-1] > done[0]:
             break
     else:

@@ -75,9 +75,9 @@ class Bar:
                 dynamic_ncols=True,
                 bar_format="{desc} {remaining} left |{bar}| {n_fmt}/{total_fmt} blocks{postfix}",
             )
-        flagged = report.flagged_count
+        flagged, now = report.flagged_count, report.solved - report.systems_resumed
         self.bar.set_postfix_str(
-            f"{tqdm.format_sizeof(report.solved / max(report.seconds, 1e-9))} {report.unit}/s, "
+            f"{tqdm.format_sizeof(now / max(report.seconds, 1e-9))} {report.unit}/s, "
             f"{tqdm.format_sizeof(_bytes_per_second(report), 'B')}/s, "
             f"{tqdm.format_sizeof(flagged) if flagged > 999 else flagged} flagged",
             refresh=False,

@@ -62,6 +62,8 @@ class Report:
         Smallest reciprocal condition number; NaN without diagnostics.
     worst_backward_error : float
         Largest backward error; NaN without diagnostics.
+    systems_resumed : int
+        Systems of the blocks that an earlier run had finished.
     unit : str
         What the batch consists of: "systems", or "series" of regressions.
     """
@@ -86,6 +88,7 @@ class Report:
     seconds_waiting: float = 0.0
     worst_rcond: float = math.nan
     worst_backward_error: float = math.nan
+    systems_resumed: int = 0
     unit: str = "systems"
 
     @property

@@ -21,6 +21,7 @@ class Sums(NamedTuple):
 
     blocks_done: int = 0
     blocks_resumed: int = 0
+    systems_resumed: int = 0
     chunks_missing: int = 0
     bytes_read: int = 0
     """Of x and status, too, where they are checked."""

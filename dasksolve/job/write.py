@@ -106,7 +106,8 @@ async def write_block(job: Job, number: int, space: Workspace) -> BlockResult:
         if job.resume:
             found = await output.finished(job, number, space)
             if found is not None:
-                done = job.result(number, found, blocks_resumed=1)
+                systems = found["status"].size
+                done = job.result(number, found, blocks_resumed=1, systems_resumed=systems)
                 space.close()
                 return done
         if job.here.refused:

@@ -14,7 +14,7 @@ from browser import browser, look_at
 import dasksolve
 from dasksolve.cli import main
 from dasksolve.job import history, journal
-from dasksolve.job.drawing import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, round_numbers
+from dasksolve.job.drawing import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, round_numbers, short
 from dasksolve.job.page import COLOURS, _waiting, page
 from dasksolve.job.survey import survey
 from dasksolve.status import Status
@@ -52,6 +52,17 @@ def test_a_run_that_found_all_done_has_no_throughput(solved):
     after = page(solved.out)
     assert ">run 2</th>" in after
     assert drawing in after
+
+
+def test_what_a_run_found_done_is_not_in_its_throughput(solved):
+    for place in ("2/0", "9/0"):
+        Path(solved.out, "status/c", place).unlink()
+    dasksolve.solve_zarr(solved.a_path, solved.b_path, solved.out, diagnostics=True, resume=True)
+    run = survey(solved.out).runs[-1]
+    assert (run["samples"][-1][1], run["resumed"][-1]) == (1200, 960)
+    assert f"<p>{short(240 / run['samples'][-1][0])} systems a second on average" in page(
+        solved.out
+    )
 
 
 def test_a_page_reads_past_the_pipeline_of_zarr(solved, monkeypatch):

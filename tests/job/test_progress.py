@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from dask.utils import key_split
 from distributed import Client
 from stored import Stored
 
-from dasksolve import BlockErrors, Status, check_zarr, solve_zarr
+from dasksolve import BlockErrors, Report, Status, check_zarr, solve_zarr
 from dasksolve.cli import main
-from dasksolve.job.progress import Lines
+from dasksolve.job.progress import Bar, Lines
 
 
 @pytest.mark.usefixtures("many_blocks")
@@ -125,6 +126,21 @@ def test_true_is_a_bar_only_where_somebody_sees_it(
     check_zarr(batch.a_path, batch.b_path, batch.out, progress=True)
     last = capsys.readouterr().err.strip().split("\r")[-1]
     assert re.search(r"^checking 00:00 left \|.+\| (\d+)/\1 blocks, .*, 3 flagged$", last)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_what_was_done_before_is_not_in_the_speed_of_a_bar(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    Path(batch.out, "status/c/9").unlink()
+    reports: list[Report] = []
+    solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True, progress=reports.append)
+    done = replace(reports[-1], seconds=1, blocks=reports[-1].blocks + 1)  # so that it stays
+    bar = Bar("solving")
+    bar(done)
+    try:
+        assert bar.bar.postfix.startswith("100 systems/s, ")
+    finally:
+        bar.close()
 
 
 def test_what_is_no_progress_is_refused_before_anything_is_created(batch: Stored) -> None:
