@@ -60,13 +60,13 @@ def share(items: Iterable[Item], works: Sequence[Callable[[Item], None]], own: b
         for number, work in enumerate(works[own:], own):
             try:
                 helper = _taken()
+                helpers.append(helper)
+                _allow(helper.number, (processors - here if number else here) or processors)
+                ends.append(helper.pool.submit(copy_context().run, help_with, work))
             except RuntimeError:  # the system starts no more: those that are there do it all
                 if not (own or ends):
                     raise
                 break
-            helpers.append(helper)
-            _allow(helper.number, (processors - here if number else here) or processors)
-            ends.append(helper.pool.submit(copy_context().run, help_with, work))
         if own:
             drain(works[0])
         for end in ends:

@@ -119,6 +119,23 @@ def test_where_no_thread_can_be_started_the_one_that_calls_does_it_all(
             threads.share(range(10), [done.append] * 3, own=False)
 
 
+def test_where_the_program_ends_the_thread_that_calls_does_it_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    helper, done = threads._taken(), list[int]()
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(threads, "_idle", [helper])
+    monkeypatch.setattr(helper.pool, "submit", refused)
+    threads.share(range(10), [done.append] * 2, own=True)
+    assert done == [*range(10)]
+    assert threads._idle == [helper]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        threads.share(range(10), [done.append] * 2, own=False)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_the_child_of_a_fork_has_threads_of_its_own() -> None:
     those_that_work(own=True)
