@@ -306,12 +306,17 @@ def _replace(file: Path, text: str) -> None:
     ours = file.is_file() and os.access(file, os.W_OK)
     whole = (ours or not file.exists()) and os.access(target.parent, os.W_OK)
     written = target.with_name(f".{uuid.uuid4().hex}.partial") if whole else file
+    how = {"encoding": "utf-8", "errors": "backslashreplace"}
     try:
-        written.write_text(text, encoding="utf-8", errors="backslashreplace")
+        written.write_text(text, **how)
         if whole:
-            if file.exists():
-                shutil.copymode(file, written)
-            written.replace(target)
+            try:
+                if file.exists():
+                    shutil.copymode(file, written)
+                written.replace(target)
+            except OSError:  # a mounted file, or another's in /tmp: there is room for it
+                written.unlink()
+                file.write_text(text, **how)
     except BaseException as error:
         if whole:
             written.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The command line, as a person runs it: exit status, text, and what stays on disk."""
 
 import asyncio
+import errno
 import gc
 import json
 import os
@@ -304,6 +305,23 @@ def test_a_page_is_replaced_where_it_is(batch: Stored, tmp_path: Path) -> None:
     assert main(["report", batch.out, "--html", str(link)]) == 3
     assert link.is_symlink()
     assert page.stat().st_mode & 0o777 == 0o640
+    assert page.read_text(encoding="utf-8").startswith("<!")
+    assert not [*tmp_path.glob(".*.partial")]
+
+
+def test_a_page_that_cannot_be_replaced_is_written_where_it_is(
+    batch: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.html"
+    assert main(["solve", batch.a_path, batch.b_path, batch.out, "--quiet"]) == 3
+    page.write_text("an older one")
+
+    def busy(*_: object) -> None:  # as a file that is mounted alone, in a container
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    with monkeypatch.context() as mounted:
+        mounted.setattr(Path, "replace", busy)
+        assert main(["report", batch.out, "--html", str(page)]) == 3
     assert page.read_text(encoding="utf-8").startswith("<!")
     assert not [*tmp_path.glob(".*.partial")]
 
