@@ -172,7 +172,8 @@ class Source:
     async def _read_chunks(self, part: Block, space: Workspace) -> Fetched:
         chunks = list(self._chunks(part, self._grid))
         local = isinstance(self.array.store, LocalStore)
-        if len(chunks) == 1 and self.packing is None:  # a view of the chunk spares a copy of it
+        single = len(chunks) == 1 and self.packing is None
+        if single:  # a view of the chunk spares a copy of it
             [chunk] = chunks
             if local:
                 values = await space.apart(self._load_part, chunk, space, None, True)
@@ -214,7 +215,9 @@ class Source:
         async def fetch(chunk: Chunk) -> None:
             await space.apart(decode, await self._stored(chunk), chunk)
 
-        if local:
+        if single:  # it was asked for, and is not stored
+            await space.apart(decode, None, chunks[0])
+        elif local:
             await space.apart(load_all)
         else:
             await internals.each(fetch, chunks, self.layout.fetched)

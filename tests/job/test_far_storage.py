@@ -17,12 +17,14 @@ from zarr.storage import LocalStore, WrapperStore
 from zarr.testing.store import LatencyStore
 
 import dasksolve
-from dasksolve import BlockErrors, Report, check_zarr, solve_zarr
+from dasksolve import BlockErrors, Report, Status, check_zarr, solve_zarr
 from dasksolve.batch.problem import describe
 from dasksolve.job.plan import COMPILING, OVERHEAD
 from dasksolve.job.planning import make_plan
 from dasksolve.job.survey import survey
 from dasksolve.job.systems import needs
+from dasksolve.storage import internals
+from dasksolve.storage.internals import Codecs
 from dasksolve.storage.layout import Layout
 
 
@@ -149,6 +151,52 @@ def test_what_an_earlier_run_wrote_is_looked_for_while_it_is_read(
     solve_zarr(stored.a_path, stored.b_path, str(out))
     found = solve_zarr(stored.a_path, stored.b_path, Pair(out), resume=True)
     assert found.blocks_resumed == 1
+
+
+class Asked(WrapperStore):
+    """A store that knows which of its files were asked for, in turn."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(LocalStore(path))
+        self.keys: list[str] = []
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        self.keys.append(key)
+        return await super().get(key, *arguments, **options)
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_a_chunk_that_is_not_there_is_asked_for_once(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    for number in (3, 7):
+        Path(batch.out, "status", "c", str(number)).unlink()
+    out, each = Asked(Path(batch.out)), sorted(f"status/c/{i}" for i in range(10))
+    assert survey(out).counts[Status.PENDING] == 200
+    assert sorted(key for key in out.keys if "/c/" in key) == each
+    out.keys.clear()
+    assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed == 8
+    assert sorted(key for key in out.keys if key.startswith("status/c/")) == each
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_what_is_done_is_decoded_in_the_threads_that_solve(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    decode, loops = Codecs.decode, set[bool]()
+
+    async def telling(codecs: Codecs, stored: Any) -> Any:
+        loops.add(asyncio.get_running_loop() is zarrs)
+        return await decode(codecs, stored)
+
+    async def running() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    zarrs = internals.run(running())
+    monkeypatch.setattr(Codecs, "decode", telling)
+    out = LatencyStore(LocalStore(batch.out))
+    assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed == 10
+    assert loops == {False}
 
 
 @pytest.mark.usefixtures("many_blocks")
