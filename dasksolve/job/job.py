@@ -110,8 +110,7 @@ class Job:
         part = field.among(self.plan.block(number), [(0, length) for length in field.core])
         try:
             source = self.written[name]
-            fetched = await source.fetched(part, space)
-            values, _ = await space.apart(source.decoded, fetched, False, space)
+            values, _ = await source.decoded(await source.fetched(part, space), False, space)
             return values
         except Exception as error:
             raise OSError(

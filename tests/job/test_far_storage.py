@@ -23,8 +23,6 @@ from dasksolve.job.plan import COMPILING, OVERHEAD
 from dasksolve.job.planning import make_plan
 from dasksolve.job.survey import survey
 from dasksolve.job.systems import needs
-from dasksolve.storage import internals
-from dasksolve.storage.internals import Codecs
 from dasksolve.storage.layout import Layout
 
 
@@ -176,27 +174,6 @@ def test_a_chunk_that_is_not_there_is_asked_for_once(batch: Stored) -> None:
     out.keys.clear()
     assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed == 8
     assert sorted(key for key in out.keys if key.startswith("status/c/")) == each
-
-
-@pytest.mark.usefixtures("many_blocks")
-def test_what_is_done_is_decoded_in_the_threads_that_solve(
-    batch: Stored, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    solve_zarr(batch.a_path, batch.b_path, batch.out)
-    decode, loops = Codecs.decode, set[bool]()
-
-    async def telling(codecs: Codecs, stored: Any) -> Any:
-        loops.add(asyncio.get_running_loop() is zarrs)
-        return await decode(codecs, stored)
-
-    async def running() -> asyncio.AbstractEventLoop:
-        return asyncio.get_running_loop()
-
-    zarrs = internals.run(running())
-    monkeypatch.setattr(Codecs, "decode", telling)
-    out = LatencyStore(LocalStore(batch.out))
-    assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed == 10
-    assert loops == {False}
 
 
 @pytest.mark.usefixtures("many_blocks")
