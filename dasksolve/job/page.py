@@ -306,7 +306,7 @@ def _throughput(found: Survey) -> str:
         if "resumed" in run:
             done = done - [0, *run["resumed"]]
         elif len(samples) > 1 and run.get("blocks_resumed"):  # by an older version
-            done[0] = done[1]
+            done[0] = done[1 if run.get("bytes_written") else -1]
         if len(samples) > 2 and done[-1] > done[0]:
             break
     else:

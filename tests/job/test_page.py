@@ -15,7 +15,7 @@ import dasksolve
 from dasksolve.cli import main
 from dasksolve.job import history, journal
 from dasksolve.job.drawing import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, round_numbers, short
-from dasksolve.job.page import COLOURS, _waiting, page
+from dasksolve.job.page import COLOURS, _waiting, drawn, page
 from dasksolve.job.survey import survey
 from dasksolve.status import Status
 
@@ -52,6 +52,10 @@ def test_a_run_that_found_all_done_has_no_throughput(solved):
     after = page(solved.out)
     assert ">run 2</th>" in after
     assert drawing in after
+    found = survey(solved.out)
+    for run in found.runs:
+        del run["resumed"]  # which older versions did not keep
+    assert drawing in drawn(found)
 
 
 def test_what_a_run_found_done_is_not_in_its_throughput(solved):
