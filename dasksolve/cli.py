@@ -26,8 +26,8 @@ from dasksolve.batch.options import Options
 from dasksolve.command import bench, bench_regress, demo, interrupt
 from dasksolve.command.arguments import parser
 from dasksolve.command.speech import complain, say
-from dasksolve.errors import advised
-from dasksolve.job import page, series
+from dasksolve.errors import advised, naming
+from dasksolve.job import page, room, series
 from dasksolve.job.columns import opened
 from dasksolve.job.prepare import JobOptions, Prepared, prepare, rehearse
 from dasksolve.job.progress import Bar, Lines, on_terminal
@@ -301,28 +301,25 @@ def run_report(options: argparse.Namespace) -> int:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Write a file whole, or leave what was there; to what is no file, as a pipe, as it comes."""
-    target = file.resolve()
-    ours = file.is_file() and os.access(file, os.W_OK)
-    whole = (ours or not file.exists()) and os.access(target.parent, os.W_OK)
-    written = target.with_name(f".{uuid.uuid4().hex}.partial") if whole else file
+    """Write a file whole, or leave what was there; what cannot be replaced, as a pipe, in place."""
     how = {"encoding": "utf-8", "errors": "backslashreplace"}
-    try:
-        written.write_text(text, **how)
-        if whole:
+    target = file.resolve()
+    beside = target.with_name(f".{uuid.uuid4().hex}.partial")
+    ours = not file.exists() or (file.is_file() and os.access(file, os.W_OK))
+    with naming(file):
+        if ours and os.access(target.parent, os.W_OK):
             try:
+                beside.write_text(text, **how)
                 if file.exists():
-                    shutil.copymode(file, written)
-                written.replace(target)
-            except OSError:  # a mounted file, or another's in /tmp: there is room for it
-                written.unlink()
-                file.write_text(text, **how)
-    except BaseException as error:
-        if whole:
-            written.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(file)) from error
-        raise
+                    shutil.copymode(file, beside)
+                beside.replace(target)
+                return
+            except OSError as error:
+                if room.is_lasting(error):  # else it is mounted by itself, or another's in /tmp
+                    raise OSError(error.errno, error.strerror) from error
+            finally:
+                beside.unlink(missing_ok=True)
+        file.write_text(text, **how)
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -174,7 +174,7 @@ async def _check_block(
     job: Job, number: int, block: Block, exactly: bool, space: Workspace
 ) -> BlockResult:
     work = job.work
-    stored = await job.stored([field.name for field in work.fields], number, space)
+    stored = await job.stored(work.fields, number, space)
     pending = journal.unsolved(stored["status"])
     if pending:
         are = f"{counted(pending, work.unit)} {'is' if pending == 1 else 'are'}"

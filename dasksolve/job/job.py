@@ -16,7 +16,7 @@ from dasksolve.job import journal, presence
 from dasksolve.job.plan import Plan
 from dasksolve.job.presence import Presence
 from dasksolve.job.tally import BlockResult, Sums, count
-from dasksolve.job.work import Work
+from dasksolve.job.work import Field, Work
 from dasksolve.storage import encode, groups, internals, marks, secrets, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.source import Source
@@ -95,26 +95,25 @@ class Job:
         return any(stores.is_far(array.store) for array in arrays)
 
     async def stored(
-        self, names: Sequence[str], number: int, space: Workspace
+        self, fields: Sequence[Field], number: int, space: Workspace
     ) -> dict[str, NDArray[Any]]:
-        """What is stored of a block in these arrays, lent by the workspace."""
+        """What is stored of a block in these arrays, by name, lent by the workspace."""
         reading = partial(self._stored, number=number, space=space)
         if isinstance(self.store, LocalStore):  # in turn: what is stored of each is in one buffer
-            found = [await reading(name) for name in names]
+            found = [await reading(field) for field in fields]
         else:
-            found = await internals.together(*map(reading, names))
-        return dict(zip(names, found, strict=True))
+            found = await internals.together(*map(reading, fields))
+        return {field.name: values for field, values in zip(fields, found, strict=True)}
 
-    async def _stored(self, name: str, number: int, space: Workspace) -> NDArray[Any]:
-        field = next(field for field in self.work.fields if field.name == name)
+    async def _stored(self, field: Field, number: int, space: Workspace) -> NDArray[Any]:
         part = field.among(self.plan.block(number), [(0, length) for length in field.core])
         try:
-            source = self.written[name]
+            source = self.written[field.name]
             values, _ = await source.decoded(await source.fetched(part, space), False, space)
             return values
         except Exception as error:
             raise OSError(
-                f"cannot read {name} of the output: {type(error).__name__}: {error}; "
+                f"cannot read {field.name} of the output: {type(error).__name__}: {error}; "
                 "resume=True (--resume) writes the block again"
             ) from error
 

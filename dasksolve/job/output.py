@@ -150,8 +150,9 @@ async def finished(job: Job, number: int, space: Workspace) -> dict[str, NDArray
 
     It is lent by the workspace, which is to be closed after that: to solve takes the room.
     """
+    *_, journal_field = job.work.fields
     try:  # after a power cut, a file may be there and empty
-        status = await job.stored(["status"], number, space)
+        status = await job.stored([journal_field], number, space)
     except Exception:
         return None
     if journal.unsolved(status["status"]):
@@ -166,12 +167,12 @@ async def _kept(
     job: Job, number: int, status: dict[str, NDArray[Any]], space: Workspace
 ) -> dict[str, NDArray[Any]] | None:
     """A block's status, and what that speaks of, if all of it is there and whole."""
-    names = [field.name for field in job.work.fields if field.name != "status"]
+    *others, _ = job.work.fields
     looking = internals.stored([(job.store, key) for key in job.keys(number)[:-1]])
     there: Any
     found: Any
     try:
-        there, found = await internals.together(looking, job.stored(names, number, space))
+        there, found = await internals.together(looking, job.stored(others, number, space))
     except Exception:  # a damaged chunk of our own is written anew
         return None
     if not all(there):

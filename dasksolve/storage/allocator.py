@@ -54,12 +54,18 @@ def _let_go(libc: Any) -> None:
 
 
 @cache
+def c_library() -> Any:
+    """What this process calls the system by; None: not known."""
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # TypeError: on Windows
+        return None
+
+
+@cache
 def _glibc() -> Any:
     """The C library, if it can be told, and nobody has told it what is more than dask does."""
     if "MALLOC_MMAP_THRESHOLD_" in os.environ or "GLIBC_TUNABLES" in os.environ:
         return None
-    try:
-        libc = ctypes.CDLL(None)
-    except (OSError, TypeError):  # TypeError: on Windows
-        return None
+    libc = c_library()
     return libc if hasattr(libc, "gnu_get_libc_version") else None

@@ -5,15 +5,15 @@ of the thread that wakes them, though one is idle: two threads take as long as o
 after call of 20 ms. So each begins elsewhere, which takes 20 µs. One that is new fares no better.
 """
 
-import ctypes
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from functools import cache
 from threading import get_native_id
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
+
+from dasksolve.storage.allocator import c_library
 
 Item = TypeVar("Item")
 
@@ -88,20 +88,10 @@ def _taken() -> _Helper:
 
 def _processors() -> tuple[set[int], set[int]]:
     """Those that the thread that calls may use, and the one where it is; none: not to be told."""
-    where = _where()
-    if where is None or not hasattr(os, "sched_setaffinity"):
+    if not hasattr(os, "sched_setaffinity") or not hasattr(c_library(), "sched_getcpu"):
         return set(), set()
     processors = os.sched_getaffinity(0)
-    return processors, {where()} & processors
-
-
-@cache
-def _where() -> Any:
-    """What of the C library says where the thread that calls it is."""
-    try:
-        return ctypes.CDLL(None).sched_getcpu
-    except (AttributeError, OSError, TypeError):  # TypeError: on Windows
-        return None
+    return processors, {c_library().sched_getcpu()} & processors
 
 
 def _allow(thread: int, processors: set[int]) -> None:

@@ -2,12 +2,16 @@
 
 import errno
 import os
+import re
+import subprocess
+import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from types import SimpleNamespace
 
 import pytest
 
@@ -119,21 +123,33 @@ def test_where_no_thread_can_be_started_the_one_that_calls_does_it_all(
             threads.share(range(10), [done.append] * 3, own=False)
 
 
-def test_where_the_program_ends_the_thread_that_calls_does_it_all(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    helper, done = threads._taken(), list[int]()
+AT_THE_END = """
+import atexit, sys
+from dasksolve.storage.threads import share
 
-    def refused(*_: object) -> None:
-        raise RuntimeError("cannot schedule new futures after shutdown")
+def end():
+    done = []
+    share(range(10), [done.append] * 2, own=True)
+    print(done)
+    try:
+        share(range(10), [done.append] * 2, own=False)
+    except RuntimeError as error:
+        print(error)
 
-    monkeypatch.setattr(threads, "_idle", [helper])
-    monkeypatch.setattr(helper.pool, "submit", refused)
-    threads.share(range(10), [done.append] * 2, own=True)
-    assert done == [*range(10)]
-    assert threads._idle == [helper]
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        threads.share(range(10), [done.append] * 2, own=False)
+if "kept" in sys.argv:
+    share(range(2), [lambda _: None] * 2, own=True)
+atexit.register(end)
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["kept"]])
+def test_where_the_program_ends_the_thread_that_calls_does_it_all(words: list[str]) -> None:
+    program = [sys.executable, "-c", AT_THE_END, *words]
+    ended = subprocess.run(program, capture_output=True, text=True, check=True)
+    done, error = ended.stdout.splitlines()
+    assert done == str([*range(10)])
+    assert re.search("after .*shutdown", error)
+    assert ended.stderr == ""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -189,7 +205,7 @@ def test_a_helper_begins_on_another_processor_than_the_thread_that_works_beside_
 ) -> None:
     here = min(processors())
     elsewhere = processors() - {here}
-    monkeypatch.setattr(threads, "_where", lambda: lambda: here)
+    monkeypatch.setattr(threads, "c_library", lambda: SimpleNamespace(sched_getcpu=lambda: here))
     those_that_work(own)
     began = [elsewhere] if own else [{here}, elsewhere]
     assert sorted(told, key=str) == sorted([(one, processors()) for one in began], key=str)
