@@ -214,6 +214,25 @@ def test_a_name_that_looks_like_an_option_is_said_to(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("--resum", "; did you mean --resume?"),
+        ("--overwite=1", "; did you mean --overwrite?"),
+        ("--wokers", "; did you mean --workers?"),
+        ("--html", ""),
+        ("-q", ""),
+    ],
+)
+def test_an_option_that_is_meant_is_named(
+    option: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["solve", "a", "b", "out", option])
+    said = capsys.readouterr().err
+    assert said.endswith(f"error: unrecognized arguments: {option}{meant}\n")
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["report", "file"], "file exists and is not the output of a job; give what solve or"),

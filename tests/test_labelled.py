@@ -159,7 +159,7 @@ def test_the_solution_has_another_name_beside_a_dimension_x():
 
 
 REFUSED = {
-    "not labelled": (lambda a, b: (a.values, b), TypeError, "a is ndarray, where an xarray"),
+    "not labelled": (lambda a, b: (a.values, b), TypeError, r"a is ndarray.*DataArray\(a, dims="),
     "dataset": (
         lambda a, b: (a.to_dataset(name="a"), b),
         TypeError,
@@ -529,6 +529,12 @@ def test_a_coordinate_that_is_no_dimension_is_a_variable_too(dim):
     xr.testing.assert_identical(found, wanted)
     theirs = stack.polyfit(dim, 1, w=weights**0.5).polyfit_coefficients
     xr.testing.assert_allclose(found.polyfit_coefficients.drop_vars("area"), theirs)
+
+
+def test_a_dimension_is_not_that_of_equations_and_of_unknowns():
+    a = xr.DataArray(np.eye(2), dims=("row", "col"))
+    with pytest.raises(ValueError, match=r"dims=\('row', 'row'\) must be two different names"):
+        labelled.solve(a, a.isel(col=0), dims=("row", "row"))
 
 
 def test_a_list_is_the_name_of_no_variable():

@@ -1,6 +1,7 @@
 """`Problem`: what is to be solved, made from shapes and dtypes, which are refused here."""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -119,10 +120,26 @@ def _advice(a_shape: tuple[int, ...], b_shape: tuple[int, ...], vectors: bool) -
     """What to write where b seems to be meant as something else than its axes say."""
     n = a_shape[-2]
     if not vectors and len(b_shape) == len(a_shape) and b_shape[-1] == n:
-        return f"; for vectors of one a each give a[None], of shape {(1, *a_shape)}"
-    if vectors and len(b_shape) > 1 and b_shape[-2] == n:
-        return f"; for one matrix of right-hand sides give b[None], of shape {(1, *b_shape)}"
-    return ""
+        wider = _wider("a", a_shape, b_shape[:-1])
+        return f"; for several vectors of each a give {wider}" if wider else ""
+    if not vectors or len(b_shape) == 1 or b_shape[-2] != n:
+        return ""
+    advice, turned = "", (*b_shape[:-2], b_shape[-1], n)
+    if turned[:-1] == a_shape[:-2]:
+        name = "b.T" if len(b_shape) == 2 else "b.swapaxes(-1, -2)"
+        advice = f"; {name}, of shape {turned}, is a vector for each a"
+    wider = _wider("b", b_shape, a_shape[:-2])
+    return f"{advice}; for one matrix of right-hand sides give {wider}" if wider else advice
+
+
+def _wider(name: str, shape: tuple[int, ...], batch: tuple[int, ...]) -> str | None:
+    """Matrices with one axis more, where they then broadcast to a batch."""
+    for place, index in ((0, "None"), (len(shape) - 2, "..., None, :, :")):
+        wider = (*shape[:place], 1, *shape[place:])
+        with suppress(ValueError):
+            np.broadcast_shapes(wider[:-2], batch)
+            return f"{name}[{index}], of shape {wider}"
+    return None
 
 
 Metadata = tuple[tuple[int, ...], np.dtype[Any]]

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import dasksolve
@@ -25,8 +27,15 @@ class _Parser(argparse.ArgumentParser):
         self.words = tuple(args)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            meant = "".join(map(self._meant, unknown))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return found, unknown
+
+    def _meant(self, word: str) -> str:
+        """The option that a word may stand for."""
+        options = re.findall(r"(?<![\w-])--[\w-]+", self.format_help())
+        meant = get_close_matches(word.partition("=")[0], options, 1, 0.75)
+        return f"; did you mean {meant[0]}?" if word[:2] == "--" and meant else ""
 
     def error(self, message: str) -> NoReturn:
         known = self.format_help()

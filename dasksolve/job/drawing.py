@@ -24,13 +24,17 @@ def round_numbers(end: float) -> Ticks:
     return [(i * step / end, short(i * step)) for i in range(int(end / step) + 1)]
 
 
+def counts(end: float) -> Ticks:
+    """Those of them that something can be counted by."""
+    ticks = round_numbers(end)
+    return [
+        (share, label) for share, label in ticks if abs(share * end - round(share * end)) < 1e-6
+    ]
+
+
 def whole_numbers(extent: int, end: int) -> Ticks:
     """Whole ones, and the extent of a dimension, on an axis that ends where its cells do."""
-    rounds = [
-        (round(share * extent), label)
-        for share, label in round_numbers(extent)
-        if (share * extent) % 1 < 1e-6 or (share * extent) % 1 > 1 - 1e-6
-    ]
+    rounds = [(round(share * extent), label) for share, label in counts(extent)]
     before = [(i / end, label) for i, label in rounds if i < 0.85 * extent]
     return [*before, (extent / end, short(extent))]
 

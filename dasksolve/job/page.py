@@ -20,6 +20,7 @@ from dasksolve.job.drawing import (
     WIDTH,
     Ticks,
     bottom_axis,
+    counts,
     frame,
     left_axis,
     round_numbers,
@@ -137,9 +138,10 @@ def drawn(found: Survey) -> str:
 def summary(found: Survey) -> list[tuple[str, str]]:
     """The job in lines of (what, how much)."""
     batch = " by ".join(f"{n:,}" for n in found.batch_shape) or "one system"
+    shape = "" if len(found.batch_shape) == 1 else f" ({batch})"
     options = found.job.get("options") or {}
     rows = [
-        (found.unit, f"{math.prod(found.batch_shape):,} ({batch})"),
+        (found.unit, f"{math.prod(found.batch_shape):,}{shape}"),
         ("each", f"{_each(found)}, {found.dtype}"),
         ("options", ", ".join(_stated(options))),
         *_sources(found.job),
@@ -356,11 +358,11 @@ def _histogram(histogram: Histogram, name: str, found: Survey) -> str:
         return text or "<p>No numbers yet.</p>"
     first = 2 * (filled[0] // 2) - 2 if filled[0] > 1 else 0
     last = min(len(histogram.counts), 2 * (filled[-1] // 2) + 4)
-    counts = histogram.counts[first:last]
-    top, height = 1.05 * float(counts.max()), HEIGHT - TOP - BOTTOM
-    wide = (WIDTH - LEFT - RIGHT) / len(counts)
+    bins = histogram.counts[first:last]
+    top, height = 1.05 * float(bins.max()), HEIGHT - TOP - BOTTOM
+    wide = (WIDTH - LEFT - RIGHT) / len(bins)
     bars = []
-    for i, count in enumerate(counts.tolist()):
+    for i, count in enumerate(bins.tolist()):
         tall = max(height * count / top, 1.5) if count else 0
         below = name == "rcond" and DECADES[0] + (first + i + 1) / 2 <= math.log10(found.eps)
         bars.append(
@@ -368,10 +370,10 @@ def _histogram(histogram: Histogram, name: str, found: Survey) -> str:
             f'width="{wide - 1:.1f}" height="{tall:.1f}" '
             f'fill="{COLOURS[Status.ILL_CONDITIONED] if below else PLAIN}"/>'
         )
-    decades = range(0, len(counts) + 1, 2)
+    decades = range(0, len(bins) + 1, 2)
     every = -(-len(decades) // 6)
-    powers = [(i / len(counts), f"1e{DECADES[0] + (first + i) // 2}") for i in decades[::every]]
-    axes = left_axis(round_numbers(top), found.unit, height)
+    powers = [(i / len(bins), f"1e{DECADES[0] + (first + i) // 2}") for i in decades[::every]]
+    axes = left_axis(counts(top), found.unit, height)
     axes += bottom_axis(powers, name.replace("_", " "), height)
     if name == "rcond":
         text += f"<p>Dark: below eps = {found.eps:.2g}, where {found.answers} means nothing</p>"

@@ -3,6 +3,8 @@
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dasksolve.batch.options import check_flags
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ def refuse_unlabelled(name: str, values: Any) -> None:
         text = f"{name} is {type(values).__name__}, where an xarray.DataArray is needed"
         if isinstance(values, xarray().Dataset):
             text += f": choose a variable of it, {name}[...]"
+        elif isinstance(values, np.ndarray):
+            text += f": xarray.DataArray({name}, dims=[...]) names its dimensions"
         raise TypeError(text)
 
 

@@ -201,6 +201,8 @@ def _columns(a: Any, b: Any, dims: tuple[Hashable, Hashable]) -> list[Hashable]:
     if isinstance(dims, str) or not isinstance(dims, tuple | list) or len(dims) != 2:
         raise ValueError(f'dims={dims!r} must be two names, such as ("row", "col")')
     row, col = dims
+    if row == col:
+        raise ValueError(f'dims={dims!r} must be two different names, such as ("row", "col")')
     for name, values, core in (("a", a, (row, col)), ("b", b, (row,))):
         refuse_unlabelled(name, values)
         missing = [dim for dim in core if dim not in values.dims]

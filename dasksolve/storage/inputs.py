@@ -19,6 +19,8 @@ def open_input(name: str, where: Any) -> tuple[Any, str]:
     """Open an input for reading; return the array and its URL or absolute path."""
     array: Any = where if isinstance(where, zarr.Array) else _open_array(name, where)
     store: Any = array.store
+    if locations.is_racing(store):
+        raise stores.racing(name, store)
     # A relative path would mean another file to a worker that was started elsewhere.
     if isinstance(store, LocalStore):
         root = Path(store.root).resolve()
@@ -37,7 +39,8 @@ def _open_array(name: str, where: str | Path) -> Any:
     store, path = None, ""  # of an archive that is not there
     try:
         store, path = stores.input_store(target)
-        return _open_either(store, path)
+        if not locations.is_racing(store):
+            return _open_either(store, path)
     except ImportError as error:
         raise ImportError(f"{name}: {shown} needs a package: {error}") from error
     except BadZipFile as error:
@@ -53,6 +56,7 @@ def _open_array(name: str, where: str | Path) -> Any:
     except Exception as error:
         text = f"{name}: cannot open {shown}: {type(error).__name__}: {secrets.shown(error)}"
         raise retold(error, text) from secrets.cause(error)
+    raise stores.racing(name, store)
 
 
 def _open_either(store: Any, path: str) -> Any:

@@ -6,7 +6,11 @@ from typing import Any
 
 import zarr
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from fsspec.implementations.cached import CachingFileSystem
+from fsspec.implementations.cached import (
+    CachingFileSystem,
+    SimpleCacheFileSystem,
+    WholeFileCacheFileSystem,
+)
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 from dasksolve.storage import internals, secrets
@@ -33,9 +37,20 @@ def whereabouts(store: Any, location: str, path: str = "") -> str:
 
 def is_cached(store: Any) -> bool:
     """Whether a store is seen through copies that one of fsspec's caches keeps of it."""
+    return isinstance(_files(store), CachingFileSystem)
+
+
+def is_racing(store: Any) -> bool:
+    """Whether it is fsspec's filecache, which says that a copy is there before it is."""
+    files = _files(store)
+    whole = isinstance(files, WholeFileCacheFileSystem)
+    return whole and not isinstance(files, SimpleCacheFileSystem)
+
+
+def _files(store: Any) -> Any:
+    """What of fsspec a store reads from."""
     files = getattr(store, "fs", None)
-    files = files.sync_fs if isinstance(files, AsyncFileSystemWrapper) else files
-    return isinstance(files, CachingFileSystem)
+    return files.sync_fs if isinstance(files, AsyncFileSystemWrapper) else files
 
 
 def lies_in(place: str, folder: str) -> bool:

@@ -91,6 +91,8 @@ def open_store(where: OutputLocation, read_only: bool = False) -> tuple[Any, str
         raise retold(error, text) from secrets.cause(error)
     if not read_only:
         _refuse_cache(store, secrets.shown(target))
+    if locations.is_racing(store):
+        raise racing("out", store)
     return store, secrets.shown(target)
 
 
@@ -112,6 +114,14 @@ def _refuse_cache(store: Any, location: str) -> None:
         )
 
 
+def racing(name: str, store: Any) -> ValueError:
+    """What is said of a cache from which chunks would be read that are not there yet."""
+    return ValueError(
+        f"{name}: from fsspec's filecache several threads cannot read at once; simplecache:: lets "
+        f"them, or give the place that it keeps copies of: {locations.whereabouts(store, '')}"
+    )
+
+
 def _given_store(where: Any, read_only: bool) -> Any:
     """The store whose top is the group that is given."""
     store, path = (where.store, where.path) if isinstance(where, zarr.Group) else (where, "")
@@ -126,6 +136,8 @@ def _given_store(where: Any, read_only: bool) -> Any:
         )
     if not read_only:
         _refuse_cache(store, locations.of(store))
+    if locations.is_racing(store):
+        raise racing("out", store)
     if isinstance(store, ZipStore) and not path:
         return _archive(Path(str(store.path)))
     if isinstance(store, LocalStore):  # a relative path would be another's elsewhere

@@ -1,5 +1,7 @@
 """What is solved, what it is solved in, and what is refused."""
 
+import re
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -151,20 +153,30 @@ def test_what_is_no_array_is_refused_by_its_dtype():
     ("a_shape", "b_shape", "advice"),
     [
         ((3, 3), (500, 3), r"give a\[None\], of shape \(1, 3, 3\)"),
+        ((4, 3, 3), (4, 5, 3), r"give a\[\.\.\., None, :, :\], of shape \(4, 1, 3, 3\)"),
         ((5, 3, 3), (3, 3), r"give b\[None\], of shape \(1, 3, 3\)"),
         ((5, 3, 3), (3, 2), r"give b\[None\], of shape \(1, 3, 2\)"),
+        ((4, 5, 3, 3), (4, 3, 2), r"give b\[\.\.\., None, :, :\], of shape \(4, 1, 3, 2\)"),
+        ((5, 3, 3), (3, 5), r"b\.T, of shape \(5, 3\), is a vector .*; .* give b\[None\]"),
+        ((4, 5, 3, 3), (4, 3, 5), r"b\.swapaxes\(-1, -2\), of shape \(4, 5, 3\), is a vector"),
     ],
 )
-def test_advice_where_an_axis_is_missing_works(a_shape, b_shape, advice):
+def test_advice_where_an_axis_is_missing_or_two_are_exchanged_works(a_shape, b_shape, advice):
     a, b = np.broadcast_to(2 * np.eye(3), a_shape), np.ones(b_shape)
     with pytest.raises(ValueError, match=advice) as error:
         dasksolve.solve(a, b)
-    x = (
-        dasksolve.solve(a[None], b)
-        if "a[None]" in str(error.value)
-        else dasksolve.solve(a, b[None])
-    )
-    assert (x == 0.5).all()
+    given = re.findall(r"(?<= )(a\[.+?\]|b[.\[].+?), of shape (\(.+?\))", str(error.value))
+    assert given
+    for words, shape in given:
+        array = eval(words)
+        assert str(array.shape) == shape
+        x = dasksolve.solve(array, b) if words[0] == "a" else dasksolve.solve(a, array)
+        assert (x == 0.5).all()
+
+
+def test_no_advice_is_given_that_does_not_work():
+    with pytest.raises(ValueError, match=r"b has shape \(6, 5, 3\)$"):
+        dasksolve.solve(np.ones((4, 3, 3)), np.ones((6, 5, 3)))
 
 
 @pytest.mark.parametrize("kind", ["NumPy", "dask"])

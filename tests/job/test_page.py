@@ -14,7 +14,17 @@ from browser import browser, look_at
 import dasksolve
 from dasksolve.cli import main
 from dasksolve.job import history, journal
-from dasksolve.job.drawing import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, round_numbers, short
+from dasksolve.job.drawing import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    counts,
+    round_numbers,
+    short,
+)
 from dasksolve.job.page import COLOURS, _waiting, drawn, page
 from dasksolve.job.survey import survey
 from dasksolve.status import Status
@@ -157,6 +167,24 @@ def test_numbers_on_an_axis_are_round_and_end_near_the_data(end, labels):
     ticks = round_numbers(end)
     assert " ".join(label for _, label in ticks) == labels
     assert 0.75 < ticks[-1][0] <= 1
+
+
+@pytest.mark.parametrize(
+    ("end", "labels"),
+    [(1.05, "0 1"), (3.15, "0 1 2 3"), (7.35, "0 2 4 6"), (15_750, "0 5,000 10 k 15 k")],
+)
+def test_counts_are_whole(end, labels):
+    assert " ".join(label for _, label in counts(end)) == labels
+
+
+@pytest.mark.parametrize(
+    ("shape", "systems"), [((), "1 (one system)"), ((3,), "3"), ((0, 5), "0 (0 by 5)")], ids=str
+)
+def test_the_shape_of_a_batch_is_said_where_it_says_more(tmp_path, shape, systems):
+    for name, values in (("a", np.ones((*shape, 1, 1))), ("b", np.ones((*shape, 1)))):
+        zarr.create_array(tmp_path / name, data=values)
+    dasksolve.solve_zarr(tmp_path / "a", tmp_path / "b", tmp_path / "out")
+    assert numbers(page(tmp_path / "out"), "systems") == systems
 
 
 @pytest.mark.parametrize("shape", [(), (1000,), (7, 200), (90, 3, 5)], ids=str)

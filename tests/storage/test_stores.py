@@ -1,6 +1,10 @@
 """Where paths and URLs lead."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+import zarr
 from zarr.storage import FsspecStore
 
 from dasksolve.storage import inputs, stores
@@ -36,3 +40,18 @@ def test_an_output_that_is_seen_through_a_cache_is_refused() -> None:
     for out in (url, FsspecStore(store.fs, path=store.path)):
         with pytest.raises(ValueError, match=r"is a cache, .* keeps copies of: memory:///?out"):
             stores.open_store(out)
+
+
+def test_a_cache_that_threads_cannot_read_together_is_refused(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "a", data=np.eye(3))
+    url = f"filecache::file://{tmp_path}/a"
+    given = zarr.open_array(FsspecStore.from_url(url, read_only=True), mode="r")
+    advice = f"filecache several threads cannot .* keeps copies of: file://{tmp_path}/a$"
+    for a in (url, given):
+        with pytest.raises(ValueError, match=f"^a: .*{advice}"):
+            inputs.open_input("a", a)
+    for out in (url, given.store):
+        with pytest.raises(ValueError, match=f"^out: .*{advice}"):
+            stores.open_store(out, read_only=True)
+    simple, _ = inputs.open_input("a", url.replace("filecache", "simplecache"))
+    assert (simple[:] == np.eye(3)).all()
