@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore
 
 from dasksolve.errors import retold
 from dasksolve.job.meaning import Meaning, equal
-from dasksolve.storage import conventions, documents, inputs, internals, locations
+from dasksolve.storage import conventions, documents, inputs, internals, locations, secrets
 from dasksolve.storage.documents import Document
 from dasksolve.storage.source import Source
 
@@ -64,9 +64,8 @@ class Coordinate:
             except Exception as error:  # whatever a store or a codec runs into
                 raise retold(
                     error,
-                    f"cannot read the coordinate {locations.of(self.array)}: "
-                    f"{type(error).__name__}: {error}",
-                ) from error
+                    f"cannot read the coordinate {locations.of(self.array)}: {secrets.told(error)}",
+                ) from secrets.cause(error)
 
     def copy(self, target: Any, ready: Future[None] | None) -> None:
         """Copy its numbers into an array that is as it is; the first are read until it is ready."""

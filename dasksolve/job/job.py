@@ -113,7 +113,7 @@ class Job:
             return values
         except Exception as error:
             raise OSError(
-                f"cannot read {field.name} of the output: {type(error).__name__}: {error}; "
+                f"cannot read {field.name} of the output: {secrets.told(error)}; "
                 "resume=True (--resume) writes the block again"
             ) from error
 
@@ -189,9 +189,9 @@ class Job:
 
     def failed(self, number: int, error: object) -> BlockResult:
         """The result of a block that could not be solved."""
-        kind = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
-        memory = self.here.gauge.lately()
-        return BlockResult(number, failure=f"{kind}{secrets.shown(error)}", memory=memory)
+        is_text = isinstance(error, str)
+        failure = secrets.shown(error) if is_text else secrets.told(error)
+        return BlockResult(number, failure=failure, memory=self.here.gauge.lately())
 
 
 def meet(token: str, arrays: Sequence[Any], store: Any, mark: str | None, arithmetic: str) -> None:

@@ -138,7 +138,7 @@ async def _put(job: Job, number: int, packed: "_Packed", space: Workspace) -> Bl
     """Write what was made of a block."""
     *others, status = packed.files
     await job.refuse_late()
-    puts = [internals.put(*file) for file in others]
+    puts = [_put_file(*file) for file in others]
     if isinstance(job.store, LocalStore):
         await space.together(puts)
         if job.durable:
@@ -146,7 +146,7 @@ async def _put(job: Job, number: int, packed: "_Packed", space: Workspace) -> Bl
     else:
         await internals.together(*puts)
     await job.refuse_late()
-    written = internals.put(*status)
+    written = _put_file(*status)
     if job.looks(number):
         _, looked = await internals.together(written, output.looked(job))
         return packed.result._replace(looked=looked)
@@ -154,6 +154,11 @@ async def _put(job: Job, number: int, packed: "_Packed", space: Workspace) -> Bl
     if job.here.first_done is None:
         job.here.first_done = number
     return packed.result
+
+
+async def _put_file(array: Any, name: str, content: bytes | Encoded) -> None:
+    with stores.naming(array.store, "write", internals.key(array, name)):
+        await internals.put(array, name, content)
 
 
 def _refuse_unwritable(job: Job, number: int) -> None:

@@ -64,6 +64,13 @@ def refuse_false(array: Any, stored: Bytes) -> None:
         raise ValueError(f"it says that it holds {says:,} bytes, where a chunk has {most:,}")
 
 
+def refuse_size(array: Any, numbers: Bytes) -> None:
+    """Refuse the numbers of a chunk that are too few or too many: NumPy would speak of shapes."""
+    exact = math.prod(array.chunks) * array.dtype.itemsize
+    if numbers.size != exact:
+        raise ValueError(f"it holds {numbers.size:,} bytes, where a chunk has {exact:,}")
+
+
 def _most(array: Any) -> int:
     """Bytes that a chunk can have before it is compressed: more than its numbers by filters."""
     exact = math.prod(array.chunks) * array.dtype.itemsize

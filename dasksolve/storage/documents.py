@@ -6,7 +6,7 @@ from typing import Any
 
 from zarr.buffer import default_buffer_prototype
 
-from dasksolve.storage import internals
+from dasksolve.storage import internals, stores
 
 Document = dict[str, Any]
 
@@ -36,7 +36,12 @@ async def written(store: Any, documents: dict[str, Document]) -> None:
     """The same, on the loop that runs."""
     texts = {_key(name): json.dumps(d, indent=2).encode() for name, d in documents.items()}
     buffer = default_buffer_prototype().buffer
-    await internals.together(*(store.set(key, buffer.from_bytes(texts[key])) for key in texts))
+
+    async def put(key: str) -> None:
+        with stores.naming(store, "write", key):
+            await store.set(key, buffer.from_bytes(texts[key]))
+
+    await internals.together(*map(put, texts))
 
 
 def members(store: Any, expected: Iterable[str] = ()) -> dict[str, Document]:
@@ -89,7 +94,8 @@ def _key(member: str) -> str:
 
 async def _read(store: Any, member: str) -> Document | None:
     try:
-        stored = await store.get(_key(member), default_buffer_prototype())
+        with stores.naming(store, "read", _key(member)):
+            stored = await store.get(_key(member), default_buffer_prototype())
         document = json.loads(stored.to_bytes()) if stored is not None else None
     except (FileExistsError, NotADirectoryError):  # the store itself is a file
         return None

@@ -29,8 +29,8 @@ def is_empty(store: Any) -> bool:
         try:
             return all(map(marks.PARTIAL.search, internals.names(store)))
         except Exception as error:
-            text = f"cannot look into {locations.of(store)}: {type(error).__name__}: {error}"
-            raise retold(error, secrets.shown(text)) from secrets.cause(error)
+            text = f"cannot look into {locations.of(store)}: {secrets.told(error)}"
+            raise retold(error, text) from secrets.cause(error)
     root = Path(store.root)
     # Path.rglob passes over folders that may not be read, as if there were nothing in them.
     files = (name for _, _, names in os.walk(root, onerror=_raise) for name in names)

@@ -54,7 +54,7 @@ def _open_array(name: str, where: str | Path) -> Any:
         text = f"{name}: {_no_array(shown, store, path)}"
         raise FileNotFoundError(text) from secrets.cause(error)
     except Exception as error:
-        text = f"{name}: cannot open {shown}: {type(error).__name__}: {secrets.shown(error)}"
+        text = f"{name}: cannot open {shown}: {secrets.told(error)}"
         raise retold(error, text) from secrets.cause(error)
     raise stores.racing(name, store)
 

@@ -185,8 +185,8 @@ def marked(store: Any, token: str) -> Iterator[Mark]:
     try:
         internals.run(internals.put_empty(store, key))
     except Exception as error:  # whatever a store says that may not be written to
-        text = f"cannot write to {locations.of(store)}: {type(error).__name__}: {error}"
-        raise retold(error, secrets.shown(text)) from secrets.cause(error)
+        text = f"cannot write to {locations.of(store)}: {secrets.told(error)}"
+        raise retold(error, text) from secrets.cause(error)
     began = time.monotonic()
     others = end_others(store, key)
     try:
@@ -245,7 +245,9 @@ def _document(array: Any) -> str:
 
 async def refuse_unmarked(store: Any, mark: str) -> None:
     """Refuse to write for a job whose mark is gone."""
-    if not await store.exists(mark):
+    with stores.naming(store, "look for", mark):
+        there = await store.exists(mark)
+    if not there:
         raise BlockingIOError(
             f"another job has begun to write to {locations.of(store)}, or this one has "
             "ended: what was still in hand is not written"

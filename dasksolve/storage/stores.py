@@ -12,6 +12,8 @@ Where something is to be done otherwise than elsewhere, it goes by these, here o
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -86,8 +88,7 @@ def open_store(where: OutputLocation, read_only: bool = False) -> tuple[Any, str
     try:
         store = _remote(target, read_only)
     except Exception as error:
-        shown = secrets.shown(target), secrets.shown(error)
-        text = f"out: cannot open {shown[0]}: {type(error).__name__}: {shown[1]}"
+        text = f"out: cannot open {secrets.shown(target)}: {secrets.told(error)}"
         raise retold(error, text) from secrets.cause(error)
     if not read_only:
         _refuse_cache(store, secrets.shown(target))
@@ -284,6 +285,21 @@ def above(store: Any) -> tuple[Any, str] | None:
         if parent and not parent.endswith("/"):  # "https://host" has nothing above it
             return FsspecStore(store.fs, read_only=store.read_only, path=parent), name
     return None
+
+
+@contextmanager
+def naming(store: Any, doing: str, key: str) -> Iterator[None]:
+    """Name the file at which a far store fails: "access denied" is all that most of them say."""
+    try:
+        yield
+    except Exception as error:
+        if not is_far(store) or getattr(error, "filename", None) is not None:
+            raise
+        place, cause = locations.of(store), secrets.cause(error)
+        if isinstance(error, OSError) and error.strerror is not None:  # as of a file
+            strerror = secrets.shown(error.strerror)
+            raise OSError(error.errno, strerror, f"{place}/{key}") from cause
+        raise retold(error, f"cannot {doing} {key} in {place}: {secrets.told(error)}") from cause
 
 
 def is_far(store: Any) -> bool:

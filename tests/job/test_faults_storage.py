@@ -14,7 +14,7 @@ from families import same_bits
 from numcodecs.blosc import Blosc
 from programs import Programs
 from stored import Stored, files
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, GzipCodec
 
 import dasksolve
 from dasksolve import BlockErrors, Report, Status, check_zarr, solve_zarr
@@ -178,6 +178,25 @@ def test_a_blosc_chunk_that_is_cut_is_an_error_where_zarr_decodes_it(
     with pytest.raises(BlockErrors, match=r"a blosc chunk of \d+ bytes has \d+") as info:
         solve_zarr(a, batch.b_path, batch.out)
     assert [failure.batch_range for failure in info.value.failures] == [((700, 800),)]
+
+
+@pytest.mark.parametrize("codec", [None, GzipCodec()], ids=["raw", "gzip"])
+@pytest.mark.parametrize("url", [False, True], ids=["path", "URL"])
+@pytest.mark.usefixtures("many_blocks")
+def test_a_chunk_of_another_length_is_told_in_bytes(
+    batch: Stored, tmp_path: Path, codec: Any, url: bool
+) -> None:
+    a = zarr.create_array(tmp_path / "a", data=batch.a, chunks=(100, 5, 5), compressors=codec)
+    few = zarr.create_array(tmp_path / "few", data=batch.a[:1], compressors=codec)
+    for place, part in ((7, slice(None)), (8, slice(0))):
+        content = Path(few.store.root, "c/0/0/0").read_bytes()[part]
+        Path(a.store.root, f"c/{place}/0/0").write_bytes(content)
+    path = f"local://{tmp_path}/a" if url else str(tmp_path / "a")
+    with pytest.raises(BlockErrors) as info:
+        solve_zarr(path, batch.b_path, batch.out)
+    causes = [failure.cause for failure in info.value.failures]
+    told = [f"it holds {size} bytes, where a chunk has 20,000" for size in (200, 0)]
+    assert [one in cause for one, cause in zip(told, causes, strict=True)] == [True, True], causes
 
 
 @pytest.mark.parametrize("option", ["resume", "overwrite"])

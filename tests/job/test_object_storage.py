@@ -32,7 +32,7 @@ from zarr.storage import LocalStore, ObjectStore, WrapperStore
 
 import dasksolve
 from dasksolve import BlockErrors, Report, Status, check_zarr, solve_zarr
-from dasksolve.storage import internals
+from dasksolve.storage import internals, locations
 
 BUCKET = "s3://systems"
 SLOW = pytest.mark.slow
@@ -67,7 +67,7 @@ class Server:
             self.failed += fails
         if fails:
             Request(environ).get_data()
-            code = "SlowDown" if self.answer == 503 else "InternalError"
+            code = {503: "SlowDown", 403: "AccessDenied"}.get(self.answer, "InternalError")
             body = f"<Error><Code>{code}</Code><Message>Please try again.</Message></Error>"
             return Response(body, self.answer)(environ, start_response)
         return self.s3(environ, start_response)
@@ -120,6 +120,12 @@ def bucket(s3: Server, batch: Stored) -> Stored:
     group.create_array("b", data=batch.b, chunks=(100, 5))
     data = f"{BUCKET}/data.zarr"
     return Stored(batch.a, batch.b, f"{data}/a", f"{data}/b", f"{BUCKET}/out.zarr")
+
+
+def through_obstore(url: str) -> ObjectStore[Any]:
+    """What is at a URL, by a program of its own."""
+    prefix, options = url.removeprefix(f"{BUCKET}/"), {"allow_http": True}
+    return ObjectStore(S3Store("systems", prefix=prefix, client_options=options))
 
 
 @pytest.fixture
@@ -195,8 +201,7 @@ def test_a_regression() -> None:
 
 def test_a_job_through_obstore(bucket: Stored) -> None:
     def opened(path: str) -> ObjectStore[Any]:
-        place = S3Store("systems", prefix=path, client_options={"allow_http": True})
-        return ObjectStore(place)
+        return through_obstore(f"{BUCKET}/{path}")
 
     a, b = (zarr.open_array(opened(f"data.zarr/{name}"), mode="r") for name in "ab")
     report = solve_zarr(a, b, opened("out.zarr"))
@@ -498,6 +503,38 @@ def test_a_place_that_cannot_be_looked_into_is_named(
     s3.fail("GET /systems", 500, 1 << 30)
     with pytest.raises(OSError, match=rf"cannot look into {BUCKET}/out.zarr: .* try again"):
         solve_zarr(batch.a_path, batch.b_path, f"{BUCKET}/out.zarr")
+
+
+@pytest.mark.parametrize(
+    ("request_", "options", "told"),
+    [
+        pytest.param("PUT {}/x/c/0", {}, "cannot write x/c/0/0 in {}: ", id="x"),
+        pytest.param("PUT {}/status/c/0", {}, "cannot write status/c/0 in {}: ", id="status"),
+        pytest.param("PUT {}/x/zarr", {}, "cannot write x/zarr.json in {}: ", id="metadata"),
+        pytest.param(
+            "GET {}/zarr", {"resume": True}, "cannot read zarr.json in {}: ", id="journal"
+        ),
+    ],
+)
+@pytest.mark.parametrize("opened", [str, through_obstore], ids=["s3fs", "obstore"])
+def test_a_file_of_an_output_that_a_server_refuses_is_named(
+    bucket: Stored,
+    s3: Server,
+    opened: Callable[[str], Any],
+    request_: str,
+    options: dict[str, bool],
+    told: str,
+) -> None:
+    if options:
+        solve_zarr(bucket.a_path, bucket.b_path, bucket.out)
+    out = opened(bucket.out)
+    s3.fail(request_.format("/systems/out.zarr"), 403, 1 << 30)
+    with pytest.raises((BlockErrors, OSError)) as info:
+        solve_zarr(bucket.a_path, bucket.b_path, out, **options)
+    place = out if isinstance(out, str) else locations.of(out)
+    assert told.format(place) in str(info.value)
+    assert "Please try again" in str(info.value)
+    assert "Debug source" not in str(info.value)
 
 
 @pytest.mark.slow
