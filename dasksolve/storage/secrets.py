@@ -4,7 +4,8 @@ import re
 
 _HIDDEN = "***"
 _USER = re.compile(r"(?<=://)[^/?#\s'\"<>]*@")
-_QUERY = re.compile(r"(://[^\s?'\"<>]*\?)[^\s'\"<>,;)]+")
+_QUERY = re.compile(r"(?<!\bs3)(?<!\bs3a)(?<!\bgs)(?<!\bgcs)(://[^\s?'\"<>]*\?)[^\s'\"<>,;)]+")
+"""There are none in a bucket: ``s3://bucket/run?1`` and ``run?2`` are two places."""
 _FOR_DEVELOPERS = "\n\nDebug source:\n"
 """Before what obstore says again, over a page."""
 

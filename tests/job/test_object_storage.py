@@ -537,6 +537,20 @@ def test_a_file_of_an_output_that_a_server_refuses_is_named(
     assert "Debug source" not in str(info.value)
 
 
+def test_a_question_mark_is_part_of_a_key(s3: Server) -> None:
+    systems = np.eye(3) + np.zeros((4, 1, 1)), 2 * np.eye(3) + np.zeros((4, 1, 1))
+    for run, a in enumerate(systems, 1):
+        group = zarr.create_group(f"{BUCKET}/run?{run}/data.zarr")
+        group.create_array("a", data=a, chunks=(2, 3, 3))
+        group.create_array("b", data=np.ones((4, 3)), chunks=(2, 3))
+    a, b, out = (f"{BUCKET}/run?1/{name}" for name in ("data.zarr/a", "data.zarr/b", "out"))
+    solve_zarr(a, b, out)
+    assert (zarr.open_array(f"{out}/x", mode="r")[...] == 1).all()
+    other = a.replace("1", "2")
+    with pytest.raises(ValueError, match=r"a.location was '.*run\?1/.*, is now '.*run\?2/"):
+        solve_zarr(other, b, out, resume=True)
+
+
 @pytest.mark.slow
 def test_a_server_that_was_never_there_is_told_of_soon(
     batch: Stored, server: Server, monkeypatch: pytest.MonkeyPatch

@@ -334,6 +334,8 @@ def test_no_password_is_kept_or_shown(
         ("cannot open 'http://u:SE@CRET@host/a', for", "cannot open 'http://***@host/a', for"),
         ("simplecache::https://u:SECRET@h/a?b=SECRET, c", "simplecache::https://***@h/a?***, c"),
         ("/data/a@b?c", "/data/a@b?c"),
+        ("s3a://key:SECRET@bucket/a?b/c", "s3a://***@bucket/a?b/c"),
+        ("simplecache::gs://bucket/a?b", "simplecache::gs://bucket/a?b"),
         ("why? a://b/c@d", "why? a://b/c@d"),
     ],
 )
