@@ -154,7 +154,12 @@ class Cluster:
 
         def submit() -> None:
             while len(pending) < ahead and (window := next(remaining, None)) is not None:
-                graph = self.client.persist(graph_of(task, job, window, attempt), **where)
+                try:
+                    graph = self.client.persist(graph_of(task, job, window, attempt), **where)
+                except Exception as error:
+                    if self.client.status == "running":
+                        raise
+                    raise self._stopped(f"the client of {self.address} was closed") from error
                 held = graph.__dask_graph__()
                 futures = [held[key] for key in graph.__dask_keys__()]
                 tasks = zip(futures, parts(window, job.plan.together), strict=True)
@@ -175,11 +180,9 @@ class Cluster:
                 except NoWorkerError as error:  # by the scheduler's own setting
                     raise RuntimeError(self.waiting.stopped(error.timeout)) from error
                 except CancelledError as error:
-                    raise ConnectionError(
-                        f"the scheduler at {self.address} is gone or dropped the job "
-                        f"({getattr(error, 'reason', error)}). What is done is kept: resume=True "
-                        "(--resume) goes on with it on a cluster that answers"
-                    ) from error
+                    reason = getattr(error, "reason", error)
+                    what = f"the scheduler at {self.address} is gone or dropped the job ({reason})"
+                    raise self._stopped(what) from error
                 except Exception as error:  # the task itself never raises: dask lost it
                     for number in numbers:
                         on_result(job.failed(number, error))
@@ -192,6 +195,13 @@ class Cluster:
         finally:  # of a job that is stopped, the cluster is to do no more
             for future, _ in pending.values():
                 future.release()
+
+    def _stopped(self, what: str) -> ConnectionError:
+        """The error of a job that nobody on the cluster goes on with."""
+        return ConnectionError(
+            f"{what}. What is done is kept: resume=True (--resume) goes on with it on a cluster "
+            "that answers"
+        )
 
     def _alive(self) -> None:
         """Forget the deaths, and the wait, before this moment."""

@@ -335,6 +335,18 @@ def test_what_is_no_open_client_is_refused(
     assert not Path(batch.out).exists()
 
 
+@pytest.mark.usefixtures("many_blocks", "small_windows")
+def test_a_job_whose_client_is_closed_says_how_to_go_on(batch: Stored) -> None:
+    with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
+
+        def close(_: Report) -> None:
+            client.close()
+
+        with pytest.raises(ConnectionError, match=r"client of inproc:.* was closed\. .*--resume"):
+            solve_zarr(batch.a_path, batch.b_path, batch.out, client=client, progress=close)
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed
+
+
 def test_a_default_client_that_is_not_connected_may_be_closed(batch: Stored) -> None:
     async def solve() -> Report:
         nobody = Client("tcp://127.0.0.1:1", asynchronous=True, timeout="60s")
