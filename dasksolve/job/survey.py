@@ -133,7 +133,7 @@ class Survey:
             f"{self.answers}_shape": self.shape,
             "dtype": self.dtype,
             "counts": {status.name: n for status, n in self.counts.items()},
-            "flagged": [place if grid else place[0] for place in self.flagged if place],
+            "flagged": [place if grid else (*place, 0)[0] for place in self.flagged],
             "flagged_count": self.flagged_count,
             "blocks_damaged": self.unread,
         }

@@ -307,6 +307,14 @@ def test_a_report_names_places_in_a_batch_of_several_dimensions(solved, capsys):
     assert report.flagged == tuple(30 * i + j for i, j in places)
 
 
+def test_a_system_without_a_batch_is_flagged_as_number_0(tmp_path):
+    paths = [tmp_path / name for name in ("a", "b", "out")]
+    for path, shape in zip(paths, ((3, 3), (3,)), strict=False):
+        zarr.create_array(path, data=np.ones(shape))
+    report = dasksolve.solve_zarr(*paths)
+    assert report.to_dict()["flagged"] == survey(paths[-1]).to_dict()["flagged"] == [0]
+
+
 def test_one_block_at_a_time_is_in_memory(tmp_path):
     out, shape, block = tmp_path / "out", (20_000_000,), (500_000,)
     record = journal.record({"version": 1}, block, "run", ())
