@@ -36,7 +36,7 @@ def split(chunks: tuple[Chunks, ...], problem: Problem, a: Any, b: Any) -> tuple
     """Split the batch so that merging the core dimensions makes no block too large."""
     limit = parse_bytes(dask.config.get("array.chunk-size"))
     system = problem.n * max(problem.n, b.shape[-1]) * problem.dtype.itemsize
-    most = max(1, limit // max(1, system))
+    most = limit // max(1, system)
     sizes = [max(c, default=1) for c in chunks]
     for axis in range(len(sizes)):  # the leading axes first: a block stays contiguous
         others = math.prod(sizes[:axis] + sizes[axis + 1 :])

@@ -93,7 +93,7 @@ def right_hand_sides(
     shapes = f"a has shape {a_shape}, b has shape {b_shape}"
     n = a_shape[-2]
     vectors = len(b_shape) == 1 or len(b_shape) == len(a_shape) - 1
-    if len(b_shape) == 0 or (not vectors and len(b_shape) < len(a_shape)):
+    if not vectors and len(b_shape) < len(a_shape):
         raise ValueError(
             f"b must be one vector ({rows},), a stack of vectors (..., {rows}) with one axis less "
             f"than a, or a stack of matrices (..., {rows}, K) with at least as many axes as a: "
@@ -163,7 +163,7 @@ def describe_bands(lower: Metadata, diagonal: Metadata, upper: Metadata, b: Meta
             f"{', '.join(map(str, shapes))}"
         ) from None
     n = bands[-1]
-    if len(b[0]) == 0 or (1 < len(b[0]) < len(bands)):
+    if 1 != len(b[0]) < len(bands):
         raise ValueError(
             "b must be one vector (N,), a stack of vectors (..., N) with as many axes as the "
             f"diagonals, or a stack of matrices (..., N, K) with more: the diagonals have shape "
