@@ -205,6 +205,22 @@ REFUSED = {
         ValueError,
         r"differ, first at 2: 2\.0 and 3\.0",
     ),
+    "a pixel without a label in one": (
+        lambda a, b: (
+            a.assign_coords(pixel=[0, np.nan, 2, 3, 4, 5]),
+            b.assign_coords(pixel=[0, 1.0, 2, 3, 4, 5]),
+        ),
+        ValueError,
+        r"differ, first at 1: nan and 1\.0",
+    ),
+    "pixels after rows without labels": (
+        lambda a, b: (
+            a.transpose("row", ...).drop_vars("row").assign_coords(pixel=range(6)),
+            b.assign_coords(pixel=range(1, 7)),
+        ),
+        ValueError,
+        "along 'pixel' differ, first at 0: 0 and 1",
+    ),
     "other pixels": (lambda a, b: (a.assign_coords(pixel=range(6)), b), ValueError, "pixel"),
     "a chunked": (
         lambda a, b: (a.chunk(row=2), b),
@@ -648,7 +664,8 @@ def test_polyfit_along_a_dimension_whose_name_is_a_number():
     xr.testing.assert_allclose(found.polyfit_coefficients, wanted.polyfit_coefficients)
 
 
-def test_polyfit_refuses_what_is_no_degree():
+@pytest.mark.parametrize("deg", [-1, 1.5, True, "1"])
+def test_polyfit_refuses_what_is_no_degree(deg):
     y = xr.DataArray(np.ones(5), {"t": np.arange(5)}, ("t",))
-    with pytest.raises(ValueError, match="deg=-1 must be a degree"):
-        labelled.polyfit(y, "t", -1)
+    with pytest.raises(ValueError, match=f"deg={deg!r} must be a degree"):
+        labelled.polyfit(y, "t", deg)

@@ -44,6 +44,12 @@ def test_the_bits_are_those_of_the_dense_matrices(n, k, dtype):
     assert same_bits(alone, x[4])
 
 
+def test_real_diagonals_may_have_a_complex_b():
+    given, b = bands(5, 19), np.random.default_rng(1).standard_normal((19, 5))
+    x = dasksolve.solve_tridiagonal(*given, b * (1 + 2j))
+    np.testing.assert_allclose(x, dasksolve.solve_tridiagonal(*given, b) * (1 + 2j), rtol=1e-9)
+
+
 def test_a_large_order():
     lower, diagonal, upper = bands(10_000, 3)
     b = numbers(np.random.default_rng(0), np.float64, 3, 10_000)

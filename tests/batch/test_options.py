@@ -1,6 +1,7 @@
 """Options: words in all of their spellings, numbers in range, and what counts as singular."""
 
 import json
+from operator import attrgetter
 
 import dask.array as da
 import numpy as np
@@ -72,7 +73,11 @@ def test_what_is_no_option_is_refused_with_what_is(given, text):
 
 @pytest.mark.parametrize(
     "door",
-    ["solve", "solve_ex", "inv", "factor", "lstsq", "lstsq_ex", "solve_zarr", "labelled.solve"],
+    [
+        *("solve", "solve_ex", "inv", "factor", "lstsq", "lstsq_ex", "regress"),
+        *("solve_zarr", "regress_zarr"),
+        *("labelled.solve", "labelled.solve_ex", "labelled.regress"),
+    ],
 )
 @pytest.mark.parametrize(
     ("word", "text"),
@@ -85,8 +90,8 @@ def test_what_is_no_option_is_refused_with_what_is(given, text):
     ],
 )
 def test_words_of_scipy_that_mean_nothing_here_are_answered(door, word, text):
-    function = getattr(dasksolve, door) if "." not in door else labelled.solve
-    arrays = (None,) * {"inv": 1, "factor": 1, "solve_zarr": 3}.get(door, 2)
+    function = attrgetter(door)(dasksolve)
+    arrays = (None,) * {"inv": 1, "factor": 1, "solve_zarr": 3, "regress_zarr": 3}.get(door, 2)
     with pytest.raises(TypeError, match=text):
         function(*arrays, **{word: True})
 

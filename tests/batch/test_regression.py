@@ -403,6 +403,16 @@ def test_a_design_without_full_rank_has_no_answers_but_the_shortest():
     np.testing.assert_allclose(found.coef, np.linalg.lstsq(design, y, rcond=None)[0], atol=1e-13)
 
 
+def test_the_shortest_answer_is_without_what_rcond_says_is_none():
+    rng = np.random.default_rng(0)
+    design = rng.standard_normal((20, 3))
+    design[:, 2] = design[:, 1] + 1e-4 * design[:, 2]
+    y = rng.standard_normal((20, 5))
+    found = dasksolve.regress(y, design, rcond=1e-2, on_deficient="lstsq")
+    assert set(found.status) == {Status.RANK_DEFICIENT}
+    np.testing.assert_allclose(found.coef, np.linalg.lstsq(design, y, rcond=1e-2)[0], atol=1e-13)
+
+
 @pytest.mark.parametrize(
     "n", [1, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 16)), 20]
 )

@@ -137,6 +137,7 @@ def test_names_decide_which_dimension_is_which(
         pytest.param((1, 4), ("one", "r"), True, id="one vector of a batch of one"),
         pytest.param((5, 4, 4, 2), ("m", "t", "r", "k"), True, id="more of b"),
         pytest.param((4, 4, 4, 2), ("t", "m", "r", "k"), False, id="more of b, in another place"),
+        pytest.param((4, 4, 4, 2), ("c", "t", "r", "k"), False, id="more of b, named as of a"),
     ],
 )
 def test_names_of_what_broadcasts(tmp_path: Path, b: Any, b_names: Any, fits: bool) -> None:

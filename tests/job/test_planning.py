@@ -209,6 +209,13 @@ def test_the_plan_says_how_often_chunks_are_read() -> None:
     assert all(plan.memory <= plan.memory_limit for plan in made.values())
 
 
+def test_what_is_kept_of_series_between_their_observations_is_in_the_plan() -> None:
+    kept = replace(SERIES, state_bytes=6000)
+    plain, made = (make_plan(v, memory_limit=700 << 20, workers=2) for v in (SERIES, kept))
+    assert plain.rows
+    assert not made.rows  # sums of all series would not fit
+
+
 def test_a_chunk_column_that_fits_in_memory_is_read_once() -> None:
     [column] = {make_plan(SERIES, memory_limit=n << 30, workers=4).amplification for n in (9, 10)}
     assert column == 1

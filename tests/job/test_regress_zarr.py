@@ -14,7 +14,7 @@ from distributed import Client
 from families import same_bits
 from seasons import assert_same
 from stored import DESIGN, SHAPE, N, P, Stack, observations
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore
 from zarr.testing.store import LatencyStore
 
@@ -44,6 +44,16 @@ def test_the_bits_are_those_of_regress(stack: Callable[..., Stack], how: dict[st
     assert_same(stored.found, dasksolve.regress(stored.y, DESIGN, covariance=True))
     assert report.blocks > 1 or how["chunks"][1:] == SHAPE[1:]
     check_zarr(stored.path, DESIGN, stored.out)
+
+
+def test_compressors_are_those_of_all_numbers_that_are_not_whole(
+    stack: Callable[..., Stack],
+) -> None:
+    stored = stack()
+    how: dict[str, Any] = {"covariance": True, "compressors": [ZstdCodec()]}
+    dasksolve.regress_zarr(stored.path, DESIGN, stored.out, **how)
+    for name in ("coef", "stderr", "rss", "covariance"):
+        assert zarr.open_array(stored.out / name).metadata.codecs[1:] == (ZstdCodec(),)
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
@@ -222,6 +232,42 @@ def test_what_cannot_be_is_refused_before_anything_is_created(
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=text):
         dasksolve.regress_zarr(stored.path, design, stored.out, **how)
     assert not stored.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "error", "text"),
+    [
+        ("weights", (P, *SHAPE[2:]), "f8", ValueError, "or .40,., one for each observation"),
+        ("weights", SHAPE, "c16", TypeError, "weights have dtype complex128; real"),
+        ("design", (P, 1 << 20), "f8", ValueError, "too large for a design .*; y comes first"),
+    ],
+)
+def test_what_is_stored_but_neither_design_nor_weights_is_refused(
+    stack: Callable[..., Stack],
+    tmp_path: Path,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    error: type[Exception],
+    text: str,
+) -> None:
+    stored = stack()
+    zarr.create_array(tmp_path / "given", shape=shape, dtype=dtype)
+    given = {"design": DESIGN, name: tmp_path / "given"}
+    with pytest.raises(error, match=text):
+        dasksolve.regress_zarr(stored.path, out=stored.out, **given)
+    assert not stored.out.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"1 2 3", b"\x93NUMPY\x01\x00"])
+def test_a_file_that_numpy_cannot_read_is_refused_by_its_name(
+    stack: Callable[..., Stack], tmp_path: Path, content: bytes
+) -> None:
+    design = tmp_path / "design.npy"
+    design.write_bytes(content)
+    stored = stack()
+    with pytest.raises(ValueError, match=r"design: .*design\.npy is no array of numbers that"):
+        dasksolve.regress_zarr(stored.path, design, stored.out)
 
 
 # Memory and machines

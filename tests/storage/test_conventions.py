@@ -199,15 +199,22 @@ def test_a_fill_value_of_integers_is_one_number(tmp_path: Path, fill: Any) -> No
         packing(array)
 
 
-@pytest.mark.parametrize("lies", ["whole", "columns", "turned", "far apart"])
+def test_a_fill_value_of_integers_may_be_a_whole_float(tmp_path: Path) -> None:
+    array = stored(zarr.create_group(tmp_path), "a", np.array([[1, 7]], "i2"), _FillValue=7.0)
+    assert np.isnan(by_us(array)).tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize("lies", ["whole", "columns", "turned", "far apart", "into a part"])
 @pytest.mark.parametrize("dtype", ["<i2", ">i2"])
 def test_one_pass_gives_the_bits_of_one_for_each_step(dtype: str, lies: str) -> None:
     stored = np.random.default_rng(0).integers(-50, 50, (40, 300)).astype(dtype)
     views = {"whole": np.s_[:], "columns": np.s_[:, 7:90], "far apart": np.s_[::3, ::7]}
-    values = stored.T if lies == "turned" else stored[views[lies]]
+    values = stored.T if lies == "turned" else stored[views.get(lies, ...)]
     for missing, scale, offset in (((), 1e-4, None), ((np.int64(-3),), 0.1, 7), ((-3,), None, 0.3)):
         packing = Packing(np.dtype("i2"), np.dtype("f8"), missing, scale, offset)
         found, wanted = np.empty_like(values, "f8"), np.where(values == -3, np.nan, values * 1.0)
+        if lies == "into a part":
+            found = np.zeros((50, 400))[5:45, :300]
         packing.unpack(values, found)
         if not missing:
             wanted = values * 1.0
