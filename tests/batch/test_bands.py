@@ -145,6 +145,8 @@ def test_troubles():
     a = np.nan_to_num(dense(lower[4], diagonal[4], upper[4]))
     np.testing.assert_allclose(solved[4], np.linalg.lstsq(a, b[4])[0], rtol=1e-10)
     assert same_bits(solved[:4], x[:4])
+    shared = dasksolve.solve_tridiagonal(lower, diagonal, upper, b[4], on_singular="lstsq")
+    assert same_bits(shared[4], solved[4])
     no_b = np.ones((40, 6, 0))
     none = dasksolve.solve_tridiagonal(lower, diagonal, upper, no_b, on_singular="lstsq")
     assert none.shape == (40, 6, 0)

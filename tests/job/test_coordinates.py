@@ -369,6 +369,23 @@ def test_an_output_is_seen_in_the_consolidated_group_around_it(tmp_path: Path, p
         assert found.site.values.tolist() == [1, 2, 3]
 
 
+def test_an_output_that_is_written_anew_replaces_the_old_in_the_group_around_it(
+    tmp_path: Path,
+) -> None:
+    given = dataset(site=[1, 2, 3])
+    given.to_zarr(tmp_path / "data", consolidated=False)
+    with pytest.warns(UserWarning, match="Consolidated metadata"):
+        given.to_zarr(tmp_path / "all", zarr_format=3, consolidated=True)
+    job = tmp_path / "data/a", tmp_path / "data/b", tmp_path / "all/out"
+    solve_zarr(*job, diagnostics=True)
+    solve_zarr(*job, overwrite=True)
+    around = zarr.open_group(tmp_path / "all", mode="r", use_consolidated=True)["out"]
+    own = zarr.open_group(tmp_path / "all/out", mode="r", use_consolidated=False)
+    assert isinstance(around, zarr.Group)
+    assert {*around} == {*own}
+    assert around.attrs["dasksolve"] == own.attrs["dasksolve"]
+
+
 def test_outputs_that_are_written_at_once_are_all_seen_in_the_group_around_them(
     tmp_path: Path,
 ) -> None:
