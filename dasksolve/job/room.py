@@ -72,7 +72,8 @@ def advice(refusal: int, report: Report, work: Work, store: Any) -> str:
     why, remedy = _REFUSALS[refusal]
     left = report.counts[Status.PENDING]
     text = f"no more were begun, since {why.format(report.out)}: "
-    text += f"{report.blocks_done:,} of {counted(report.blocks, 'blocks')} are done and kept"
+    are = "is" if report.blocks_done == 1 else "are"
+    text += f"{report.blocks_done:,} of {counted(report.blocks, 'blocks')} {are} done and kept"
     if refusal in (errno.ENOSPC, errno.EDQUOT):
         text += f"; what is left takes about {format_bytes(needed(work, left))}"
         room = free(store) if refusal == errno.ENOSPC else None
