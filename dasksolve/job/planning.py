@@ -235,13 +235,14 @@ def _too_small(
     need = base + workers * each
     inputs = list(zip(needs.names, needs.layouts, strict=True))
     start = f"memory_limit={format_bytes(memory_limit)} is too small: "
+    in_all = f"{-(-need >> 20)} MiB in all"  # rounded up: who gives it as the limit is not refused
     if memory_limit < base:
-        return start + f"a job needs {format_bytes(base)}, whatever its chunks"
+        return start + f"a job needs {format_bytes(base)}, whatever its chunks; this one {in_all}"
     sizes = ", ".join(f"{format_bytes(layout.chunk_bytes)} of {name}" for name, layout in inputs)
     start += (
         f"a block of one stored chunk ({sizes}) needs "
         f"{format_bytes(each)}, {workers} at a time, and the job itself "
-        f"{format_bytes(base)}, its kernel included: {format_bytes(need)} in all. Raise the limit"
+        f"{format_bytes(base)}, its kernel included: {in_all}. Raise the limit"
     )
     name, large = max(inputs, key=lambda pair: pair[1].chunk_bytes)
     room = (memory_limit - base) // workers - needs.working

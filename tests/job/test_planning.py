@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import time
 import tracemalloc
 from dataclasses import replace
@@ -80,6 +81,18 @@ def test_a_chunk_that_does_not_fit_is_refused_with_the_numbers_and_a_way_out() -
     layouts = vectors(10**6, 200, 128 * MIB // (8 * 40000))
     with pytest.raises(ValueError, match=r"127\.87 MiB of a.*rechunk\(\(52, 200, 200\)\)"):
         plan(*layouts, limit=256 * MIB)
+
+
+@pytest.mark.parametrize("limit", [MIB, LOADING + OVERHEAD])
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("chunk", [1, 10**5])
+def test_the_limit_that_a_refusal_names_is_enough(chunk: int, workers: int, limit: int) -> None:
+    options = {"workers": workers, "fixed_workers": True}
+    with pytest.raises(ValueError, match="is too small") as info:
+        plan(*vectors(10**6, 8, chunk), limit=limit, **options)
+    found = re.search(r"(\d+) MiB in all", str(info.value))
+    assert found is not None
+    assert plan(*vectors(10**6, 8, chunk), limit=int(found[1]) * MIB, **options)
 
 
 def test_a_kernel_is_compiled_apart_where_there_is_no_room_for_it() -> None:
