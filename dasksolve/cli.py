@@ -48,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # the report of a finished job must not fail
         sys.stdout.reconfigure(errors="backslashreplace")
-    options = parser().parse_args(words)
+    top = parser()
+    if not words:
+        top.exit(2, top.format_help())
+    options = top.parse_args(words)
     options.words = words
     if interrupt.importing():
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -25,7 +25,7 @@ from stored import Stored
 
 import dasksolve
 from dasksolve import Report, solve_zarr
-from dasksolve.cli import _client, _how_to_resume, main
+from dasksolve.cli import RUNS, _client, _how_to_resume, main
 from dasksolve.command.arguments import parser
 
 
@@ -174,7 +174,6 @@ def test_failed_blocks_are_named_after_the_report(
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param([], id="nothing"),
         pytest.param(["solve", "a"], id="too few"),
         pytest.param(["solve", "a", "b", "c", "--resume", "--overwrite"], id="both"),
         pytest.param(["solve", "a", "b", "c", "--workers", "many"], id="no number"),
@@ -201,6 +200,16 @@ def test_usage_is_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
     command = " ".join(["dasksolve", *words[:1]])
     assert usage.startswith(f"usage: {command}")
     assert error.startswith(f"{command}: error: ")
+
+
+def test_no_word_at_all_is_answered_with_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([])
+    assert exit_.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("usage: dasksolve COMMAND")
+    assert all(f"\n    {command} " in said.err for command in RUNS)
 
 
 def test_a_name_that_looks_like_an_option_is_said_to(capsys: pytest.CaptureFixture[str]) -> None:
