@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from itertools import chain
 from typing import Any
 
@@ -15,7 +15,9 @@ from dasksolve.job.blocks import worked_off
 from dasksolve.job.cluster import Cluster
 from dasksolve.job.job import Job, Task
 from dasksolve.job.plan import Plan
+from dasksolve.job.tally import BlockResult
 from dasksolve.job.tasks import OnResult, graph_of
+from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.locations import has_one_writer
 from dasksolve.storage.marks import Mark, end_others, marked
 
@@ -60,6 +62,25 @@ class Threads:
 
     def run(self, task: Task, job: Job, windows: Iterable[range], on_result: OnResult) -> None:
         """Call ``on_result`` with what comes of `task`, which must not raise, for each number."""
+        ended: dict[int, BlockResult] = {}  # that nobody was told of yet
+
+        async def noted(job: Job, number: int, space: Workspace) -> BlockResult:
+            ended[number] = await task(job, number, space)
+            return ended[number]
+
+        def told(result: BlockResult) -> None:
+            ended.pop(result.number, None)
+            on_result(result)
+
+        try:
+            self._run(noted, job, windows, told)
+        except BaseException:  # what was in hand has been finished: it counts, too
+            for result in [*ended.values()]:
+                with suppress(Exception):  # the first error is the one to tell
+                    on_result(result)
+            raise
+
+    def _run(self, task: Task, job: Job, windows: Iterable[range], on_result: OnResult) -> None:
         in_hand = job.plan.in_hand
         if job.far:
             every = chain.from_iterable(windows)

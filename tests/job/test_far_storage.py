@@ -61,14 +61,17 @@ def test_an_interrupted_job_finishes_what_it_has_in_hand(
 ) -> None:
     monkeypatch.setattr("dasksolve.job.planning._IN_HAND", 4)
 
-    def interrupt(_: Report) -> None:
-        raise KeyboardInterrupt
+    def interrupt(report: Report) -> None:
+        if report.blocks_done == 1:
+            raise KeyboardInterrupt
 
     out = LatencyStore(LocalStore(batch.out))
     with pytest.raises(KeyboardInterrupt):
         solve_zarr(batch.a_path, batch.b_path, out, progress=interrupt)
     x, status = (len([*Path(batch.out, name, "c").iterdir()]) for name in ("x", "status"))
     assert x == status >= 4
+    [run] = survey(batch.out).runs
+    assert run["samples"][-1][1] == 100 * status
     assert solve_zarr(batch.a_path, batch.b_path, out, resume=True).blocks_resumed == status
     assert same_bits(batch.x, dasksolve.solve(batch.a, batch.b, on_singular="nan"))
 

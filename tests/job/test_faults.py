@@ -16,6 +16,7 @@ from commands import command, hear_ctrl_c, stopped, stopped_beside
 from stored import Stored, files
 
 from dasksolve import Status, solve_zarr
+from dasksolve.job.survey import survey
 
 BLOCKS = 64
 SCRIPT = Path(sys.executable).with_name("dasksolve")
@@ -111,3 +112,14 @@ def test_a_signal_ends_the_blocks_in_hand_and_says_how_to_go_on(
     report = solve_zarr(long.a_path, long.b_path, long.out, resume=True)
     assert 3 <= report.blocks_resumed < BLOCKS
     assert report.counts[Status.PENDING] == 0
+
+
+@pytest.mark.parametrize("finished", [-7, 3], ids=["none", "some"])
+def test_what_is_done_after_a_signal_is_in_the_history(long: Stored, finished: int) -> None:
+    process = stopped(long, finished)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    process.communicate()
+    assert process.returncode == 130
+    [run] = survey(long.out).runs
+    assert run["samples"][-1][1] == np.count_nonzero(long.status != Status.PENDING)
