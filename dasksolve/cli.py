@@ -124,7 +124,9 @@ def _how_to_resume(options: argparse.Namespace) -> str:
         return f"interrupted; nothing is solved yet, begin again with: {command}"
     words = [word for word in options.words[1:] if word not in ("--resume", "--overwrite")]
     command = shlex.join(["dasksolve", options.command, "--resume", *words])  # before any "--"
-    return f"interrupted; the blocks that are done are kept, go on with: {command}"
+    # Of an output that may not be there yet: --resume begins it then.
+    kept = "the blocks that are done are kept" if options.solved else "nothing was solved this time"
+    return f"interrupted; {kept}, go on with: {command}"
 
 
 def _client(options: argparse.Namespace, stack: ExitStack) -> Any:

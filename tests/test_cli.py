@@ -289,6 +289,26 @@ def test_the_command_to_go_on_with_is_one_that_goes_on() -> None:
         parser().parse_args(["solve", "a", "b", "out", "--over"])
 
 
+@pytest.mark.parametrize("more", [[], ["--resume"]], ids=["anew", "resumed"])
+def test_nothing_is_said_to_be_kept_where_nothing_was_done(
+    batch: Stored,
+    more: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dasksolve.job.write.prepare", interrupt)
+    assert main(["solve", *arguments(batch, *more)]) == 130
+    *_, said = capsys.readouterr().err.splitlines()
+    told, _, command = said.partition(", go on with: dasksolve ")
+    assert told == "dasksolve: interrupted; nothing was solved this time"
+    assert not Path(batch.out).exists()
+    monkeypatch.undo()
+    assert main(shlex.split(command)) == 3
+
+
 def test_without_standard_error_nothing_wrong_is_said_on_standard_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
