@@ -54,7 +54,7 @@ class Report:
     chunks_written : int
         Requests to store a chunk: one of each array of the output for a block.
     threads : int
-        Threads that solve, in all processes.
+        Threads that solve, in all processes: no more than there are blocks.
     seconds_waiting : float
         How long the threads that solve had nothing to solve, all together: most often they waited
         for storage.

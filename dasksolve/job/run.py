@@ -43,7 +43,9 @@ def run_job(
     here = job.here
     here.met = True  # this process has opened all that it works on, and put the mark there
     here.saw_mark = time.monotonic()
-    tally = Tally(here.gauge, location, plan, plan.workers * scheduler.processes)
+    # Others have nothing to wait for.
+    threads = min(plan.workers * scheduler.processes, max(1, plan.blocks))
+    tally = Tally(here.gauge, location, plan, threads)
     done = np.zeros(plan.blocks, np.bool_)
     looks = stores.is_far(job.store) and job.looks_from is None
     how = "resumed" if job.resume else "begun"

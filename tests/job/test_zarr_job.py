@@ -254,6 +254,12 @@ def test_report(batch: Stored) -> None:
     assert report.to_dict()["counts"]["NONFINITE"] == 2
 
 
+def test_threads_without_a_block_wait_for_nothing(batch: Stored) -> None:
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out, workers=2)
+    assert (report.blocks, report.threads) == (1, 1)
+    assert report.seconds_waiting <= report.seconds
+
+
 @pytest.mark.usefixtures("many_blocks")
 def test_flagged_are_the_first_of_the_batch_and_counted_over_it(
     store: Callable[..., Stored],
