@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from dasksolve.errors import BlockErrors
 from dasksolve.job.output import Output
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
@@ -15,6 +16,7 @@ from dasksolve.storage.documents import Document
 ATTRIBUTE = "dasksolve_history"
 _RUNS = 10
 _SAMPLES = 200
+_FAILED, _LETTERS = 3, 400  # of the blocks that failed, and of each
 _COUNTS = ("bytes_read", "bytes_written", "blocks_resumed", "peak_memory")
 
 
@@ -26,6 +28,7 @@ class Run:
         self.samples: list[tuple[float, int, float, int]] = []
         self.seen, self.every = 0, 1
         self.last: Report | None = None
+        self.failed: list[str] = []
 
     def note(self, report: Report) -> None:
         """Remember how far the job is."""
@@ -48,6 +51,7 @@ class Run:
             "waited": [sample[2] for sample in samples],
             "resumed": [sample[3] for sample in samples],
             **{name: getattr(self.last, name) for name in _COUNTS},
+            **({"failed": self.failed} if self.failed else {}),
         }
 
 
@@ -69,6 +73,9 @@ def kept(output: Output, progress: Progress | None) -> Iterator[Progress]:
 
     try:
         yield follow
+    except BlockErrors as error:
+        run.failed = [str(failure)[:_LETTERS] for failure in error.failures[:_FAILED]]
+        raise
     finally:
         if run.last is not None:
             with suppress(Exception):  # a full disk, say: no reason to call the job failed
@@ -120,6 +127,9 @@ def _odd(run: Any) -> str | None:
         whole = isinstance(values, list) and len(values) == len(samples)
         if not whole or not all(map(_is_number, values)):
             return name
+    failed = run.get("failed", [])
+    if not isinstance(failed, list) or not all(isinstance(text, str) for text in failed):
+        return "failed"
     counts = ("seconds", *(name for name in _COUNTS if name in run))
     return next((name for name in counts if not _is_number(run.get(name))), None)
 

@@ -152,6 +152,7 @@ def summary(found: Survey) -> list[tuple[str, str]]:
         rows.append(("damaged", f"{unread} cannot be read; resume the job"))
     elif found.counts[Status.PENDING]:
         rows.append(("unfinished", "resume the job (--resume), unless it is running"))
+        rows += [("failed", text) for run in found.runs[-1:] for text in run.get("failed", [])]
     for name, histogram in found.histograms.items():
         worst = histogram.least if name == "rcond" else histogram.largest
         if not math.isnan(worst):

@@ -25,7 +25,7 @@ from dasksolve.job.drawing import (
     round_numbers,
     short,
 )
-from dasksolve.job.page import COLOURS, _waiting, drawn, page
+from dasksolve.job.page import COLOURS, _waiting, drawn, page, summary
 from dasksolve.job.survey import survey
 from dasksolve.status import Status
 
@@ -219,6 +219,20 @@ def test_a_job_that_is_not_done_and_damaged(solved):
     assert numbers(html, "damaged").startswith("1 block ")
     assert "120 not solved yet" in html
     assert "No run is on record" in html
+
+
+def test_why_blocks_failed_is_told_until_they_are_done(batch, many_blocks):
+    chunk = Path(batch.a_path, "c/3/0/0")
+    content = chunk.read_bytes()
+    chunk.write_bytes(b"<no chunk>")
+    with pytest.raises(dasksolve.BlockErrors) as info:
+        dasksolve.solve_zarr(batch.a_path, batch.b_path, batch.out)
+    [failure] = info.value.failures
+    assert dict(summary(survey(batch.out)))["failed"] == str(failure)
+    assert numbers(page(batch.out), "failed").startswith("block 3 [300:400]: ")
+    chunk.write_bytes(content)
+    dasksolve.solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True)
+    assert "failed" not in dict(summary(survey(batch.out)))
 
 
 def test_the_runs_are_kept_and_bounded(batch, many_blocks):

@@ -370,6 +370,7 @@ def test_nothing_in_an_output_reaches_the_terminal_raw(
         ({"started": "x", "seconds": 1, "samples": [[1, "a"]]}, "samples is"),
         ({"started": 3, "seconds": 1, "samples": []}, "started is 3"),
         ({"started": "x", "seconds": 1, "samples": [], "bytes_read": "q"}, "bytes_read is 'q'"),
+        ({"started": "x", "seconds": 1, "samples": [], "failed": [3]}, "failed is [3]"),
         ("nothing", "the record is 'nothing'"),
     ],
 )
