@@ -1,5 +1,6 @@
 """How a batch is cut into pieces that fit in the cache, and handed to threads."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
@@ -84,9 +85,12 @@ def call(
 
     found: C-contiguous arrays, over the whole batch and any core axes.
     """
-    whole = [_over_the_batch(values, batch_shape) for values in given]
     axes = len(batch_shape)
     flat = [values.reshape(-1, *values.shape[axes:]) for values in found]
+    if math.prod(batch_shape) <= size:  # all that follows takes longer than a few systems
+        kernel(*(_at_once(values, batch_shape) for values in given), *flat)
+        return
+    whole = [_over_the_batch(values, batch_shape) for values in given]
 
     def call_on(part: tuple[tuple[Any, ...], slice]) -> None:
         index, where = part
@@ -95,6 +99,14 @@ def call(
         kernel(*ready, *(values[where] for values in flat))
 
     in_threads(call_on, list(pieces(batch_shape, size)), threads)
+
+
+def _at_once(given: Given, batch_shape: tuple[int, ...]) -> NDArray[Any]:
+    values, core = given.values, given.values.shape[given.values.ndim - given.core :]
+    if values.shape[: -given.core] != batch_shape:
+        values = np.empty((*batch_shape, *core), given.dtype)
+        values[...] = given.values
+    return plain(values, (-1, *core), given.dtype)
 
 
 def _over_the_batch(given: Given, batch_shape: tuple[int, ...]) -> Given:
@@ -119,6 +131,7 @@ def is_plain(values: NDArray[Any]) -> bool:
 
 def plain(values: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return a stack as the kernel wants it, copied only where it is not so already."""
-    if values.dtype != dtype or not is_plain(values):  # require alone takes 2 µs
-        values = np.require(values, dtype, ["C", "A"])
+    if values.dtype != dtype or not is_plain(values):
+        given, values = values, np.empty(values.shape, dtype)  # np.require takes 3 µs more
+        values[...] = given
     return values.reshape(shape)

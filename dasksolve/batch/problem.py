@@ -44,8 +44,12 @@ class Problem:
 
     @property
     def identity(self) -> NDArray[Any]:
-        """The right-hand sides whose solutions are the inverses."""
-        return np.eye(self.n, dtype=self.dtype)[(None,) * len(self.batch_shape)]
+        """The right-hand sides whose solutions are the inverses; of few systems, for each."""
+        if not self.at_once:
+            return np.eye(self.n, dtype=self.dtype)[(None,) * len(self.batch_shape)]
+        ones = np.zeros(self.x_shape, self.dtype)
+        ones.reshape(-1, self.n * self.n)[:, :: self.n + 1] = 1
+        return ones
 
 
 @lru_cache(maxsize=1024)  # solving one small system takes less time than describing it
