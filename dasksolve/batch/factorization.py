@@ -36,6 +36,7 @@ def factor(
 
     Notes
     -----
+    To factor takes two to five times as long as `solve`, the estimate of the condition included.
     To solve with the factors for a new vector takes half of the time of `solve` at N = 4, a third
     at 8 (from memory up to four fifths), a quarter at 16 and 32 (a third), and a tenth at 512. For
     a thousand systems or fewer of N up to 3, with two columns or more at once for N up to 4, or

@@ -38,7 +38,7 @@ from dasksolve.kernels.compiling.child import compiling_apart
 from dasksolve.kernels.compiling.jit import NO_CACHE, has_cache
 from dasksolve.kernels.diagnostics import errors, structured
 from dasksolve.kernels.diagnostics import residuals as extended_residuals
-from dasksolve.kernels.factors import elements, factoring, pivots, substituting
+from dasksolve.kernels.factors import determining, elements, factoring, pivots, substituting
 from dasksolve.kernels.fits import BLOCK, adding, least_squares, regressing, row_length
 from dasksolve.kernels.language.target import FMA
 from dasksolve.kernels.making import Kernel, compiled
@@ -55,6 +55,7 @@ __all__ = [
     "backward_errors",
     "compiled",
     "compiling_apart",
+    "determining",
     "elements",
     "factoring",
     "has_cache",

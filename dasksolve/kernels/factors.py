@@ -5,13 +5,21 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-from numba import types
+from numba import from_dtype, types
 from numpy.typing import NDArray
 
 from dasksolve.kernels import making
 from dasksolve.kernels.choice import GENERAL, MANY
 from dasksolve.kernels.language.lanes import PANEL, width
-from dasksolve.kernels.lu import factor_interleaved, factor_single, reuse, reuse_fixed, reuse_many
+from dasksolve.kernels.lu import (
+    determinant,
+    factor_fixed,
+    factor_interleaved,
+    factor_single,
+    reuse,
+    reuse_fixed,
+    reuse_many,
+)
 from dasksolve.kernels.making import Kernel
 
 # The largest N for which one right-hand side has a kernel for that N alone.
@@ -21,16 +29,18 @@ SMALL = 16
 @cache
 def factoring(n: int, dtype: np.dtype[Any]) -> Kernel:
     """The kernel ``factor(a, lu, order, status, rcond)``: order (M, N) int32, lu as a."""
+    if n <= GENERAL[dtype.char].unrolled:
+        return _factoring(factor_fixed.kernel, n, dtype)
     method = factor_interleaved if n <= GENERAL[dtype.char].interleaved else factor_single
-    return _factoring(method.kernel, dtype)
+    return _factoring(method.kernel, 0, dtype)
 
 
 @cache
-def _factoring(make: Callable[..., Any], dtype: np.dtype[Any]) -> Kernel:
+def _factoring(make: Callable[..., Any], n: int, dtype: np.dtype[Any]) -> Kernel:
     read, write = making.arrays(dtype)
     order, rcond = types.Array(types.int32, 2, "C"), types.Array(types.float64, 1, "C")
     signature = (read, write, order, making.STATUS, rcond)
-    return making.ready(make(0), signature, _factoring, make, dtype)
+    return making.ready(make(n), signature, _factoring, make, n, dtype)
 
 
 @lru_cache(maxsize=4096)
@@ -71,9 +81,26 @@ def _substituting(
     return making.ready(make(n, *options), signature, _substituting, make, n, dtype, *options)
 
 
-def pivots(n: int) -> NDArray[np.intp]:
+@cache
+def determining(dtype: np.dtype[Any]) -> Callable[..., bool]:
+    """The kernel ``determine(lu, order, places, seen, sign, logabsdet)``: False if order is wrong.
+
+    lu as `factoring` gives it, but (M, 1, N²); the reciprocals on the diagonal of U are at these
+    places, (N,) int64. seen: (N,) int64, of -1. What has no factors is left NaN.
+    """
+    number, whole = from_dtype(dtype), types.Array(types.int64, 1, "C")
+    read = types.Array(number, 3, "C", readonly=True)
+    order = types.Array(types.int32, 2, "C", readonly=True)
+    sign, logabsdet = types.Array(number, 1, "C"), types.Array(types.float64, 1, "C")
+    signature = (read, order, whole, whole, sign, logabsdet)
+    of_pivots = determinant.of_complex if dtype.kind == "c" else determinant.of_real
+    return making.ready(determinant.kernel(of_pivots), signature, determining, dtype)
+
+
+@cache
+def pivots(n: int) -> NDArray[np.int64]:
     """Where the reciprocals on the diagonal of U are among the N² numbers of a system's factors."""
-    places: NDArray[np.intp] = reuse.diagonal(n)
+    places: NDArray[np.int64] = reuse.diagonal(n).astype(np.int64)
     return places
 
 

@@ -3,6 +3,8 @@
 Each figure is a ratio of the times of two that take turns: medians, on one thread.
 
 - ``solve_ex``: `dasksolve.solve_ex` over `dasksolve.solve`.
+- ``factor``: `dasksolve.factor` over `dasksolve.solve`.
+- ``slogdet``: `numpy.linalg.slogdet` over `factor(a).slogdet()`.
 - ``reuse``: `dasksolve.solve` over `Factorization.solve` of a new b.
 - ``mixed``: `dasksolve.solve` over LU in float32, refined with residuals in float64 until no
   backward error is above 4 eps; above 1 it would be faster.
@@ -22,6 +24,7 @@ from dasksolve.batch.refinement import ENOUGH
 from dasksolve.command.bench import DTYPES, batch, interleaved
 
 ORDERS = 2, 4, 8, 16, 32, 64, 96, 128, 256, 512
+RATIOS = "solve_ex", "factor", "slogdet", "reuse", "mixed"
 STEPS = 10
 
 
@@ -54,8 +57,15 @@ def measure(n: int, dtype: str, rounds: int, size: int) -> dict[str, Any]:
     a, b = batch(n, np.dtype(dtype), systems=systems)
     b = b[..., 0]
     f = dasksolve.factor(a)
-    over = interleaved(rounds, lambda: dasksolve.solve_ex(a, b), lambda: dasksolve.solve(a, b))
-    row = {"dtype": dtype, "n": n, "solve_ex": over[0] / over[1]}
+    row: dict[str, Any] = {"dtype": dtype, "n": n}
+    more = {"solve_ex": lambda: dasksolve.solve_ex(a, b), "factor": lambda: dasksolve.factor(a)}
+    for name, run in more.items():
+        ours, theirs = interleaved(rounds, run, lambda: dasksolve.solve(a, b))
+        row[name] = ours / theirs
+    ours, theirs = interleaved(
+        rounds, lambda: dasksolve.factor(a).slogdet(), lambda: np.linalg.slogdet(a)
+    )
+    row["slogdet"] = theirs / ours
     work = {"reuse": lambda: f.solve(b), "mixed": lambda: mixed(a, b)}
     for name in work if dtype == "float64" else ("reuse",):
         run = work[name]
@@ -74,13 +84,13 @@ def main() -> None:
     words.add_argument("--json", action="store_true")
     options = words.parse_args()
     if not options.json:
-        print("dtype          N  solve_ex  reuse  mixed")
+        print("dtype          N  " + "  ".join(f"{name:>8}" for name in RATIOS))
     for dtype, n in product(options.dtype, options.n):
         row = measure(n, dtype, options.rounds, options.mib << 20)
         if options.json:
             print(json.dumps(row))
         else:
-            ratios = f"{row['solve_ex']:8.2f}  {row['reuse']:5.2f}  {row.get('mixed', np.nan):5.2f}"
+            ratios = "  ".join(f"{row.get(name, np.nan):8.2f}" for name in RATIOS)
             print(f"{dtype:10}  {n:4}  {ratios}")
 
 

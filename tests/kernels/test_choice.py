@@ -11,7 +11,17 @@ from dasksolve.kernels.diagnostics.verdicts import UNBOUNDED
 from dasksolve.kernels.diagonal import fixed as diagonal
 from dasksolve.kernels.language.lanes import PANEL, width
 from dasksolve.kernels.language.target import FEW_REGISTERS
-from dasksolve.kernels.lu import fixed, interleaved, reuse, reuse_fixed, reuse_many, shared, single
+from dasksolve.kernels.lu import (
+    factor_fixed,
+    factor_interleaved,
+    fixed,
+    interleaved,
+    reuse,
+    reuse_fixed,
+    reuse_many,
+    shared,
+    single,
+)
 from dasksolve.status import Status
 
 MANY = 10**6
@@ -193,6 +203,28 @@ def test_factors_in_lanes_give_the_bits_of_those_of_one_system(n, dtype, across,
         arrays = lu[:systems], order[:systems], b[:systems]
         assert lanes(*arrays, x) == alone(*arrays, expected)
         assert same_bits(x, expected)
+
+
+@pytest.mark.parametrize(("n", "dtype"), grid(3, complex_up_to=3, slow=(1, 2, 7, 8, 9, 12, 16)))
+def test_a_kernel_for_one_order_makes_the_factors_of_that_for_any(n, dtype):
+    rng, big = np.random.default_rng(n), np.finfo(dtype).max
+    a = numbers(rng, dtype, 43, n, n)
+    a[1], a[2, 0, 0], a[3, -1, -1], a[4, :, 0], a[5] = 0, np.nan, np.inf, a[4, :, -1], a[5].round()
+    with np.errstate(all="ignore"):
+        a[6] *= big / 16
+        a[7] *= np.finfo(dtype).tiny
+        a[9, 0] *= big
+    a[8] = big / 2 * (np.tri(n) - np.tri(n).T)
+    a[41], a[42] = np.eye(n), -0.0
+    for systems in (43, 40, 1):
+        found = []
+        for make, order in ((factor_fixed.kernel, n), (factor_interleaved.kernel, 0)):
+            lu, rows = np.empty_like(a[:systems]), np.empty((systems, n), np.int32)
+            others = np.empty(systems, np.int8), np.empty(systems)
+            factors._factoring(make, order, dtype)(a[:systems], lu, rows, *others)
+            found.append((lu, rows, *others))
+        for one, other in zip(*found, strict=True):
+            assert same_bits(one, other)
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,10 @@ KEYS = """
         for k in (1, 2, 5, 8):
             for transposed in (False, True):
                 kernels.substituting(n, k, 100, d, transposed)
-    for n in (32, 200):
+    for n in (3, 32, 200):
         kernels.factoring(n, d)
+    for dtype in "dD":
+        kernels.determining(np.dtype(dtype))
     kernels.tridiagonal_bands(d)
     kernels.residuals(d)
     kernels.regressing(3, d, d)

@@ -1,4 +1,4 @@
-"""Diagnostics of systems of more than a panel, one in each lane, of an order known while compiling.
+"""Diagnostics of systems, one in each lane, of an order known while compiling.
 
 They have the bits of `norms`, which adds up what stands in the lanes of a system's vectors, and of
 `condition`.
@@ -46,13 +46,17 @@ def bands(n):
 
 
 def total(n, count, order, along):
-    """The sum of `count` lanes, in which along(range(lane, n, count)) was added up before."""
+    """The sum of `count` lanes, in which along(range(lane, n, count)) was added up before.
+
+    There is nothing in those beyond n.
+    """
     sums = [
-        reduce(added, [along(range(at, n, count)) for at in range(lane, min(n, count), ROWS)])
+        reduce(added, (along(range(at, n, count)) for at in range(lane, min(n, count), ROWS)), None)
         for lane in order
     ]
     while len(sums) > 1:
-        sums = [x + y for x, y in zip(sums[::2], sums[1::2], strict=True)]
+        pairs = zip(sums[::2], sums[1::2], strict=True)
+        sums = [x if y is None else added(x, y) for x, y in pairs]
     return sums[0]
 
 
