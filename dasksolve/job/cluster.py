@@ -226,8 +226,9 @@ class Cluster:
         return plan.blocks - self.processes * self.workers * plan.together
 
     def in_each_process(self, function: Callable[[], Any]) -> None:
-        """Call a function in every worker process."""
-        self.client.run(function, on_error="ignore")
+        """Call a function in every worker process, unless somebody closed the client."""
+        if self.client.status == "running":
+            self.client.run(function, on_error="ignore")
 
     def _next(self, completed: Any) -> Any:
         """The next future that is done; `as_completed` itself would wait past a Ctrl-C."""

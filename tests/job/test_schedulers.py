@@ -335,16 +335,28 @@ def test_what_is_no_open_client_is_refused(
     assert not Path(batch.out).exists()
 
 
-@pytest.mark.usefixtures("many_blocks", "small_windows")
-def test_a_job_whose_client_is_closed_says_how_to_go_on(batch: Stored) -> None:
-    with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
+def closing(batch: Stored) -> Report:
+    """What a job reports whose client is closed after its first block."""
+    # Of a client that is the default, to close it twice, as `with` does, leaves dask without one.
+    with Client(
+        processes=False, n_workers=1, dashboard_address=":0", set_as_default=False
+    ) as client:
 
         def close(_: Report) -> None:
             client.close()
 
-        with pytest.raises(ConnectionError, match=r"client of inproc:.* was closed\. .*--resume"):
-            solve_zarr(batch.a_path, batch.b_path, batch.out, client=client, progress=close)
+        return solve_zarr(batch.a_path, batch.b_path, batch.out, client=client, progress=close)
+
+
+@pytest.mark.usefixtures("many_blocks", "small_windows")
+def test_a_job_whose_client_is_closed_says_how_to_go_on(batch: Stored) -> None:
+    with pytest.raises(ConnectionError, match=r"client of inproc:.* was closed\. .*--resume"):
+        closing(batch)
     assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).blocks_resumed
+
+
+def test_a_client_may_be_closed_when_all_is_done(batch: Stored) -> None:
+    assert closing(batch).blocks_done == 1
 
 
 def test_a_default_client_that_is_not_connected_may_be_closed(batch: Stored) -> None:
