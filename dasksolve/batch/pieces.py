@@ -88,7 +88,7 @@ def call(
     axes = len(batch_shape)
     flat = [values.reshape(-1, *values.shape[axes:]) for values in found]
     if math.prod(batch_shape) <= size:  # all that follows takes longer than a few systems
-        kernel(*(_at_once(values, batch_shape) for values in given), *flat)
+        kernel(*(_whole(values, batch_shape) for values in given), *flat)
         return
     whole = [_over_the_batch(values, batch_shape) for values in given]
 
@@ -101,12 +101,13 @@ def call(
     in_threads(call_on, list(pieces(batch_shape, size)), threads)
 
 
-def _at_once(given: Given, batch_shape: tuple[int, ...]) -> NDArray[Any]:
-    values, core = given.values, given.values.shape[given.values.ndim - given.core :]
-    if values.shape[: -given.core] != batch_shape:
+def _whole(given: Given, batch_shape: tuple[int, ...]) -> NDArray[Any]:
+    values, axes = given.values, given.values.ndim - given.core
+    core = values.shape[axes:]
+    if values.shape[:axes] != batch_shape:
         values = np.empty((*batch_shape, *core), given.dtype)
         values[...] = given.values
-    return plain(values, (-1, *core), given.dtype)
+    return plain(values, (math.prod(batch_shape), *core), given.dtype)
 
 
 def _over_the_batch(given: Given, batch_shape: tuple[int, ...]) -> Given:

@@ -123,15 +123,18 @@ def pick_shared(assume_a: str, n: int, dtype: np.dtype[Any], lower: bool = False
     return STRUCTURES[assume_a](Case(n, 1, 1, dtype, False, lower, True))
 
 
+def unrolled(limits: Limits, diagnostics: bool) -> int:
+    """The largest N that is a constant: with diagnostics beyond a panel where that was measured."""
+    return limits.unrolled if FEW_REGISTERS or not diagnostics else PANEL
+
+
 def _by_size(
     case: Case, limits: Limits, regimes: tuple[Any, Any, Any], diagnostics: bool, *options: bool
 ) -> Kernel:
     """The fixed, the interleaved or the single kernel of a method."""
     fixed, interleaved, single = regimes
     n, dtype = case.n, case.dtype
-    # Diagnostics of more than a panel are unrolled where that was measured.
-    unrolled = limits.unrolled if FEW_REGISTERS or not diagnostics else PANEL
-    if n <= unrolled and (n <= PANEL or not case.few):
+    if n <= unrolled(limits, diagnostics) and (n <= PANEL or not case.few):
         vectors = case.k == 1 and n <= limits.vectors and not diagnostics
         return making.compiled(fixed.kernel, n, dtype, diagnostics, *options, vectors)
     tiled = limits.interleaved_wide if 2 * case.k >= n else limits.interleaved

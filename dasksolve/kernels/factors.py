@@ -9,7 +9,7 @@ from numba import from_dtype, types
 from numpy.typing import NDArray
 
 from dasksolve.kernels import making
-from dasksolve.kernels.choice import GENERAL, MANY
+from dasksolve.kernels.choice import GENERAL, MANY, unrolled
 from dasksolve.kernels.language.lanes import PANEL, width
 from dasksolve.kernels.lu import (
     determinant,
@@ -29,7 +29,7 @@ SMALL = 16
 @cache
 def factoring(n: int, dtype: np.dtype[Any]) -> Kernel:
     """The kernel ``factor(a, lu, order, status, rcond)``: order (M, N) int32, lu as a."""
-    if n <= GENERAL[dtype.char].unrolled:
+    if n <= unrolled(GENERAL[dtype.char], True):
         return _factoring(factor_fixed.kernel, n, dtype)
     method = factor_interleaved if n <= GENERAL[dtype.char].interleaved else factor_single
     return _factoring(method.kernel, 0, dtype)
