@@ -90,10 +90,7 @@ def open_store(where: OutputLocation, read_only: bool = False) -> tuple[Any, str
     except Exception as error:
         text = f"out: cannot open {secrets.shown(target)}: {secrets.told(error)}"
         raise retold(error, text) from secrets.cause(error)
-    if not read_only:
-        _refuse_cache(store, secrets.shown(target))
-    if locations.is_racing(store):
-        raise racing("out", store)
+    _refuse_cache(store, secrets.shown(target), read_only)
     return store, secrets.shown(target)
 
 
@@ -107,12 +104,14 @@ def _archive(path: Path) -> ZipStore:
         ) from error
 
 
-def _refuse_cache(store: Any, location: str) -> None:
-    if locations.is_cached(store):
+def _refuse_cache(store: Any, location: str, read_only: bool) -> None:
+    if locations.is_cached(store) and not read_only:
         raise ValueError(
             f"out: {location} is a cache, which goes on showing what others have changed beneath "
             f"it; give the place that it keeps copies of: {locations.whereabouts(store, location)}"
         )
+    if locations.is_racing(store):
+        raise racing("out", store)
 
 
 def racing(name: str, store: Any) -> ValueError:
@@ -135,10 +134,7 @@ def _given_store(where: Any, read_only: bool) -> Any:
             f"out: {locations.of(store)} cannot replace what it holds, as a job does; write to a "
             "folder, and pack that afterwards"
         )
-    if not read_only:
-        _refuse_cache(store, locations.of(store))
-    if locations.is_racing(store):
-        raise racing("out", store)
+    _refuse_cache(store, locations.of(store), read_only)
     if isinstance(store, ZipStore) and not path:
         return _archive(Path(str(store.path)))
     if isinstance(store, LocalStore):  # a relative path would be another's elsewhere

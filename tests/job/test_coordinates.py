@@ -369,14 +369,19 @@ def test_an_output_is_seen_in_the_consolidated_group_around_it(tmp_path: Path, p
         assert found.site.values.tolist() == [1, 2, 3]
 
 
+def within_a_group(folder: Path) -> tuple[Path, Path]:
+    """Where a and b are; beside them a consolidated group, "all", for outputs."""
+    given = dataset(site=[1, 2, 3])
+    given.to_zarr(folder / "data", consolidated=False)
+    with pytest.warns(UserWarning, match="Consolidated metadata"):
+        given.to_zarr(folder / "all", zarr_format=3, consolidated=True)
+    return folder / "data/a", folder / "data/b"
+
+
 def test_an_output_that_is_written_anew_replaces_the_old_in_the_group_around_it(
     tmp_path: Path,
 ) -> None:
-    given = dataset(site=[1, 2, 3])
-    given.to_zarr(tmp_path / "data", consolidated=False)
-    with pytest.warns(UserWarning, match="Consolidated metadata"):
-        given.to_zarr(tmp_path / "all", zarr_format=3, consolidated=True)
-    job = tmp_path / "data/a", tmp_path / "data/b", tmp_path / "all/out"
+    job = *within_a_group(tmp_path), tmp_path / "all/out"
     solve_zarr(*job, diagnostics=True)
     solve_zarr(*job, overwrite=True)
     around = zarr.open_group(tmp_path / "all", mode="r", use_consolidated=True)["out"]
@@ -389,13 +394,8 @@ def test_an_output_that_is_written_anew_replaces_the_old_in_the_group_around_it(
 def test_outputs_that_are_written_at_once_are_all_seen_in_the_group_around_them(
     tmp_path: Path,
 ) -> None:
-    given = dataset(site=[1, 2, 3])
-    given.to_zarr(tmp_path / "data", consolidated=False)
-    with pytest.warns(UserWarning, match="Consolidated metadata"):
-        given.to_zarr(tmp_path / "all", zarr_format=3, consolidated=True)
-    outs = [f"out{i}" for i in range(24)]
+    inputs, outs = within_a_group(tmp_path), [f"out{i}" for i in range(24)]
     with ThreadPoolExecutor(8) as pool:
-        inputs = tmp_path / "data/a", tmp_path / "data/b"
         [*pool.map(lambda out: solve_zarr(*inputs, tmp_path / "all" / out, workers=1), outs)]
     around = zarr.open_group(tmp_path / "all", mode="r", use_consolidated=True)
     assert {*outs} <= {*around}
