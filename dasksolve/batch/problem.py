@@ -167,12 +167,26 @@ def describe_bands(lower: Metadata, diagonal: Metadata, upper: Metadata, b: Meta
             f"{', '.join(map(str, shapes))}"
         ) from None
     n = bands[-1]
+    given = f"the diagonals have shape {bands}, b has shape {b[0]}"
     if 1 != len(b[0]) < len(bands):
         raise ValueError(
             "b must be one vector (N,), a stack of vectors (..., N) with as many axes as the "
-            f"diagonals, or a stack of matrices (..., N, K) with more: the diagonals have shape "
-            f"{bands}, b has shape {b[0]}"
+            f"diagonals, or a stack of matrices (..., N, K) with more: {given}"
         )
+    vectors = len(b[0]) in (1, len(bands))
+    core = -1 if vectors else -2
+    if b[0][core] != n:
+        kind = "vectors (..., N)" if vectors else "matrices (..., N, K)"
+        raise ValueError(
+            f"b, a stack of {kind}, has N = {b[0][core]} where the diagonals have {n}: {given}"
+        )
+    try:
+        np.broadcast_shapes(bands[:-1], b[0][:core])
+    except ValueError:
+        raise ValueError(
+            f"the batch shapes {bands[:-1]} of the diagonals and {b[0][:core]} of b do not "
+            f"broadcast: {given}"
+        ) from None
     return describe((*bands, n), dtype, b[0], dtype)
 
 

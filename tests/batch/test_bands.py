@@ -99,7 +99,19 @@ def test_shapes(shapes, x_shape):
         pytest.param(((3, 5), (2, 5), (5,), (5,)), r"do not broadcast.*\(3, 5\)", id="batch"),
         pytest.param(((5,), (5,), (5,), ()), r"b has shape \(\)", id="b is a number"),
         pytest.param(((4, 3, 5),) * 3 + ((3, 5),), r"b has shape \(3, 5\)", id="neither"),
-        pytest.param(((5,), (5,), (5,), (6,)), "N = 6 where a has 5", id="b of another length"),
+        pytest.param(
+            ((5,), (5,), (5,), (6,)),
+            r"N = 6 where the diagonals have 5: .* shape \(5,\), b has shape \(6,\)",
+            id="b of another length",
+        ),
+        pytest.param(
+            ((3, 5),) * 3 + ((3, 2, 5),), r"K\), has N = 2 where the diagonals", id="columns"
+        ),
+        pytest.param(
+            ((3, 5),) * 3 + ((2, 5),),
+            r"\(3,\) of the diagonals and \(2,\) of b do not broadcast: the diagonals have",
+            id="batch of b",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit(shapes, text):
