@@ -125,7 +125,7 @@ class Plan:
         systems = counted(math.prod(self.batch_shape), self.unit)
         lines = [
             f"{systems} in {counted(self.blocks, 'blocks')} of {self.block_shape}",
-            f"{self.workers} at a time, {format_bytes(self.block_memory)} each"
+            f"{min(self.workers, self.blocks)} at a time, {format_bytes(self.block_memory)} each"
             + (f", {self.threads} threads to each" if self.threads > 1 else "")
             + (f", {self.together} a task" if self.together > 1 else "")
             + (f", {self.in_hand} in hand" if self.in_hand > self.workers else ""),

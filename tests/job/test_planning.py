@@ -247,6 +247,9 @@ def test_several_threads_work_on_few_blocks() -> None:
     single = replace(needs, layouts=(replace(y, chunks=(1000, 1000, 100)),))
     assert make_plan(single, memory_limit=64 << 30, workers=2).workers == 2  # a thread reads each
     assert ", 3 threads to each" in str(made(8))
+    small = replace(y, shape=(20, 10, 100), chunks=(10, 10, 100))  # two chunks, one block
+    one = replace(needs, batch_shape=(20, 10), layouts=(small,), divisible=False)
+    assert "\n1 at a time, " in str(make_plan(one, memory_limit=64 << 30, workers=2))
     assert made(2, 2000 << 20).threads == 2
     tight = OVERHEAD + LOADING + 6 * block_memory(needs, (1000, 1000), threads=2)
     assert (made(8, tight).threads, made(8, tight).workers) == (2, 6)
