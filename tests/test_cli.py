@@ -212,6 +212,18 @@ def test_no_word_at_all_is_answered_with_the_commands(capsys: pytest.CaptureFixt
     assert all(f"\n    {command} " in said.err for command in RUNS)
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["solve", "--help"]], ids=" ".join)
+def test_help_that_cannot_be_written_is_an_error(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as full, monkeypatch.context() as context:
+        context.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as end:
+            main(words)
+    assert end.value.code == 1
+    assert "standard output cannot be written to: No space left" in capsys.readouterr().err
+
+
 def test_a_name_that_looks_like_an_option_is_said_to(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["solve", "a", "b", "-out", "--quiet"])

@@ -12,13 +12,24 @@ from dasksolve.batch.fit import ON_DEFICIENT
 from dasksolve.batch.options import ON_SINGULAR, STRUCTURES, Options, short_word
 from dasksolve.batch.pieces import thread_count
 from dasksolve.command import bench
+from dasksolve.command.speech import say
 from dasksolve.job.memory import parse_size
 
 Command = Callable[..., argparse.ArgumentParser]
 """Adds a command, of a name, what it does, its words, and examples."""
 
 
-class _Parser(argparse.ArgumentParser):
+class _Top(argparse.ArgumentParser):
+    """Words whose help is read, or fails: argparse itself takes no notice of a full disk."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End, once what was printed has been written."""
+        if status == 0 and not say("", end=""):
+            status = 1
+        super().exit(status, message)
+
+
+class _Parser(_Top):
     """A command, whose errors show its own usage."""
 
     words: tuple[str, ...] = ()
@@ -47,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The words that the command line understands; `command` is the name of the one given."""
-    top = argparse.ArgumentParser(
+    top = _Top(
         prog="dasksolve",
         usage="dasksolve COMMAND …",
         description="Solve huge batches of dense linear systems a[i] x[i] = b[i] stored in zarr, "

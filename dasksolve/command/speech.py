@@ -9,10 +9,10 @@ from dasksolve.job.report import printable
 from dasksolve.storage import secrets
 
 
-def say(text: str) -> bool:
+def say(text: str, end: str = "\n") -> bool:
     """Print on standard output; where that cannot be, say so once, and return False."""
     try:
-        print(text, flush=True)
+        print(text, end=end, flush=True)
     except OSError as error:
         _send_nowhere(sys.stdout)
         complain(f"warning: standard output cannot be written to: {error.strerror}")
