@@ -36,11 +36,11 @@ from dasksolve.job.survey import survey
 from dasksolve.job.work import Work
 from dasksolve.storage import groups, stores
 
-FLAGGED, FAILED, INTERRUPTED, TERMINATED = 3, 1, 130, 143
+FLAGGED, FAILED, INTERRUPTED = 3, 1, 130
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """SIGTERM or, from a terminal that was closed, SIGHUP: they end a run as Ctrl-C does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt as stop:
         exec("")  # else `python -m` ends by the signal where it came while other text was executed
         complain(_how_to_resume(options))
-        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+        return 128 + stop.args[0] if isinstance(stop, Terminated) else INTERRUPTED
     except Exception as error:
         if options.debug:
             complain(traceback.format_exc())
@@ -77,13 +77,17 @@ def _run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _signals_and_warnings() -> Iterator[None]:
-    """End at SIGTERM as at Ctrl-C, and show warnings in a line, until `main` returns."""
-    terminate, show = signal.signal(signal.SIGTERM, _terminate), warnings.showwarning
+    """End at SIGTERM and SIGHUP as at Ctrl-C, and show warnings in a line, until `main` returns."""
+    ending = [signal.SIGTERM]
+    if os.name != "nt" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        ending.append(signal.SIGHUP)
+    before, show = {one: signal.signal(one, _terminate) for one in ending}, warnings.showwarning
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # of its six, one counts
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, terminate)
+        for one, handler in before.items():
+            signal.signal(one, handler)
         warnings.showwarning = show
 
 
@@ -106,8 +110,10 @@ def _show_warning(message: Warning | str, *_: object) -> None:
     complain(f"warning: {message}")
 
 
-def _terminate(*_: object) -> None:
-    raise Terminated
+def _terminate(number: int, *_: object) -> None:
+    if number != signal.SIGTERM:  # a shell sends on what the terminal sent: that is no second one
+        signal.signal(number, signal.SIG_IGN)
+    raise Terminated(number)
 
 
 def _one_line(error: Exception) -> str:

@@ -55,6 +55,28 @@ def test_who_calls_it_keeps_their_own_signals_and_warnings(batch: Stored) -> Non
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize("ignored", [True, False], ids=["nohup", "terminal"])
+def test_only_a_hangup_that_is_not_ignored_ends_a_job(
+    ignored: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mine(*_: object) -> None:
+        pass
+
+    def hung_up(_: object) -> int:
+        signal.raise_signal(signal.SIGHUP)
+        return 0
+
+    monkeypatch.setitem(RUNS, "demo", hung_up)
+    handler = signal.SIG_IGN if ignored else mine
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        assert main(["demo"]) == (0 if ignored else 129)
+        assert signal.getsignal(signal.SIGHUP) == handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert ("interrupted" in capsys.readouterr().err) != ignored
+
+
 def test_structures_have_the_long_words_of_scipy(batch: Stored) -> None:
     assert main(["solve", *arguments(batch, "--assume-a", "general", "--quiet")]) == 3
     assert main(["solve", *arguments(batch, "--resume", "--assume-a", "gen", "--quiet")]) == 3

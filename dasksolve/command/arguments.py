@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         "and fit huge stacks of series.",
         epilog="dasksolve COMMAND --help says more. Exit status: 0 finished, nothing flagged; "
         "3 finished, some systems flagged; 1 failed; 2 wrong usage; 130 after Ctrl-C; 143 after "
-        "SIGTERM.",
+        "SIGTERM; 129 after SIGHUP, of a terminal that was closed.",
     )
     top.add_argument("--version", action="version", version=f"dasksolve {dasksolve.__version__}")
     commands = top.add_subparsers(

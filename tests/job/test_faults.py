@@ -1,4 +1,4 @@
-"""What a zarr job survives in its own process: SIGKILL, Ctrl-C, SIGTERM, a memory limit."""
+"""What a zarr job survives in its own process: SIGKILL, Ctrl-C, SIGTERM, SIGHUP, a memory limit."""
 
 import json
 import os
@@ -89,6 +89,7 @@ def test_ctrl_c_while_it_imports_is_one_line(start: list[str], module: str, tmp_
     [
         pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
         pytest.param(signal.SIGTERM, 143, id="TERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, id="HUP", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_the_blocks_in_hand_and_says_how_to_go_on(
