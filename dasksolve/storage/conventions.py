@@ -52,7 +52,7 @@ class Packing:
         if not self._is_simple:
             return None
         missing = float((*self.missing, np.nan)[0])
-        if self.dtype.type(missing) != missing:  # rounded, it might be one of the others
+        if missing % 1:  # no integer is it; rounded, it might be one
             missing = np.nan
         offset = -0.0 if self.offset is None else self.offset  # keeps the sign of zero
         return missing, 1.0 if self.scale is None else self.scale, offset

@@ -46,6 +46,14 @@ def test_packed_integers_mean_what_xarray_reads(tmp_path: Path, zarr_format: int
         assert trend == wanted.coef[1, 3, 4]
 
 
+@pytest.mark.parametrize("missing", [5 + 1e-9, 1e300])
+def test_what_no_integer_is_stands_for_none_of_them(tmp_path: Path, missing: float) -> None:
+    y = np.full((P, 64), 5, "i2")  # as many series as the kernel unpacks itself
+    zarr.create_array(tmp_path / "y", data=y, attributes={"missing_value": missing})
+    dasksolve.regress_zarr(tmp_path / "y", DESIGN, tmp_path / "out")
+    assert (zarr.open_array(tmp_path / "out/count")[:] == P).all()
+
+
 def test_rows_that_are_at_other_times_are_refused(tmp_path: Path) -> None:
     y = xr.DataArray(np.ones((P, 4)), dims=("time", "x")).assign_coords(time=np.arange(P))
     y.to_dataset(name="y").to_zarr(tmp_path / "in", consolidated=False)
