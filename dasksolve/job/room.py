@@ -54,9 +54,9 @@ def free(store: Any) -> int | None:
         return None
 
 
-def _takes_no_file(store: Any) -> bool:
+def _takes_no_file(store: LocalStore) -> bool:
     """Whether a disk has room, but for no file more: zarr's are many and small."""
-    if not isinstance(store, LocalStore) or not hasattr(os, "statvfs"):
+    if not hasattr(os, "statvfs"):  # Windows
         return False
     found = os.statvfs(_folder(store))
     return found.f_files > 0 and found.f_favail == 0

@@ -82,6 +82,13 @@ def test_coordinates_beside_both_have_to_be_the_same(tmp_path: Path) -> None:
     assert not (tmp_path / "out2").exists()
 
 
+def test_a_coordinate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    dataset(site=[1, 2, 3]).to_zarr(tmp_path / "in", consolidated=False)
+    (tmp_path / "in/site/c/0").write_bytes(b"no chunk")
+    with pytest.raises(OSError, match=r"cannot read the coordinate file://.*/in/site: "):
+        solved(tmp_path)
+
+
 def test_coordinates_in_two_sessions_of_icechunk_are_compared() -> None:
     inputs = []
     for name, site in (("a", [1, 2, 3]), ("b", [3, 2, 1])):

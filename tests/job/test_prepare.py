@@ -86,6 +86,12 @@ from dasksolve.storage import documents, stores
         pytest.param({"out": ""}, ValueError, "out is an empty path", id="out is empty"),
         pytest.param({"out": "x\0y"}, ValueError, r"out: 'x\\x00y' has a null", id="out is cut"),
         pytest.param({"out": "x.zip"}, ValueError, r"x\.zip would be an archive", id="archive"),
+        pytest.param(
+            {"out": zarr.storage.ZipStore("x.zip", mode="w")},
+            ValueError,
+            r"out: zip://x\.zip cannot replace what it holds",
+            id="an archive as a store",
+        ),
         pytest.param({"overwrite": "no"}, TypeError, "overwrite='no' must be True or", id="a word"),
         pytest.param({"strict": "no"}, TypeError, "strict='no' must be True or", id="strict"),
         pytest.param({"memory_limit": True}, ValueError, "is not a positive size", id="a bool"),

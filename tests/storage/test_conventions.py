@@ -55,6 +55,7 @@ PACKED: tuple[dict[str, Any], ...] = (
     {"scale_factor": 0.01, "add_offset": 273.15},
     {"scale_factor": 2, "add_offset": 1},
     {"scale_factor": 2.0, "add_offset": 1},
+    {"scale_factor": [0.5], "add_offset": [3]},
 )
 MISSING: tuple[dict[str, Any], ...] = (
     {},
@@ -90,12 +91,13 @@ def test_the_numbers_are_those_of_xarray(tmp_path: Path, dtype: str, zarr_format
 
 @pytest.mark.parametrize("dtype", ["i2", "f4"])
 @pytest.mark.parametrize("missing", [{}, {"missing_value": 7}], ids=str)
+@pytest.mark.parametrize("scale", [2, -(2**62)])
 def test_a_whole_number_as_scale_cuts_nothing_off(
-    tmp_path: Path, dtype: str, missing: dict[str, Any]
+    tmp_path: Path, dtype: str, missing: dict[str, Any], scale: int
 ) -> None:  # of xarray it does: 1.5 becomes 1, and a missing one an error
     values = np.array([[1.5, 7]]).astype(dtype)
-    found = by_us(stored(zarr.create_group(tmp_path), "a", values, scale_factor=2, **missing))
-    right = 2.0 * values
+    found = by_us(stored(zarr.create_group(tmp_path), "a", values, scale_factor=scale, **missing))
+    right = float(scale) * values
     if missing:
         right[0, 1] = np.nan
     assert np.array_equal(found, right, equal_nan=True)
@@ -177,7 +179,7 @@ def test_nan_needs_nothing_to_stand_for_it(tmp_path: Path, fill: Any) -> None:
         ("add_offset", {"a": 1}),
         ("_FillValue", "!"),
         ("missing_value", {"a": 1}),
-        ("scale_factor", 10**400),
+        ("scale_factor", -(10**400)),
     ],
     ids=lambda value: str(value)[:9],
 )
