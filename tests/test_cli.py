@@ -107,6 +107,12 @@ def test_dry_run_writes_nothing(batch: Stored, capsys: pytest.CaptureFixture[str
     assert not Path(batch.out).exists()
 
 
+@pytest.mark.parametrize("option", ["--json", "--json-lines"])
+def test_a_plan_as_json(batch: Stored, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert main(["solve", *arguments(batch, "--dry-run", option)]) == 0
+    assert json.loads(capsys.readouterr().out)["batch_shape"] == [1000]
+
+
 def test_resume_says_that_it_begins_what_is_not_there(
     batch: Stored, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,7 +39,7 @@ def test_what_is_the_command_line(argv: list[str], orig_argv: list[str], ours: b
         (
             "dasksolve",
             {"NUMBA_NUM_THREADS": "0"},
-            r".*\(of numba, with .*NUMBA_NUM_THREADS=0.*\)",
+            r".*\(of numba, with (NUMBA_\w+=[^,]*, )*NUMBA_NUM_THREADS=0(, NUMBA_[^,]*)* in .*\)",
         ),
     ],
 )

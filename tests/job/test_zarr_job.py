@@ -159,6 +159,17 @@ def test_a_dimension_named_x_does_not_hide_the_solution(batch: Stored, tmp_path:
     assert re.search(r"^flagged +\(2, 23\), \(9, 6\), \(15, 39\)$", str(report), re.M)
 
 
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (11, ", …")])
+def test_a_report_names_ten_that_are_flagged(
+    store: Callable[..., Stored], count: int, more: str
+) -> None:
+    a = np.tile(np.eye(2), (20, 1, 1))
+    a[:count] = 1
+    batch = store(a, np.ones((20, 2)))
+    report = solve_zarr(batch.a_path, batch.b_path, batch.out)
+    assert re.search(rf"^flagged +0, 1, 2, 3, 4, 5, 6, 7, 8, 9{more}$", str(report), re.M)
+
+
 def test_names_that_clash_are_replaced(batch: Stored, tmp_path: Path) -> None:
     path = tmp_path / "named"
     zarr.create_array(path, data=batch.a, dimension_names=("m", "n", "m"))
