@@ -56,6 +56,18 @@ def test_the_summary(solved):
     assert "At (7, 5), (7, 6), (7, 7), (7, 8), (20, 29)" in html
 
 
+@pytest.mark.parametrize(
+    ("ridge", "said"), [(None, ""), (2, ", ridge=2.0"), ([0, 1], ", ridge=[0.0, 1.0]")]
+)
+def test_a_ridge_is_said_where_there_is_one(tmp_path, ridge, said):
+    zarr.create_array(tmp_path / "y", data=np.ones((9, 4)))
+    dasksolve.regress_zarr(
+        tmp_path / "y", np.vander(np.arange(9), 2), tmp_path / "out", ridge=ridge
+    )
+    options = numbers(page(tmp_path / "out"), "options")
+    assert options == f"axis=0, min_count=2, on_deficient=nan{said}"
+
+
 def test_a_run_that_found_all_done_has_no_throughput(solved):
     drawing = re.search(r"<h2>Throughput.*?</section>", page(solved.out), re.S)[0]
     dasksolve.solve_zarr(solved.a_path, solved.b_path, solved.out, diagnostics=True, resume=True)
