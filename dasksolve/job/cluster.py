@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _OR_CLOSE = ", or close this one: without a client, threads of this process do the work"
 _DEATHS = 8  # tasks for each thread of a worker that may die with it, one after the other
+_FRUITLESS = 4  # times in a row that workers who can take no part may take all from those who can
 
 
 class Cluster:
@@ -122,15 +123,19 @@ class Cluster:
         for number in sorted(suspects):
             logger.warning("block %d: its workers died; it is tried again, alone", number)
             self._run(task, job, [range(number, number + 1)], found, failed, attempt=1)
-        if not unmet:
-            return
-        met = self.client.run(job.begin, on_error="return").items()
-        if able := [worker for worker, error in met if error is None]:
-            numbers = _ranges(result.number for result in unmet)
-            self._run(task, job, numbers, on_result, failed, attempt=2, able=able)
-        else:
-            for result in unmet:
-                on_result(result)
+        attempt, fruitless = 2, 0
+        while unmet and fruitless < _FRUITLESS:
+            left, numbers = len(unmet), _ranges(result.number for result in unmet)
+            met = self.client.run(job.begin, on_error="return").items()
+            able = [worker for worker, error in met if error is None]
+            if not able:
+                break
+            # Who is idle takes them from who is able all the same, and leaves them again.
+            unmet.clear()
+            self._run(task, job, numbers, found, failed, attempt=attempt, able=able)
+            attempt, fruitless = attempt + 1, fruitless + 1 if len(unmet) == left else 0
+        for result in unmet:
+            on_result(result)
 
     def _run(
         self,

@@ -328,6 +328,36 @@ def test_blocks_of_a_worker_that_joins_later_and_may_not_write_are_done_by_other
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("many_blocks", "small_windows", "small_disk")
+def test_blocks_that_such_a_worker_steals_from_who_is_to_do_them_are_done_by_others(
+    batch: Stored, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, sealed, stolen = tmp_path / "other/out.zarr", list[Any](), list[str]()
+    out.parent.mkdir()
+    persist, able = programs.client.persist, {*programs.client.nthreads()}
+
+    def join(report: Report) -> None:
+        if report.blocks_done == 1:
+            sealed.append(programs.worker(sealing=out.parent))
+
+    def stealing(graph: Any, **where: Any) -> Any:
+        if where and not stolen:  # the scheduler gives to who is idle what waits for another
+            stolen.extend({*programs.client.nthreads()} - able)
+            where = {"workers": stolen}
+        return persist(graph, **where)
+
+    monkeypatch.setattr(programs.client, "persist", stealing)
+    try:
+        report = solve_zarr(
+            batch.a_path, batch.b_path, out, client=programs.client, progress=join, workers=1
+        )
+    finally:
+        programs.kill_worker(*sealed)
+    assert stolen
+    assert report.blocks_done == 10
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("many_blocks", "small_windows", "small_disk")
 def test_a_worker_that_joins_later_and_does_not_see_the_output_writes_nothing(
     batch: Stored, programs: Programs, tmp_path: Path
 ) -> None:
