@@ -23,6 +23,7 @@ from dasksolve.job.tally import BlockResult
 from dasksolve.job.work import Field, Work
 from dasksolve.storage import groups
 from dasksolve.storage.buffers import Workspace
+from dasksolve.storage.documents import Document
 from dasksolve.storage.layout import Block
 from dasksolve.storage.stores import OutputLocation
 
@@ -86,7 +87,7 @@ def check_zarr(
     """
     watch = watcher(progress, "checking")
     with advising(), presence.begun() as token, closed(watch):
-        store, location, old, _ = journal.opened(out)
+        store, location, old, group = journal.opened(out)
         work = _work((a, b, weights), old, location, mask_and_scale)
         new = journal.identity(work.identity())
         for source in work.sources:  # data that was moved is the same data
@@ -108,7 +109,7 @@ def check_zarr(
             work=work,
             plan=plan,
             location=location,
-            arrays=_arrays(store, work.fields, plan, location),
+            arrays=_arrays(store, group, work.fields, plan, location),
             strict=False,
             resume=False,
         )
@@ -135,10 +136,12 @@ def _if_writable(store: Any) -> str:
     return ""
 
 
-def _arrays(store: Any, fields: tuple[Field, ...], plan: Plan, location: str) -> dict[str, Any]:
+def _arrays(
+    store: Any, group: Document, fields: tuple[Field, ...], plan: Plan, location: str
+) -> dict[str, Any]:
     """The arrays of the output, if their metadata are those that the job wrote."""
     found = groups.arrays(store, [field.name for field in fields], location)
-    return {
+    arrays = {
         field.name: groups.required_fields(
             found[field.name],
             field.name,
@@ -149,6 +152,8 @@ def _arrays(store: Any, fields: tuple[Field, ...], plan: Plan, location: str) ->
         )
         for field in fields
     }
+    groups.refuse_misleading(group, arrays, location)
+    return arrays
 
 
 def _work(inputs: Any, record: journal.Record, location: str, mask_and_scale: bool) -> Work:

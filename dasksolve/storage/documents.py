@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import zarr
 from zarr.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
 
 from dasksolve.storage import internals, stores
 
@@ -50,6 +52,12 @@ def members(store: Any, expected: Iterable[str] = ()) -> dict[str, Document]:
     expected: asked for while what there is is listed, "" for the group itself.
     """
     return internals.run(_members(store, "", tuple(expected)))
+
+
+def opened(document: Document) -> zarr.Group:
+    """The group of this document alone, as other programs see it by that."""
+    text = default_buffer_prototype().buffer.from_bytes(json.dumps(document).encode())
+    return zarr.open_group(MemoryStore({NAME: text}), mode="r", zarr_format=3)
 
 
 def consolidated(group: Document, found: dict[str, Document]) -> Document:

@@ -154,6 +154,33 @@ def required_fields(array: Any, name: str, location: str, **wanted: Any) -> Any:
     return internals.storing_all(array)
 
 
+def refuse_misleading(document: documents.Document, arrays: dict[str, Any], location: str) -> None:
+    """Refuse an output whose own document is lost, or says of its arrays what is not so.
+
+    Other programs find them by it, and read them as it says.
+    """
+    try:
+        if document.get("node_type") != "group":  # which zarr itself takes for one
+            raise ValueError(f"its node_type is {document.get('node_type')}")
+        group = documents.opened(document)
+        if document.get("consolidated_metadata") is None:
+            return
+        wrong = [name for name in arrays if _read_as(group[name]) != _read_as(arrays[name])]
+        cause = f"of {listed(wrong)} it says what is not so" if wrong else ""
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+    if cause:
+        raise ValueError(
+            f"the document {documents.NAME} of the group {location}, by which other programs read "
+            f"it, is lost or damaged: {cause}; resume=True (--resume) writes it again"
+        )
+
+
+def _read_as(array: Any) -> dict[str, Any]:
+    """What the numbers of an array depend on."""
+    return {**array.metadata.to_dict(), "attributes": None}
+
+
 def _damaged(location: str, name: str, cause: str) -> ValueError:
     return ValueError(
         f"the array {name} of {location} is damaged: {cause}; start again with overwrite=True "

@@ -44,6 +44,50 @@ def test_an_output_of_another_shape_is_damaged(
         survey(batch.out)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        pytest.param(lambda document: {}, "lost or damaged", id="lost"),
+        pytest.param(lambda d: d | {"zarr_format": 7}, "zarr_format", id="of another format"),
+        pytest.param(lambda d: d | {"node_type": "array"}, "lost or damaged", id="of an array"),
+        pytest.param(lambda d: _told(d, shape=[999, 5]), "of x it says", id="another shape"),
+        pytest.param(lambda d: _told(d, data_type="int64"), "lost or damaged", id="another dtype"),
+        pytest.param(lambda d: _told(d, codecs=[]), "lost or damaged", id="no codecs"),
+    ],
+)
+def test_a_document_by_which_others_would_not_read_the_output_is_found(
+    batch: Stored, spoil: Callable[[dict[str, Any]], dict[str, Any]], cause: str
+) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    document = Path(batch.out, "zarr.json")
+    whole = json.loads(document.read_text())
+    document.write_text(json.dumps(spoil(json.loads(document.read_text()))))
+    if not json.loads(document.read_text()):
+        document.unlink()
+    with pytest.raises(ValueError, match=rf"group .*{cause}.*resume=True \(--resume\) writes"):
+        check_zarr(batch.a_path, batch.b_path, batch.out)
+    assert solve_zarr(batch.a_path, batch.b_path, batch.out, resume=True).systems_resumed == 1000
+    there = json.loads(document.read_text())
+    assert there["consolidated_metadata"] == whole["consolidated_metadata"]
+    check_zarr(batch.a_path, batch.b_path, batch.out)
+
+
+def _told(document: dict[str, Any], **otherwise: Any) -> dict[str, Any]:
+    """The document of a group that says something else of x."""
+    document["consolidated_metadata"]["metadata"]["x"] |= otherwise
+    return document
+
+
+def test_notes_that_are_not_consolidated_are_no_damage(batch: Stored) -> None:
+    solve_zarr(batch.a_path, batch.b_path, batch.out)
+    zarr.open_array(f"{batch.out}/x", mode="r+").attrs["units"] = "m"
+    check_zarr(batch.a_path, batch.b_path, batch.out)
+    document = Path(batch.out, "zarr.json")
+    kept = json.loads(document.read_text())
+    document.write_text(json.dumps(kept | {"consolidated_metadata": None}))
+    check_zarr(batch.a_path, batch.b_path, batch.out)
+
+
 def test_the_worst_backward_error_is_recomputed(batch: Stored) -> None:
     solve_zarr(batch.a_path, batch.b_path, batch.out)
     before = files(batch.out)
@@ -173,6 +217,7 @@ FLIPS = 60
         pytest.param(False, id="no checksums"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
 def test_any_bit_that_flips_is_found(
     store: Callable[..., Stored], name: str, checked: bool
 ) -> None:
@@ -187,6 +232,7 @@ def test_any_bit_that_flips_is_found(
         array = zarr.create_array(
             batch.out, name=name, data=values, chunks=array.chunks, compressors=(), overwrite=True
         )
+        zarr.consolidate_metadata(batch.out)
     (chunk,) = (path for path in Path(batch.out, name, "c").rglob("*") if path.is_file())
     sound = chunk.read_bytes()
     check_zarr(batch.a_path, batch.b_path, batch.out)
