@@ -2,7 +2,9 @@
 
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Event
 from typing import Any
 
 from dasksolve.job.job import Job, Task
@@ -38,7 +40,7 @@ def _together(
     task: Task, job: Job, numbers: Iterable[int], in_hand: int, solvers: int
 ) -> Generator[BlockResult]:
     """The same, many at once: coroutines wait, on zarr's loop, and threads solve."""
-    remaining, stopped = iter(numbers), False
+    remaining, stopped, gone = iter(numbers), False, Event()
     results: SimpleQueue[Any] = SimpleQueue()
 
     async def lane() -> None:
@@ -50,8 +52,11 @@ def _together(
             results.put(result)
 
     async def all_lanes() -> None:
-        current.set(backlog)
-        await internals.together(*(lane() for _ in range(in_hand)))
+        try:
+            current.set(backlog)
+            await internals.together(*(lane() for _ in range(in_hand)))
+        finally:
+            gone.set()
 
     with ThreadPoolExecutor(solvers) as solving:
         backlog = Backlog(solving, solvers)
@@ -60,7 +65,12 @@ def _together(
         try:
             while (result := results.get()) is not ended:
                 yield result
-        finally:  # what is in hand is finished
+        finally:  # what is in hand is finished, or given up where nothing of it is for a while
             stopped = True
-            ended.exception()
+            with suppress(Empty):
+                while not ended.done():
+                    results.get(timeout=internals.PATIENCE)
+            if not ended.done():
+                ended.cancel()
+                gone.wait(internals.PATIENCE)
         ended.result()

@@ -10,7 +10,7 @@ from dasksolve.errors import BlockErrors
 from dasksolve.job.output import Output
 from dasksolve.job.progress import Progress
 from dasksolve.job.report import Report
-from dasksolve.storage import documents
+from dasksolve.storage import documents, internals
 from dasksolve.storage.documents import Document
 
 ATTRIBUTE = "dasksolve_history"
@@ -78,7 +78,8 @@ def kept(output: Output, progress: Progress | None) -> Iterator[Progress]:
         raise
     finally:
         if run.last is not None:
-            with suppress(Exception):  # a full disk, say: no reason to call the job failed
+            # A full disk, say, is no reason to call the job failed.
+            with suppress(Exception), internals.hurried():
                 group = output.group()
                 output.refuse_another([group])
                 attributes = group["attributes"]

@@ -16,7 +16,7 @@ from zarr.storage import LocalStore
 from dasksolve.errors import counted
 from dasksolve.job import journal, metadata
 from dasksolve.job.job import Job
-from dasksolve.storage import documents, durable, groups, internals, marks
+from dasksolve.storage import documents, durable, groups, internals, marks, stores
 from dasksolve.storage.buffers import Workspace
 from dasksolve.storage.documents import Document
 
@@ -139,7 +139,8 @@ async def _looked(job: Job, numbers: Iterable[Any]) -> Looked:
     keys = [job.keys(int(number)) for number in numbers]
     places = [(job.store, key) for block in keys for key in block]
     reading = documents.found(job.store, names)
-    found, there = await asyncio.gather(reading, internals.stored(places))
+    with stores.naming(job.store, "look for", "what was written"):
+        found, there = await asyncio.gather(reading, internals.stored(places))
     kept = iter(there)
     whole = [all([*islice(kept, len(block))]) for block in keys]
     return Looked(dict(zip(names, found, strict=True)), whole, began)

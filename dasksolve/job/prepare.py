@@ -1,7 +1,6 @@
 """`prepare`: looks at all that could be refused and plans the job, before anything is written."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from dasksolve.job.planning import make_plan
 from dasksolve.job.progress import Progress
 from dasksolve.job.schedulers import Scheduler, choose
 from dasksolve.job.work import Work
-from dasksolve.storage import groups, locations, marks, stores
+from dasksolve.storage import groups, internals, locations, marks, stores
 from dasksolve.storage.stores import OutputLocation
 
 
@@ -64,7 +63,7 @@ def prepare(open_work: Callable[[], Work], out: OutputLocation, options: JobOpti
     if resume and overwrite:
         raise ValueError("resume keeps what is there and overwrite replaces it: choose one")
     store, location = stores.open_store(out)
-    with ThreadPoolExecutor(1) as pool:  # far away, each waits for a request or two
+    with internals.Helpers(1) as pool:  # far away, each waits for a request or two
         looking = pool.submit(_look, out, store, resume or overwrite)
         work = open_work()
     scheduler = choose(options.client, options.workers)

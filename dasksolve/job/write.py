@@ -12,7 +12,6 @@ The way of a block, whoever has it done (`schedulers`, `tasks`, `blocks`):
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -67,7 +66,7 @@ def _write(token: str, prepared: Prepared, watch: Progress | None) -> tuple[Job,
     with (
         marks.claimed(store, location) as locked,
         scheduler.marking(store, token, locked) as own,
-        ThreadPoolExecutor(1) as pool,
+        internals.Helpers(1) as pool,
     ):
         mark = own and own.key
         scheduler.everywhere(meet, token, inputs, store, mark, kernels.ARITHMETIC)
@@ -92,7 +91,8 @@ def _write(token: str, prepared: Prepared, watch: Progress | None) -> tuple[Job,
                 report = run_job(write_block, job, scheduler, follow, advice, created)
             finally:
                 if isinstance(scheduler, Cluster):  # a killed worker left what it was writing
-                    with suppress(Exception):  # another job's is not ours; a lost store is told of
+                    # Another job's is not ours; a lost store is told of.
+                    with suppress(Exception), internals.hurried():
                         if mark is not None:
                             internals.run(marks.refuse_unmarked(store, mark))
                             created.seen.at = time.monotonic()  # no other has begun until now

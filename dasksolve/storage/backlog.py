@@ -44,7 +44,13 @@ class Backlog:
             if not (self._has_threads and lacks_threads(error)):
                 future.cancel()
                 raise
-        return await asyncio.wrap_future(future)
+        ended = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError:  # that thread is in the memory of the block: not before it
+            future.cancel()
+            await asyncio.wait([ended])
+            raise
 
     def _ended(self, _: Future[Any]) -> None:
         with self._less:

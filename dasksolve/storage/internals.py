@@ -25,9 +25,11 @@ whether a chunk is stored. What that takes, and what would make it needless:
 import asyncio
 import atexit
 import os
-from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Future
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from functools import cache, partial
 from glob import has_magic
@@ -62,6 +64,11 @@ USED = (
     "with_config",
 )
 """What is used of an open array besides what zarr documents for users."""
+PATIENCE = 10.0
+"""Seconds that one who was interrupted waits for a store that gives no sign of life."""
+_asked: ContextVar[set[asyncio.Task[Any]] | None] = ContextVar("asked", default=None)
+"""What is on its way of what is given up if somebody interrupts it."""
+_hurried: ContextVar[bool] = ContextVar("hurried", default=False)
 
 
 def innermost(store: Any) -> Any:
@@ -74,7 +81,7 @@ def innermost(store: Any) -> Any:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run on the event loop of zarr, to which the connections of stores belong."""
     _end_quietly()
-    return sync(work)
+    return sync(_noted(asyncio.wait_for(work, PATIENCE) if _hurried.get() else work))
 
 
 def begin(work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -83,7 +90,63 @@ def begin(work: Coroutine[Any, Any, T]) -> Future[T]:
     async def there() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
-    return asyncio.run_coroutine_threadsafe(work, run(there()))
+    return asyncio.run_coroutine_threadsafe(_noted(work), run(there()))
+
+
+def _noted(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    """The same, among what is given up if who asks for it, in this thread, is interrupted."""
+    asked = _asked.get()
+    if asked is None:
+        return work
+
+    async def noted() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        asked.add(task)
+        try:
+            return await work
+        finally:
+            asked.discard(task)
+
+    return noted()
+
+
+class Helpers(ThreadPoolExecutor):
+    """Threads that ask stores for something, beside the one that calls.
+
+    Ctrl-C gives up what any of them waits for: a store that does not answer may take hours to fail.
+    """
+
+    def __enter__(self) -> "Helpers":
+        super().__enter__()
+        self._before = _asked.set(set())
+        return self
+
+    def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+        """As ever, where what is asked for is known."""
+        return super().submit(copy_context().run, function, *arguments, **options)
+
+    def __exit__(self, *raised: Any) -> None:
+        asked = _asked.get() or ()
+        _asked.reset(self._before)
+        if _is_interrupt(raised[1]):
+            for task in [*asked]:
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        super().__exit__(*raised)
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Within: what is done at an end waits for each request a while only, if that is a Ctrl-C."""
+    before = _hurried.set(_is_interrupt(sys.exception()))
+    try:
+        yield
+    finally:
+        _hurried.reset(before)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    return not isinstance(error, Exception | None)
 
 
 @cache
@@ -162,7 +225,7 @@ def names(store: Any, folder: str = "") -> list[str]:
     async def listed() -> list[str]:
         return [name async for name in store.list_dir(folder)]
 
-    return sync(listed())
+    return run(listed())
 
 
 async def put(array: Any, file: str, content: bytes | NDArray[np.uint8] | Buffer) -> None:

@@ -192,7 +192,8 @@ def marked(store: Any, token: str) -> Iterator[Mark]:
     try:
         yield Mark(key, -math.inf if others else began)
     finally:
-        with suppress(Exception):  # a store that is gone: what failed for it is the error to see
+        # Of a store that is gone, what failed for it is the error to see.
+        with suppress(Exception), internals.hurried():
             internals.run(internals.delete(store, key))
 
 

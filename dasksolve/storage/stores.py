@@ -24,7 +24,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
-from dasksolve.errors import retold
+from dasksolve.errors import counted, retold
 from dasksolve.storage import internals, locations, secrets
 
 try:
@@ -204,7 +204,7 @@ def _path_of(url: str, windows: bool) -> str:
 def _remote(url: str, read_only: bool = False) -> FsspecStore:
     # A listing that is kept does not see what other processes write and delete meanwhile.
     options: dict[str, Any] = {"use_listings_cache": False}
-    patient = False
+    patient: bool | None = None  # it is not S3
     if url.startswith(("s3://", "s3a://")):
         if not url.partition("://")[2].strip("/"):
             raise ValueError("it names no bucket")
@@ -219,32 +219,42 @@ def _remote(url: str, read_only: bool = False) -> FsspecStore:
         options |= {"max_concurrency": 1, **given, "config_kwargs": wanted}
         patient = wanted["retries"] == ours["retries"]
     store = FsspecStore.from_url(url, storage_options=options, read_only=read_only)
-    if patient:
-        internals.run(_give_up_on_nobody(store.fs))
+    if patient is not None:
+        internals.run(_limit_retries(store.fs, patient))
     return store
 
 
-async def _give_up_on_nobody(s3: Any) -> None:
+async def _limit_retries(s3: Any, patient: bool) -> None:
     client = await s3.set_session()  # as the first request does
-    client.meta.events.register_first("needs-retry.s3", _Nobody(), unique_id="dasksolve")
+    most = (client.meta.config.retries or {}).get("total_max_attempts")
+    ends = _Ends(most, patient)
+    client.meta.events.register_first("needs-retry.s3", ends, unique_id="dasksolve")
 
 
-class _Nobody:
-    """Ends a request where nobody has ever answered: a server that has may come back."""
+class _Ends:
+    """Ends a request that was repeated often enough.
 
-    def __init__(self) -> None:
+    Sooner where nobody has ever answered, if that is not the user's affair: a server that has may
+    come back. And s3fs asks no more: it would begin anew five times, for a chunk 25 times, which of
+    a server that is silent takes hours to say.
+    """
+
+    def __init__(self, most: int | None, patient: bool) -> None:
+        self.most, self.patient = most, patient
         self.answered = False
 
     def __call__(
         self, response: Any, caught_exception: Exception | None, attempts: int, **_: Any
     ) -> None:
-        from botocore.exceptions import EndpointConnectionError  # which is there with s3fs
+        from botocore.exceptions import EndpointConnectionError, HTTPClientError  # as s3fs does
 
         self.answered |= response is not None
-        if self.answered or attempts <= _ANSWERLESS:
-            return
-        if isinstance(caught_exception, EndpointConnectionError):
+        in_vain = self.patient and not self.answered and attempts > _ANSWERLESS
+        if in_vain and isinstance(caught_exception, EndpointConnectionError):
             raise caught_exception
+        if isinstance(caught_exception, HTTPClientError) and attempts == self.most:
+            told = f"{type(caught_exception).__name__}: {caught_exception}"
+            raise OSError(f"{told} ({counted(attempts, 'attempts')})") from caught_exception
 
 
 def _connections() -> int:

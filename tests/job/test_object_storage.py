@@ -369,6 +369,32 @@ def test_a_request_that_is_never_answered_is_given_up_and_asked_again(
     assert same_bits(many.x, dasksolve.solve(many.a, many.b))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ("GET /systems/data.zarr/a/c/7/", "cannot read chunk c/7/0/0 of a"),
+        ("PUT /systems/out.zarr/x/c/0/", "cannot write x/c/0/0"),
+        ("GET /systems/data.zarr/a/zarr.json", "a: cannot open s3://"),
+    ],
+)
+def test_a_request_that_is_never_answered_is_repeated_as_often_as_was_said(
+    bucket: Stored, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, request_: str, told: str
+) -> None:
+    patience = {"read_timeout": 2, "retries": {"mode": "legacy", "max_attempts": 1}}
+    options = {**fsspec.config.conf["s3"], "config_kwargs": patience}
+    monkeypatch.setitem(fsspec.config.conf, "s3", options)
+    proxy.be_silent(request_, 1000)
+    with pytest.raises(
+        (BlockErrors, OSError), match=rf"{told}.*: ReadTimeoutError: .* \(2 attempts\)"
+    ):
+        solve_zarr(bucket.a_path, bucket.b_path, bucket.out)
+    assert proxy.unanswered == 998
+    proxy.be_silent(request_, 0)
+    solve_zarr(bucket.a_path, bucket.b_path, bucket.out, resume=True)
+    assert same_bits(bucket.x, dasksolve.solve(bucket.a, bucket.b, on_singular="nan"))
+
+
 HUNDRED_BLOCKS = """
 import sys, dasksolve, dasksolve.job.planning as planning
 planning._SMALL, planning._BLOCKS_A_WORKER = 0, 1 << 30

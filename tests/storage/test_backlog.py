@@ -152,3 +152,17 @@ def test_who_waits_is_not_woken_in_vain() -> None:
         asyncio.run(solve())
         reading[0].result(60)
     assert looks == [True, False]
+
+
+def test_who_is_cancelled_waits_for_the_thread_that_is_in_its_memory(busy: Busy) -> None:
+    async def cancelled() -> None:
+        work = asyncio.ensure_future(busy.backlog.solved(busy.work))
+        await asyncio.to_thread(busy.begun.wait, 60)
+        work.cancel()
+        done, _ = await asyncio.wait([work], timeout=0.05)
+        assert not done
+        busy.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    asyncio.run(cancelled())
