@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Any
@@ -11,6 +10,8 @@ from dasksolve.job.job import Job, Task
 from dasksolve.job.tally import BlockResult
 from dasksolve.storage import allocator, buffers, internals
 from dasksolve.storage.backlog import Backlog, current
+
+_GLANCE = 0.1  # seconds
 
 
 def worked_off(
@@ -65,11 +66,14 @@ def _together(
         try:
             while (result := results.get()) is not ended:
                 yield result
-        finally:  # what is in hand is finished, or given up where nothing of it is for a while
-            stopped = True
-            with suppress(Empty):
-                while not ended.done():
-                    results.get(timeout=internals.PATIENCE)
+        finally:  # what is in hand is finished, or given up where the store is silent for a while
+            stopped, silent = True, 0.0
+            while not ended.done() and silent < internals.PATIENCE:
+                try:
+                    results.get(timeout=_GLANCE)
+                    silent = 0
+                except Empty:
+                    silent = 0 if backlog.busy else silent + _GLANCE
             if not ended.done():
                 ended.cancel()
                 gone.wait(internals.PATIENCE)

@@ -30,6 +30,11 @@ class Backlog:
         """Whether there is enough of it."""
         return self._waiting >= self.most
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is any of it, or something is being solved."""
+        return self._waiting > 0
+
     async def solved(self, work: Any) -> Any:
         """Call a function in a thread that solves, and wait for it."""
         future: Future[Any] = Future()

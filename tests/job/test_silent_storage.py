@@ -1,6 +1,7 @@
 """Storage that is far away and no longer answers: who interrupts a job does not wait for it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, contextmanager
 from threading import Event
@@ -14,7 +15,7 @@ from zarr.storage import LocalStore, WrapperStore
 
 import dasksolve
 from dasksolve import Report, solve_zarr
-from dasksolve.storage import internals
+from dasksolve.storage import backlog, internals
 from dasksolve.storage.source import Source
 
 
@@ -87,6 +88,34 @@ def test_what_an_interrupted_job_has_in_hand_is_given_up(
     assert out.ended
     assert all(out.ended)
     assert 1 <= resumed(batch) < 10
+
+
+@pytest.mark.usefixtures("many_blocks")
+def test_what_an_interrupted_job_solves_is_kept_however_long_it_takes(
+    batch: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasksolve.job.planning._IN_HAND", 2)
+    begun = []
+
+    def slowly(*given: Any, solve: Any = backlog._solve) -> None:
+        begun.append(given)
+        time.sleep(0.5)  # longer than an interrupted job waits for a silent store
+        solve(*given)
+
+    def interrupt(report: Report) -> None:
+        if report.blocks_done == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backlog, "_solve", slowly)
+        far = WrapperStore(LocalStore(batch.out))
+        with pytest.raises(KeyboardInterrupt):
+            solve_zarr(batch.a_path, batch.b_path, far, workers=1, progress=interrupt)
+    done = resumed(batch)
+    assert done > 1
+    assert (
+        len(begun) == 3 * done
+    )  # what is read is unpacked there, too, and what is found is packed
 
 
 @pytest.fixture
