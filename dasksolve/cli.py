@@ -260,12 +260,12 @@ def _watch(options: argparse.Namespace, what: str, stack: ExitStack) -> Bar | Li
     watch: Bar | Lines
     if getattr(options, "json_lines", False):
         watch = Lines(what, say)
-        watch.start()
     elif on_terminal() and not options.quiet:
         watch = Bar(what)
     else:
         return None
     stack.callback(watch.close)
+    watch.start()
     return watch
 
 
@@ -335,9 +335,7 @@ def _replace(file: Path, text: str) -> None:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Write, solve and check a batch."""
-    with ExitStack() as stack:
-        bars = [_watch(options, what, stack) for what in ("solving", "checking")]
-        demo.run(options.size, options.memory, options.keep, *bars)
+    demo.run(options.size, options.memory, options.keep, progress=not options.quiet)
     return 0
 
 

@@ -466,6 +466,16 @@ def test_quiet_shows_no_bar(batch: Stored) -> None:
 
 
 @pytest.mark.slow
+def test_a_terminal_shows_at_once_what_a_job_begins_with_and_complaints_beside_it(
+    batch: Stored,
+) -> None:
+    shown = on_a_terminal(["solve", *arguments(batch, "--resume")])
+    notice = r"\rsolving: preparing \(kernels are compiled the first time\)\r +\r"
+    complaint = r"dasksolve: there is no output at .*: --resume begins one\r\n"
+    assert re.match(f"{notice}{complaint}{notice}" r"\rsolving \? left \|", shown)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "shown"),
     [

@@ -16,7 +16,6 @@ import dasksolve
 from dasksolve.batch.options import Options
 from dasksolve.command.speech import say
 from dasksolve.job.prepare import JobOptions, prepare
-from dasksolve.job.progress import Progress
 from dasksolve.job.systems import Systems
 from dasksolve.status import Status
 from dasksolve.storage import stores
@@ -106,24 +105,18 @@ def write(folder: Path, size: int, seed: int = 0) -> tuple[str, str, list[int]]:
     return str(path / "a"), str(path / "b"), unseen.tolist()
 
 
-def run(
-    size: int,
-    limit: int,
-    keep: str | None,
-    solving: Progress | None,
-    checking: Progress | None,
-) -> None:
+def run(size: int, limit: int, keep: str | None, progress: bool) -> None:
     """Write, solve and check, and print what a person wants to know; size: bytes of a."""
     target = stores.resolved("--keep", _temporary() if keep is None else keep)
     if not isinstance(target, Path):
         raise ValueError(f"{target} is a URL, where --keep needs a local folder")
     refuse(size, limit, target)
     if keep is not None:
-        _run(target, size, limit, solving, checking)
+        _run(target, size, limit, progress)
         _tell("kept", f"in {target}")
         return
     with tempfile.TemporaryDirectory(prefix="dasksolve-demo-") as folder:
-        _run(Path(folder), size, limit, solving, checking)
+        _run(Path(folder), size, limit, progress)
 
 
 def _temporary() -> str:
@@ -133,13 +126,7 @@ def _temporary() -> str:
         raise FileNotFoundError(f"{error.strerror}; name one with --keep") from error
 
 
-def _run(
-    folder: Path,
-    size: int,
-    limit: int,
-    solving: Progress | None,
-    checking: Progress | None,
-) -> None:
+def _run(folder: Path, size: int, limit: int, progress: bool) -> None:
     out = folder / "solved.zarr"
     started = time.perf_counter()
     a, b, unseen = write(folder, size)
@@ -148,7 +135,7 @@ def _run(
         f"{format_bytes(size)}: the normal equations of a harmonic regression of {N} terms",
         f"for each of {_pixels(size):,} pixels, in {time.perf_counter() - started:.1f} s",
     )
-    report = dasksolve.solve_zarr(a, b, out, memory_limit=limit, progress=solving)
+    report = dasksolve.solve_zarr(a, b, out, memory_limit=limit, progress=progress)
     rate = (report.bytes_read + report.bytes_written) / report.seconds
     _tell(
         "solved",
@@ -170,7 +157,7 @@ def _run(
         if right
         else f"but the pixels that were never seen are {unseen}",
     )
-    checked = dasksolve.check_zarr(a, b, out, memory_limit=limit, progress=checking)
+    checked = dasksolve.check_zarr(a, b, out, memory_limit=limit, progress=progress)
     eps = float(np.finfo(float).eps)
     solved = checked.worst_backward_error <= N * eps
     _tell(

@@ -5,6 +5,7 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from dasksolve.job.progress import aside
 from dasksolve.job.report import printable
 from dasksolve.storage import secrets
 
@@ -26,7 +27,8 @@ def complain(text: str) -> None:
         return
     text = printable(secrets.shown(text), but="\n")
     try:
-        print(f"dasksolve: {text}", file=sys.stderr, flush=True)
+        with aside():
+            print(f"dasksolve: {text}", file=sys.stderr, flush=True)
     except OSError:
         _send_nowhere(sys.stderr)
 

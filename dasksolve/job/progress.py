@@ -21,7 +21,12 @@ def watcher(progress: Progress | bool | None, what: str) -> Progress | None:
     if progress is None:
         return None
     if isinstance(progress, bool | np.bool_):
-        return Bar(what) if progress and (on_terminal() or in_notebook()) else None
+        if not progress or not (on_terminal() or in_notebook()):
+            return None
+        bar = Bar(what)
+        if on_terminal():
+            bar.start()
+        return bar
     if not callable(progress):
         raise TypeError(f"progress={progress!r} is neither a function of a report nor True")
     return progress
@@ -47,6 +52,16 @@ def in_notebook() -> bool:
     return any(kind.__name__ == "tqdm_notebook" for kind in _tqdm().__mro__)
 
 
+@contextmanager
+def aside() -> Iterator[None]:
+    """Within: print on standard error, from which a bar is gone meanwhile."""
+    if "tqdm.auto" not in sys.modules:
+        yield
+        return
+    with _tqdm().external_write_mode(file=sys.stderr):
+        yield
+
+
 def _tqdm() -> Any:
     from tqdm.auto import tqdm  # in a notebook it warns of widgets that only a bar needs
 
@@ -62,12 +77,19 @@ class Bar:
 
     def __init__(self, what: str) -> None:
         self.what = what
+        self.notice: Any = None
         self.bar: Any = None
+
+    def start(self) -> None:
+        """Say why no block is done for a while, until one is."""
+        text = f"{self.what}: preparing (kernels are compiled the first time)"
+        self.notice = _tqdm()(bar_format=text, leave=False, dynamic_ncols=True)
 
     def __call__(self, report: Report) -> None:
         """Show where the job is."""
         tqdm = _tqdm()
         if self.bar is None:
+            self.close()
             self.bar = tqdm(
                 total=report.blocks,
                 desc=self.what,
@@ -88,9 +110,10 @@ class Bar:
 
     def close(self) -> None:
         """Leave the bar where it is, and go to a line of its own."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        for drawn in (self.notice, self.bar):
+            if drawn is not None:
+                drawn.close()
+        self.notice = self.bar = None
 
 
 class Lines:

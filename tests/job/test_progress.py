@@ -124,7 +124,8 @@ def test_true_is_a_bar_only_where_somebody_sees_it(
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     check_zarr(batch.a_path, batch.b_path, batch.out, progress=True)
-    last = capsys.readouterr().err.strip().split("\r")[-1]
+    _, first, *_, last = capsys.readouterr().err.strip("\n").split("\r")
+    assert first == "checking: preparing (kernels are compiled the first time)"
     assert re.search(r"^checking 00:00 left \|.+\| (\d+)/\1 blocks, .*, 3 flagged$", last)
 
 
