@@ -194,6 +194,15 @@ def test_strips_of_any_length_give_the_same_bits(count, weighted):
     assert_same(along(dasksolve.regress(y.T.copy(), design, axis=1, weights=w)), across)
 
 
+@pytest.mark.parametrize("begin", range(8))
+def test_bits_do_not_depend_on_where_memory_begins(begin):
+    rng = np.random.default_rng(0)
+    y, design = rng.standard_normal((30, 200)), rng.standard_normal((30, 2))
+    moved = np.empty(y.size + 8)[begin:][: y.size].reshape(y.shape)
+    moved[...] = y
+    assert_same(dasksolve.regress(moved, design), dasksolve.regress(y, design))
+
+
 @pytest.mark.parametrize("full", [False, True], ids=["observations", "all"])
 def test_missing_masked_and_without_weight_are_the_same(full):
     y = series()

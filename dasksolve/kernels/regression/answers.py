@@ -20,6 +20,7 @@ from dasksolve.kernels.language.lanes import (
     unsigned_zero,
     where,
 )
+from dasksolve.kernels.language.prefetching import FIRST, WRITE, prefetch
 from dasksolve.kernels.language.transposition import collect
 from dasksolve.kernels.regression.gram import shrink, solved, spread
 from dasksolve.status import Status
@@ -113,6 +114,16 @@ def write(values, arrays, n, place):
             for several, array in zip(values, arrays, strict=True):
                 for j, x in enumerate(several):
                     array.store(first + series * j, x)
+
+
+def ask_to_write(arrays, n, place, lanes):
+    """Ask for the cache lines of what `write` will write."""
+    series, along, first = place
+    start = (along == 1).choose(first * n, first)
+    step = (along == 1).choose(lanes, series)
+    for j in range(n):
+        for array in arrays:
+            prefetch(array, start + step * j + (lanes - 1), FIRST, WRITE)
 
 
 def answered(basis, s, factors, c, observed, wanted, found, place):

@@ -8,7 +8,14 @@ from dasksolve.kernels.language.control import Variable, align_stack
 from dasksolve.kernels.language.lanes import any_lane, nothing, operation
 from dasksolve.kernels.language.prefetching import FIRST
 from dasksolve.kernels.language.target import FEW_REGISTERS
-from dasksolve.kernels.regression.answers import Observed, Place, Wanted, answered, put_covariance
+from dasksolve.kernels.regression.answers import (
+    Observed,
+    Place,
+    Wanted,
+    answered,
+    ask_to_write,
+    put_covariance,
+)
 from dasksolve.kernels.regression.gram import Basis, factored, solved
 from dasksolve.kernels.regression.observations import (
     STRIP,
@@ -50,7 +57,9 @@ def fit(design, kept, weights, scratch, at, s, meanwhile, n, sizes, wanted, foun
     (row, column, own, weighed), (ahead, copied) = at, meanwhile
     basis, zero = Basis(basis, n), kept.fill(0)
     t = Observations(kept, weights, scratch, own, weighed, row, column)
-    design = table, basis, shares, looked_up
+    design, place = (table, basis, shares, looked_up), Place(series, along, first)
+    if FEW_REGISTERS:
+        ask_to_write(found[:2], n, place, zero.count)
     g, count = accumulate(design, t, observations, n, asking(ahead, zero.count))
     factors = factored(g, n)
     c = solved(factors, [g[(k,)] for k in range(n)], n)
@@ -67,7 +76,7 @@ def fit(design, kept, weights, scratch, at, s, meanwhile, n, sizes, wanted, foun
             found.set(largest_observation(t, observations, zero))
         return found.get()
 
-    observed, place = Observed(rss, gradient, count, largest), Place(series, along, first)
+    observed = Observed(rss, gradient, count, largest)
     answered(basis, s, factors, c, observed, Wanted(*wanted), found, place)
 
 
@@ -93,9 +102,12 @@ def fitting(n):
         tiles, left = strip(start, stop, most, lanes)
         if most > 1:
             stage_across(y, packing, w, own, left, series, tiles, observations, kept, weights)
-        room = 0
+        room = shared = 0
+        if most == 1 and not along and stop - start > 8 * lanes:  # then tiles begin with a line
+            shared = (y.ctypes.data // y.itemsize + start) % lanes
         while tiles:
-            following, beyond = strip(left + tiles * lanes, stop, most, lanes)
+            following, beyond = strip(left + tiles * lanes - shared, stop, most, lanes)
+            shared = 0
             lines, wide, other = observations * following, max(following, 1), rows - room
             for number in range(tiles):
                 first = left + number * lanes
